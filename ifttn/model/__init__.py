@@ -1,0 +1,1 @@
+"""The network, and the parts that it is made of."""

@@ -1,0 +1,90 @@
+"""The words that every room shares.
+
+Shape letters, one alphabet everywhere: N videos, K segments, S = N*K snippets, P = N*(K-1) pairs, C channels,
+H x W pixels or cells, A actions, L motion fields of a snippet, T frames of a video.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+STACK = 5
+"""L: the motion fields of one snippet (TSN's stack, paper section 4.2: "about 0.2 second")."""
+
+
+class IfttnError(Exception):
+    """A mistake that a person can mend. The command line prints its one line and ends with exit code 1."""
+
+
+@dataclass(frozen=True)
+class Modality:
+    """What a stream sees of a snippet, as bytes 0..255.
+
+    A motion modality holds L fields as planes x1, y1, x2, y2, ...; byte 128 is no motion, and the data set's bound
+    (in pixels) is +-127 levels away from it.
+    """
+
+    name: str
+    channels: int
+    """Channels of one snippet (C)."""
+    mean: tuple[float, ...]
+    """Mean of a channel in bytes; repeated over the channels."""
+    std: tuple[float, ...]
+    """Standard deviation of a channel in bytes; repeated over the channels."""
+    is_motion: bool = False
+    """Planes alternate between x and y displacement, so that mirroring a frame negates every x plane."""
+
+
+# ImageNet's statistics for RGB; 255 times their mean deviation, 0.226, for the rest (TSN's ResNet recipe).
+MODALITIES: Mapping[str, Modality] = {
+    modality.name: modality
+    for modality in (
+        Modality("rgb", 3, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)),
+        Modality("flow", 2 * STACK, mean=(128.0,), std=(57.63,), is_motion=True),
+        Modality("mv", 2 * STACK, mean=(128.0,), std=(57.63,), is_motion=True),
+        Modality("rgbdiff", 3 * STACK, mean=(128.0,), std=(57.63,)),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Video:
+    """One file, one row of an official list."""
+
+    name: str
+    """Unique in its data set: "<folder of the class>/<file name without suffix>"."""
+    path: Path
+    action: str
+    label: int
+    """Index of the action in its split's list of actions, from 0."""
+    group: str
+    """Videos of one group were cut from one recording and never stand on both sides of a split."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """One official division of a data set into videos to train on and videos to test on."""
+
+    dataset: str
+    number: int
+    """1, 2 or 3."""
+    actions: tuple[str, ...]
+    train: tuple[Video, ...]
+    test: tuple[Video, ...]
+    missing: tuple[str, ...] = ()
+    """Names that a list holds and the folder does not."""
+    extra: tuple[str, ...] = ()
+    """Names that the folder holds and no list does."""
+
+
+@dataclass
+class Batch:
+    """What a loader hands to the network: bytes, so that little crosses to the device."""
+
+    inputs: dict[str, UInt8[Tensor, "N K C H W"]]
+    """Per modality. All come from one index draw and one augmentation a video."""
+    labels: Int[Tensor, " N"]
+    names: list[str]
