@@ -1,0 +1,89 @@
+"""A torchvision ResNet that hands out its pyramid: the features of levels 2..5 (conv2_x..conv5_x).
+
+Shapes: S snippets, C channels, H x W cells.
+"""
+
+from collections.abc import Mapping
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchvision.models import get_model_weights
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+LEVELS = (2, 3, 4, 5)
+
+Pyramid = dict[int, Float[Tensor, "_ _ _ _"]]
+"""Level -> features, (S, C, H, W): C doubles and H, W halve from one level to the next."""
+
+
+class Backbone(ResNet):
+    """ResNet without its classifier, for any number of input channels.
+
+    Args:
+        channels: of the input; the first convolution follows it.
+        block: torchvision's BasicBlock or Bottleneck.
+        depths: blocks in each of the four levels.
+        width: channels of the first convolution. 64 is torchvision's; less makes every level narrower in proportion.
+    """
+
+    def __init__(self, channels: int, block: type[BasicBlock | Bottleneck], depths: list[int], width: int = 64) -> None:
+        self.width = width
+        super().__init__(block, depths, num_classes=1)
+        self.conv1 = nn.Conv2d(channels, width, kernel_size=7, stride=2, padding=3, bias=False)
+        nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
+        self.bn1 = nn.BatchNorm2d(width)
+        self.channels = {level: 64 * 2 ** (level - 2) * width // 64 * block.expansion for level in LEVELS}
+        del self.fc, self.avgpool
+
+    def _make_layer(self, block, planes: int, blocks: int, stride: int = 1, dilate: bool = False) -> nn.Sequential:
+        if planes == 64:  # torchvision has just set 64, whatever the first convolution gives
+            self.inplanes = self.width
+        return super()._make_layer(block, planes * self.width // 64, blocks, stride, dilate)
+
+    def level(self, number: int) -> nn.Module:
+        """The part of the network that computes a level from the one below it."""
+        return getattr(self, f"layer{number - 1}")
+
+    def forward(self, images: Float[Tensor, "S C H W"]) -> Pyramid:
+        """Normalised images -> the outputs of levels 2..5, each after its last ReLU."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        pyramid = {}
+        for level in LEVELS:
+            x = pyramid[level] = self.level(level)(x)
+        return pyramid
+
+
+BACKBONES = {
+    "resnet50": (Bottleneck, [3, 4, 6, 3], 64),
+    "resnet18": (BasicBlock, [2, 2, 2, 2], 64),
+    "tiny": (BasicBlock, [1, 1, 1, 1], 32),
+    "smallest": (BasicBlock, [1, 1, 1, 1], 8),
+}
+"""Name -> block, depths, width. `tiny` trains on two CPU cores in minutes; `smallest` is for tests."""
+
+
+def build(name: str, channels: int) -> Backbone:
+    """A backbone of the table above, weights drawn at random."""
+    block, depths, width = BACKBONES[name]
+    return Backbone(channels, block, depths, width)
+
+
+def adapt_stem(weights: Mapping[str, Tensor], channels: int) -> dict[str, Tensor]:
+    """Weights of a backbone, its first convolution made to fit another number of channels.
+
+    Cross-modality initialisation (TSN; paper section 3.4): every new channel starts as the mean of the old ones.
+    """
+    stem = weights["conv1.weight"]
+    adapted = stem if stem.shape[1] == channels else stem.mean(dim=1, keepdim=True).expand(-1, channels, -1, -1)
+    return {**weights, "conv1.weight": adapted.clone()}
+
+
+def imagenet_weights(name: str) -> dict[str, Tensor]:
+    """torchvision's first ImageNet weights (those of the paper's time), downloaded once by torchvision.
+
+    Raises:
+        ValueError: torchvision has no weights for a backbone of that name.
+        OSError: they are not on this machine and cannot be downloaded.
+    """
+    state = get_model_weights(name)["IMAGENET1K_V1"].get_state_dict(progress=True, check_hash=True)
+    return {key: tensor for key, tensor in state.items() if not key.startswith("fc.")}
