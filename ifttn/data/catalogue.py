@@ -5,6 +5,7 @@ Three layouts: UCF101 (`<Class>/*.avi`, lists in `ucfTrainTestlist/`), HMDB51 (`
 that of the lists, stand in the root or one folder further down (`UCF-101/`, `testTrainMulti_7030_splits/`).
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -71,12 +72,12 @@ def read_split(root: Path, number: int = 1) -> Split:
     if folder is None:
         return _divide(root, number)
     lists = parse_lists(folder, number)
-    listed = {_key(row) for row in lists.rows}
-    for other in _numbers(folder):
-        listed |= {_key(row) for row in parse_lists(folder, other).rows}
+    listed = {_key(row) for listed_in in _numbers(folder) for row in parse_lists(folder, listed_in).rows}
     train, test = _present(lists, lists.train, files), _present(lists, lists.test, files)
     if not train and not test:
-        raise IfttnError(f"{root} holds none of the {len(lists.train + lists.test)} videos of split {number} in {folder}")
+        raise IfttnError(
+            f"{root} holds none of the {len(lists.train + lists.test)} videos of split {number} in {folder}"
+        )
     return Split(
         dataset=root.name,
         number=number,
@@ -115,7 +116,7 @@ def _lines(path: Path, pattern: re.Pattern[str]) -> Iterator[tuple[str, re.Match
     if not path.is_file():
         raise IfttnError(f"the list {path} is not there")
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        text = line.decode("utf-8", errors="replace").strip()
+        text = os.fsdecode(line).strip()  # as the names of the files are, so that they meet
         where = f"{path}, line {number}"
         match = pattern.fullmatch(text)
         if match:
@@ -185,7 +186,7 @@ def _stem(row: str) -> str:
 
 
 def _key(row: str) -> str:
-    """What finds a row's file, whatever the case of its letters and its suffix (a data set may have been re-encoded)."""
+    """What finds a row's file in any case and with any suffix (a data set may have been re-encoded)."""
     return _stem(row).casefold()
 
 
@@ -196,7 +197,10 @@ def _is_video(path: Path) -> bool:
 def _video_files(root: Path) -> dict[str, Path]:
     """The videos of all class folders in `root` or one folder further down, by key."""
     paths = sorted(path for path in chain(root.glob("*/*"), root.glob("*/*/*")) if _is_video(path))
-    return {_key(f"{path.parent.name}/{path.name}"): path for path in reversed(paths)}
+    files: dict[str, Path] = {}
+    for path in paths:
+        files.setdefault(_key(f"{path.parent.name}/{path.name}"), path)
+    return files
 
 
 def _present(lists: Lists, rows: tuple[str, ...], files: dict[str, Path]) -> tuple[Video, ...]:
@@ -210,8 +214,8 @@ def _present(lists: Lists, rows: tuple[str, ...], files: dict[str, Path]) -> tup
 
 
 def _video(path: Path, name: str, action: str, label: int) -> Video:
-    group = re.match(r".*_g\d+(?=_)", name)
-    return Video(name, path, action, label, group[0] if group else name)
+    recording = re.match(r".*/.*_g\d+(?=_)", name)
+    return Video(name, path, action, label, group=recording[0] if recording else name)
 
 
 def _plain_videos(root: Path) -> tuple[Video, ...]:
@@ -240,8 +244,8 @@ def _divide(root: Path, number: int) -> Split:
         groups = sorted({video.group for video in videos if video.action == action})
         if len(groups) < max(2, number):
             raise IfttnError(
-                f"class {action!r} of {root} has {len(groups)} video(s) of its own: split {number} needs "
-                f"{max(2, number)} (videos with the same _g<nn>_ in their names count as one)"
+                f"class {action!r} of {root} is too small to be divided: it has {len(groups)} group(s) of videos and "
+                f"split {number} needs {max(2, number)} (videos with the same _g<nn>_ in their names are one group)"
             )
         tested |= set(groups[number - 1 :: 3])
     return Split(

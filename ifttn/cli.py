@@ -1,0 +1,201 @@
+"""The `ifttn` command: prepare, train, test, tables, figures, reproduce, predict.
+
+It stands above `lab`, because figures and the report are drawn; only those verbs import it.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from ifttn.data import diagnostic
+from ifttn.data.catalogue import read_split
+from ifttn.data.preparation import prepare
+from ifttn.data.store import Store
+from ifttn.experiment import study, tables, training
+from ifttn.experiment.recipes import PRESETS, RECIPES, find
+from ifttn.recognizer import Recognizer
+from ifttn.vocabulary import IfttnError
+
+EPILOG = """\
+The embedded study, from nothing to a report:   ifttn reproduce
+One recipe on UCF101:
+  ifttn prepare UCF101 stores/ucf101 --preset paper
+  ifttn train if-ttn --data UCF101 --store stores/ucf101 --preset paper --split 1
+  ifttn test if-ttn --data UCF101 --store stores/ucf101 --preset paper --split 1
+  ifttn predict some.mp4 --run results/runs/UCF101/split1/if-ttn
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns the exit code: 0, 1 for a mistake that a person can mend, 130 when stopped."""
+    options = parser().parse_args(arguments)
+    try:
+        return options.verb(options) or 0
+    except IfttnError as error:
+        print(f"ifttn: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nifttn: stopped; the same command goes on where it was", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """The verbs and their options."""
+    top = argparse.ArgumentParser(
+        prog="ifttn", description=__doc__.splitlines()[0], epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter
+    )
+    verbs = top.add_subparsers(title="verbs", required=True, metavar="VERB")
+
+    def verb(name: str, function, text: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(
+            name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        added.set_defaults(verb=function)
+        return added
+
+    p = verb("prepare", prepare_verb, "videos -> store: frames, optical flow and motion vectors of every video")
+    p.add_argument("data", type=Path, help="UCF101 or HMDB51 with its lists, or any folder of class folders")
+    p.add_argument("store", type=Path, help="folder to write; preparing it again goes on where it stopped")
+    p.add_argument("--preset", default="tiny", help=f"decides resolution and flow: {', '.join(PRESETS)}")
+    p.add_argument("--jobs", type=int, help="videos at once; by default one a core")
+    p.add_argument("--limit", type=int, help="prepare only so many videos, spread over the data set")
+    p.add_argument("--embedded", choices=list(diagnostic.FLAVOURS), help="first write an embedded data set into DATA")
+    p.add_argument("--videos", type=int, default=960, help="size of the embedded data set")
+    p.add_argument("--difficulty", type=float, default=1.0, help="of the embedded data set: 0 is without disturbance")
+
+    for name, function, text in (
+        ("train", train_verb, "train a recipe, and first whatever it starts from; goes on where it stopped"),
+        ("test", test_verb, "score the test videos with a trained recipe, and print how many are right"),
+    ):
+        p = verb(name, function, text)
+        p.add_argument("recipe", help=", ".join(RECIPES))
+        p.add_argument("--data", type=Path, default=Path("results/data/embedded-ucf"), help="videos and lists")
+        p.add_argument("--store", type=Path, help="what `ifttn prepare` wrote; by default results/stores/DATA-PRESET")
+        p.add_argument("--split", type=int, default=1, help="1, 2 or 3")
+        p.add_argument("--preset", default="tiny", help=f"how large and how long: {', '.join(PRESETS)}")
+        p.add_argument("--seed", type=int, default=0, help="of weights, views, order and dropout")
+        add_runs(p)
+        add_device(p)
+
+    p = verb("tables", tables_verb, "print the paper's tables, measured beside paper")
+    p.add_argument("numbers", type=int, nargs="*", help="which tables; by default all that have a measured cell")
+    p.add_argument("--data", type=Path, default=Path("results/data"), help="folder of the data sets, for their factors")
+    p.add_argument("--csv", type=Path, help="write the rows to this file as well")
+    add_runs(p)
+
+    p = verb("figures", figures_verb, "draw Figures 1, 6 and 7 for trained runs, and the curves of their training")
+    p.add_argument("--out", type=Path, default=Path("results/figures"), help="folder for the pictures")
+    p.add_argument("--data", type=Path, default=Path("results/data/embedded-ucf"), help="videos and lists")
+    p.add_argument("--store", type=Path, help="what `ifttn prepare` wrote; by default results/stores/DATA-PRESET")
+    p.add_argument("--split", type=int, default=1, help="1, 2 or 3")
+    add_runs(p)
+    add_device(p)
+
+    p = verb("reproduce", reproduce_verb, "the whole embedded study: data, training, tables, figures, report")
+    p.add_argument("--out", type=Path, default=Path("results"), help="folder for all of it")
+    p.add_argument("--quick", action="store_true", help="Table 3 and the figures, on one split")
+    p.add_argument("--preset", default="tiny", help=f"how large and how long: {', '.join(PRESETS)}")
+    p.add_argument("--jobs", type=int, help="steps at once; by default one a core, or one on a GPU")
+    p.add_argument("--seed", type=int, default=0, help="of data, weights, views, order and dropout")
+    add_device(p)
+
+    p = verb("predict", predict_verb, "print the likeliest actions of a video of any size and codec")
+    p.add_argument("video", type=Path, nargs="+", help="video files")
+    p.add_argument(
+        "--run", type=Path, default=Path("results/runs/embedded-ucf/split1/if-ttn"), help="folder of a trained run"
+    )
+    p.add_argument("--top", type=int, default=5, help="how many actions to print")
+    add_device(p)
+    return top
+
+
+def add_runs(p: argparse.ArgumentParser) -> None:
+    """The folder of runs."""
+    p.add_argument("--runs", type=Path, default=Path("results/runs"), help="folder of the runs")
+
+
+def add_device(p: argparse.ArgumentParser) -> None:
+    """The device, a GPU where there is one."""
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    p.add_argument("--device", default=default, help="cpu, cuda, cuda:1, ...")
+
+
+def prepare_verb(o: argparse.Namespace) -> int:
+    """`ifttn prepare`: exit code 1 when a video failed."""
+    if o.embedded:
+        diagnostic.write(o.data, o.embedded, videos=o.videos, difficulty=o.difficulty, seed=0, jobs=o.jobs or -1)
+    settings = find(o.preset, PRESETS, "preset").store
+    report = prepare(o.data, o.store, settings, jobs=o.jobs, limit=o.limit)
+    counts = report.status.value_counts()
+    print(", ".join(f"{counts.get(status, 0)} {status}" for status in ("done", "skipped", "failed")))
+    failed = report[report.status == "failed"]
+    for row in failed.itertuples():
+        print(f"failed: {row.video}: {row.reason}", file=sys.stderr)
+    print(f"report: {o.store / 'report.csv'}")
+    return 1 if len(failed) else 0
+
+
+def work_of(o: argparse.Namespace) -> training.Work:
+    """The split, the store and the runs that the options name."""
+    find(o.preset, PRESETS, "preset")
+    store = Store(o.store or Path("results/stores") / f"{o.data.name}-{o.preset}")
+    split = training.prepared(read_split(o.data, o.split), store)
+    return training.Work(split, store, o.runs, o.preset, o.seed, o.device)
+
+
+def train_verb(o: argparse.Namespace) -> None:
+    """`ifttn train`."""
+    recipe = find(o.recipe, RECIPES, "recipe")
+    work = work_of(o)
+    for needed in recipe.needs:
+        train_verb(argparse.Namespace(**{**vars(o), "recipe": needed}))
+    run = training.train(work, o.recipe)
+    print(f"{o.recipe}: trained, in {run.folder}")
+
+
+def test_verb(o: argparse.Namespace) -> None:
+    """`ifttn test`."""
+    find(o.recipe, RECIPES, "recipe")
+    run = training.test(work_of(o), o.recipe)
+    print(training.summary(run.scores()))
+
+
+def tables_verb(o: argparse.Namespace) -> None:
+    """`ifttn tables`."""
+    raise NotImplementedError
+
+
+def figures_verb(o: argparse.Namespace) -> None:
+    """`ifttn figures`."""
+    raise NotImplementedError
+
+
+def reproduce_verb(o: argparse.Namespace) -> int:
+    """`ifttn reproduce`."""
+    raise NotImplementedError
+
+
+def predict_verb(o: argparse.Namespace) -> int:
+    """`ifttn predict`: exit code 1 when a video could not be read."""
+    recognize = Recognizer.load(o.run, o.device)
+    failed = 0
+    for video in o.video:
+        try:
+            prediction = recognize(video)
+        except IfttnError as error:
+            print(f"ifttn: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        print(video)
+        for action, probability in prediction.top(o.top):
+            print(f"  {probability:6.1%}  {action}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

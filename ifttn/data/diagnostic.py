@@ -1,0 +1,404 @@
+"""The embedded data set: two balls act in a textured scene, and an action is one value of each of four factors.
+
+    scene    two hues of the background        seen by appearance: the spatial stream
+    speed    slow, fast                        seen by motion: the temporal stream
+    binding  red along x and blue along y,     seen by colour and motion at the same place: the fusion
+             or the reverse
+    order    rings then discs, or the reverse  seen by a model of the order of snippets
+
+No factor leaks into what should not see it. Materials differ by RGB offsets of zero luma, so that hue never changes
+luminance. Positions are uniform, and a constant speed with reflection keeps them so: a frame says nothing of motion.
+Every cut draws them anew, and no shot is as long as the distance between two test snippets. Only integer draws,
+uniform draws and + - * / sqrt are used, which are the same on every machine.
+
+Shapes: T frames, H x W pixels; a centre is (x, y) in pixels; the balls are (red, blue).
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise, product
+from pathlib import Path
+
+import av
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int, UInt8
+from joblib import Parallel, delayed
+from tqdm.auto import tqdm
+
+from ifttn.vocabulary import IfttnError
+
+FACTORS = ("scene", "speed", "binding", "order")
+WIDTH, HEIGHT, FPS = 160, 120, 25
+FRAMES = (64, 76)
+"""Shortest and longest video."""
+SHOT = (11, 14)
+"""Shortest and longest shot. K = 4 test snippets lie at least floor((64 - 5) / 4) = 14 frames apart."""
+SPEEDS = ((1.0, 1.4), (2.8, 3.4))
+"""Pixels a frame: slow, fast."""
+HOLE = 0.55
+"""Inner over outer radius of a ring."""
+LUMA = (38, 152)
+"""Luminance before noise; with the offsets below and noise of at most 8, no channel leaves 0..255."""
+RED, BLUE, GREY = (67, -25, -47), (-48, 6, 95), (0, 0, 0)
+"""Materials as RGB offsets from grey with .299 R + .587 G + .114 B = 0 exactly."""
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """One look of the data set, and how its lists are laid out."""
+
+    scenes: dict[str, tuple[int, int, int]]
+    """Name and material of the two backgrounds."""
+    groups: int
+    """Recordings; the videos of one share texture and ball size, the same for every action."""
+    octaves: tuple[tuple[int, int, float], ...]
+    """Cell height, cell width and weight of each octave of the texture; the weights sum to 1."""
+    square: bool
+    """Squares with and without a square hole, for discs and rings."""
+    contrast: float
+    shake: int
+    """Farthest that the camera strays, in pixels."""
+    restless: float
+    """Probability that the camera tries a step of one pixel, per axis and frame."""
+    video_name: Callable[[str, int, int], str]
+    """(action, group from 1, count within the group from 1) -> file name without suffix."""
+    lists: Callable[[pd.DataFrame], dict[str, str]]
+    """The plan -> text of every list file, by its path."""
+
+
+def _ucf_lists(planned: pd.DataFrame) -> dict[str, str]:
+    """As UCF101's: CRLF, labels from 1 except in test lists, groups 1-7, 8-14 and 15-21 tested in splits 1, 2, 3."""
+    actions = sorted(planned.action.unique())
+    texts = {"classInd": [f"{label} {action}" for label, action in enumerate(actions, 1)]}
+    for split in (1, 2, 3):
+        tested = (planned.group - 1) // 7 == split - 1
+        train = planned[~tested].sort_values("file")
+        texts[f"trainlist0{split}"] = [f"{r.file} {actions.index(r.action) + 1}" for r in train.itertuples()]
+        texts[f"testlist0{split}"] = list(planned[tested].sort_values("file").file)
+    return {f"ucfTrainTestlist/{name}.txt": "".join(f"{x}\r\n" for x in lines) for name, lines in texts.items()}
+
+
+def _hmdb_lists(planned: pd.DataFrame) -> dict[str, str]:
+    """As HMDB51's: a file per action and split; 1 train, 2 test (30 %, disjoint over the splits), 0 unused (a few)."""
+    texts = {}
+    for action, rows in planned.groupby("action"):
+        count = len(rows)
+        tested, unused = max(1, count * 3 // 10), count // 30
+        for split in (1, 2, 3):
+            places = (rows["take"] - (split - 1) * tested) % count  # tested videos first, then unused ones, then train
+            flags = np.where(places < tested, 2, np.where(places < tested + unused, 0, 1))
+            lines = sorted(f"{Path(file).name} {flag} \n" for file, flag in zip(rows.file, flags, strict=True))
+            texts[f"testTrainMulti_7030_splits/{action}_test_split{split}.txt"] = "".join(lines)
+    return texts
+
+
+FLAVOURS = {
+    "ucf": Flavour(
+        scenes={"Meadow": (-30, 18, -14), "Desert": (26, -8, -27)},
+        groups=25,
+        octaves=((40, 40, 0.4), (20, 20, 0.3), (10, 10, 0.2), (5, 5, 0.1)),
+        square=False,
+        contrast=0.95,
+        shake=2,
+        restless=0.04,
+        video_name=lambda action, group, count: f"v_{action}_g{group:02d}_c{count:02d}",
+        lists=_ucf_lists,
+    ),
+    "hmdb": Flavour(
+        scenes={"lagoon": (-26, 8, 27), "dusk": (19, -19, 48)},
+        groups=30,
+        octaves=((12, 48, 0.5), (6, 24, 0.3), (3, 6, 0.2)),
+        square=True,
+        contrast=0.7,
+        shake=4,
+        restless=0.3,
+        # One name in twelve of the real set holds characters that trip a shell.
+        video_name=lambda action, group, count: f"Reel_#{group:02d}_{action}_f_cm_np2_fr_med_{count - 1}",
+        lists=_hmdb_lists,
+    ),
+}
+
+
+def _generator(seed: int, flavour: str, *key: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, list(FLAVOURS).index(flavour), *key])))
+
+
+# The plan: every draw that decides what a video shows.
+
+
+def actions(flavour: str) -> dict[str, tuple[int, int, int, int]]:
+    """The sixteen actions with their values of FACTORS, like MeadowSlowRedAcrossRingDisc or dusk_fast_...
+
+    Raises IfttnError for an unknown flavour.
+    """
+    if flavour not in FLAVOURS:
+        raise IfttnError(f"no flavour {flavour!r} of the embedded data set; there are {', '.join(FLAVOURS)}")
+    words = (("Slow", "Fast"), ("RedAcross", "RedUpDown"), ("RingDisc", "DiscRing"))
+    if flavour == "hmdb":
+        words = (("_slow", "_fast"), ("_red_across", "_red_up_down"), ("_ring_disc", "_disc_ring"))
+    choices = [tuple(FLAVOURS[flavour].scenes), *words]
+    return {
+        "".join(choice[value] for choice, value in zip(choices, values, strict=True)): values
+        for values in product((0, 1), repeat=4)
+    }
+
+
+def plan(flavour: str, videos: int, seed: int, difficulty: float = 1.0) -> pd.DataFrame:
+    """Describes `videos` videos completely, one a row, indexed by Video.name ("<action>/<file without suffix>").
+
+    Columns: file, action, group, the factors as 0 or 1, and what `render` and `ball_masks` need; `centres` is
+    (T, 2, 2) flattened (frame, ball, x and y on the screen), `shake` (T, 2), `cuts` the first frames of new shots.
+    `difficulty` in 0..2 scales what varies independently of the action; 0 is none of it.
+    Raises IfttnError where `videos` is no positive multiple of 16 or the difficulty is out of range.
+    """
+    names = actions(flavour)
+    if videos <= 0 or videos % len(names):
+        raise IfttnError(f"{videos} videos cannot be spread over {len(names)} actions; ask for a multiple")
+    if not 0 <= difficulty <= 2:
+        raise IfttnError(f"difficulty {difficulty} is not within 0..2")
+    look, takes = FLAVOURS[flavour], videos // len(names)
+    rows, counts = [], dict[tuple[str, int], int]()
+    for index in range(videos):
+        take, action = index // len(names), list(names)[index % len(names)]
+        group = take * look.groups // max(takes, 1) % look.groups + 1  # evenly over the groups, in order
+        counts[action, group] = counts.get((action, group), 0) + 1
+        name = f"{action}/{look.video_name(action, group, counts[action, group])}"
+        about = dict(video=name, file=f"{name}.avi", action=action, group=group, take=take, index=index)
+        about |= dict(zip(FACTORS, names[action], strict=True))
+        about |= dict(flavour=flavour, seed=seed, difficulty=float(difficulty))
+        rows.append(about | _draw(about, look))
+    return pd.DataFrame(rows).set_index("video")
+
+
+def _draw(about: dict, look: Flavour) -> dict:
+    """The draws of one video. Only `centres` knows a factor: how fast the balls go, and which goes along x."""
+    rng = _generator(about["seed"], about["flavour"], 0, about["index"])
+    vary = about["difficulty"]
+    frames = int(rng.integers(FRAMES[0], FRAMES[1] + 1))
+    boundary = int(rng.integers(-(-2 * frames // 5), 3 * frames // 5 + 1))
+    cuts = _cuts(boundary, frames, rng)
+    strays = int(look.shake * vary)
+    shake = _walk(frames, strays, look.restless, rng)
+    radius = 15 + 2 * vary * (2 * _generator(about["seed"], about["flavour"], 1, about["group"]).random() - 1)
+    slowest, fastest = SPEEDS[about["speed"]]
+    speed = slowest + rng.random() * (fastest - slowest)
+    inset = radius + strays  # keeps the whole ball on the screen wherever the camera strays
+    centres = _centres([0, *cuts, frames], speed, about["binding"], inset, rng) + shake[:, None]
+    return dict(
+        frames=frames,
+        boundary=boundary,
+        cuts=cuts,
+        radius=radius,
+        upper=int(rng.integers(2)),
+        speed_px=speed,
+        brightness=8 * vary * (2 * rng.random() - 1),
+        contrast=look.contrast + 0.1 * vary * (2 * rng.random() - 1),
+        view=[int(20 * vary * x) for x in rng.random(2)],
+        still=[*(rng.random(2) * (WIDTH, HEIGHT)), vary * (6 + 6 * rng.random()), 60 + 60 * rng.random()],
+        still_hollow=int(rng.integers(2)),
+        strays=strays,
+        shake=shake.ravel().tolist(),
+        centres=centres.astype(np.float32).ravel(),
+    )
+
+
+def _cuts(boundary: int, frames: int, rng: np.random.Generator) -> list[int]:
+    """First frames of all shots but the first, laid from the phase boundary in both directions."""
+    cuts = [boundary]
+    while frames - cuts[-1] > SHOT[1]:
+        cuts.append(cuts[-1] + int(rng.integers(SHOT[0], SHOT[1] + 1)))
+    while cuts[0] > SHOT[1]:
+        cuts.insert(0, cuts[0] - int(rng.integers(SHOT[0], SHOT[1] + 1)))
+    return cuts
+
+
+def _walk(frames: int, strays: int, restless: float, rng: np.random.Generator) -> Int[np.ndarray, "T 2"]:
+    """Random walk within -strays..strays. It starts uniform and so stays uniform: no frame tells the time."""
+    steps = (rng.random((frames - 1, 2)) < restless) * (2 * rng.integers(0, 2, (frames - 1, 2)) - 1)
+    path = [rng.integers(-strays, strays + 1, 2)]
+    for step in steps:
+        path.append(np.clip(path[-1] + step, -strays, strays))
+    return np.stack(path)
+
+
+def _centres(
+    edges: list[int], speed: float, binding: int, inset: float, rng: np.random.Generator
+) -> Float[np.ndarray, "T 2 2"]:
+    """Uniform at the start of a shot, then one ball along x and the other along y, reflected at the border.
+
+    Balls may overlap: rejecting that would tie positions to the binding near the border.
+    """
+    span = np.array((WIDTH - 1, HEIGHT - 1)) - 2 * inset
+    shots = []
+    for start, stop in pairwise(edges):
+        velocity = np.zeros((2, 2))
+        velocity[[0, 1], [binding, 1 - binding]] = speed * (2 * rng.integers(0, 2, 2) - 1)
+        path = rng.random((2, 2)) * span + np.arange(stop - start)[:, None, None] * velocity
+        shots.append(inset + span - np.abs(path % (2 * span) - span))
+    return np.concatenate(shots)
+
+
+# The picture.
+
+
+def render(row: pd.Series) -> UInt8[np.ndarray, "T H W 3"]:
+    """Draws one row of the plan; the same pixels on any machine."""
+    look = FLAVOURS[row.flavour]
+    rng = _generator(row.seed, row.flavour, 2, row["index"])
+    bank = row.difficulty * rng.integers(-1, 2, (4, HEIGHT + 32, WIDTH + 32)).sum(0)[..., None].astype(np.float32)
+    canvas, centres, shake = _canvas(row, look), _unflat(row.centres, 2, 2), _unflat(row.shake, 2)
+    hollow = _hollow(row)
+    video = np.empty((row.frames, HEIGHT, WIDTH, 3), np.uint8)
+    for t, (left, top) in enumerate(row.strays - shake):
+        frame = canvas[top : top + HEIGHT, left : left + WIDTH].copy()
+        for ball in (1 - row.upper, row.upper):
+            _paint(frame, row, centres[t, ball], (RED, BLUE)[ball], bool(hollow[t]))
+        left, top = rng.integers(0, 33, 2)
+        frame += bank[top : top + HEIGHT, left : left + WIDTH] + np.float32(0.5)
+        video[t] = frame
+    return video
+
+
+def _canvas(row: pd.Series, look: Flavour) -> Float[np.ndarray, "h w 3"]:
+    """The still scene, wider than the screen on each side by what the camera strays."""
+    height, width = HEIGHT + 2 * row.strays, WIDTH + 2 * row.strays
+    rng = _generator(row.seed, row.flavour, 3, row.group)
+    texture = sum(weight * _value_noise(rng, cell) for *cell, weight in look.octaves)
+    x, y = row["view"]
+    luma = _lit(row, 66 + 24 * np.asarray(texture)[y : y + height, x : x + width])[..., None]
+    canvas = luma + np.array(list(look.scenes.values())[row.scene])
+    x, y, radius, grey = row.still
+    cover = _cover(*_grid(x + row.strays, y + row.strays, 0, height, 0, width), radius, look.square, row.still_hollow)
+    canvas += cover[..., None] * (_lit(row, np.float64(grey)) - canvas)
+    return canvas.astype(np.float32)
+
+
+def _value_noise(rng: np.random.Generator, cell: list[int]) -> Float[np.ndarray, "h w"]:
+    """Random levels in -1..1 on a grid, smoothly interpolated; larger than any view of any canvas."""
+    height, width = HEIGHT + 64, WIDTH + 64
+    grid = rng.integers(-127, 128, (height // cell[0] + 2, width // cell[1] + 2)) / 127
+    (row, v), (column, u) = (np.divmod(np.arange(n) / size, 1) for n, size in zip((height, width), cell, strict=True))
+    v, u = (x * x * (3 - 2 * x) for x in (v[:, None], u[None]))
+    row, column = row.astype(int)[:, None], column.astype(int)[None]
+    above = grid[row, column] * (1 - u) + grid[row, column + 1] * u
+    below = grid[row + 1, column] * (1 - u) + grid[row + 1, column + 1] * u
+    return above * (1 - v) + below * v
+
+
+def _paint(frame: Float[np.ndarray, "H W 3"], row: pd.Series, centre: np.ndarray, colour: tuple, hollow: bool) -> None:
+    """Blends one ball into the frame in place."""
+    x, y = (float(c) for c in centre)
+    reach = row.radius + 1
+    left, top = max(int(x - reach), 0), max(int(y - reach), 0)
+    patch = frame[top : int(y + reach) + 2, left : int(x + reach) + 2]
+    dx, dy = _grid(x, y, top, top + patch.shape[0], left, left + patch.shape[1])
+    square = FLAVOURS[row.flavour].square
+    # Paler in the middle, so that the inside of a disc moves visibly.
+    luma = _lit(row, 140 - 14 * (dx * dx + dy * dy) / (row.radius * row.radius))
+    cover = _cover(dx, dy, row.radius, square, hollow)
+    patch += cover[..., None] * (luma[..., None] + np.array(colour) - patch)
+
+
+def _lit(row: pd.Series, luma: np.ndarray | np.float64) -> np.ndarray:
+    """Contrast about level 90 and brightness, the same for every material."""
+    return np.clip(90 + row.contrast * (luma - 90) + row.brightness, *LUMA)
+
+
+def _grid(x: float, y: float, top: int, bottom: int, left: int, right: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.arange(left, right)[None] - x, np.arange(top, bottom)[:, None] - y
+
+
+def _cover(dx: np.ndarray, dy: np.ndarray, radius: float, square: bool, hollow: bool | np.ndarray) -> np.ndarray:
+    """Share of each pixel under a shape of which the pixel lies (dx, dy) from the centre."""
+    distance = np.maximum(np.abs(dx), np.abs(dy)) if square else np.sqrt(dx * dx + dy * dy)
+    hole = np.where(hollow, np.clip(HOLE * radius - distance + 0.5, 0, 1), 0)
+    return np.clip(radius - distance + 0.5, 0, 1) - hole
+
+
+def _hollow(row: pd.Series) -> Bool[np.ndarray, " T"]:
+    """Which frames show rings: the first phase for order 0, the second for order 1."""
+    return (np.arange(row.frames) < row.boundary) == (row.order == 0)
+
+
+def _unflat(values: np.ndarray | list, *shape: int) -> np.ndarray:
+    return np.asarray(values).reshape(-1, *shape)
+
+
+# On disk.
+
+
+def write(
+    folder: Path,
+    flavour: str,
+    *,
+    videos: int,
+    seed: int,
+    difficulty: float = 1.0,
+    jobs: int = -1,
+    progress: bool = True,
+) -> None:
+    """Writes the data set as its namesake is laid out: lists, factors.parquet, then every video that is not there yet.
+
+    Raises IfttnError where the folder holds another set (seed, size, difficulty) or cannot be written.
+    """
+    planned = plan(flavour, videos, seed, difficulty)
+    table = folder / "factors.parquet"
+    if table.exists() and not _same(factors(folder), planned):
+        raise IfttnError(f"{folder} holds another embedded data set; give another folder or remove this one")
+    for name, text in FLAVOURS[flavour].lists(planned).items():
+        _replace(folder / name, lambda part, text=text: part.write_bytes(text.encode()))
+    if not table.exists():
+        _replace(table, planned.to_parquet)
+    rows = [row for _, row in planned.iterrows() if not (folder / row.file).exists()]
+    done = Parallel(n_jobs=jobs, return_as="generator_unordered")(delayed(_write_video)(folder, row) for row in rows)
+    for _ in tqdm(done, desc=f"{folder.name}: videos", total=videos, initial=videos - len(rows), disable=not progress):
+        pass
+
+
+def factors(root: Path) -> pd.DataFrame:
+    """The plan that `write` left in the data set's folder. Raises IfttnError where there is none."""
+    if not (root / "factors.parquet").exists():
+        raise IfttnError(f"{root} has no factors.parquet: it is not the embedded data set")
+    return pd.read_parquet(root / "factors.parquet")
+
+
+def ball_masks(row: pd.Series) -> Bool[np.ndarray, "T 2 H W"]:
+    """Where each ball (red, blue) is seen: not in the hole of a ring, nor under the other ball."""
+    centres = _unflat(row.centres, 2, 2)[..., None, None].astype(np.float32)
+    x, y = np.arange(WIDTH, dtype=np.float32)[None], np.arange(HEIGHT, dtype=np.float32)[:, None]
+    square, hollow = FLAVOURS[row.flavour].square, _hollow(row)[:, None, None, None]
+    masks = _cover(x - centres[:, :, 0], y - centres[:, :, 1], row.radius, square, hollow) >= 0.5
+    masks[:, 1 - row.upper] &= ~masks[:, row.upper]
+    return masks
+
+
+def _same(stored: pd.DataFrame, planned: pd.DataFrame) -> bool:
+    scalars = [column for column in planned if not isinstance(planned[column].iloc[0], (list, np.ndarray))]
+    return set(scalars) <= set(stored) and stored[scalars].equals(planned[scalars])
+
+
+def _write_video(folder: Path, row: pd.Series) -> None:
+    _replace(folder / row.file, lambda part: _encode(part, render(row)))
+
+
+def _encode(path: Path, frames: UInt8[np.ndarray, "T H W 3"]) -> None:
+    """MPEG-4 Part 2 without B-frames, a key frame every 12, at a constant quantiser."""
+    with av.open(str(path), "w", format="avi") as container:
+        stream = container.add_stream("mpeg4", rate=FPS, options={"qmin": "3", "qmax": "3", "bf": "0", "g": "12"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
+        container.mux(stream.encode())
+
+
+def _replace(path: Path, fill: Callable[[Path], object]) -> None:
+    """Fills a file beside `path`, then puts it in its place, so that nobody meets half a file."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fill(part)
+        os.replace(part, path)
+    except OSError as error:
+        raise IfttnError(f"cannot write {path}: {error.strerror}") from error

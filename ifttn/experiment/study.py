@@ -1,0 +1,215 @@
+"""The whole study in order: data, preparation, runs, scores. Resumable, and as many steps at once as there are cores.
+
+Every step finds its own work done or goes on with it, so that the same study started again goes on where it was.
+"""
+
+import json
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ifttn.data import diagnostic
+from ifttn.data.catalogue import read_split
+from ifttn.data.preparation import prepare
+from ifttn.data.store import Store
+from ifttn.experiment import training
+from ifttn.experiment.recipes import PRESETS, RECIPES, find
+from ifttn.experiment.runs import write_atomically
+from ifttn.vocabulary import IfttnError
+
+EMBEDDED = {"embedded-ucf": ("ucf", 960), "embedded-hmdb": ("hmdb", 480)}
+"""Embedded data sets: flavour and number of videos."""
+
+ABLATIONS = ("ttn-separate", "if-ttn-adaptive", "if-ttn-additive", "if-ttn-multiplicative")
+EVERY_SPLIT = ("spatial", "temporal", "if-ttn", "mv-temporal", "mv-if-ttn")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One step: a function that does its work or finds it done."""
+
+    name: str
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...] = ()
+    needs: tuple[str, ...] = ()
+    weight: float = 1.0
+    """Expected share of the time, for the estimate."""
+
+
+@dataclass
+class Progress:
+    """How far a study is."""
+
+    tasks: Sequence[Task]
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Per finished step, what it took when it was done (not what finding it done took)."""
+    running: set[str] = field(default_factory=set)
+    done: set[str] = field(default_factory=set)
+    failed: dict[str, str] = field(default_factory=dict)
+    """Step -> why; a step whose needs failed is here as well."""
+
+    @property
+    def share(self) -> float:
+        """Of the expected work, how much is done, in 0..1."""
+        return sum(t.weight for t in self.tasks if t.name in self.done) / sum(t.weight for t in self.tasks)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a study keeps its things, under one folder."""
+
+    root: Path
+
+    def data(self, dataset: str) -> Path:
+        """Videos and lists."""
+        return self.root / "data" / dataset
+
+    def store(self, dataset: str, preset: str) -> Path:
+        """The prepared data set at a preset's resolution."""
+        return self.root / "stores" / f"{dataset}-{preset}"
+
+    @property
+    def runs(self) -> Path:
+        """Trained recipes."""
+        return self.root / "runs"
+
+
+def tasks(places: Places, preset: str, *, quick: bool, device: str, jobs: int, seed: int = 0) -> list[Task]:
+    """Every step of the embedded study, the most telling first. `quick`: Table 3 on one split."""
+    study: list[Task] = []
+    for dataset in list(EMBEDDED)[: 1 if quick else None]:
+        # The first data set has the machine to itself; the second one is made beside trainings.
+        cores = jobs if not study else 1
+        study.append(Task(f"{dataset}: videos", write_videos, (places, dataset, seed, cores), weight=2))
+        study.append(
+            Task(
+                f"{dataset}: store",
+                prepare_store,
+                (places, dataset, preset, cores),
+                needs=(f"{dataset}: videos",),
+                weight=2,
+            )
+        )
+    rows = [("embedded-ucf", 1, recipe) for recipe in (EVERY_SPLIT[:3] if quick else (*EVERY_SPLIT, *ABLATIONS))]
+    if not quick:
+        rows += [("embedded-ucf", split, recipe) for split in (2, 3) for recipe in (*EVERY_SPLIT, "ttn-separate")]
+        rows += [("embedded-hmdb", split, recipe) for split in (1, 2, 3) for recipe in EVERY_SPLIT]
+    for dataset, split, recipe in rows:
+        needs = [task_name(dataset, split, needed) for needed in RECIPES[recipe].needs] or [f"{dataset}: store"]
+        study.append(
+            Task(
+                task_name(dataset, split, recipe),
+                train_and_test,
+                (places, dataset, split, recipe, preset, device, seed),
+                needs=tuple(needs),
+                weight=1.0 if dataset == "embedded-ucf" else 0.5,
+            )
+        )
+    return study
+
+
+def task_name(dataset: str, split: int, recipe: str) -> str:
+    """How the step that trains a recipe is called."""
+    return f"{dataset} split {split}: {recipe}"
+
+
+def write_videos(places: Places, dataset: str, seed: int, jobs: int) -> None:
+    """Write an embedded data set as real videos."""
+    flavour, videos = EMBEDDED[dataset]
+    diagnostic.write(places.data(dataset), flavour, videos=videos, seed=seed, jobs=jobs, progress=jobs > 1)
+
+
+def prepare_store(places: Places, dataset: str, preset: str, jobs: int) -> None:
+    """Prepare a data set for a preset.
+
+    Raises:
+        IfttnError: a video could not be prepared.
+    """
+    folder = places.store(dataset, preset)
+    report = prepare(places.data(dataset), folder, PRESETS[preset].store, jobs=jobs, progress=jobs > 1)
+    failed = report[report.status == "failed"]
+    if len(failed):
+        raise IfttnError(f"{len(failed)} videos of {dataset} failed; the first: {failed.iloc[0].reason}")
+
+
+def work_on(places: Places, dataset: str, split: int, preset: str, device: str, seed: int) -> training.Work:
+    """The split of a data set, its store, and where its runs go."""
+    return training.Work(
+        split=read_split(places.data(dataset), split),
+        store=Store(places.store(dataset, preset)),
+        runs=places.runs,
+        preset=preset,
+        seed=seed,
+        device=device,
+        progress=False,
+    )
+
+
+def train_and_test(
+    places: Places, dataset: str, split: int, recipe: str, preset: str, device: str, seed: int
+) -> None:
+    """Train a recipe and score its test videos."""
+    find(preset, PRESETS, "preset")
+    work = work_on(places, dataset, split, preset, device, seed)
+    training.train(work, recipe)
+    training.test(work, recipe)
+
+
+def run(study: Sequence[Task], *, jobs: int, timings: Path) -> Iterator[Progress]:
+    """Do the steps, `jobs` at once, each as soon as what it needs is done. Yields after every change.
+
+    A step that fails stops only those that need it. What each step took is kept in the file `timings`.
+    """
+    known: dict[str, float] = json.loads(timings.read_text()) if timings.exists() else {}
+    progress = Progress(study, {task.name: known[task.name] for task in study if task.name in known})
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_one_thread, initargs=(jobs,))
+    futures: dict[Future[float], Task] = {}
+    try:
+        while len(progress.done) + len(progress.failed) < len(study):
+            for task in _ready(study, progress)[: jobs - len(futures)]:
+                futures[pool.submit(_timed, task)] = task
+                progress.running.add(task.name)
+            yield progress
+            for future in wait(futures, return_when=FIRST_COMPLETED).done:
+                task = futures.pop(future)
+                progress.running.discard(task.name)
+                try:
+                    seconds = future.result()
+                except Exception as error:
+                    progress.failed[task.name] = f"{type(error).__name__}: {error}"
+                    continue
+                progress.done.add(task.name)
+                if seconds > progress.seconds.get(task.name, 0.0):  # finding it done is quicker than doing it
+                    known[task.name] = progress.seconds[task.name] = seconds
+                    write_atomically(timings, json.dumps(known, indent=1).encode())
+        yield progress
+    finally:
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _ready(study: Sequence[Task], progress: Progress) -> list[Task]:
+    for task in study:
+        broken = [need for need in task.needs if need in progress.failed]
+        if broken and task.name not in progress.failed:
+            progress.failed[task.name] = f"needs {broken[0]}, which failed"
+    begun = progress.running | progress.done | progress.failed.keys()
+    return [task for task in study if task.name not in begun and progress.done.issuperset(task.needs)]
+
+
+def _timed(task: Task) -> float:
+    started = time.monotonic()
+    task.function(*task.arguments)
+    return time.monotonic() - started
+
+
+def _one_thread(jobs: int) -> None:
+    if jobs > 1:  # several steps at once, and two threads of each would wait for one another
+        torch.set_num_threads(1)

@@ -1,0 +1,246 @@
+"""Arrays in, matplotlib Figures out: the paper's Figures 1, 6 and 7, training curves, confusion, timings.
+
+Every function returns a `Figure` of its own, made without pyplot: `figure.savefig` saves it, a notebook shows it.
+Shapes: H x W pixels, h x w cells, C motion planes x1, y1, x2, y2, ... in bytes around 128, N videos, A actions.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int, UInt8
+from matplotlib import colormaps, rc_context
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, hsv_to_rgb
+from matplotlib.figure import Figure
+
+COLUMN, PAGE = 3.3, 6.9
+"""Widths of one column and of two (inches)."""
+
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+"""Okabe and Ito's colours, told apart by colour-blind readers."""
+
+paper_style = rc_context(
+    {
+        "font.size": 7,
+        "axes.titlesize": 7,
+        "axes.labelsize": 7,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.linewidth": 0.6,
+        "xtick.labelsize": 6,
+        "ytick.labelsize": 6,
+        "figure.constrained_layout.use": True,
+        "figure.constrained_layout.h_pad": 0.02,
+        "figure.constrained_layout.w_pad": 0.02,
+        "figure.constrained_layout.hspace": 0.02,
+        "figure.constrained_layout.wspace": 0.02,
+        "figure.dpi": 200,
+    }
+)
+
+
+def flow_colours(motion: UInt8[np.ndarray, "*_ C H W"], full: float | None = None) -> UInt8[np.ndarray, "*_ H W 3"]:
+    """The mean field of each stack as colours: hue is direction (red right, green-yellow down), white is no motion.
+
+    Args:
+        motion: stacks that share one scale.
+        full: levels from 128 at which colours are full; by default the 99th percentile of `motion`, at least 8.
+    """
+    field = motion.astype(np.float32) - 128
+    x, y = field[..., 0::2, :, :].mean(-3), field[..., 1::2, :, :].mean(-3)
+    speed = np.hypot(x, y)
+    if full is None:
+        full = max(8.0, float(np.percentile(speed, 99)))
+    hue = np.arctan2(y, x) / (2 * np.pi) % 1
+    colours = hsv_to_rgb(np.stack([hue, np.clip(speed / full, 0, 1), np.ones_like(hue)], axis=-1))
+    return np.rint(255 * colours).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class CamExample:
+    """A pair of neighbouring snippets of one video, and the maps of one action."""
+
+    title: str
+    frames: UInt8[np.ndarray, "2 H W 3"]
+    motion: UInt8[np.ndarray, "2 C H W"]
+    spatial: Float[np.ndarray, "2 h w"]
+    temporal: Float[np.ndarray, "2 h w"]
+    pair: Float[np.ndarray, "h w"]
+    """Of IF-TTN: one map for both snippets."""
+    probabilities: tuple[float, float, float] | None = None
+    """Of the action, by the spatial stream, the temporal stream and IF-TTN."""
+
+
+Display = Literal["signed", "relu"]
+_SHOWN = {"signed": ("coolwarm", -1), "relu": ("inferno", 0)}  # colours, and the value at their lower end
+
+
+@paper_style
+def figure_6(examples: Sequence[CamExample], display: Display = "signed") -> Figure:
+    """Figure 6: where the spatial stream, the temporal stream and IF-TTN find evidence for an action.
+
+    A map is divided by its head's largest absolute value in the pair, so that the two snippets of a head compare and
+    two heads do not. "relu" hides evidence against the action, and says so where nothing else is left.
+    """
+    _, height, width, _ = examples[0].frames.shape
+    tall = 2 * PAGE / 5.2 * height / width + 0.42
+    heights = [tall] * len(examples) + [0.4]
+    figure = Figure(figsize=(PAGE, sum(heights)))
+    parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for part, example in zip(parts[:-1], examples, strict=True):
+        part.suptitle(example.title, x=0.005, ha="left", weight="bold")
+        tiles = part.subplots(2, 5)
+        shown = [("spatial CAM", example.spatial), ("temporal CAM", example.temporal)]
+        shown.append(("IF-TTN CAM", np.stack([example.pair] * 2)))
+        for column, title in enumerate(["frame", "motion"]):
+            tiles[0, column].set_title(title)
+        for row, images in enumerate(zip(example.frames, flow_colours(example.motion), strict=True)):
+            tiles[row, 0].set_ylabel(("first snippet", "second snippet")[row])
+            for column, image in enumerate(images):
+                _tile(tiles[row, column], image)
+        for column, (title, maps) in enumerate(shown):
+            said = f", p = {example.probabilities[column]:.2f}" if example.probabilities else ""
+            tiles[0, column + 2].set_title(title + said)
+            scaled = maps / max(float(np.abs(maps).max()), 1e-12)
+            for row in range(2):
+                _overlay(tiles[row, column + 2], example.frames[row], scaled[row], display)
+    name, low = _SHOWN[display]
+    bar = figure.colorbar(ScalarMappable(Normalize(low, 1), name), parts[-1].subplots(), orientation="horizontal")
+    bar.set_label("evidence against (-) and for (+) the action, in parts of the head's largest")
+    return figure
+
+
+def _overlay(axes: Axes, frame: UInt8[np.ndarray, "H W 3"], scaled: Float[np.ndarray, "h w"], display: Display) -> None:
+    """A map over a frame in grey: the stronger the evidence, the less of the frame is seen."""
+    name, low = _SHOWN[display]
+    height, width, _ = frame.shape
+    values = cv2.resize(scaled.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)[..., None]
+    values = np.clip(values, low, 1)
+    grey = frame.mean(-1, keepdims=True) / 255
+    opacity = 0.75 * np.abs(values) if display == "signed" else 0.6
+    colours = colormaps[name](Normalize(low, 1)(values[..., 0]))[..., :3]
+    _tile(axes, (1 - opacity) * grey + opacity * colours)
+    if display == "relu" and scaled.max() <= 0:
+        axes.text(0.5, 0.5, "no positive evidence", color="white", ha="center", va="center", transform=axes.transAxes)
+
+
+def _tile(axes: Axes, image: np.ndarray | None) -> None:
+    """A picture without axes; a black one where there is none."""
+    axes.imshow(np.zeros((1, 1, 3)) if image is None else image, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+@dataclass(frozen=True)
+class DrawnAction:
+    """What TSN and TTN draw of one action. Threes are: TSN, first and second snippet of TTN."""
+
+    action: str
+    drawings: UInt8[np.ndarray, "3 H W 3"]
+    photographs: Sequence[UInt8[np.ndarray, "_ _ 3"] | None]
+    """The nearest real frame of each drawing; None, a black tile, where no frame is near."""
+    motion: UInt8[np.ndarray, "2 C H W"] | None = None
+    """What TTN drew for motion, in a row of its own."""
+    note: str = ""
+    """A line under the block, such as the probabilities of the pair and of its swap."""
+
+
+@paper_style
+def figure_1_7(actions: Sequence[DrawnAction], columns: int = 2) -> Figure:
+    """Figures 1 and 7: an action a block; above the nearest real frames, below the drawings."""
+    columns = min(columns, len(actions))
+    rows = -(-len(actions) // columns)
+    lines = 2 + any(drawn.motion is not None for drawn in actions)
+    figure = Figure(figsize=(COLUMN * columns, rows * (lines * COLUMN / 3.2 + 0.45)))
+    parts = figure.subfigures(rows, columns, squeeze=False).flat
+    for part, drawn in zip(parts, actions, strict=False):
+        _block(part.subplots(lines, 3), drawn)
+        part.suptitle(drawn.action, weight="bold")
+        part.supxlabel(drawn.note, size=6)
+    return figure
+
+
+def _block(tiles: np.ndarray, drawn: DrawnAction) -> None:
+    for column, title in enumerate(["TSN", "TTN, first snippet", "TTN, second snippet"]):
+        tiles[0, column].set_title(title)
+        _tile(tiles[0, column], _square(drawn.photographs[column]))
+        _tile(tiles[1, column], drawn.drawings[column])
+    for row, label in enumerate(["nearest frame", "drawing", "drawn motion"][: len(tiles)]):
+        tiles[row, 0].set_ylabel(label)
+    if len(tiles) > 2:
+        fields = [None, None] if drawn.motion is None else flow_colours(drawn.motion)
+        for axes, image in zip(tiles[2], [np.ones((1, 1, 3)), *fields], strict=True):
+            _tile(axes, image)
+
+
+def _square(image: np.ndarray | None) -> np.ndarray | None:
+    """The middle of a photograph, so that it fills a tile as its drawing does."""
+    if image is None:
+        return None
+    height, width, _ = image.shape
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return image[top : top + side, left : left + side]
+
+
+@paper_style
+def training_curves(metrics: Mapping[str, pd.DataFrame]) -> Figure:
+    """Loss over the epochs of each run, a panel a run and a colour a stage.
+
+    Args:
+        metrics: name -> a row an epoch in the order of training, with columns `stage` and `loss`.
+    """
+    columns = min(3, len(metrics))
+    rows = -(-len(metrics) // columns)
+    figure = Figure(figsize=(PAGE * columns / 3, 1.6 * rows))
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
+    for axes, (name, table) in zip(panels, metrics.items(), strict=False):
+        numbered = table.assign(number=np.arange(1, len(table) + 1))
+        for i, (stage, lines) in enumerate(numbered.groupby("stage", sort=False)):
+            axes.plot(lines["number"], lines["loss"], ".-", color=SERIES[i % len(SERIES)], lw=1, ms=3, label=str(stage))
+        axes.set(title=name, xlabel="epoch", ylabel="loss", ylim=(0, None))
+        axes.legend(frameon=False)
+    for axes in list(panels):
+        axes.set_visible(False)
+    return figure
+
+
+@paper_style
+def confusion(scores: Float[np.ndarray, "N A"], labels: Int[np.ndarray, " N"], actions: Sequence[str]) -> Figure:
+    """What each action (row) is taken for (column), as a share of its videos."""
+    count = len(actions)
+    counts = np.zeros((count, count))
+    np.add.at(counts, (labels, scores.argmax(1)), 1)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    figure = Figure(figsize=(COLUMN + 1, COLUMN + 0.8) if count <= 24 else (PAGE, PAGE))
+    axes = figure.subplots()
+    picture = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1)
+    size = 6 if count <= 24 else 3
+    axes.set_xticks(range(count), actions, rotation=90, size=size)
+    axes.set_yticks(range(count), actions, size=size)
+    axes.set(xlabel="predicted", ylabel="true", title=f"top-1 {np.trace(counts) / max(counts.sum(), 1):.3f}")
+    for row, column in np.argwhere(shares >= 0.005) if count <= 24 else ():
+        share = shares[row, column]
+        ink = "black" if share > 0.6 else "white"
+        axes.text(column, row, f"{100 * share:.0f}", color=ink, size=5, ha="center", va="center")
+    figure.colorbar(picture, ax=axes, shrink=0.7, label="share of the action's videos")
+    return figure
+
+
+@paper_style
+def timings(seconds: Mapping[str, float]) -> Figure:
+    """Where the time went: a bar a step, in the order in which they ran."""
+    figure = Figure(figsize=(COLUMN, 0.35 + 0.17 * len(seconds)))
+    axes = figure.subplots()
+    bars = axes.barh(list(seconds), list(seconds.values()), color=SERIES[0], height=0.7)
+    said = [f"{length / 60:.1f} min" if length >= 120 else f"{length:.1f} s" for length in seconds.values()]
+    axes.bar_label(bars, said, padding=2, size=6)
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    axes.set_xlabel("seconds")
+    return figure

@@ -1,0 +1,280 @@
+"""The study as one HTML file: no network, no script, every picture inside, legible on paper and in the dark."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from jinja2 import Environment
+
+from ifttn.experiment.runs import write_atomically
+from ifttn.experiment.tables import Column, Table, findings, heading
+
+
+class Step(NamedTuple):
+    """One step of the study."""
+
+    kind: str
+    """What it is, as the time is added up: "prepare", "train", "figures"."""
+    name: str
+    """What it works on."""
+    state: Literal["done", "running", "to come"] = "to come"
+    seconds: float = 0.0
+
+
+class Figure(NamedTuple):
+    """A picture of the report."""
+
+    title: str
+    """Also what is read out in the picture's place."""
+    caption: str
+    png: bytes
+
+
+@dataclass(frozen=True)
+class StudyState:
+    """What the report says of how it was made, and how far the study is."""
+
+    preset: str
+    device: str
+    datasets: Mapping[str, str]
+    """Name -> a line about it."""
+    seeds: tuple[int, ...]
+    versions: Mapping[str, str]
+    date: str
+    steps: tuple[Step, ...]
+    title: str = "Information Fused Temporal Transformation Network"
+
+
+def write(path: Path, state: StudyState, tables: Sequence[Table], figures: Sequence[Figure]) -> None:
+    """Write the report, whole or not at all; call it again after every step.
+
+    Args:
+        path: the HTML file.
+        state: how far the study is.
+        tables: measured as far as they can be.
+        figures: those drawn so far.
+    """
+    page = PAGE.render(
+        state=state,
+        tables=tables,
+        figures=figures,
+        done=[step for step in state.steps if step.state == "done"],
+        running=[step for step in state.steps if step.state == "running"],
+        seconds=sum(step.seconds for step in state.steps),
+        kinds=_kinds(state.steps),
+        findings=list(chain.from_iterable(map(findings, tables))),
+    )
+    write_atomically(path, page.encode())
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 0.4 s, 42 s, 3 min 05 s, 2 h 10 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _kinds(steps: Sequence[Step]) -> list[tuple[str, int, float]]:
+    """Per kind: how many steps took time, and how much; the longest first."""
+    kinds = {step.kind: [other.seconds for other in steps if other.kind == step.kind] for step in steps}
+    rows = [(kind, sum(s > 0 for s in seconds), sum(seconds)) for kind, seconds in kinds.items()]
+    return sorted((row for row in rows if row[2]), key=lambda row: -row[2])
+
+
+def _subject(table: Table, column: Column) -> str:
+    """What the measured numbers of a column are of."""
+    found = [cell.measured for cell in table.cells if cell.column == column and cell.measured]
+    datasets = dict.fromkeys(measurement.dataset for measurement in found)
+    videos = sorted({measurement.videos for measurement in found})
+    return f"measured on {', '.join(datasets)}, {' or '.join(map(str, videos))} videos" if found else "not measured"
+
+
+def _parts(table: Table, column: Column) -> list[str]:
+    """Headings under a column: what is not a share has no classes and no factors."""
+    share = column.unit == "%" and any(cell.measured for cell in table.cells)
+    return ["paper", "measured", *(["mean class", "1:1:1", *table.factors] if share else [])]
+
+
+ENVIRONMENT = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+ENVIRONMENT.filters.update(
+    duration=duration,
+    percent=lambda share: f"{100 * share:.1f}",
+    base64=lambda content: base64.b64encode(content).decode(),
+)
+ENVIRONMENT.globals.update(heading=heading, subject=_subject, parts=_parts)
+VERDICTS = {"holds": "holds here", "open": "open", "fails": "not so here"}
+ENVIRONMENT.globals["verdicts"] = VERDICTS
+
+STYLE = """
+:root { color-scheme: light dark; --page: #fcfbf8; --ink: #23211d; --quiet: #696459; --rule: #dcd6ca;
+  --tint: #f3f0e8; --accent: #1d5c87; --holds: #2c6637; --open: #7d5400; --fails: #96291c; }
+@media (prefers-color-scheme: dark) { :root { --page: #17191c; --ink: #e7e3da; --quiet: #a8a295; --rule: #373a3f;
+  --tint: #1f2226; --accent: #84b9e0; --holds: #8ecb98; --open: #e0b45c; --fails: #f09a8c; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--ink);
+  font: 17px/1.55 "Iowan Old Style", "Palatino Linotype", Palatino, "URW Palladio L", Georgia, serif; }
+main { max-width: 1120px; margin: 0 auto; padding: 3.5rem 1.5rem 5rem; }
+h1 { font-size: 2.1rem; line-height: 1.2; font-weight: 600; margin: 0 0 .4rem; text-wrap: balance; }
+h2 { font-size: 1.35rem; font-weight: 600; margin: 3.2rem 0 .8rem; border-bottom: 1px solid var(--rule); }
+h3 { font-size: 1.08rem; font-weight: 600; margin: 2.4rem 0 .2rem; }
+p, li, figcaption, caption, dl { max-width: 46rem; }
+a { color: var(--accent); }
+.quiet, small, caption, figcaption { color: var(--quiet); }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.2rem; font-size: .92rem; }
+dt { color: var(--quiet); } dd { margin: 0; }
+progress { width: 100%; max-width: 46rem; height: .5rem; accent-color: var(--accent); }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font: 13px/1.35 system-ui, "Segoe UI", "Helvetica Neue", Arial, sans-serif;
+  font-variant-numeric: tabular-nums; border-bottom: 1.5px solid var(--ink); }
+caption { caption-side: top; text-align: left; padding: 0 0 .6rem; font-size: 13px; }
+thead { border-top: 1.5px solid var(--ink); border-bottom: 1px solid var(--ink); }
+th { font-weight: 600; text-align: left; } thead th { vertical-align: bottom; }
+th, td { padding: .3rem .55rem; } td, .n { text-align: right; vertical-align: top; }
+tbody th { font-weight: 400; vertical-align: top; white-space: nowrap; }
+tbody tr + tr { border-top: 1px solid var(--rule); }
+th small { display: block; font-weight: 400; } td small { display: block; font-size: 11px; white-space: nowrap; }
+.first { padding-left: 1.4rem; } .paper { color: var(--quiet); } .ours { font-weight: 700; }
+.ours small { font-weight: 400; } thead .n { font-weight: 400; color: var(--quiet); }
+.ran th { font-weight: 600; }
+.meter { background: linear-gradient(var(--accent), var(--accent)) left .55rem bottom 2px / var(--w) 2px no-repeat; }
+.notes { font-size: .86rem; color: var(--quiet); margin: .6rem 0 0; padding-left: 1.1rem; }
+.findings { list-style: none; padding: 0; }
+.findings li { padding: .5rem 0 .5rem 6.6rem; position: relative; border-top: 1px solid var(--rule); }
+.findings small { display: block; font-size: .86rem; }
+.verdict { position: absolute; left: 0; font: 600 12px/2.1 system-ui, "Segoe UI", Arial, sans-serif; }
+.holds { color: var(--holds); } .open { color: var(--open); } .fails { color: var(--fails); }
+figure { margin: 2rem 0; } figcaption { font-size: .92rem; margin-top: .5rem; } figcaption b { color: var(--ink); }
+img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--rule); }
+summary { cursor: pointer; margin: 1rem 0; } .bar { width: 16rem; padding-right: 0; }
+.bar span { display: block; height: .6rem; margin-top: .25rem; background: var(--accent); }
+@page { size: A4 landscape; margin: 13mm; }
+@media print { :root { --page: #fff; --ink: #000; --quiet: #555; --rule: #ccc; --accent: #1d5c87; }
+  body { font-size: 10.5pt; print-color-adjust: exact; -webkit-print-color-adjust: exact; } main { padding: 0; }
+  table { font-size: 8pt; } .scroll { overflow: visible; } tr, figure, .findings li { break-inside: avoid; }
+  h2, h3 { break-after: avoid; } nav { display: none; } }
+"""
+
+PAGE = ENVIRONMENT.from_string(
+    """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ state.title }}: {{ state.preset }}</title>
+<style>"""
+    + STYLE
+    + """</style>
+</head>
+<body><main>
+<header>
+<h1>{{ state.title }}</h1>
+<p class="quiet">{{ "The study so far" if done|length < state.steps|length else "The study" }},
+at preset {{ state.preset }}, {{ state.date }}.</p>
+{% if done|length < state.steps|length %}
+<p role="status"><label for="progress">{{ done|length }} of {{ state.steps|length }} steps done in
+{{ seconds|duration }}.{% for step in running %} Now: {{ step.kind }} {{ step.name }}.{% endfor %}
+This page is written anew after every step: reload it.</label></p>
+<progress id="progress" value="{{ done|length }}" max="{{ state.steps|length }}"></progress>
+{% endif %}
+<nav aria-label="Contents"><p>{% if findings %}<a href="#findings">Findings</a> · {% endif %}
+{% for table in tables %}<a href="#table-{{ table.number }}">Table {{ table.number }}</a> · {% endfor %}
+{% if figures %}<a href="#figures">Figures</a> · {% endif %}<a href="#time">Time</a></p></nav>
+<dl>
+{% for name, line in state.datasets.items() %}<dt>Data set</dt><dd><b>{{ name }}</b>: {{ line }}</dd>{% endfor %}
+<dt>Device</dt><dd>{{ state.device }}</dd>
+<dt>Seeds</dt><dd>{{ state.seeds|join(", ") }}</dd>
+<dt>Versions</dt><dd>{% for name, number in state.versions.items() %}{{ name }} {{ number }}{{ "," if not loop.last }}
+{% endfor %}</dd>
+</dl>
+</header>
+
+{% if findings %}
+<h2 id="findings">What the paper claims, and what is seen here</h2>
+<ul class="findings">
+{% for finding in findings %}
+<li><span class="verdict {{ finding.verdict }}">{{ verdicts[finding.verdict] }}</span>
+{{ finding.text }}.<small>{{ finding.evidence[0]|upper }}{{ finding.evidence[1:] }}</small></li>
+{% endfor %}
+</ul>
+{% endif %}
+
+<h2 id="tables">Tables</h2>
+<p>The column <i>paper</i> repeats what the paper prints, on its data; <i>measured</i> is ours, on the data named in the
+heading: compare the order of the rows, not the numbers. Accuracies are in %, with Wilson's 95 % interval over all test
+videos below; an empty cell was not measured. <i>1:1:1</i> is the same late fusion with equal weights.
+{% if tables|map(attribute="factors")|select|list %}A factor is the share of videos whose predicted action has the right
+value of it; the line under it runs from chance, 0.50, to 1.00.{% endif %}</p>
+{% for table in tables %}
+<section>
+<h3 id="table-{{ table.number }}">Table {{ table.number }}. {{ table.title }}</h3>
+<div class="scroll" tabindex="0" role="region" aria-labelledby="table-{{ table.number }}">
+<table>
+<caption>{{ heading(table) }}</caption>
+<thead>
+<tr><th rowspan="2" scope="col">Method</th>
+{% for column in table.columns %}
+<th class="first" colspan="{{ parts(table, column)|length }}" scope="colgroup">{{ column.name }} ({{ column.unit }})
+<small class="quiet">{{ subject(table, column) }}</small></th>
+{% endfor %}</tr>
+<tr>{% for column in table.columns %}{% for part in parts(table, column) %}
+<th class="n{{ " first" if loop.first }}" scope="col">{{ part }}</th>{% endfor %}{% endfor %}</tr>
+</thead>
+<tbody>
+{% for row in table.rows %}
+<tr{% if row|selectattr("measured")|list %} class="ran"{% endif %}><th scope="row">{{ row[0].method }}</th>
+{% for cell in row %}
+<td class="paper first">{% if cell.paper is not none %}
+{{ cell.paper if cell.column.unit == "%" else cell.paper|int }}{% endif %}</td>
+{% if cell.measured %}{% with m = cell.measured %}
+<td class="ours">{{ m.top1|percent }}<small>{{ m.interval[0]|percent }}–{{ m.interval[1]|percent }}</small>
+{%- if m.splits|length < table.splits|length %}
+<small>{{ m.splits|length }} of {{ table.splits|length }} splits</small>{% endif %}</td>
+<td>{{ m.mean_class|percent }}</td>
+<td>{% if m.equal_weights is not none %}{{ m.equal_weights|percent }}{% endif %}</td>
+{% for factor in table.factors %}{% if factor in m.factors %}{% with value = m.factors[factor] %}
+<td class="meter" style="--w: {{ "%.0f"|format([200 * value - 100, 0]|max * 0.7) }}%">{{ "%.2f"|format(value) }}</td>
+{% endwith %}{% else %}<td></td>{% endif %}{% endfor %}
+{% endwith %}{% else %}{% for part in parts(table, cell.column)[1:] %}<td></td>{% endfor %}{% endif %}
+{% endfor %}</tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+<ul class="notes">{% for note in table.notes %}<li>{{ note }}</li>{% endfor %}</ul>
+</section>
+{% endfor %}
+
+{% if figures %}
+<h2 id="figures">Figures</h2>
+{% for figure in figures %}
+<figure><img src="data:image/png;base64,{{ figure.png|base64 }}" alt="{{ figure.title }}">
+<figcaption><b>{{ figure.title }}.</b> {{ figure.caption }}</figcaption></figure>
+{% endfor %}
+{% endif %}
+
+<h2 id="time">Where the time went</h2>
+<div class="scroll"><table>
+<caption>{{ seconds|duration }} in {{ done|length }} of {{ state.steps|length }} steps.</caption>
+<thead><tr><th scope="col">Work</th><th class="n" scope="col">steps</th><th class="n" scope="col">time</th>
+<th class="n" scope="col">share</th><td></td></tr></thead>
+<tbody>{% for kind, count, time in kinds %}
+<tr><th scope="row">{{ kind }}</th><td>{{ count }}</td><td>{{ time|duration }}</td>
+<td>{{ "%.0f"|format(100 * time / seconds) }} %</td>
+<td class="bar"><span style="width: {{ "%.1f"|format(100 * time / seconds) }}%"></span></td></tr>{% endfor %}
+</tbody></table></div>
+<details{{ " open" if done|length < state.steps|length }}><summary>All steps</summary>
+<div class="scroll"><table>
+<thead><tr><th scope="col">Step</th><th scope="col">of</th><th scope="col">state</th>
+<th class="n" scope="col">time</th></tr></thead>
+<tbody>{% for step in state.steps %}
+<tr{% if step.state == "running" %} class="ran"{% endif %}><th scope="row">{{ step.kind }}</th><th>{{ step.name }}</th>
+<th>{{ step.state }}</th><td>{{ step.seconds|duration if step.seconds }}</td></tr>{% endfor %}
+</tbody></table></div></details>
+</main></body>
+</html>
+"""
+)

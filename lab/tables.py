@@ -1,0 +1,48 @@
+"""A table's rows (`ifttn.experiment.tables.to_frame`) for a notebook, for LaTeX and for a spreadsheet."""
+
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+WORDS = ("method", "column", "videos", "splits", "measured on")
+PERCENT = ("paper", "measured", "low", "high", "mean class", "1:1:1")
+
+
+def style(frame: pd.DataFrame) -> Styler:
+    """For a notebook: the paper's numbers stand back, ours stand out, what was not measured is empty."""
+    return (
+        _formatted(frame)
+        .hide(axis="index")
+        .set_caption(f"Table {frame.attrs['number']}. {frame.attrs['caption']}")
+        .set_properties(subset=["paper"], opacity="0.65")
+        .set_properties(subset=["measured"], **{"font-weight": "bold"})
+        .set_table_styles([{"selector": "caption", "props": "text-align: left; caption-side: top; max-width: 60em"}])
+    )
+
+
+def to_latex(frame: pd.DataFrame) -> str:
+    """For a paper: a `table` environment in booktabs style (`\\usepackage{booktabs}`)."""
+    escaped = _formatted(frame.drop(columns=["splits", "measured on"]), escape="latex").hide(axis="index")
+    return escaped.format_index(escape="latex", axis=1).to_latex(
+        hrules=True,
+        position_float="centering",
+        column_format="".join("l" if name in WORDS[:2] else "r" for name in escaped.columns),
+        caption=_escaped(frame.attrs["caption"]),
+        label=f"tab:{frame.attrs['number']}",
+    )
+
+
+def to_csv(frame: pd.DataFrame) -> str:
+    """For a spreadsheet: every digit, empty where nothing was measured."""
+    return frame.to_csv(index=False)
+
+
+def _formatted(frame: pd.DataFrame, escape: str | None = None) -> Styler:
+    digits = {name: 1 if name in PERCENT else 2 for name in frame.columns if name not in WORDS}
+    numbers = {name: f"{{:.{count}f}}" for name, count in digits.items()}
+    return frame.style.format(numbers, na_rep="", escape=escape)
+
+
+def _escaped(text: str) -> str:
+    for mark in "&%_#":
+        text = text.replace(mark, f"\\{mark}")
+    return text

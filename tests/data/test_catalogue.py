@@ -1,0 +1,236 @@
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ifttn.data.catalogue import SUFFIXES, all_videos, parse_lists, read_split
+from ifttn.vocabulary import IfttnError
+
+UCF_SIZES = {1: (9537, 3783), 2: (9586, 3734), 3: (9624, 3696)}
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def ucf(root: Path, train: str, test: str = "", classes: str = "1 Archery\r\n2 HandstandPushups\r\n") -> Path:
+    lists = root / "ucfTrainTestlist"
+    lists.mkdir(parents=True)
+    for name, text in {"classInd": classes, "trainlist01": train, "testlist01": test}.items():
+        (lists / f"{name}.txt").write_bytes(text.encode())
+    return root
+
+
+def hmdb(root: Path, **lists: str) -> Path:
+    for action, text in lists.items():
+        touch(root, f"lists/{action}_test_split1.txt")
+        (root / f"lists/{action}_test_split1.txt").write_text(text)
+    return root
+
+
+@pytest.mark.parametrize("number", UCF_SIZES)
+def test_every_name_of_ucf101_is_parsed(shared_data: Path, number: int) -> None:
+    lists = parse_lists(shared_data / "ucf101_splits", number)
+    assert (len(lists.train), len(lists.test)) == UCF_SIZES[number]
+    assert len(set(lists.rows)) == 13320
+    assert (len(lists.actions), lists.actions[0], lists.actions[100]) == (101, "ApplyEyeMakeup", "YoYo")
+    assert {row.partition("/")[0] for row in lists.rows} == set(lists.actions)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_every_name_of_hmdb51_is_parsed(shared_data: Path, number: int) -> None:
+    lists = parse_lists(shared_data / "hmdb51_splits", number)
+    assert (len(lists.train), len(lists.test), len(lists.unused)) == (3570, 1530, 1666)
+    assert len(set(lists.rows)) == 6766
+    assert lists.actions == tuple(sorted(lists.actions))
+    assert (len(lists.actions), lists.actions[0], lists.actions[50]) == (51, "brush_hair", "wave")
+    odd = [row for row in lists.rows if re.search(r"[\[\]()!#&;~]", row)]
+    assert "brush_hair/Chanta!____THAT_IS_long_blonde_hair!_brush_hair_u_cm_np1_fr_goo_2.avi" in odd
+    assert len(odd) > 500
+
+
+@pytest.mark.parametrize(("dataset", "videos"), [("ucf101", 13320), ("hmdb51", 6766)])
+def test_a_whole_official_data_set_is_found_by_name(
+    shared_data: Path, tmp_path: Path, dataset: str, videos: int
+) -> None:
+    lists = shared_data / f"{dataset}_splits"
+    (tmp_path / "lists").symlink_to(lists)
+    rows = parse_lists(lists, 1).rows
+    for folder in {row.partition("/")[0] for row in rows}:
+        (tmp_path / folder).mkdir()
+    for row in rows:
+        (tmp_path / row).touch()
+    found = all_videos(tmp_path)
+    assert {f"{video.name}.avi" for video in found} == set(rows)
+    assert all(video.path == tmp_path / f"{video.name}.avi" for video in found)
+    assert len(found) == videos
+    split = read_split(tmp_path, 3)
+    assert (split.missing, split.extra) == ((), ())
+    assert {video.group for video in split.train}.isdisjoint(video.group for video in split.test)
+    assert all(split.actions[video.label] == video.action for video in split.train + split.test)
+
+
+def test_missing_and_extra_videos_of_ucf101_are_reported_by_name(shared_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "ucfTrainTestlist").symlink_to(shared_data / "ucf101_splits")
+    touch(tmp_path, "UCF-101/Archery/v_Archery_g01_c01.avi", "UCF-101/HandstandPushups/v_HandStandPushups_g08_c01.avi")
+    touch(tmp_path, "UCF-101/Archery/v_Archery_g99_c01.avi", "UCF-101/Mine/holiday.mp4", "UCF-101/Archery/notes.txt")
+    split = read_split(tmp_path)
+    assert [video.name for video in split.test] == ["Archery/v_Archery_g01_c01"]
+    (pushups,) = split.train
+    assert (pushups.name, pushups.action) == ("HandstandPushups/v_HandStandPushups_g08_c01", "HandstandPushups")
+    assert split.actions[pushups.label] == "HandstandPushups"
+    assert split.extra == ("Archery/v_Archery_g99_c01", "Mine/holiday")
+    assert len(split.missing) == 13318
+    assert "YoYo/v_YoYo_g25_c05" in split.missing
+    assert [video.name for video in all_videos(tmp_path)] == [split.test[0].name, pushups.name]
+
+
+def test_videos_of_hmdb51_are_found_whatever_their_names_hold(shared_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "testTrainMulti_7030_splits").symlink_to(shared_data / "hmdb51_splits")
+    lists = parse_lists(shared_data / "hmdb51_splits", 1)
+    odd = [row for row in lists.train + lists.test if re.search(r"[\[\]()!#&;~]", row)]
+    touch(tmp_path, *odd, lists.unused[0])
+    split = read_split(tmp_path)
+    assert {f"{video.name}.avi" for video in split.train + split.test} == set(odd)
+    assert split.extra == ()  # one that this split does not use is listed all the same
+    assert len(split.missing) == 3570 + 1530 - len(odd)
+    assert len(all_videos(tmp_path)) == len(odd) + 1
+
+
+@pytest.mark.parametrize("folder", ["HandstandPushups", "HandStandPushups"])
+@pytest.mark.parametrize("listed", ["HandstandPushups", "HandStandPushups"])
+def test_the_case_of_a_class_does_not_matter(tmp_path: Path, folder: str, listed: str) -> None:
+    ucf(tmp_path, train=f"{listed}/v_HandStandPushups_g01_c01.avi 2\r\n")
+    touch(tmp_path, f"{folder}/v_HandStandPushups_g01_c01.avi")
+    (video,) = read_split(tmp_path).train
+    assert (video.action, video.label) == ("HandstandPushups", 1)
+    assert video.name == "HandstandPushups/v_HandStandPushups_g01_c01"
+    assert video.path.is_file()
+
+
+def test_a_data_set_may_have_been_reencoded(tmp_path: Path) -> None:
+    touch(ucf(tmp_path, train="Archery/v_Archery_g01_c01.avi 1\n"), "Archery/v_Archery_g01_c01.MP4")
+    split = read_split(tmp_path)
+    assert [video.path.name for video in split.train] == ["v_Archery_g01_c01.MP4"]
+    assert (split.missing, split.extra) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("train", "what"),
+    [
+        ("Archery/v_Archery_g01_c01.avi 1\nnonsense\n", r"trainlist01.txt, line 2 cannot be read: 'nonsense'"),
+        ("\nArchery/v_Archery_g01_c01.avi one\n", r"trainlist01.txt, line 2 cannot be read"),
+        ("Fencing/v_Fencing_g01_c01.avi 3\n", r"trainlist01.txt, line 1 names the class 'Fencing'"),
+        ("Archery/v_Archery_g01_c01.avi 2\n", r"trainlist01.txt, line 1 gives .* the label 2; its class has 1"),
+        ("Archery/v_Archery_g01_c01.avi 1\n" * 2, r"hold Archery/v_Archery_g01_c01.avi 2 times"),
+    ],
+)
+def test_an_unreadable_list_of_ucf101_is_named_with_its_line(tmp_path: Path, train: str, what: str) -> None:
+    with pytest.raises(IfttnError, match=what):
+        read_split(ucf(tmp_path, train))
+
+
+def test_a_video_on_both_sides_of_a_split_is_refused(tmp_path: Path) -> None:
+    line = "Archery/v_Archery_g01_c01.avi"
+    with pytest.raises(IfttnError, match=r"hold Archery/v_Archery_g01_c01.avi 2 times"):
+        read_split(ucf(tmp_path, f"{line} 1\n", test=f"{line}\n"))
+
+
+@pytest.mark.parametrize("classes", ["1 Archery\n3 Fencing\n", "0 Archery\n1 Fencing\n", "1 Archery\n1 Fencing\n"])
+def test_class_labels_run_from_one(tmp_path: Path, classes: str) -> None:
+    with pytest.raises(IfttnError, match=r"classInd.txt do not run from 1 to 2"):
+        read_split(ucf(tmp_path, train="", classes=classes))
+
+
+@pytest.mark.parametrize("line", ["a_catch_0.avi 3 ", "a_catch_0.avi", "a_catch_0.txt 1"])
+def test_an_unreadable_list_of_hmdb51_is_named_with_its_line(tmp_path: Path, line: str) -> None:
+    with pytest.raises(IfttnError, match=r"catch_test_split1.txt, line 2 cannot be read"):
+        read_split(hmdb(tmp_path, catch=f"b_catch_0.avi 1 \n{line}\n"))
+
+
+def test_a_split_without_its_lists_is_refused(tmp_path: Path) -> None:
+    touch(ucf(tmp_path / "ucf", train="Archery/v_Archery_g01_c01.avi 1\n"), "Archery/v_Archery_g01_c01.avi")
+    touch(hmdb(tmp_path / "hmdb", catch="a.avi 1 \n"), "catch/a.avi")
+    with pytest.raises(IfttnError, match=r"trainlist02.txt is not there"):
+        read_split(tmp_path / "ucf", 2)
+    with pytest.raises(IfttnError, match=r"catch_test_split3.txt is not there"):
+        read_split(tmp_path / "hmdb", 3)
+    assert len(all_videos(tmp_path / "ucf")) == len(all_videos(tmp_path / "hmdb")) == 1
+
+
+def test_lists_of_which_no_video_is_there_are_refused(tmp_path: Path) -> None:
+    ucf(tmp_path, train="Archery/v_Archery_g01_c01.avi 1\n")
+    with pytest.raises(IfttnError, match=r"holds none of the 1 videos of split 1"):
+        read_split(tmp_path)
+    with pytest.raises(IfttnError, match=r"holds none of the videos"):
+        all_videos(tmp_path)
+
+
+@pytest.mark.parametrize("number", [0, 4, -1])
+def test_there_are_three_splits(tmp_path: Path, number: int) -> None:
+    touch(tmp_path, "run/a.avi", "run/b.avi")
+    with pytest.raises(IfttnError, match=f"no split {number}: choose 1, 2 or 3"):
+        read_split(tmp_path, number)
+
+
+def test_a_folder_of_no_known_layout_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "film.avi", "papers/a.pdf")
+    with pytest.raises(IfttnError, match=rf"{re.escape(str(tmp_path))} is no data set: .*classInd.txt.*_test_split1"):
+        read_split(tmp_path)
+    with pytest.raises(IfttnError, match=r"is no data set"):
+        all_videos(tmp_path)
+    with pytest.raises(IfttnError, match=r"there is no folder .*/absent"):
+        read_split(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("names", [["only.avi"], ["v_g01_c01.avi", "v_g01_c02.avi"]])
+def test_a_class_of_one_recording_cannot_be_divided(tmp_path: Path, names: list[str]) -> None:
+    touch(tmp_path, "run/a.avi", "run/b.avi", *(f"walk/{name}" for name in names))
+    with pytest.raises(IfttnError, match=r"class 'walk' of .* has 1 group\(s\).*split 1 needs 2"):
+        read_split(tmp_path)
+    assert len(all_videos(tmp_path)) == 2 + len(names)  # it can be prepared all the same
+
+
+def test_the_third_split_of_class_folders_needs_a_third_group(tmp_path: Path) -> None:
+    touch(tmp_path, "run/a.avi", "run/b.avi")
+    assert [video.name for video in read_split(tmp_path, 2).test] == ["run/b"]
+    with pytest.raises(IfttnError, match=r"split 3 needs 3"):
+        read_split(tmp_path, 3)
+
+
+def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "run/a.avi", "run/a.mp4", "run/b.avi")
+    with pytest.raises(IfttnError, match=r"run/a.mp4 and a.avi would be one video"):
+        read_split(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [*SUFFIXES, "AVI"])
+def test_class_folders_hold_videos_of_any_container(tmp_path: Path, suffix: str) -> None:
+    touch(tmp_path, *(f"{action}_g2_/{name}.{suffix}" for action in ("walk", "run") for name in "abc"), "run_g2_/x.txt")
+    touch(tmp_path, ".hidden/a.avi", "walk_g2_/._a.avi")
+    split = read_split(tmp_path, 2)
+    assert (split.dataset, split.number, split.actions) == (tmp_path.name, 2, ("run_g2_", "walk_g2_"))
+    assert [video.name for video in split.test] == ["run_g2_/b", "walk_g2_/b"]
+    assert [(video.name, video.label) for video in split.train] == [
+        ("run_g2_/a", 0), ("run_g2_/c", 0), ("walk_g2_/a", 1), ("walk_g2_/c", 1)
+    ]  # fmt: skip
+
+
+@settings(deadline=None)  # it touches files, on disks of any speed
+@given(groups=st.lists(st.integers(1, 4), min_size=3, max_size=9))
+def test_class_folders_are_divided_by_group_and_every_video_is_tested_once(
+    tmp_path_factory: pytest.TempPathFactory, groups: list[int]
+) -> None:
+    root = tmp_path_factory.mktemp("videos")
+    touch(root, *(f"run/v_g{group:02d}_c{i}.avi" for group, videos in enumerate(groups) for i in range(videos)))
+    splits = [read_split(root, number) for number in (1, 2, 3)]
+    tested = [video.name for split in splits for video in split.test]
+    assert sorted(tested) == [video.name for video in all_videos(root)]
+    assert len(tested) == sum(groups)
+    for split in splits:
+        assert len(split.train) + len(split.test) == sum(groups)
+        assert {video.group for video in split.train}.isdisjoint(video.group for video in split.test)

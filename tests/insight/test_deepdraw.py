@@ -1,0 +1,142 @@
+from itertools import islice
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from ifttn.insight.deepdraw import PRESETS, Octave, Settings, State, blur, draw
+from ifttn.model.network import Network, NetworkSettings
+from ifttn.vocabulary import IfttnError
+
+QUICK = Settings(32, (Octave(4, 32, (1.2, 0.6), (11.0, 11.0)), Octave(4, 38, (0.6, 0.4), (6.0, 3.0))))
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    torch.manual_seed(0)
+    return Network(NetworkSettings(actions=4, backbone="tiny")).eval()
+
+
+def last(states) -> State:
+    return list(states)[-1]
+
+
+@pytest.mark.parametrize(("head", "rgb", "motion"), [("ttn", 2, 2), ("rgb", 1, 0), ("flow", 0, 1)])
+def test_a_head_draws_the_snippets_and_modalities_that_it_sees(network, head, rgb, motion):
+    state = last(draw(network, 1, QUICK, head=head))
+    assert (state.octave, state.step, state.of) == (1, 8, 8)
+    assert state.rgb is None if rgb == 0 else state.rgb.shape == (rgb, 3, 38, 38)
+    assert state.motion is None if motion == 0 else state.motion.shape == (motion, 10, 38, 38)
+
+
+@pytest.mark.parametrize("head", ["ttn", "rgb"])
+def test_the_logit_and_the_probability_rise(network, head):
+    settings = Settings(64, (Octave(20, 64, (1.2, 0.6), (11.0, 11.0)),))
+    for action in range(3):
+        states = list(draw(network, action, settings, head=head))
+        assert states[-1].logit > states[0].logit
+        assert states[-1].probability > states[0].probability
+
+
+def test_every_input_of_a_pair_is_drawn(network):
+    first, *_, end = draw(network, 0, Settings(64, (Octave(20, 64, (1.2, 0.6), (11.0, 11.0)),)))
+    for start, drawn in [(first.rgb, end.rgb), (first.motion, end.motion)]:
+        assert ((drawn - start).abs().mean((1, 2, 3)) > 5).all()
+
+
+def test_every_input_moves_by_the_step_size(network):
+    settings = Settings(32, (Octave(1, 32, (1e-3, 1e-3), (7.0, 7.0)),))
+    resting = Settings(32, (Octave(1, 32, (1e-3, 1e-3), (0.0, 0.0)),))
+    moved, still = last(draw(network, 0, settings)), last(draw(network, 0, resting))
+    # The box cuts some of RGB's bright start; motion starts in its middle.
+    change = (moved.motion - still.motion).abs().mean((1, 2, 3))
+    torch.testing.assert_close(change, torch.full((2,), 7.0), rtol=0.05, atol=0)
+    assert ((moved.rgb - still.rgb).abs().mean((1, 2, 3)) > 5).all()
+
+
+def test_a_drawing_stays_in_the_box(network):
+    wild = Settings(32, (Octave(5, 32, (0.5, 0.5), (500.0, 500.0)), Octave(2, 38, (0.5, 0.5), (1.0, 1.0))))
+    for state in draw(network, 0, wild):
+        for drawn in (state.rgb, state.motion):
+            assert drawn.min() >= -1e-3
+            assert drawn.max() <= 255 + 1e-3
+
+
+def test_noise_starts_as_light_paper_and_as_no_motion(network):
+    start = last(draw(network, 0, Settings(64, (Octave(1, 64, (1e-3, 1e-3), (0.0, 0.0)),))))
+    for drawn, level in [(start.rgb, 200), (start.motion, 128)]:
+        assert abs(drawn.mean() - level) < 0.5
+        assert abs(drawn.std() - 8) < 0.5
+        assert not torch.allclose(drawn[0], drawn[1])
+
+
+def test_a_seed_repeats_exactly_and_another_draws_anew(network):
+    torch.manual_seed(7)
+    one = last(draw(network, 2, QUICK, seed=5))
+    torch.manual_seed(8)
+    same, other = last(draw(network, 2, QUICK, seed=5)), last(draw(network, 2, QUICK, seed=6))
+    assert torch.equal(one.rgb, same.rgb)
+    assert torch.equal(one.motion, same.motion)
+    assert not torch.equal(one.rgb, other.rgb)
+
+
+def test_a_stopped_drawing_resumes_where_it_stopped(network):
+    through = last(draw(network, 2, QUICK))
+    states = draw(network, 2, QUICK)
+    kept = list(islice(states, 5))[-1]
+    copy = kept.rgb.clone()
+    torch.rand(9)
+    list(draw(network, 1, QUICK))
+    resumed = last(states)
+    assert torch.equal(resumed.rgb, through.rgb)
+    assert torch.equal(resumed.motion, through.motion)
+    assert torch.equal(kept.rgb, copy)
+
+
+def test_drawing_leaves_the_network_as_it_was(network):
+    network.train()
+    weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    with torch.no_grad():
+        for _ in draw(network, 0, QUICK):
+            assert network.training
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in network.state_dict().items())
+    assert all(weight.grad is None for weight in network.parameters())
+    network.requires_grad_(False).eval()
+    frozen = last(draw(network, 0, QUICK))
+    network.requires_grad_(True)
+    assert torch.equal(frozen.rgb, last(draw(network, 0, QUICK)).rgb)
+
+
+def test_a_modality_that_a_head_does_not_see_stays_noise():
+    torch.manual_seed(0)
+    separate = Network(NetworkSettings(actions=4, fusion="separate", backbone="smallest"))
+    state = last(draw(separate, 0, QUICK, head="ttn-rgb"))
+    assert (state.motion - 128).abs().max() < 40
+    assert (state.rgb - 200).abs().max() > 40
+
+
+@pytest.mark.parametrize("sigma", [0.4, 1.2, 2.5])
+def test_blur_is_a_gaussian_with_a_reflected_border(sigma):
+    images = np.random.default_rng(0).uniform(0, 255, (20, 32)).astype(np.float32)
+    side = 2 * int(4 * sigma + 0.5) + 1
+    expected = cv2.GaussianBlur(images, (side, side), sigma, borderType=cv2.BORDER_REFLECT)
+    ours = blur(torch.from_numpy(images)[None, None], sigma)[0, 0]
+    np.testing.assert_allclose(ours, expected, atol=1e-3)
+
+
+def test_blur_keeps_the_mean_even_where_it_reaches_past_the_image():
+    images = torch.rand(1, 2, 6, 6) * 255
+    torch.testing.assert_close(blur(images, 4.0).mean(), images.mean())
+
+
+def test_the_paper_preset_is_the_published_recipe():
+    paper = PRESETS["paper"]
+    assert sum(octave.steps for octave in paper.octaves) == 640
+    assert paper.octaves[1].canvas == round(1.2 * paper.crop) == 269
+
+
+@pytest.mark.parametrize(("action", "head", "names"), [(0, "mv", "rgb, flow, ttn"), (4, "ttn", "0 to 3")])
+def test_an_unknown_head_or_action_is_refused_at_once(network, action, head, names):
+    with pytest.raises(IfttnError, match=names):
+        draw(network, action, QUICK, head=head)
