@@ -4,8 +4,12 @@ It stands above `lab`, because figures and the report are drawn; only those verb
 """
 
 import argparse
+import datetime
+import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +21,9 @@ from ifttn.data.catalogue import read_split
 from ifttn.data.preparation import prepare
 from ifttn.data.store import Store
 from ifttn.experiment import study, tables, training
+from ifttn.experiment.evaluation import Scores, top1, wilson
 from ifttn.experiment.recipes import PRESETS, RECIPES, find
+from ifttn.experiment.runs import Run, write_atomically
 from ifttn.recognizer import Recognizer
 from ifttn.vocabulary import IfttnError
 
@@ -29,6 +35,13 @@ One recipe on UCF101:
   ifttn test if-ttn --data UCF101 --store stores/ucf101 --preset paper --split 1
   ifttn predict some.mp4 --run results/runs/UCF101/split1/if-ttn
 """
+
+
+STANDS_FOR = {
+    "UCF-101": ("UCF101", "UCF-101", "ucf101", "embedded-ucf"),
+    "HMDB-51": ("HMDB51", "HMDB-51", "hmdb51", "embedded-hmdb"),
+}
+"""The paper's data set -> folders of data sets whose runs may fill its cells; the first that has runs does."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -144,7 +157,12 @@ def work_of(o: argparse.Namespace) -> training.Work:
     """The split, the store and the runs that the options name."""
     find(o.preset, PRESETS, "preset")
     store = Store(o.store or Path("results/stores") / f"{o.data.name}-{o.preset}")
-    split = training.prepared(read_split(o.data, o.split), store)
+    split = training.without_failed(read_split(o.data, o.split), store)
+    if split.missing:
+        print(
+            f"ifttn: {len(split.missing)} listed videos are left out: {', '.join(split.missing[:5])} ...",
+            file=sys.stderr,
+        )
     return training.Work(split, store, o.runs, o.preset, o.seed, o.device)
 
 
@@ -162,22 +180,122 @@ def test_verb(o: argparse.Namespace) -> None:
     """`ifttn test`."""
     find(o.recipe, RECIPES, "recipe")
     run = training.test(work_of(o), o.recipe)
-    print(training.summary(run.scores()))
+    scores = run.scores()
+    for head, each in scores.heads.items():
+        share, total = top1(each, scores.labels), len(scores.labels)
+        low, high = wilson(round(share * total), total)
+        print(f"{head:9} top-1 {share:.3f} [{low:.3f}, {high:.3f}] of {total} videos")
+    print(f"scores: {run.folder / 'scores.npz'}")
+
+
+def measured(runs: Path, data: Path) -> list[tables.Table]:
+    """The paper's tables, filled with what the runs reach. Embedded sets stand for the paper's where those are absent."""
+
+    def scores(dataset: str, split: int, recipe: str) -> Scores | None:
+        run = Run.of(runs, dataset, split, recipe)
+        return run.scores() if run.tested else None
+
+    names = {folder.name for folder in runs.iterdir()} if runs.is_dir() else set()
+    datasets = {theirs: next((name for name in ours if name in names), ours[-1]) for theirs, ours in STANDS_FOR.items()}
+    factors = {name: of_actions(data / name) for name in names if (data / name / "factors.parquet").exists()}
+    return [tables.measure(table, scores, datasets, factors) for table in tables.load().values()]
+
+
+def of_actions(root: Path) -> tables.Factors:
+    """Factor -> its value for each action of an embedded data set, in the order of the actions."""
+    values = diagnostic.factors(root).groupby("action").first().sort_index()
+    return {factor: values[factor].to_numpy() for factor in diagnostic.FACTORS}
 
 
 def tables_verb(o: argparse.Namespace) -> None:
     """`ifttn tables`."""
-    raise NotImplementedError
+    found = measured(o.runs, o.data)
+    unknown = set(o.numbers) - {table.number for table in found}
+    if unknown:
+        raise IfttnError(f"no Table {min(unknown)} in the paper: choose from 1 to {len(found)}")
+    chosen = [
+        table
+        for table in found
+        if table.number in o.numbers or (not o.numbers and any(cell.measured for cell in table.cells))
+    ]
+    if not chosen:
+        raise IfttnError(f"no tested run in {o.runs}: `ifttn reproduce` makes them, or name a table to see the paper's")
+    print("\n\n".join(tables.as_text(table) for table in chosen))
+    if o.csv:
+        frames = [tables.to_frame(table).assign(table=table.number) for table in chosen]
+        write_atomically(o.csv, pd.concat(frames).to_csv(index=False).encode())
 
 
 def figures_verb(o: argparse.Namespace) -> None:
     """`ifttn figures`."""
-    raise NotImplementedError
+    from ifttn import gallery
+
+    for figure in gallery.draw(work_of(o), o.out):
+        print(figure.title)
+    print(f"figures: {o.out}")
 
 
 def reproduce_verb(o: argparse.Namespace) -> int:
-    """`ifttn reproduce`."""
-    raise NotImplementedError
+    """`ifttn reproduce`: exit code 1 when a step failed."""
+    from ifttn import gallery
+    from lab import report
+
+    find(o.preset, PRESETS, "preset")
+    places, jobs = study.Places(o.out), o.jobs or (1 if o.device.startswith("cuda") else os.cpu_count() or 1)
+    steps = study.tasks(places, o.preset, quick=o.quick, device=o.device, jobs=jobs, seed=o.seed)
+    draw = study.Task(
+        "embedded-ucf split 1: figures",
+        gallery.draw_split,
+        (places, "embedded-ucf", 1, o.preset, o.device, o.seed),
+        needs=("embedded-ucf split 1: if-ttn",),
+        weight=0.3,
+    )
+    steps.append(draw)
+    state = report.StudyState(
+        preset=o.preset,
+        device=f"{o.device}, {jobs} steps at once" if jobs > 1 else o.device,
+        datasets={
+            name: f"{videos} generated videos, laid out as {flavour.upper()}"
+            for name, (flavour, videos) in study.EMBEDDED.items()
+        },
+        seeds=(o.seed,),
+        versions={name: version(name) for name in ("torch", "torchvision", "ifttn")},
+        date=datetime.date.today().isoformat(),
+        steps=(),
+    )
+    page, seen = o.out / "report.html", 0
+    bar = tqdm(total=1.0, bar_format="{l_bar}{bar}| {elapsed} gone, about {remaining} to go{postfix}")
+    for progress in study.run(steps, jobs=jobs, timings=o.out / "timings.json"):
+        report.write(
+            page,
+            replace(state, steps=report.steps(progress)),
+            measured(places.runs, o.out / "data"),
+            gallery.load(o.out / "figures"),
+        )
+        bar.update(progress.share - bar.n)
+        bar.set_postfix_str(", ".join(sorted(progress.running)))
+        if len(progress.done) > seen:
+            seen = len(progress.done)
+            bar.write(f"{seen} of {len(steps)} steps done; report: {page}")
+    bar.close()
+    return conclude(progress, o)
+
+
+def conclude(progress: study.Progress, o: argparse.Namespace) -> int:
+    """Print the tables, where the time went, and what failed."""
+    print(
+        "\n\n".join(
+            tables.as_text(t) for t in measured(o.out / "runs", o.out / "data") if any(c.measured for c in t.cells)
+        )
+    )
+    print("\nWhere the time went (seconds of each step; several ran at once):")
+    for name, seconds in sorted(progress.seconds.items(), key=lambda item: -item[1]):
+        print(f"  {seconds:7.1f}  {name}")
+    print(f"  {sum(progress.seconds.values()):7.1f}  in all")
+    for name, reason in progress.failed.items():
+        print(f"ifttn: {name} failed: {reason}", file=sys.stderr)
+    print(f"report: {o.out / 'report.html'}")
+    return 1 if progress.failed else 0
 
 
 def predict_verb(o: argparse.Namespace) -> int:

@@ -73,7 +73,8 @@ class Recognizer:
         votes: dict[str, list[torch.Tensor]] = {head: [] for head in self.network.heads}
         for crop in test_crops(settings.height, settings.width, self.preset.size, self.preset.crops):
             inputs = {
-                m: torch.from_numpy(apply(crop, x, self.preset.size, m))[None].to(self.device) for m, x in planes.items()
+                m: torch.from_numpy(apply(crop, x, self.preset.size, m))[None].to(self.device)
+                for m, x in planes.items()
             }
             with torch.inference_mode():
                 for head, vote in self.network(inputs).votes.items():
@@ -103,6 +104,11 @@ class Recognizer:
             moved = decoded.vectors[fields]  # (K, L, 2, H, W)
         else:
             flow = FLOWS[self.preset.store.flow]
-            moved = np.stack([flow(decoded.frames[start : stop + 2])[[*own - start]] for own in fields
-                              for start, stop in [(own.min(), own.max())]])
+            moved = np.stack(
+                [
+                    flow(decoded.frames[start : stop + 2])[[*own - start]]
+                    for own in fields
+                    for start, stop in [(own.min(), own.max())]
+                ]
+            )
         return to_bytes(moved, self.preset.store.bound).reshape(len(frames), -1, *moved.shape[-2:])

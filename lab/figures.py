@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, hsv_to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 COLUMN, PAGE = 3.3, 6.9
 """Widths of one column and of two (inches)."""
@@ -110,8 +111,9 @@ def figure_6(examples: Sequence[CamExample], display: Display = "signed") -> Fig
             for row in range(2):
                 _overlay(tiles[row, column + 2], example.frames[row], scaled[row], display)
     name, low = _SHOWN[display]
-    bar = figure.colorbar(ScalarMappable(Normalize(low, 1), name), parts[-1].subplots(), orientation="horizontal")
-    bar.set_label("evidence against (-) and for (+) the action, in parts of the head's largest")
+    scale = parts[-1].subplots()
+    figure.colorbar(ScalarMappable(Normalize(low, 1), name), scale, orientation="horizontal", ticks=[low, 0, 1])
+    scale.set_xlabel("evidence against (-1) and for (+1) the action, in parts of the head's largest")
     return figure
 
 
@@ -133,7 +135,7 @@ def _tile(axes: Axes, image: np.ndarray | None) -> None:
     """A picture without axes; a black one where there is none."""
     axes.imshow(np.zeros((1, 1, 3)) if image is None else image, interpolation="nearest")
     axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
+    axes.spines[:].set(visible=True, color="0.7")
 
 
 @dataclass(frozen=True)
@@ -174,8 +176,10 @@ def _block(tiles: np.ndarray, drawn: DrawnAction) -> None:
         tiles[row, 0].set_ylabel(label)
     if len(tiles) > 2:
         fields = [None, None] if drawn.motion is None else flow_colours(drawn.motion)
-        for axes, image in zip(tiles[2], [np.ones((1, 1, 3)), *fields], strict=True):
+        for axes, image in zip(tiles[2, 1:], fields, strict=True):
             _tile(axes, image)
+        tiles[2, 0].set(xticks=[], yticks=[])
+        tiles[2, 0].spines[:].set_visible(False)
 
 
 def _square(image: np.ndarray | None) -> np.ndarray | None:
@@ -198,15 +202,18 @@ def training_curves(metrics: Mapping[str, pd.DataFrame]) -> Figure:
     columns = min(3, len(metrics))
     rows = -(-len(metrics) // columns)
     figure = Figure(figsize=(PAGE * columns / 3, 1.6 * rows))
-    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
     for axes, (name, table) in zip(panels, metrics.items(), strict=False):
         numbered = table.assign(number=np.arange(1, len(table) + 1))
         for i, (stage, lines) in enumerate(numbered.groupby("stage", sort=False)):
             axes.plot(lines["number"], lines["loss"], ".-", color=SERIES[i % len(SERIES)], lw=1, ms=3, label=str(stage))
-        axes.set(title=name, xlabel="epoch", ylabel="loss", ylim=(0, None))
+        axes.set(title=name, xlabel="epoch", ylim=(0, None))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.legend(frameon=False)
-    for axes in list(panels):
+    for axes in panels[len(metrics) :]:
         axes.set_visible(False)
+    for axes in panels[::columns]:
+        axes.set_ylabel("loss")
     return figure
 
 

@@ -10,18 +10,23 @@ from typing import Literal, NamedTuple
 from jinja2 import Environment
 
 from ifttn.experiment.runs import write_atomically
+from ifttn.experiment.study import Progress
 from ifttn.experiment.tables import Column, Table, findings, heading
+
+State = Literal["done", "running", "to come", "failed"]
 
 
 class Step(NamedTuple):
     """One step of the study."""
 
     kind: str
-    """What it is, as the time is added up: "prepare", "train", "figures"."""
-    name: str
-    """What it works on."""
-    state: Literal["done", "running", "to come"] = "to come"
+    """What it does, as the time is added up: "videos", "store", a recipe, "figures"."""
+    subject: str
+    """What it works on: a data set and split."""
+    state: State = "to come"
     seconds: float = 0.0
+    reason: str = ""
+    """Why it failed."""
 
 
 class Figure(NamedTuple):
@@ -48,6 +53,21 @@ class StudyState:
     title: str = "Information Fused Temporal Transformation Network"
 
 
+def steps(progress: Progress) -> tuple[Step, ...]:
+    """The steps of a study, in its order."""
+
+    def state(name: str) -> State:
+        if name in progress.failed:
+            return "failed"
+        return "done" if name in progress.done else "running" if name in progress.running else "to come"
+
+    def step(name: str) -> Step:
+        subject, _, kind = name.partition(": ")
+        return Step(kind, subject, state(name), progress.seconds.get(name, 0.0), progress.failed.get(name, ""))
+
+    return tuple(step(task.name) for task in progress.tasks)
+
+
 def write(path: Path, state: StudyState, tables: Sequence[Table], figures: Sequence[Figure]) -> None:
     """Write the report, whole or not at all; call it again after every step.
 
@@ -61,9 +81,8 @@ def write(path: Path, state: StudyState, tables: Sequence[Table], figures: Seque
         state=state,
         tables=tables,
         figures=figures,
-        done=[step for step in state.steps if step.state == "done"],
-        running=[step for step in state.steps if step.state == "running"],
-        seconds=sum(step.seconds for step in state.steps),
+        done=sum(step.state == "done" for step in state.steps),
+        seconds=sum((step.seconds for step in state.steps), start=0.0),
         kinds=_kinds(state.steps),
         findings=list(chain.from_iterable(map(findings, tables))),
     )
@@ -105,9 +124,12 @@ ENVIRONMENT.filters.update(
     percent=lambda share: f"{100 * share:.1f}",
     base64=lambda content: base64.b64encode(content).decode(),
 )
-ENVIRONMENT.globals.update(heading=heading, subject=_subject, parts=_parts)
-VERDICTS = {"holds": "holds here", "open": "open", "fails": "not so here"}
-ENVIRONMENT.globals["verdicts"] = VERDICTS
+ENVIRONMENT.globals.update(
+    heading=heading,
+    subject=_subject,
+    parts=_parts,
+    verdicts={"holds": "holds here", "open": "open", "fails": "not so here"},
+)
 
 STYLE = """
 :root { color-scheme: light dark; --page: #fcfbf8; --ink: #23211d; --quiet: #696459; --rule: #dcd6ca;
@@ -117,11 +139,11 @@ STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink);
   font: 17px/1.55 "Iowan Old Style", "Palatino Linotype", Palatino, "URW Palladio L", Georgia, serif; }
-main { max-width: 1120px; margin: 0 auto; padding: 3.5rem 1.5rem 5rem; }
+main { max-width: 1200px; margin: 0 auto; padding: 3.5rem 1.5rem 5rem; }
 h1 { font-size: 2.1rem; line-height: 1.2; font-weight: 600; margin: 0 0 .4rem; text-wrap: balance; }
 h2 { font-size: 1.35rem; font-weight: 600; margin: 3.2rem 0 .8rem; border-bottom: 1px solid var(--rule); }
 h3 { font-size: 1.08rem; font-weight: 600; margin: 2.4rem 0 .2rem; }
-p, li, figcaption, caption, dl { max-width: 46rem; }
+p, .notes, figcaption, caption, dl { max-width: min(46rem, 100vw - 3rem); }
 a { color: var(--accent); }
 .quiet, small, caption, figcaption { color: var(--quiet); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.2rem; font-size: .92rem; }
@@ -130,22 +152,27 @@ progress { width: 100%; max-width: 46rem; height: .5rem; accent-color: var(--acc
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font: 13px/1.35 system-ui, "Segoe UI", "Helvetica Neue", Arial, sans-serif;
   font-variant-numeric: tabular-nums; border-bottom: 1.5px solid var(--ink); }
-caption { caption-side: top; text-align: left; padding: 0 0 .6rem; font-size: 13px; }
+caption { caption-side: top; text-align: left; padding: 0 0 .6rem; }
 thead { border-top: 1.5px solid var(--ink); border-bottom: 1px solid var(--ink); }
 th { font-weight: 600; text-align: left; } thead th { vertical-align: bottom; }
-th, td { padding: .3rem .55rem; } td, .n { text-align: right; vertical-align: top; }
-tbody th { font-weight: 400; vertical-align: top; white-space: nowrap; }
+th, td { padding: .3rem .4rem; } td, .n { text-align: right; vertical-align: top; }
+tbody th { font-weight: 400; vertical-align: top; min-width: 9rem; }
 tbody tr + tr { border-top: 1px solid var(--rule); }
 th small { display: block; font-weight: 400; } td small { display: block; font-size: 11px; white-space: nowrap; }
 .first { padding-left: 1.4rem; } .paper { color: var(--quiet); } .ours { font-weight: 700; }
 .ours small { font-weight: 400; } thead .n { font-weight: 400; color: var(--quiet); }
-.ran th { font-weight: 600; }
-.meter { background: linear-gradient(var(--accent), var(--accent)) left .55rem bottom 2px / var(--w) 2px no-repeat; }
+.ran th { font-weight: 600; } .word { text-align: left; }
+.meter { --long: calc(100% - .8rem); background: no-repeat left .4rem top 1.75em / calc(var(--long) * var(--share)) 2px
+  linear-gradient(var(--accent) 0 0), no-repeat left .4rem top 1.75em / var(--long) 2px
+  linear-gradient(var(--rule) 0 0); }
 .notes { font-size: .86rem; color: var(--quiet); margin: .6rem 0 0; padding-left: 1.1rem; }
 .findings { list-style: none; padding: 0; }
-.findings li { padding: .5rem 0 .5rem 6.6rem; position: relative; border-top: 1px solid var(--rule); }
-.findings small { display: block; font-size: .86rem; }
-.verdict { position: absolute; left: 0; font: 600 12px/2.1 system-ui, "Segoe UI", Arial, sans-serif; }
+.findings li { display: grid; grid-template-columns: 6rem minmax(12rem, 2fr) 3fr; gap: 0 1rem; padding: .45rem 0;
+  border-top: 1px solid var(--rule); align-items: baseline; }
+.findings li:first-child { border: 0; } .findings li > * { grid-column: 2 / -1; } .findings .verdict { grid-column: 1; }
+@media (min-width: 60rem), print { .findings small { grid-column: 3; } .findings p { grid-column: 2; } }
+.findings p { margin: 0; grid-row: 1; } .findings small { font-size: .84rem; line-height: 1.4; }
+.verdict { font: 600 12px/2 system-ui, "Segoe UI", Arial, sans-serif; }
 .holds { color: var(--holds); } .open { color: var(--open); } .fails { color: var(--fails); }
 figure { margin: 2rem 0; } figcaption { font-size: .92rem; margin-top: .5rem; } figcaption b { color: var(--ink); }
 img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--rule); }
@@ -154,7 +181,7 @@ summary { cursor: pointer; margin: 1rem 0; } .bar { width: 16rem; padding-right:
 @page { size: A4 landscape; margin: 13mm; }
 @media print { :root { --page: #fff; --ink: #000; --quiet: #555; --rule: #ccc; --accent: #1d5c87; }
   body { font-size: 10.5pt; print-color-adjust: exact; -webkit-print-color-adjust: exact; } main { padding: 0; }
-  table { font-size: 8pt; } .scroll { overflow: visible; } tr, figure, .findings li { break-inside: avoid; }
+  table { font-size: 8pt; } .scroll { overflow: visible; } section, tr, figure, .findings li { break-inside: avoid; }
   h2, h3 { break-after: avoid; } nav { display: none; } }
 """
 
@@ -172,13 +199,18 @@ PAGE = ENVIRONMENT.from_string(
 <body><main>
 <header>
 <h1>{{ state.title }}</h1>
-<p class="quiet">{{ "The study so far" if done|length < state.steps|length else "The study" }},
+<p class="quiet">{{ "The study so far" if done < state.steps|length else "The study" }},
 at preset {{ state.preset }}, {{ state.date }}.</p>
-{% if done|length < state.steps|length %}
-<p role="status"><label for="progress">{{ done|length }} of {{ state.steps|length }} steps done in
-{{ seconds|duration }}.{% for step in running %} Now: {{ step.kind }} {{ step.name }}.{% endfor %}
+{% if done < state.steps|length %}
+<p role="status"><label for="progress">{{ done }} of {{ state.steps|length }} steps are done.
+{% for step in state.steps if step.state == "running" %}
+{{ "Now:" if loop.first else "and" }} {{ step.kind }} of {{ step.subject }}{{ "." if loop.last }}
+{% endfor %}
 This page is written anew after every step: reload it.</label></p>
-<progress id="progress" value="{{ done|length }}" max="{{ state.steps|length }}"></progress>
+<progress id="progress" value="{{ done }}" max="{{ state.steps|length }}"></progress>
+{% for step in state.steps if step.state == "failed" %}
+<p class="fails">Failed: {{ step.kind }} of {{ step.subject }}: {{ step.reason }}</p>
+{% endfor %}
 {% endif %}
 <nav aria-label="Contents"><p>{% if findings %}<a href="#findings">Findings</a> · {% endif %}
 {% for table in tables %}<a href="#table-{{ table.number }}">Table {{ table.number }}</a> · {% endfor %}
@@ -197,14 +229,14 @@ This page is written anew after every step: reload it.</label></p>
 <ul class="findings">
 {% for finding in findings %}
 <li><span class="verdict {{ finding.verdict }}">{{ verdicts[finding.verdict] }}</span>
-{{ finding.text }}.<small>{{ finding.evidence[0]|upper }}{{ finding.evidence[1:] }}</small></li>
+<p>{{ finding.text }}.</p><small>{{ finding.evidence[0]|upper }}{{ finding.evidence[1:] }}</small></li>
 {% endfor %}
 </ul>
 {% endif %}
 
 <h2 id="tables">Tables</h2>
 <p>The column <i>paper</i> repeats what the paper prints, on its data; <i>measured</i> is ours, on the data named in the
-heading: compare the order of the rows, not the numbers. Accuracies are in %, with Wilson's 95 % interval over all test
+heading: compare the order of the rows, not the numbers. Accuracies are in %, with Wilson's 95% interval over all test
 videos below; an empty cell was not measured. <i>1:1:1</i> is the same late fusion with equal weights.
 {% if tables|map(attribute="factors")|select|list %}A factor is the share of videos whose predicted action has the right
 value of it; the line under it runs from chance, 0.50, to 1.00.{% endif %}</p>
@@ -230,13 +262,13 @@ value of it; the line under it runs from chance, 0.50, to 1.00.{% endif %}</p>
 <td class="paper first">{% if cell.paper is not none %}
 {{ cell.paper if cell.column.unit == "%" else cell.paper|int }}{% endif %}</td>
 {% if cell.measured %}{% with m = cell.measured %}
-<td class="ours">{{ m.top1|percent }}<small>{{ m.interval[0]|percent }}–{{ m.interval[1]|percent }}</small>
+<td class="ours">{{ m.top1|percent }}<small>{{ m.interval[0]|percent }}&ndash;{{ m.interval[1]|percent }}</small>
 {%- if m.splits|length < table.splits|length %}
 <small>{{ m.splits|length }} of {{ table.splits|length }} splits</small>{% endif %}</td>
 <td>{{ m.mean_class|percent }}</td>
 <td>{% if m.equal_weights is not none %}{{ m.equal_weights|percent }}{% endif %}</td>
 {% for factor in table.factors %}{% if factor in m.factors %}{% with value = m.factors[factor] %}
-<td class="meter" style="--w: {{ "%.0f"|format([200 * value - 100, 0]|max * 0.7) }}%">{{ "%.2f"|format(value) }}</td>
+<td class="meter" style="--share: {{ "%.2f"|format([2 * value - 1, 0]|max) }}">{{ "%.2f"|format(value) }}</td>
 {% endwith %}{% else %}<td></td>{% endif %}{% endfor %}
 {% endwith %}{% else %}{% for part in parts(table, cell.column)[1:] %}<td></td>{% endfor %}{% endif %}
 {% endfor %}</tr>
@@ -258,7 +290,8 @@ value of it; the line under it runs from chance, 0.50, to 1.00.{% endif %}</p>
 
 <h2 id="time">Where the time went</h2>
 <div class="scroll"><table>
-<caption>{{ seconds|duration }} in {{ done|length }} of {{ state.steps|length }} steps.</caption>
+<caption>{{ done }} of {{ state.steps|length }} steps are done; their times add up to {{ seconds|duration }}.
+Steps that ran side by side count one by one.</caption>
 <thead><tr><th scope="col">Work</th><th class="n" scope="col">steps</th><th class="n" scope="col">time</th>
 <th class="n" scope="col">share</th><td></td></tr></thead>
 <tbody>{% for kind, count, time in kinds %}
@@ -266,13 +299,14 @@ value of it; the line under it runs from chance, 0.50, to 1.00.{% endif %}</p>
 <td>{{ "%.0f"|format(100 * time / seconds) }} %</td>
 <td class="bar"><span style="width: {{ "%.1f"|format(100 * time / seconds) }}%"></span></td></tr>{% endfor %}
 </tbody></table></div>
-<details{{ " open" if done|length < state.steps|length }}><summary>All steps</summary>
+<details{{ " open" if done < state.steps|length }}><summary>All steps</summary>
 <div class="scroll"><table>
 <thead><tr><th scope="col">Step</th><th scope="col">of</th><th scope="col">state</th>
 <th class="n" scope="col">time</th></tr></thead>
 <tbody>{% for step in state.steps %}
-<tr{% if step.state == "running" %} class="ran"{% endif %}><th scope="row">{{ step.kind }}</th><th>{{ step.name }}</th>
-<th>{{ step.state }}</th><td>{{ step.seconds|duration if step.seconds }}</td></tr>{% endfor %}
+<tr{% if step.state == "running" %} class="ran"{% endif %}><th scope="row">{{ step.kind }}</th>
+<td class="word">{{ step.subject }}</td><td class="word">{{ step.state }}</td>
+<td>{{ step.seconds|duration if step.seconds }}</td></tr>{% endfor %}
 </tbody></table></div></details>
 </main></body>
 </html>

@@ -11,7 +11,6 @@ def style(frame: pd.DataFrame) -> Styler:
     """For a notebook: the paper's numbers stand back, ours stand out, what was not measured is empty."""
     return (
         _formatted(frame)
-        .hide(axis="index")
         .set_caption(f"Table {frame.attrs['number']}. {frame.attrs['caption']}")
         .set_properties(subset=["paper"], opacity="0.65")
         .set_properties(subset=["measured"], **{"font-weight": "bold"})
@@ -21,8 +20,8 @@ def style(frame: pd.DataFrame) -> Styler:
 
 def to_latex(frame: pd.DataFrame) -> str:
     """For a paper: a `table` environment in booktabs style (`\\usepackage{booktabs}`)."""
-    escaped = _formatted(frame.drop(columns=["splits", "measured on"]), escape="latex").hide(axis="index")
-    return escaped.format_index(escape="latex", axis=1).to_latex(
+    escaped = _formatted(frame.drop(columns=["splits", "measured on"]), escape="latex")
+    return escaped.to_latex(
         hrules=True,
         position_float="centering",
         column_format="".join("l" if name in WORDS[:2] else "r" for name in escaped.columns),
@@ -39,7 +38,10 @@ def to_csv(frame: pd.DataFrame) -> str:
 def _formatted(frame: pd.DataFrame, escape: str | None = None) -> Styler:
     digits = {name: 1 if name in PERCENT else 2 for name in frame.columns if name not in WORDS}
     numbers = {name: f"{{:.{count}f}}" for name, count in digits.items()}
-    return frame.style.format(numbers, na_rep="", escape=escape)
+    styler = frame.style
+    styler.format(numbers, na_rep="", escape=escape)
+    styler.format_index(escape=escape, axis=1)
+    return styler.hide(axis="index")
 
 
 def _escaped(text: str) -> str:

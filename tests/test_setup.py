@@ -17,7 +17,9 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-DECLARED = [Requirement(line) for line in [*PROJECT["dependencies"], *EXTRAS["lab"], *EXTRAS["dev"]]]
+CORE, LAB, DEV = (
+    [Requirement(line) for line in lines] for lines in (PROJECT["dependencies"], EXTRAS["lab"], EXTRAS["dev"])
+)
 LOCK = (ROOT / "requirements.lock").read_text()
 ENVIRONMENT = (ROOT / "environment.yml").read_text()
 SUPPORTED = ("3.11", "3.12", "3.13")
@@ -51,7 +53,7 @@ def imports(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("python", SUPPORTED)
-@pytest.mark.parametrize("requirement", DECLARED, ids=lambda requirement: requirement.name)
+@pytest.mark.parametrize("requirement", CORE + LAB + DEV, ids=lambda requirement: requirement.name)
 def test_every_dependency_is_locked_inside_its_range(requirement: Requirement, python: str) -> None:
     assert requirement.specifier.contains(pins(python)[canonicalize_name(requirement.name)])
 
@@ -83,16 +85,16 @@ def test_there_is_one_opencv() -> None:
     assert [name for name in pins("3.11") if name.startswith("opencv")] == ["opencv-python-headless"]
 
 
-@pytest.mark.parametrize("package", ["ifttn", "lab"])
-def test_every_import_is_a_declared_dependency(package: str) -> None:
+@pytest.mark.parametrize(("package", "dependencies"), [("ifttn", CORE), ("lab", CORE + LAB)])
+def test_every_import_is_a_declared_dependency(package: str, dependencies: list[Requirement]) -> None:
     distributions = packages_distributions()
-    declared = {canonicalize_name(requirement.name) for requirement in DECLARED}
+    declared = {canonicalize_name(requirement.name) for requirement in dependencies}
     modules = sorted((ROOT / package).rglob("*.py"))
     assert modules
     for path in modules:
         for name in imports(path) - set(sys.stdlib_module_names) - {"ifttn", "lab"}:
             found = {canonicalize_name(distribution) for distribution in distributions.get(name, [])}
-            assert found & declared, f"{path.relative_to(ROOT)} imports {name}, which pyproject.toml does not declare"
+            assert found & declared, f"{path.relative_to(ROOT)} imports {name}, which {package} does not declare"
 
 
 def test_make_alone_lists_every_target_with_a_line() -> None:

@@ -68,18 +68,18 @@ def apply(
     Planes of a motion modality are x, y, x, y, ... along C. Mirroring negates x displacements; resizing leaves their
     magnitude alone, as in TSN.
     """
-    cut = planes[..., crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
-    if crop.mirrored:
-        cut = cut[..., ::-1]
-    if (crop.height, crop.width) == (size, size):
-        resized = cut.copy()
-    else:
-        images = cut.reshape(-1, crop.height, crop.width)
-        resized = np.stack([cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR) for image in images])
-        resized = resized.reshape(*cut.shape[:-2], size, size)
-    if crop.mirrored and MODALITIES[modality].is_motion:
+    cut = planes.reshape(-1, *planes.shape[-2:])[
+        :, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width
+    ]
+    resized = np.empty((*planes.shape[:-2], size, size), np.uint8)
+    for image, plane in zip(cut, resized.reshape(-1, size, size), strict=True):
+        plane[:] = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+    if not crop.mirrored:
+        return resized
+    resized = resized[..., ::-1].copy()
+    if MODALITIES[modality].is_motion:
         x_planes = resized[..., 0::2, :, :]
-        # 128 is no motion; 0 (only JPEG can make it) would become 256.
+        # 128 is no motion; 0, which only JPEG can make of a byte, would become 256.
         x_planes[:] = 255 - np.maximum(x_planes, 1) + 1
     return resized
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
 
 import av
 import cv2
@@ -21,6 +20,7 @@ import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError, InvalidDataError
 from av.video.frame import PictureType, VideoFrame
+from av.video.reformatter import VideoReformatter
 from jaxtyping import Float32, UInt8
 
 from ifttn.vocabulary import IfttnError
@@ -77,7 +77,7 @@ def decode(path: Path, size: tuple[int, int] | None = None) -> Decoded:
 
 
 @contextmanager
-def _opened(path: Path, source: Path | BinaryIO) -> Iterator[InputContainer]:
+def _opened(path: Path, source: Path | io.BytesIO) -> Iterator[InputContainer]:
     # Some files of HMDB51 carry metadata that is not UTF-8.
     with av.open(source, metadata_errors="replace") as container:
         assert isinstance(container, InputContainer)
@@ -105,7 +105,7 @@ def _frames(path: Path, container: InputContainer) -> Iterator[VideoFrame]:
 def _read(path: Path, container: InputContainer, size: tuple[int, int] | None) -> Decoded | None:
     """The whole stream, or None at its first B-frame."""
     container.streams.video[0].codec_context.options = {"flags2": "+export_mvs"}
-    frames, vectors, kinds = [], [], ""
+    frames, vectors, kinds, to_rgb = [], [], "", VideoReformatter()
     for frame in _frames(path, container):
         kind = PictureType(frame.pict_type).name
         if kind == "B":
@@ -113,11 +113,11 @@ def _read(path: Path, container: InputContainer, size: tuple[int, int] | None) -
         kinds += kind
         # An I-frame holds no vectors: the last motion is taken to go on.
         vectors.append(vectors[-1] if kind == "I" and vectors else _vectors(frame, size))
-        frames.append(_resized(frame.to_ndarray(format="rgb24"), size))
+        frames.append(_resized(to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray(), size))
     return Decoded(np.stack(frames), np.stack(vectors)[1:], 0.0, kinds)
 
 
-def _encoded_anew(path: Path) -> BinaryIO:
+def _encoded_anew(path: Path) -> io.BytesIO:
     """The video as MPEG-4 Part 2 with I- and P-frames only, in memory, with next to no loss."""
     memory = io.BytesIO()
     with _opened(path, path) as container, av.open(memory, "w", format="avi") as target:
@@ -138,21 +138,22 @@ def _encoded_anew(path: Path) -> BinaryIO:
 def _vectors(frame: VideoFrame, size: tuple[int, int] | None) -> Float32[np.ndarray, "2 h w"]:
     """Motion from the previous frame, painted on the blocks where it ends up; zero on blocks coded without."""
     # Macroblocks of 16 pixels may reach over the right and lower border.
-    cells = np.zeros((-(-frame.height // 16) * 2, -(-frame.width // 16) * 2, 2), np.float32)
+    cells = np.zeros((2, -(-frame.height // 16) * 2, -(-frame.width // 16) * 2), np.float32)
     exported = frame.side_data.get("MOTION_VECTORS")
     if exported is not None:
         blocks = exported.to_ndarray()
         blocks = blocks[blocks["source"] < 0]
         # FFmpeg: src = dst + motion / scale, and dst is the centre of a block of the current frame.
-        moved = -np.stack([blocks["motion_x"], blocks["motion_y"]], 1) / blocks["motion_scale"][:, None]
+        moved = -np.stack([blocks["motion_x"], blocks["motion_y"]]) / blocks["motion_scale"]
         left, top = (blocks["dst_x"] - blocks["w"] // 2) // CELL, (blocks["dst_y"] - blocks["h"] // 2) // CELL
         for x, y in ((0, 0), (1, 0), (0, 1), (1, 1)):
             covered = (blocks["w"] > x * CELL) & (blocks["h"] > y * CELL)
-            cells[top[covered] + y, left[covered] + x] = moved[covered]
-    painted = cells.repeat(CELL, 0).repeat(CELL, 1)[: frame.height, : frame.width]
+            cells[:, top[covered] + y, left[covered] + x] = moved[:, covered]
     width, height = size or (frame.width, frame.height)
-    scale = np.array([width / frame.width, height / frame.height], np.float32)
-    return np.ascontiguousarray((_resized(painted, size) * scale).transpose(2, 0, 1))
+    x_scale, y_scale = width / frame.width, height / frame.height
+    rows = ((np.arange(height) + 0.5) / y_scale).astype(int) // CELL
+    columns = ((np.arange(width) + 0.5) / x_scale).astype(int) // CELL
+    return cells[:, rows[:, None], columns] * np.array([x_scale, y_scale], np.float32)[:, None, None]
 
 
 def _resized(image: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:

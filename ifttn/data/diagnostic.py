@@ -17,6 +17,7 @@ Shapes: T frames, H x W pixels; a centre is (x, y) in pixels; the balls are (red
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
 
@@ -41,8 +42,8 @@ HOLE = 0.55
 """Inner over outer radius of a ring."""
 LUMA = (38, 152)
 """Luminance before noise; with the offsets below and noise of at most 8, no channel leaves 0..255."""
-RED, BLUE, GREY = (67, -25, -47), (-48, 6, 95), (0, 0, 0)
-"""Materials as RGB offsets from grey with .299 R + .587 G + .114 B = 0 exactly."""
+COLOURS = np.array(((67, -25, -47), (-48, 6, 95)), np.float32)
+"""Red and blue, like every material an RGB offset from grey with .299 R + .587 G + .114 B = 0 exactly."""
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,11 @@ def _ucf_lists(planned: pd.DataFrame) -> dict[str, str]:
 def _hmdb_lists(planned: pd.DataFrame) -> dict[str, str]:
     """As HMDB51's: a file per action and split; 1 train, 2 test (30 %, disjoint over the splits), 0 unused (a few)."""
     texts = {}
-    for action, rows in planned.groupby("action"):
-        count = len(rows)
-        tested, unused = max(1, count * 3 // 10), count // 30
+    for action, rows in planned.sort_values("file").groupby("action"):
         for split in (1, 2, 3):
-            places = (rows["take"] - (split - 1) * tested) % count  # tested videos first, then unused ones, then train
-            flags = np.where(places < tested, 2, np.where(places < tested + unused, 0, 1))
-            lines = sorted(f"{Path(file).name} {flag} \n" for file, flag in zip(rows.file, flags, strict=True))
+            place = (rows.group - 1 - 9 * (split - 1)) % 30  # reels 0-8 from here are tested, the next one is unused
+            flags = np.select([place < 9, place == 9], [2, 0], 1)
+            lines = [f"{Path(file).name} {flag} \n" for file, flag in zip(rows.file, flags, strict=True)]
             texts[f"testTrainMulti_7030_splits/{action}_test_split{split}.txt"] = "".join(lines)
     return texts
 
@@ -162,10 +161,10 @@ def plan(flavour: str, videos: int, seed: int, difficulty: float = 1.0) -> pd.Da
     rows, counts = [], dict[tuple[str, int], int]()
     for index in range(videos):
         take, action = index // len(names), list(names)[index % len(names)]
-        group = take * look.groups // max(takes, 1) % look.groups + 1  # evenly over the groups, in order
+        group = take * look.groups // takes + 1  # evenly over the groups, in order
         counts[action, group] = counts.get((action, group), 0) + 1
         name = f"{action}/{look.video_name(action, group, counts[action, group])}"
-        about = dict(video=name, file=f"{name}.avi", action=action, group=group, take=take, index=index)
+        about = dict(video=name, file=f"{name}.avi", action=action, group=group, index=index)
         about |= dict(zip(FACTORS, names[action], strict=True))
         about |= dict(flavour=flavour, seed=seed, difficulty=float(difficulty))
         rows.append(about | _draw(about, look))
@@ -217,10 +216,10 @@ def _cuts(boundary: int, frames: int, rng: np.random.Generator) -> list[int]:
 def _walk(frames: int, strays: int, restless: float, rng: np.random.Generator) -> Int[np.ndarray, "T 2"]:
     """Random walk within -strays..strays. It starts uniform and so stays uniform: no frame tells the time."""
     steps = (rng.random((frames - 1, 2)) < restless) * (2 * rng.integers(0, 2, (frames - 1, 2)) - 1)
-    path = [rng.integers(-strays, strays + 1, 2)]
-    for step in steps:
-        path.append(np.clip(path[-1] + step, -strays, strays))
-    return np.stack(path)
+    path = rng.integers(-strays, strays + 1, (1, 2)).tolist()
+    for step in steps.tolist():
+        path.append([min(max(at + by, -strays), strays) for at, by in zip(path[-1], step, strict=True)])
+    return np.array(path)
 
 
 def _centres(
@@ -246,32 +245,52 @@ def _centres(
 def render(row: pd.Series) -> UInt8[np.ndarray, "T H W 3"]:
     """Draws one row of the plan; the same pixels on any machine."""
     look = FLAVOURS[row.flavour]
+    lit = partial(_lit, row.contrast, row.brightness)
+    canvas, centres, hollow = _canvas(row, look, lit), _unflat(row.centres, 2, 2), _hollow(row)
     rng = _generator(row.seed, row.flavour, 2, row["index"])
-    bank = row.difficulty * rng.integers(-1, 2, (4, HEIGHT + 32, WIDTH + 32)).sum(0)[..., None].astype(np.float32)
-    canvas, centres, shake = _canvas(row, look), _unflat(row.centres, 2, 2), _unflat(row.shake, 2)
-    hollow = _hollow(row)
+    noise = row.difficulty * rng.integers(-1, 2, (4, HEIGHT + 32, WIDTH + 32)).sum(0)[..., None].astype(np.float32)
+    offsets = rng.integers(0, 33, (row.frames, 2))
+    radius, layers = row.radius, (1 - row.upper, row.upper)
     video = np.empty((row.frames, HEIGHT, WIDTH, 3), np.uint8)
-    for t, (left, top) in enumerate(row.strays - shake):
-        frame = canvas[top : top + HEIGHT, left : left + WIDTH].copy()
-        for ball in (1 - row.upper, row.upper):
-            _paint(frame, row, centres[t, ball], (RED, BLUE)[ball], bool(hollow[t]))
-        left, top = rng.integers(0, 33, 2)
-        frame += bank[top : top + HEIGHT, left : left + WIDTH] + np.float32(0.5)
-        video[t] = frame
+    for t, corner in enumerate(row.strays - _unflat(row.shake, 2)):
+        frame = _screen(canvas, corner).copy()
+        for ball in layers:
+            patch, dx, dy = _patch(frame, centres[t, ball], radius)
+            # Paler in the middle, so that the inside of a disc moves visibly.
+            luma = lit(140 - 14 / (radius * radius) * (dx * dx + dy * dy))
+            cover = _cover(dx, dy, radius, look.square, hollow[t])
+            patch += cover[..., None] * (luma[..., None] + COLOURS[ball] - patch)
+        frame += _screen(noise, offsets[t])
+        video[t] = frame + np.float32(0.5)  # casting cuts off
     return video
 
 
-def _canvas(row: pd.Series, look: Flavour) -> Float[np.ndarray, "h w 3"]:
+def ball_masks(row: pd.Series) -> Bool[np.ndarray, "T 2 H W"]:
+    """Where each ball (red, blue) is seen: not in the hole of a ring, nor under the other ball."""
+    centres, hollow, square = _unflat(row.centres, 2, 2), _hollow(row), FLAVOURS[row.flavour].square
+    radius, upper = row.radius, row.upper
+    masks = np.zeros((row.frames, 2, HEIGHT, WIDTH), bool)
+    for t, ball in np.ndindex(row.frames, 2):
+        patch, dx, dy = _patch(masks[t, ball], centres[t, ball], radius)
+        patch[:] = _cover(dx, dy, radius, square, hollow[t]) >= 0.5
+    masks[:, 1 - upper] &= ~masks[:, upper]
+    return masks
+
+
+def _canvas(row: pd.Series, look: Flavour, lit: Callable) -> Float[np.ndarray, "h w 3"]:
     """The still scene, wider than the screen on each side by what the camera strays."""
     height, width = HEIGHT + 2 * row.strays, WIDTH + 2 * row.strays
     rng = _generator(row.seed, row.flavour, 3, row.group)
-    texture = sum(weight * _value_noise(rng, cell) for *cell, weight in look.octaves)
-    x, y = row["view"]
-    luma = _lit(row, 66 + 24 * np.asarray(texture)[y : y + height, x : x + width])[..., None]
-    canvas = luma + np.array(list(look.scenes.values())[row.scene])
+    texture = sum((weight * _value_noise(rng, cell) for *cell, weight in look.octaves), np.zeros(()))
+    left, top = row["view"]
+    canvas = (
+        lit(66 + 36 * texture[top : top + height, left : left + width])[..., None] + [*look.scenes.values()][row.scene]
+    )
     x, y, radius, grey = row.still
-    cover = _cover(*_grid(x + row.strays, y + row.strays, 0, height, 0, width), radius, look.square, row.still_hollow)
-    canvas += cover[..., None] * (_lit(row, np.float64(grey)) - canvas)
+    if radius:
+        patch, dx, dy = _patch(canvas, np.array((x, y)) + row.strays, radius)
+        cover = _cover(dx, dy, radius, look.square, bool(row.still_hollow))
+        patch += cover[..., None] * (lit(np.array(grey)) - patch)
     return canvas.astype(np.float32)
 
 
@@ -287,34 +306,31 @@ def _value_noise(rng: np.random.Generator, cell: list[int]) -> Float[np.ndarray,
     return above * (1 - v) + below * v
 
 
-def _paint(frame: Float[np.ndarray, "H W 3"], row: pd.Series, centre: np.ndarray, colour: tuple, hollow: bool) -> None:
-    """Blends one ball into the frame in place."""
-    x, y = (float(c) for c in centre)
-    reach = row.radius + 1
-    left, top = max(int(x - reach), 0), max(int(y - reach), 0)
-    patch = frame[top : int(y + reach) + 2, left : int(x + reach) + 2]
-    dx, dy = _grid(x, y, top, top + patch.shape[0], left, left + patch.shape[1])
-    square = FLAVOURS[row.flavour].square
-    # Paler in the middle, so that the inside of a disc moves visibly.
-    luma = _lit(row, 140 - 14 * (dx * dx + dy * dy) / (row.radius * row.radius))
-    cover = _cover(dx, dy, row.radius, square, hollow)
-    patch += cover[..., None] * (luma[..., None] + np.array(colour) - patch)
-
-
-def _lit(row: pd.Series, luma: np.ndarray | np.float64) -> np.ndarray:
+def _lit(contrast: float, brightness: float, luma: np.ndarray) -> np.ndarray:
     """Contrast about level 90 and brightness, the same for every material."""
-    return np.clip(90 + row.contrast * (luma - 90) + row.brightness, *LUMA)
+    return np.clip(90 + contrast * (luma - 90) + brightness, *LUMA)
 
 
-def _grid(x: float, y: float, top: int, bottom: int, left: int, right: int) -> tuple[np.ndarray, np.ndarray]:
-    return np.arange(left, right)[None] - x, np.arange(top, bottom)[:, None] - y
+def _screen(plane: np.ndarray, corner: np.ndarray) -> np.ndarray:
+    """The H x W pixels of a larger plane from (x, y) on, as a view."""
+    left, top = corner
+    return plane[top : top + HEIGHT, left : left + WIDTH]
 
 
-def _cover(dx: np.ndarray, dy: np.ndarray, radius: float, square: bool, hollow: bool | np.ndarray) -> np.ndarray:
-    """Share of each pixel under a shape of which the pixel lies (dx, dy) from the centre."""
+def _patch(plane: np.ndarray, centre: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The part of a plane around a shape, as a view, and how far right of and below its centre the pixels lie."""
+    x, y = centre.tolist()
+    left, top = max(int(x - radius) - 1, 0), max(int(y - radius) - 1, 0)
+    part = plane[top : int(y + radius) + 2, left : int(x + radius) + 2]
+    dx, dy = np.arange(part.shape[1], dtype=np.float32), np.arange(part.shape[0], dtype=np.float32)
+    return part, dx[None] + np.float32(left - x), dy[:, None] + np.float32(top - y)
+
+
+def _cover(dx: np.ndarray, dy: np.ndarray, radius: float, square: bool, hollow: bool | np.bool) -> np.ndarray:
+    """Share of each pixel under a shape from whose centre it is (dx, dy) away."""
     distance = np.maximum(np.abs(dx), np.abs(dy)) if square else np.sqrt(dx * dx + dy * dy)
-    hole = np.where(hollow, np.clip(HOLE * radius - distance + 0.5, 0, 1), 0)
-    return np.clip(radius - distance + 0.5, 0, 1) - hole
+    cover = np.clip(radius + 0.5 - distance, 0, 1)
+    return cover - np.clip(HOLE * radius + 0.5 - distance, 0, 1) if hollow else cover
 
 
 def _hollow(row: pd.Series) -> Bool[np.ndarray, " T"]:
@@ -362,16 +378,6 @@ def factors(root: Path) -> pd.DataFrame:
     if not (root / "factors.parquet").exists():
         raise IfttnError(f"{root} has no factors.parquet: it is not the embedded data set")
     return pd.read_parquet(root / "factors.parquet")
-
-
-def ball_masks(row: pd.Series) -> Bool[np.ndarray, "T 2 H W"]:
-    """Where each ball (red, blue) is seen: not in the hole of a ring, nor under the other ball."""
-    centres = _unflat(row.centres, 2, 2)[..., None, None].astype(np.float32)
-    x, y = np.arange(WIDTH, dtype=np.float32)[None], np.arange(HEIGHT, dtype=np.float32)[:, None]
-    square, hollow = FLAVOURS[row.flavour].square, _hollow(row)[:, None, None, None]
-    masks = _cover(x - centres[:, :, 0], y - centres[:, :, 1], row.radius, square, hollow) >= 0.5
-    masks[:, 1 - row.upper] &= ~masks[:, row.upper]
-    return masks
 
 
 def _same(stored: pd.DataFrame, planned: pd.DataFrame) -> bool:

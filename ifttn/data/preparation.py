@@ -1,6 +1,5 @@
 """Videos to store: decode, resize, optical flow and motion vectors, in parallel, resumable, with a report."""
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -55,7 +54,7 @@ def prepare(
     store.tidy()
     todo = [video for video in videos if video.name not in store]
     rows: list[Row] = [(v.name, "skipped", "", store.num_frames(v.name), 0.0) for v in videos if v.name in store]
-    parallel = Parallel(n_jobs=jobs or os.cpu_count(), return_as="generator_unordered")
+    parallel = Parallel(n_jobs=jobs or -1, return_as="generator_unordered")
     work = cast(Iterator[Row], parallel(delayed(_prepare_one)(video, store) for video in todo))
     rows.extend(tqdm(work, total=len(todo), desc="prepare", unit="video", disable=not progress))
     store.tidy()

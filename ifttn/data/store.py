@@ -122,7 +122,7 @@ class Store:
         return pd.DataFrame(rows, columns=["video", "frames", "fps", "bytes"])
 
     def tidy(self) -> None:
-        """Write index.parquet and remove what interrupted writes left behind; only while nobody writes."""
+        """Remove what interrupted writes left behind and renew index.parquet; only while nobody writes."""
         for leftover in self.folder.rglob(f"*{PARTIAL}"):
             leftover.unlink()
         write_whole(self.folder / "index.parquet", self.index().to_parquet(index=False))
@@ -148,14 +148,15 @@ class Store:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees all of it or none; StoreFullError where the disk is full."""
+    """Write a file so that a reader sees all of it or none; StoreFullError where the disk is full, else IfttnError."""
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(content)
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where it was never made, or its folder is none
+            partial.unlink()
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StoreFullError(f"{path.parent}: the disk is full; what was prepared so far stays readable") from error
-        raise
+        raise IfttnError(f"{path}: cannot be written ({error.strerror})") from error

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,8 +31,8 @@ class Scores:
     def save(self, path: Path) -> None:
         """Write one .npz, whole or not at all."""
         content = io.BytesIO()
-        heads = {f"head:{name}": scores for name, scores in self.heads.items()}
-        np.savez(content, videos=self.videos, labels=self.labels, actions=self.actions, **heads)
+        arrays: dict[str, Any] = {"videos": self.videos, "labels": self.labels, "actions": self.actions}
+        np.savez(content, **arrays, **{f"head:{name}": scores for name, scores in self.heads.items()})
         partial = path.with_name(path.name + ".partial")
         partial.write_bytes(content.getvalue())
         os.replace(partial, path)
@@ -84,7 +85,9 @@ def late_fusion(parts: Sequence[tuple[Scores, Mapping[str, float]]]) -> Float[np
     total = np.zeros((len(first.videos), len(first.actions)))
     for scores, weights in parts:
         if set(scores.videos) != set(first.videos) or scores.actions != first.actions:
-            raise IfttnError("late fusion needs scores of the same videos and actions: these come from different splits")
+            raise IfttnError(
+                "late fusion needs scores of the same videos and actions: these come from different splits"
+            )
         row = {video: index for index, video in enumerate(scores.videos)}
         order = [row[video] for video in first.videos]
         for head, weight in weights.items():

@@ -87,9 +87,7 @@ IF_TTN = Recipe(
 
 RECIPES: Mapping[str, Recipe] = {
     "spatial": Recipe(("rgb",), stages=(SPATIAL,)),
-    "temporal": Recipe(
-        ("flow",), stages=(TEMPORAL,), starts_from=(Start("streams.flow", "spatial", "streams.rgb"),)
-    ),
+    "temporal": Recipe(("flow",), stages=(TEMPORAL,), starts_from=(Start("streams.flow", "spatial", "streams.rgb"),)),
     # Motion vectors start from the flow-trained networks (paper section 3.3), stage by stage.
     "mv-temporal": Recipe(
         ("mv",),
@@ -222,8 +220,10 @@ PRESETS = {
         backbone="resnet18",
         store=StoreSettings(width=171, height=128, bound=10.0),
         size=112,
-        schedules={name: replace(s, epochs=s.epochs // 4, decay_at=tuple(e // 4 for e in s.decay_at or ()))
-                   for name, s in PRESETS["paper"].schedules.items()},
+        schedules={
+            name: replace(s, epochs=s.epochs // 4, decay_at=tuple(e // 4 for e in s.decay_at or ()))
+            for name, s in PRESETS["paper"].schedules.items()
+        },
         crops=1,
     ),
     # Seconds: shows that everything runs, and nothing about accuracy.

@@ -1,10 +1,10 @@
 """Run: the folder of one trained recipe. Nothing about a run is in a file name; everything is in the folder.
 
-    recipe.json           what was asked: recipe, preset, data set, split, seed, actions
-    metrics.jsonl         one line an epoch
-    checkpoint.pt         while training: weights, optimiser, and how far it got
-    weights.safetensors   when finished
-    scores.npz            when tested
+recipe.json           what was asked: recipe, preset, data set, split, seed, actions
+metrics.jsonl         one line an epoch
+checkpoint.pt         while training: weights, optimiser, and how far it got
+weights.safetensors   when finished
+scores.npz            when tested
 """
 
 import json
@@ -21,9 +21,9 @@ import safetensors.torch
 import torch
 import torchvision
 
+from ifttn.data.store import StoreSettings
 from ifttn.experiment.evaluation import Scores
 from ifttn.experiment.recipes import Preset, Recipe, Schedule, network_settings
-from ifttn.data.store import StoreSettings
 from ifttn.model.network import Network, NetworkSettings
 from ifttn.vocabulary import IfttnError
 

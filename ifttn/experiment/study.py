@@ -151,9 +151,7 @@ def work_on(places: Places, dataset: str, split: int, preset: str, device: str, 
     )
 
 
-def train_and_test(
-    places: Places, dataset: str, split: int, recipe: str, preset: str, device: str, seed: int
-) -> None:
+def train_and_test(places: Places, dataset: str, split: int, recipe: str, preset: str, device: str, seed: int) -> None:
     """Train a recipe and score its test videos."""
     find(preset, PRESETS, "preset")
     work = work_on(places, dataset, split, preset, device, seed)

@@ -7,11 +7,12 @@ The same command starts a run, goes on with it, or finds it done: an epoch's vie
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -33,7 +34,7 @@ from ifttn.experiment.recipes import (
     network_settings,
 )
 from ifttn.experiment.runs import Run, asked
-from ifttn.model.backbone import adapt_stem, imagenet_weights
+from ifttn.model.backbone import Backbone, adapt_stem, imagenet_weights
 from ifttn.model.network import Network, Output
 from ifttn.vocabulary import MODALITIES, IfttnError, Split
 
@@ -53,6 +54,21 @@ class Work:
     def run(self, recipe: str) -> Run:
         """The run of a recipe on this split."""
         return Run.of(self.runs, self.split.dataset, self.split.number, recipe)
+
+
+def without_failed(split: Split, store: Store) -> Split:
+    """The split less the videos that preparation could not read; `missing` names them too."""
+    report = store.folder / "report.csv"
+    if not report.exists():
+        return split
+    rows = pd.read_csv(report)
+    failed = set(rows[rows.status == "failed"].video) - set(store.index().video)
+    return replace(
+        split,
+        train=tuple(video for video in split.train if video.name not in failed),
+        test=tuple(video for video in split.test if video.name not in failed),
+        missing=(*split.missing, *sorted(failed & {video.name for video in (*split.train, *split.test)})),
+    )
 
 
 def train(work: Work, name: str) -> Run:
@@ -170,10 +186,15 @@ def learning_rate(schedule: Schedule, progress: float) -> float:
 class Training:
     """A stage of one run: its data, its optimiser, its loop."""
 
-    def __init__(
-        self, work: Work, run: Run, network: Network, stage: Stage, index: int, preset: Preset
-    ) -> None:
-        self.work, self.run, self.network, self.stage, self.index, self.preset = work, run, network, stage, index, preset
+    def __init__(self, work: Work, run: Run, network: Network, stage: Stage, index: int, preset: Preset) -> None:
+        self.work, self.run, self.network, self.stage, self.index, self.preset = (
+            work,
+            run,
+            network,
+            stage,
+            index,
+            preset,
+        )
         self.schedule = find(stage.name, preset.schedules, "stage")
         modalities = network.settings.modalities
         self.kind = "motion" if any(MODALITIES[m].is_motion for m in modalities) else "rgb"
@@ -194,10 +215,17 @@ class Training:
 
     def _frozen_pyramids(self) -> dict[str, FrozenPyramids]:
         where = self.work.split
-        scene = (where.dataset, where.number, self.work.seed, self.preset.size, self.preset.segments, self.preset.scales)
+        scene = (
+            where.dataset,
+            where.number,
+            self.work.seed,
+            self.preset.size,
+            self.preset.segments,
+            self.preset.scales,
+        )
         folder = self.work.runs / where.dataset / f"split{where.number}" / "pyramids"
         return {
-            modality: FrozenPyramids(folder, stream, modality, self.dataset, scene)
+            modality: FrozenPyramids(folder, cast(Backbone, stream), modality, self.dataset, scene)
             for modality, stream in self.network.streams.items()
         }
 
@@ -235,7 +263,7 @@ class Training:
         freeze_all_but(self.network, self.stage.trains, self.preset.batch_norm)
         torch.manual_seed(hash((self.work.seed, self.index, epoch)))  # dropout
         steps = math.ceil(len(self.dataset) / self.preset.batch)
-        loss_sum = right = 0.0
+        loss_sum = right = rate = 0.0
         for step, (output, labels, names) in enumerate(self._steps(epoch)):
             loss, scores = self.loss(output, labels)
             if not torch.isfinite(loss):
@@ -266,7 +294,9 @@ class Training:
 
     def loss(self, output: Output, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The stage's loss, and the scores that it is about."""
-        heads = [logits for head, logits in output.logits.items() if self.stage.heads and head.startswith(self.stage.heads)]
+        heads = [
+            logits for head, logits in output.logits.items() if self.stage.heads and head.startswith(self.stage.heads)
+        ]
         losses = [functional.cross_entropy(scores.float(), labels) for scores in heads or [late_fused(output)]]
         return torch.stack(losses).sum(), (torch.stack(heads).sum(0) if heads else late_fused(output)).detach()
 

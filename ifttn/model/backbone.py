@@ -16,8 +16,21 @@ Pyramid = dict[int, Float[Tensor, "_ _ _ _"]]
 """Level -> features, (S, C, H, W): C doubles and H, W halve from one level to the next."""
 
 
-class Backbone(ResNet):
-    """ResNet without its classifier, for any number of input channels.
+class _Narrowed(ResNet):
+    """torchvision's ResNet with every level's channels scaled to the width of the first convolution."""
+
+    def __init__(self, block: type[BasicBlock | Bottleneck], depths: list[int], width: int) -> None:
+        self.width = width
+        super().__init__(block, depths, num_classes=1)
+
+    def _make_layer(self, block, planes: int, blocks: int, stride: int = 1, dilate: bool = False) -> nn.Sequential:
+        if planes == 64:  # torchvision has just set 64, whatever the first convolution gives
+            self.inplanes = self.width
+        return super()._make_layer(block, planes * self.width // 64, blocks, stride, dilate)
+
+
+class Backbone(nn.Module):
+    """torchvision's ResNet without its classifier, for any number of input channels. Weights keep their names.
 
     Args:
         channels: of the input; the first convolution follows it.
@@ -27,29 +40,21 @@ class Backbone(ResNet):
     """
 
     def __init__(self, channels: int, block: type[BasicBlock | Bottleneck], depths: list[int], width: int = 64) -> None:
-        self.width = width
-        super().__init__(block, depths, num_classes=1)
+        super().__init__()
+        resnet = _Narrowed(block, depths, width)
         self.conv1 = nn.Conv2d(channels, width, kernel_size=7, stride=2, padding=3, bias=False)
         nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
         self.bn1 = nn.BatchNorm2d(width)
-        self.channels = {level: 64 * 2 ** (level - 2) * width // 64 * block.expansion for level in LEVELS}
-        del self.fc, self.avgpool
-
-    def _make_layer(self, block, planes: int, blocks: int, stride: int = 1, dilate: bool = False) -> nn.Sequential:
-        if planes == 64:  # torchvision has just set 64, whatever the first convolution gives
-            self.inplanes = self.width
-        return super()._make_layer(block, planes * self.width // 64, blocks, stride, dilate)
-
-    def level(self, number: int) -> nn.Module:
-        """The part of the network that computes a level from the one below it."""
-        return getattr(self, f"layer{number - 1}")
+        self.relu, self.maxpool = resnet.relu, resnet.maxpool
+        self.layer1, self.layer2, self.layer3, self.layer4 = resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4
+        self.channels = {level: 2 ** (level - 2) * width * block.expansion for level in LEVELS}
 
     def forward(self, images: Float[Tensor, "S C H W"]) -> Pyramid:
         """Normalised images -> the outputs of levels 2..5, each after its last ReLU."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         pyramid = {}
-        for level in LEVELS:
-            x = pyramid[level] = self.level(level)(x)
+        for level, layer in zip(LEVELS, (self.layer1, self.layer2, self.layer3, self.layer4), strict=True):
+            x = pyramid[level] = layer(x)
         return pyramid
 
 

@@ -78,20 +78,16 @@ class Network(nn.Module):
     def __init__(self, settings: NetworkSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.streams = nn.ModuleDict(
-            {modality: build(settings.backbone, MODALITIES[modality].channels) for modality in settings.modalities}
-        )
+        streams = {name: build(settings.backbone, MODALITIES[name].channels) for name in settings.modalities}
+        temporal = {head: TEMPORALS[settings.temporal](settings.backbone) for head in self.temporal_heads}
+        drop, actions = settings.dropout, settings.actions
+        heads = {
+            modality: Head(stream.channels[5], actions, drop["motion" if MODALITIES[modality].is_motion else "rgb"])
+            for modality, stream in streams.items()
+        }
+        heads.update({head: Head(part.channels, actions, drop["ttn"]) for head, part in temporal.items()})
+        self.streams, self.temporal, self.heads = nn.ModuleDict(streams), nn.ModuleDict(temporal), nn.ModuleDict(heads)
         self.fusion = FUSIONS[settings.fusion]() if settings.fusion in FUSIONS else None
-        self.temporal = nn.ModuleDict(
-            {head: TEMPORALS[settings.temporal](settings.backbone) for head in self.temporal_heads}
-        )
-        drop = settings.dropout
-        self.heads = nn.ModuleDict()
-        for modality, stream in self.streams.items():
-            dropout = drop["motion" if MODALITIES[modality].is_motion else "rgb"]
-            self.heads[modality] = Head(stream.channels[5], settings.actions, dropout)
-        for head, temporal in self.temporal.items():
-            self.heads[head] = Head(temporal.channels, settings.actions, drop["ttn"])
         self.to(memory_format=torch.channels_last)
 
     @property
@@ -113,12 +109,16 @@ class Network(nn.Module):
             **pyramids,
             **{
                 head: temporal(source, segments)
-                for (head, temporal), source in zip(self.temporal.items(), sources if self.temporal else (), strict=True)
+                for (head, temporal), source in zip(
+                    self.temporal.items(), sources if self.temporal else (), strict=True
+                )
             },
         }
         videos = next(iter(pyramids.values()))[5].shape[0] // segments
         votes = {head: cast(Head, self.heads[head])(maps[head][5]).unflatten(0, (videos, -1)) for head in self.heads}
-        taps = {f"{name}.{level}": x for name, levels in {**maps, "fused": fused}.items() for level, x in levels.items()}
+        taps = {
+            f"{name}.{level}": x for name, levels in {**maps, "fused": fused}.items() for level, x in levels.items()
+        }
         return Output({head: vote.mean(1) for head, vote in votes.items()}, votes, taps)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Output:

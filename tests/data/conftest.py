@@ -1,0 +1,69 @@
+"""Small videos with a known motion."""
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from av.video.stream import VideoStream
+
+cv2.setNumThreads(0)
+
+
+@pytest.fixture(scope="session")
+def pan() -> Callable[..., np.ndarray]:
+    """pan(count, width, height, step): RGB frames in which everything moves by `step` = (x, y) pixels a frame."""
+    noise = np.random.default_rng(0).integers(0, 256, (500, 700, 3)).astype(np.float32)
+    smooth = cv2.GaussianBlur(noise, (0, 0), 3)
+    texture = np.interp(smooth, (smooth.min(), smooth.max()), (0, 255)).astype(np.uint8)
+
+    def frames(count: int, width: int = 160, height: int = 120, step: tuple[int, int] = (4, 2)) -> np.ndarray:
+        corners = [(200 - step[1] * i, 300 - step[0] * i) for i in range(count)]
+        return np.stack([texture[top : top + height, left : left + width] for top, left in corners])
+
+    return frames
+
+
+@pytest.fixture(scope="session")
+def encode() -> Callable[..., Path]:
+    """encode(path, frames, codec, b_frames, **options): a video file of 25 frames/s with an I-frame every 12."""
+
+    def write(
+        path: Path, frames: Sequence[np.ndarray], codec: str = "mpeg4", b_frames: int = 0, **options: str
+    ) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream(codec, rate=25)
+            assert isinstance(stream, VideoStream)
+            stream.height, stream.width = frames[0].shape[:2]
+            stream.pix_fmt = "yuv420p"
+            stream.codec_context.gop_size, stream.codec_context.max_b_frames = 12, b_frames
+            stream.codec_context.options = {"b": "4000000", **options}
+            for index, frame in enumerate(frames):
+                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+                picture.pts, picture.time_base = index, Fraction(1, 25)
+                container.mux(stream.encode(picture))
+            container.mux(stream.encode())
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def encode_sound() -> Callable[[Path], Path]:
+    """encode_sound(path): a file with one second of silence and no picture."""
+
+    def write(path: Path) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("pcm_s16le", rate=8000)
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), format="s16", layout="mono")
+            silence.rate = 8000
+            container.mux(stream.encode(silence))
+            container.mux(stream.encode())
+        return path
+
+    return write

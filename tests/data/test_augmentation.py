@@ -1,0 +1,113 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ifttn.data import augmentation
+from ifttn.data.augmentation import Crop, apply, random_crop
+from ifttn.vocabulary import IfttnError
+
+SCALES = (1.0, 0.875, 0.75)
+SIZES = st.integers(24, 400)
+
+
+def planes(*shape: int, seed: int = 0, low: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).integers(low, 256, shape, dtype=np.uint8)
+
+
+@given(SIZES, SIZES, st.integers(16, 256), st.integers(0, 2**32))
+def test_a_random_crop_lies_inside_the_frame(height, width, size, seed):
+    crop = random_crop(height, width, size, SCALES, np.random.default_rng(seed))
+    assert crop.top >= 0
+    assert crop.left >= 0
+    assert crop.top + crop.height <= height
+    assert crop.left + crop.width <= width
+    assert max(crop.height, crop.width) <= min(height, width)
+
+
+def test_random_crops_are_tsn_s():
+    rng = np.random.default_rng(0)
+    crops = [random_crop(256, 340, 224, (1.0, 0.875, 0.75, 0.66), rng) for _ in range(4000)]
+    sides = [256, 224, 192, 168]
+    shapes = {(crop.height, crop.width) for crop in crops}
+    assert shapes == {(a, b) for i, a in enumerate(sides) for j, b in enumerate(sides) if abs(i - j) <= 1}
+    places = {(crop.top, crop.left) for crop in crops if (crop.height, crop.width) == (192, 192)}
+    corners_centre_and_edges = {(y, x) for y in (0, 32, 64) for x in (0, 74, 148)}
+    assert places == corners_centre_and_edges | {(y, x) for y in (16, 48) for x in (37, 111)}
+    assert 0.45 < np.mean([crop.mirrored for crop in crops]) < 0.55
+
+
+def test_a_side_near_the_size_asked_for_becomes_it():
+    rng = np.random.default_rng(0)
+    assert random_crop(72, 96, 64, (0.875,), rng).height == 64  # int(0.875 * 72) is 63
+    assert random_crop(63, 96, 64, (1.0,), rng).height == 63
+
+
+@pytest.mark.parametrize(("count", "mirrored"), [(1, 0), (3, 0), (10, 5)])
+@pytest.mark.parametrize("frame", [(72, 96), (256, 340), (96, 72), (50, 50)])
+def test_test_crops_are_squares_inside_the_frame(count, mirrored, frame):
+    height, width = frame
+    crops = augmentation.test_crops(height, width, 64, count)
+    side = min(64, height, width)
+    assert len(crops) == count
+    assert sum(crop.mirrored for crop in crops) == mirrored
+    for crop in crops:
+        assert (crop.height, crop.width) == (side, side)
+        assert 0 <= crop.top <= height - side
+        assert 0 <= crop.left <= width - side
+
+
+def test_ten_crops_are_corners_and_centre_and_their_mirrors():
+    crops = augmentation.test_crops(72, 96, 64, 10)
+    places = [(crop.top, crop.left) for crop in crops]
+    assert places == [(0, 0), (0, 32), (8, 0), (8, 32), (4, 16)] * 2
+
+
+def test_another_number_of_crops_is_an_error():
+    with pytest.raises(IfttnError, match="1, 3, 10"):
+        augmentation.test_crops(72, 96, 64, 4)
+
+
+@pytest.mark.parametrize("modality", ["rgb", "flow", "mv", "rgbdiff"])
+def test_a_crop_of_the_size_asked_for_copies_the_pixels(modality):
+    frames = planes(2, 4, 20, 30)
+    np.testing.assert_array_equal(apply(Crop(3, 5, 16, 16), frames, 16, modality), frames[..., 3:19, 5:21])
+
+
+@given(st.integers(0, 1000))
+def test_mirroring_twice_gives_the_same_motion(seed):
+    fields = planes(2, 10, 16, 16, seed=seed)
+    mirror = Crop(0, 0, 16, 16, mirrored=True)
+    np.testing.assert_array_equal(apply(mirror, apply(mirror, fields, 16, "flow"), 16, "flow"), fields)
+
+
+def test_mirroring_negates_motion_along_x_and_nothing_else():
+    fields = planes(3, 10, 16, 16)
+    mirrored = apply(Crop(0, 0, 16, 16, mirrored=True), fields, 16, "mv").astype(int)
+    swapped = fields[..., ::-1].astype(int)
+    np.testing.assert_array_equal(mirrored[:, 0::2] - 128, 128 - swapped[:, 0::2])
+    np.testing.assert_array_equal(mirrored[:, 1::2], swapped[:, 1::2])
+    frames = planes(3, 3, 16, 16, low=0)
+    for modality in ("rgb", "rgbdiff"):
+        result = apply(Crop(0, 0, 16, 16, mirrored=True), frames, 16, modality)
+        np.testing.assert_array_equal(result, frames[..., ::-1])
+
+
+def test_no_motion_stays_no_motion_and_the_lowest_byte_does_not_wrap():
+    mirror = Crop(0, 0, 8, 8, mirrored=True)
+    assert (apply(mirror, np.full((2, 8, 8), 128, np.uint8), 8, "flow") == 128).all()
+    assert (apply(mirror, np.zeros((2, 8, 8), np.uint8), 8, "flow")[0] == 255).all()
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_one_crop_shows_the_same_pixels_in_every_modality(mirrored):
+    image = planes(40, 50)
+    crop = Crop(4, 7, 30, 24, mirrored)
+    rgb = apply(crop, np.stack([image] * 3), 20, "rgb")
+    flow = apply(crop, np.stack([image] * 2), 20, "flow")
+    np.testing.assert_array_equal(rgb[0], flow[1])
+
+
+def test_resizing_leaves_the_magnitude_of_motion_alone():
+    fields = np.full((2, 40, 40), 200, np.uint8)
+    assert (apply(Crop(0, 0, 20, 40), fields, 32, "flow") == 200).all()

@@ -1,0 +1,39 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ifttn.data.flow import dis, from_bytes, to_bytes
+
+
+@pytest.mark.parametrize("size", [(96, 72), (48, 36), (160, 120)])
+@pytest.mark.parametrize("step", [(4, 2), (-3, 1), (0, 0)])
+def test_dis_finds_a_pan(pan, size, step):
+    frames = pan(4, *size, step)
+    flow = dis(frames)
+    assert flow.shape == (3, 2, size[1], size[0])
+    inside = flow[:, :, 8:-8, 8:-8]
+    assert np.abs(inside - np.array(step)[:, None, None]).mean() < 0.1
+
+
+def test_a_pair_of_frames_does_not_depend_on_the_pairs_before_it(pan):
+    frames = pan(4, 96, 72)
+    cut = np.concatenate([frames[:1, ::-1], frames[2:]])
+    np.testing.assert_array_equal(dis(cut)[1], dis(frames)[2])
+
+
+def test_one_frame_has_no_flow(pan):
+    assert dis(pan(1)).shape == (0, 2, 120, 160)
+
+
+def test_no_motion_is_exactly_128_and_the_bound_is_127_levels_away():
+    levels = to_bytes(np.array([-20.0, -0.0, 0.0, 20.0]), 20.0)
+    assert levels.tolist() == [1, 128, 128, 255]
+    assert from_bytes(levels, 20.0).tolist() == [-20, 0, 0, 20]
+
+
+@given(st.floats(-100, 100), st.floats(0.5, 50))
+def test_bytes_keep_motion_to_half_a_level_and_saturate_beyond_the_bound(pixels, bound):
+    back = from_bytes(to_bytes(np.array([pixels]), bound), bound)[0]
+    assert abs(back - np.clip(pixels, -bound, bound)) <= bound / 127 * 0.501
+    assert to_bytes(np.array([-pixels]), bound)[0] == 256 - int(to_bytes(np.array([pixels]), bound)[0])

@@ -1,0 +1,163 @@
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ifttn.data.snippets import SnippetDataset, loader
+from ifttn.data.store import Store, StoreSettings
+from ifttn.vocabulary import IfttnError, Video
+
+SCALES = (1.0, 0.875, 0.75)
+
+
+def numbered(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Frame t is grey 4 t; field t of flow is x = 20 + 4 t and y = 21 + 4 t, of motion vectors 2 more."""
+    frames = np.empty((count, 36, 48, 3), np.uint8)
+    frames[:] = (4 * np.arange(count))[:, None, None, None]
+    fields = np.empty((count - 1, 2, 36, 48), np.uint8)
+    fields[:] = (20 + 4 * np.arange(count - 1))[:, None, None, None] + np.array([0, 1])[:, None, None]
+    return frames, fields, fields + 2, 25.0
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    store = Store.create(tmp_path_factory.mktemp("store"), StoreSettings(48, 36, 5.0, quality=100))
+    for index, count in enumerate((40, 40, 25, 3, 9)):
+        store.write(f"A/{index}", *numbered(count))
+    noise = np.random.default_rng(0).integers(0, 256, (30, 36, 48, 3), dtype=np.uint8)
+    motion = np.random.default_rng(1).integers(1, 256, (29, 2, 36, 48), dtype=np.uint8)
+    store.write("A/noise", noise, motion, motion[::-1], 25.0)
+    return store
+
+
+def videos(*names: str) -> list[Video]:
+    return [Video(f"A/{name}", Path(f"{name}.avi"), "A", label, name) for label, name in enumerate(names)]
+
+
+def dataset(store, *names: str, modalities=("rgb", "flow"), **options) -> SnippetDataset:
+    return SnippetDataset(store, videos(*names), modalities, segments=4, size=32, **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"scales": SCALES, "seed": 3}])
+def test_all_modalities_come_from_one_index_draw(store, options):
+    data = dataset(store, "0", modalities=("rgb", "flow", "mv"), **options)
+    for view in range(1 if not options else 5):
+        inputs, label, name = data[view, 0]
+        assert (label, name) == (0, "A/0")
+        frames = inputs["rgb"].mean(axis=(1, 2, 3)) / 4
+        fields = np.median(inputs["mv"], axis=(2, 3)).reshape(4, 5, 2)[:, :, 1] - 23
+        np.testing.assert_allclose(fields / 4, frames[:, None] + np.arange(-2, 3), atol=0.3)
+        assert (np.diff(frames) > 0.5).all()
+
+
+def test_planes_are_x_y_x_y_as_tsn_stacks_them(store):
+    flow = np.median(dataset(store, "0")[0, 0][0]["flow"], axis=(2, 3)).reshape(4, 5, 2)
+    np.testing.assert_allclose(flow[:, :, 1] - flow[:, :, 0], 1, atol=0.5)
+    np.testing.assert_allclose(np.diff(flow, axis=1), 4, atol=1)
+
+
+@pytest.mark.parametrize("options", [{}, {"scales": SCALES}])
+def test_one_crop_serves_all_snippets_and_modalities(store, options):
+    """A still picture stays still: were a snippet cropped elsewhere, it would differ."""
+    picture = np.random.default_rng(2).integers(0, 256, (36, 48, 1), dtype=np.uint8).repeat(3, 2)
+    fields = np.broadcast_to(picture[:, :, 0], (19, 2, 36, 48)).copy()
+    store.write("A/still", np.stack([picture] * 20), fields, fields, 25.0)
+    data = dataset(store, "still", **options)
+    for view in range(len(data.views) if not options else 6):
+        inputs, *_ = data[view, 0]
+        assert (inputs["rgb"] == inputs["rgb"][:1]).all()
+        assert (inputs["flow"][:, 1::2] == inputs["flow"][:1, 1:2]).all()
+        both = np.corrcoef(inputs["rgb"][0, 0].ravel(), inputs["flow"][0, 1].ravel())
+        assert both[0, 1] > 0.95
+
+
+def test_rgb_differences_are_halves_around_128(store):
+    inputs, *_ = dataset(store, "0", modalities=("rgbdiff",))[0, 0]
+    assert inputs["rgbdiff"].shape == (4, 15, 32, 32)
+    np.testing.assert_allclose(inputs["rgbdiff"], 130, atol=1)  # neighbouring frames differ by 4
+    noisy = dataset(store, "noise", modalities=("rgbdiff",))[0, 0][0]["rgbdiff"]
+    frames = store.read("A/noise", "rgb", np.arange(30)).astype(int)[:, :, 2:34, 8:40]
+    start = 3  # the centre of the first of four segments of 25 starts
+    expected = 128 + np.diff(frames[start : start + 6], axis=0).reshape(15, 32, 32) / 2
+    np.testing.assert_allclose(noisy[0], expected, atol=0.5)
+
+
+@pytest.mark.parametrize("name", ["3", "4"])
+def test_a_short_video_gives_whole_batches(store, name):
+    for modality, channels in (("rgb", 3), ("flow", 10), ("mv", 10), ("rgbdiff", 15)):
+        inputs, *_ = dataset(store, name, modalities=(modality,), scales=SCALES)[0, 0]
+        assert inputs[modality].shape == (4, channels, 32, 32)
+        assert inputs[modality].dtype == np.uint8
+    assert len(np.unique(dataset(store, name, modalities=("rgb",))[0, 0][0]["rgb"].mean(axis=(1, 2, 3)))) > 1
+
+
+def test_a_training_sample_depends_on_seed_epoch_and_index_alone(store):
+    one, other = dataset(store, "noise", "noise", scales=SCALES), dataset(store, "noise", "noise", scales=SCALES)
+    _ = other[3, 1], other[0, 0]
+    np.testing.assert_array_equal(one[1, 0][0]["rgb"], other[1, 0][0]["rgb"])
+    reseeded = dataset(store, "noise", "noise", scales=SCALES, seed=1)
+    for different in (other[2, 0], other[1, 1], reseeded[1, 0]):
+        assert (one[1, 0][0]["rgb"] != different[0]["rgb"]).any()
+
+
+def test_test_views_are_the_fixed_crops(store):
+    data = dataset(store, "noise", crops=10)
+    views = [data[view, 0][0] for view in range(10)]
+    whole = store.read("A/noise", "rgb", np.array([3 + 2, 9 + 2, 15 + 2, 21 + 2]))
+    np.testing.assert_array_equal(views[0]["rgb"], whole[:, :, :32, :32])
+    np.testing.assert_array_equal(views[3]["rgb"], whole[:, :, -32:, -32:])
+    for view in range(5):
+        np.testing.assert_array_equal(views[view]["rgb"], views[view + 5]["rgb"][..., ::-1])
+        x, mirrored = views[view]["flow"][:, 0::2], views[view + 5]["flow"][:, 0::2, :, ::-1]
+        np.testing.assert_array_equal(np.maximum(x, 1), 256 - mirrored.astype(int))
+
+
+def test_a_batch_holds_bytes_labels_and_names(store):
+    (batch,) = loader(dataset(store, "0", "2", "3"), 4, view=0, shuffle=False)
+    assert batch.inputs["rgb"].shape == (3, 4, 3, 32, 32)
+    assert batch.inputs["flow"].shape == (3, 4, 10, 32, 32)
+    assert {each.dtype for each in batch.inputs.values()} == {torch.uint8}
+    assert batch.labels.tolist() == [0, 1, 2]
+    assert batch.labels.dtype == torch.int64
+    assert batch.names == ["A/0", "A/2", "A/3"]
+
+
+def test_an_epoch_visits_every_video_once_in_an_order_of_its_own(store):
+    data = dataset(store, "0", "1", "2", "3", "4", "noise", scales=SCALES)
+    orders = [[name for batch in loader(data, 4, view=view, shuffle=True) for name in batch.names] for view in (0, 1)]
+    again = [name for batch in loader(data, 4, view=0, shuffle=True) for name in batch.names]
+    assert sorted(orders[0]) == sorted(orders[1]) == sorted(video.name for video in data.videos)
+    assert orders[0] == again != orders[1]
+
+
+def test_an_interrupted_epoch_goes_on_with_the_same_batches(store):
+    data = dataset(store, "0", "1", "2", "3", "noise", scales=SCALES)
+    whole = list(loader(data, 2, view=7, shuffle=True))
+    rest = list(loader(data, 2, view=7, shuffle=True, start_batch=1))
+    assert [batch.names for batch in rest] == [batch.names for batch in whole[1:]]
+    for batch, expected in zip(rest, whole[1:], strict=True):
+        assert torch.equal(batch.inputs["flow"], expected.inputs["flow"])
+
+
+def test_workers_change_nothing(store):
+    data = dataset(store, "0", "1", "noise", scales=SCALES)
+    alone = list(loader(data, 2, view=0, shuffle=True))
+    helped = list(loader(data, 2, view=0, shuffle=True, workers=1))
+    for batch, expected in zip(helped, alone, strict=True):
+        assert batch.names == expected.names
+        assert torch.equal(batch.inputs["rgb"], expected.inputs["rgb"])
+
+
+def test_a_data_set_can_be_sent_to_another_process(store):
+    data = dataset(store, "noise", scales=SCALES)
+    copy = pickle.loads(pickle.dumps(data))
+    np.testing.assert_array_equal(copy[0, 0][0]["flow"], data[0, 0][0]["flow"])
+
+
+def test_unknown_modalities_and_unprepared_videos_are_errors(store):
+    with pytest.raises(IfttnError, match="unknown modality depth; choose from rgb, flow"):
+        dataset(store, "0", modalities=("rgb", "depth"))
+    with pytest.raises(IfttnError, match=r"1 of 2 videos are not in .* the first is A/ghost"):
+        dataset(store, "0", "ghost")

@@ -1,0 +1,127 @@
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from lab.figures import CamExample, DrawnAction, confusion, figure_1_7, figure_6, flow_colours, timings, training_curves
+
+
+def texts(figure: Figure) -> list[str]:
+    """Every text of a drawn figure."""
+    figure.savefig(io.BytesIO(), format="png")
+    return [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
+
+
+def pictures(figure: Figure) -> list[np.ndarray]:
+    return [axes.images[0].get_array() for axes in figure.findobj(lambda artist: getattr(artist, "images", None))]
+
+
+def stack(x: int, y: int) -> np.ndarray:
+    planes = np.full((2, 10, 12, 16), 128, np.uint8)
+    planes[:, 0::2, 2:8, 2:8] += np.uint8(x % 256)
+    planes[:, 1::2, 2:8, 2:8] += np.uint8(y % 256)
+    return planes
+
+
+def example(shift: float = 0.0) -> CamExample:
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (2, 12, 16, 3), np.uint8)
+    maps = rng.uniform(-1, 1, (5, 2, 3)).astype(np.float32) + np.float32(shift)
+    return CamExample("Jump", frames, stack(40, 0), maps[:2], maps[2:4], maps[4], (0.1, 0.25, 0.98))
+
+
+def drawn(photographs: list, motion: np.ndarray | None = None) -> DrawnAction:
+    drawings = np.random.default_rng(0).integers(0, 256, (3, 12, 16, 3), np.uint8)
+    return DrawnAction("Jump", drawings, photographs, motion, "p(A,B) 0.99")
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "colour"), [(40, 0, [255, 0, 0]), (-40, 0, [0, 255, 255]), (0, 40, [128, 255, 0]), (0, 0, [255] * 3)]
+)
+def test_direction_is_hue_and_stillness_is_white(x, y, colour):
+    colours = flow_colours(stack(x, y))
+    assert np.abs(colours[0, 4, 4].astype(int) - colour).max() <= 1
+    assert (colours[:, 0, 0] == 255).all()
+
+
+def test_half_the_speed_is_half_as_vivid():
+    assert flow_colours(stack(40, 0), full=80.0)[0, 4, 4].tolist() == [255, 128, 128]
+
+
+def test_noise_around_no_motion_stays_pale():
+    noise = np.random.default_rng(0).integers(127, 130, (2, 10, 12, 16)).astype(np.uint8)
+    assert flow_colours(noise).min() > 150
+
+
+@pytest.mark.parametrize("display", ["signed", "relu"])
+def test_figure_6_has_two_rows_of_five_an_example_and_the_pair_s_map_on_both_frames(display):
+    figure = figure_6([example(), example(0.2)], display)
+    said = texts(figure)
+    assert {"frame", "motion", "spatial CAM, p = 0.10", "IF-TTN CAM, p = 0.98", "second snippet"} <= set(said)
+    assert len(pictures(figure)) == 20
+
+
+def test_one_map_of_a_pair_lies_on_both_frames():
+    one = example()
+    same = CamExample("Jump", one.frames[[0, 0]], one.motion, one.spatial, one.temporal, one.pair)
+    shown = pictures(figure_6([same]))
+    np.testing.assert_array_equal(shown[4], shown[9])
+    assert np.abs(shown[2] - shown[7]).max() > 0.05
+
+
+def test_a_map_is_red_where_it_is_for_and_blue_where_it_is_against():
+    one = example()
+    pair = np.array([[1, 1, -1], [1, 1, -1]], np.float32)
+    shown = pictures(figure_6([CamExample("Jump", one.frames, one.motion, one.spatial, one.temporal, pair)]))[4]
+    assert (shown[:, 0, 0] > shown[:, 0, 2]).all()
+    assert (shown[:, -1, 0] < shown[:, -1, 2]).all()
+
+
+def test_a_map_without_positive_evidence_says_so_instead_of_looking_empty():
+    assert texts(figure_6([example(-2)], "relu")).count("no positive evidence") == 6
+    assert "no positive evidence" not in texts(figure_6([example(0.2)], "relu"))
+    assert "no positive evidence" not in texts(figure_6([example(-2)], "signed"))
+
+
+def test_figures_1_and_7_show_photographs_over_drawings_and_a_black_tile_where_there_is_none():
+    photograph = np.full((12, 16, 3), 77, np.uint8)
+    figure = figure_1_7([drawn([photograph, None, photograph])] * 3)
+    shown = pictures(figure)
+    assert len(shown) == 18
+    assert shown[0].shape == (12, 12, 3)
+    assert (shown[1] == 0).all()
+    np.testing.assert_array_equal(shown[5], drawn([]).drawings[2])
+    assert {"Jump", "TSN", "TTN, first snippet", "p(A,B) 0.99"} <= set(texts(figure))
+
+
+def test_drawn_motion_has_a_row_of_its_own():
+    assert "drawn motion" in texts(figure_1_7([drawn([None] * 3, stack(40, 0))]))
+    assert "drawn motion" not in texts(figure_1_7([drawn([None] * 3)]))
+
+
+def test_training_curves_have_a_panel_a_run_and_a_line_a_stage():
+    table = pd.DataFrame({"stage": ["ttn", "ttn", "joint"], "loss": [2.0, 1.0, 0.5]})
+    figure = training_curves({name: table for name in ("spatial", "temporal", "if-ttn", "mv-if-ttn")})
+    panels = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title() for axes in panels] == ["spatial", "temporal", "if-ttn", "mv-if-ttn"]
+    assert [list(line.get_xdata()) for line in panels[3].lines] == [[1, 2], [3]]
+
+
+def test_confusion_shows_the_share_of_each_true_action():
+    scores = np.eye(3, dtype=np.float32)[[0, 0, 1, 2]]
+    figure = confusion(scores, np.array([0, 0, 0, 2]), ["a", "b", "c"])
+    np.testing.assert_allclose(pictures(figure)[0], [[2 / 3, 1 / 3, 0], [0, 0, 0], [0, 0, 1]])
+    assert {"67", "33", "100", "top-1 0.750"} <= set(texts(figure))
+
+
+def test_timings_say_seconds_and_minutes():
+    assert {"prepare", "88.0 s", "5.0 min"} <= set(texts(timings({"prepare": 88.0, "train": 300.0})))
+
+
+def test_figures_are_made_without_pyplot():
+    command = "import sys, lab.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", command], check=False).returncode == 0

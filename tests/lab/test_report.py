@@ -1,0 +1,160 @@
+import base64
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ifttn.experiment.evaluation import Scores
+from ifttn.experiment.study import Progress, Task
+from ifttn.experiment.tables import Table, load, measure
+from lab.report import Figure, Step, StudyState, duration, steps, write
+
+PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII=")
+FIGURE = Figure("Figure 6: class activation maps", "Where each stream looks.", PNG)
+VOID = {"meta", "img", "br", "hr", "input", "link"}
+
+
+class Page(HTMLParser):
+    """Checks that tags are balanced, and keeps them with their attributes."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def state(*steps: Step) -> StudyState:
+    return StudyState("tiny", "2 cores", {"embedded-ucf": "960 videos"}, (0,), {"torch": "2.15"}, "4 March 2025", steps)
+
+
+@pytest.fixture(scope="module")
+def tables() -> list[Table]:
+    labels = np.arange(40) % 4
+    factors = {"speed": np.array([0, 0, 1, 1]), "order": np.array([0, 1, 0, 1])}
+    right = np.eye(4, dtype=np.float32)[labels]
+    heads = {"rgb": right[:, ::-1], "flow": np.eye(4, dtype=np.float32)[labels // 2 * 2], "ttn": 5 * right}
+    names = tuple(f"v{i}" for i in range(40))
+
+    def scores(dataset: str, split: int, recipe: str) -> Scores | None:
+        known = recipe in ("spatial", "temporal", "if-ttn") and split == 1
+        return Scores(names, labels, tuple("abcd"), heads) if known else None
+
+    return [measure(table, scores, {"UCF-101": "embedded-ucf"}, {"embedded-ucf": factors}) for table in load().values()]
+
+
+@pytest.fixture
+def html(tmp_path: Path, tables: list[Table]) -> str:
+    running = state(Step("videos", "embedded-ucf", "done", 71.0), Step("spatial", "embedded-ucf split 1", "running"))
+    write(tmp_path / "report.html", running, tables, [FIGURE])
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    return (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_report_needs_nothing_but_itself(html: str):
+    page = Page(html)
+    assert not page.all("script")
+    assert not page.all("link")
+    assert not re.search(r"https?:|@import|url\(", html)
+    assert [image["src"] for image in page.all("img")] == [f"data:image/png;base64,{base64.b64encode(PNG).decode()}"]
+    anchors = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+    assert {str(link["href"]).removeprefix("#") for link in page.all("a")} <= anchors
+
+
+def test_it_can_be_read_out(html: str):
+    page = Page(html)
+    assert page.all("html") == [{"lang": "en"}]
+    assert all(image["alt"] for image in page.all("img"))
+    assert all("scope" in header for header in page.all("th"))
+
+
+def test_every_line_of_a_table_is_as_long_as_its_head(html: str):
+    for table in re.findall(r"<table>.*?</table>", html, re.DOTALL):
+        head, *body = re.findall(r"<tr.*?</tr>", table, re.DOTALL)
+        if "rowspan" in head:
+            second, *body = body
+            width = 1 + len(re.findall("<th", second))
+        else:
+            width = len(re.findall("<t[hd]", head))
+        assert body
+        assert {len(re.findall("<t[hd]", line)) for line in body} == {width}
+
+
+def test_paper_and_measured_stand_apart(html: str):
+    line = re.search(r'<tr class="ran"><th scope="row">TTN branch</th>.*?</tr>', html, re.DOTALL)
+    assert line
+    assert re.search(
+        r'<td class="paper first">\s*92\.3</td>\s*<td class="ours">100\.0<small>91\.2&ndash;100\.0', line[0]
+    )
+    empty = re.search(r'<tr><th scope="row">iDT \[24\]</th>.*?</tr>', html, re.DOTALL)
+    assert empty
+    assert re.findall(r"\d+\.\d", empty[0]) == ["86.4", "61.7"]
+    assert "measured on embedded-ucf, 40 videos" in html
+    assert "1 of 3 splits" in html
+
+
+def test_a_claim_becomes_a_sentence(html: str):
+    assert "The TTN knows which came first." in html
+    assert "Order accuracy 1.000 [0.912, 1.000] of TTN branch, 0.500 [0.352, 0.648] of Two-stream CNN" in html
+
+
+def test_it_says_how_far_the_study_is_and_where_the_time_went(html: str):
+    assert re.search(r"1 of 2 steps are done\.\s*Now: spatial of embedded-ucf split 1\.", html)
+    assert "1 min 11 s" in html
+
+
+def test_a_study_that_has_just_begun_has_a_report(tmp_path: Path):
+    write(tmp_path / "report.html", state(Step("videos", "embedded-ucf", "running")), [load()[3]], [])
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Nothing measured yet" in html
+    Page(html)
+
+
+def test_a_finished_study_asks_nobody_to_reload(tmp_path: Path, tables: list[Table]):
+    write(tmp_path / "report.html", state(Step("videos", "embedded-ucf", "done", 3.0)), tables, [FIGURE])
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "reload" not in html
+    assert "<progress" not in html
+
+
+def test_a_failed_step_is_told_with_its_reason_and_cannot_break_the_page(tmp_path: Path):
+    failed = Step("store", "embedded-ucf", "failed", reason="IfttnError: no space for <b>store</b>")
+    write(tmp_path / "report.html", state(failed), [], [])
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "no space for &lt;b&gt;store&lt;/b&gt;" in html
+    Page(html)
+
+
+def test_the_steps_of_a_study_keep_its_order():
+    names = ("x: videos", "x: store", "x split 1: spatial", "x split 1: temporal")
+    progress = Progress([Task(name, print) for name in names], {"x: videos": 2.0}, running={"x split 1: spatial"})
+    progress.done.add("x: videos")
+    progress.failed["x: store"] = "full"
+    assert steps(progress) == (
+        Step("videos", "x", "done", 2.0),
+        Step("store", "x", "failed", reason="full"),
+        Step("spatial", "x split 1", "running"),
+        Step("temporal", "x split 1", "to come"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.42, "0.4 s"), (42.4, "42 s"), (185.0, "3 min 05 s"), (3599.7, "1 h 00 min"), (7800.0, "2 h 10 min")],
+)
+def test_durations_are_told_in_words(seconds: float, words: str):
+    assert duration(seconds) == words

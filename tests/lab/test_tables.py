@@ -1,0 +1,37 @@
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ifttn.experiment.evaluation import Scores
+from ifttn.experiment.tables import load, measure, to_frame
+from lab.tables import style, to_csv, to_latex
+
+
+@pytest.fixture(scope="module")
+def frame() -> pd.DataFrame:
+    labels = np.arange(8) % 2
+    scores = Scores(tuple("abcdefgh"), labels, ("run", "walk"), {"rgb": np.eye(2, dtype=np.float32)[labels]})
+    return to_frame(measure(load()[6], lambda d, s, recipe: scores if recipe == "spatial" else None, {"UCF-101": "x"}))
+
+
+def test_a_notebook_shows_one_line_a_cell_and_nothing_for_what_is_missing(frame):
+    html = style(frame).to_html()
+    assert html.count("<tr>") == 1 + len(frame)
+    assert "nan" not in html
+    assert "Measured: x for UCF-101" in html
+
+
+def test_latex_escapes_what_would_break_it(frame):
+    latex = to_latex(frame)
+    assert r"TSN (RGB) [27] & UCF-101 (\%) & 85.7 & 100.0 &" in latex
+    assert r"C3D [20] & HMDB-51 (\%) &  &" in latex
+    assert latex.replace(r"\%", "").count("%") == 0
+    assert r"\toprule" in latex
+
+
+def test_a_spreadsheet_gets_every_column_back(frame):
+    read = pd.read_csv(io.StringIO(to_csv(frame)))
+    assert list(read) == list(frame)
+    assert read.measured.notna().sum() == frame.measured.notna().sum() == 1

@@ -1,0 +1,38 @@
+import pytest
+import torch
+from torchvision.models import resnet18, resnet50
+
+from ifttn.model.backbone import BACKBONES, LEVELS, adapt_stem, build
+
+
+@pytest.mark.parametrize(("name", "reference"), [("resnet18", resnet18), ("resnet50", resnet50)])
+def test_a_backbone_computes_what_torchvision_computes_with_the_same_weights(name, reference):
+    torch.manual_seed(0)
+    theirs, ours = reference(weights=None).eval(), build(name, channels=3).eval()
+    state = {key: value for key, value in theirs.state_dict().items() if not key.startswith("fc.")}
+    ours.load_state_dict(state)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        pooled = ours(images)[5].mean((2, 3))
+        torch.testing.assert_close(theirs.fc(pooled), theirs(images))
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_each_level_doubles_the_channels_and_halves_the_sides(name):
+    backbone = build(name, channels=10)
+    pyramid = backbone(torch.randn(2, 10, 64, 64))
+    for level, features in pyramid.items():
+        side = 64 // 2**level
+        assert features.shape == (2, backbone.channels[level], side, side)
+        assert features.min() >= 0
+    assert tuple(pyramid) == LEVELS
+
+
+def test_a_stem_for_more_channels_starts_as_the_mean_of_the_old_ones():
+    weights = {key: value.clone() for key, value in build("smallest", channels=3).state_dict().items()}
+    flow = build("smallest", channels=10)
+    flow.load_state_dict(adapt_stem(weights, 10))
+    mean = weights["conv1.weight"].mean(1)
+    for channel in range(10):
+        assert torch.equal(flow.conv1.weight[:, channel], mean)
+    assert torch.equal(adapt_stem(weights, 3)["conv1.weight"], weights["conv1.weight"])
