@@ -60,7 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The verbs and their options."""
     top = argparse.ArgumentParser(
-        prog="ifttn", description=__doc__.splitlines()[0], epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter
+        prog="ifttn",
+        description=str(__doc__).splitlines()[0],
+        epilog=EPILOG,
+        formatter_class=argparse.RawTextHelpFormatter,
     )
     verbs = top.add_subparsers(title="verbs", required=True, metavar="VERB")
 
@@ -114,6 +117,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--quick", action="store_true", help="Table 3 and the figures, on one split")
     p.add_argument("--preset", default="tiny", help=f"how large and how long: {', '.join(PRESETS)}")
     p.add_argument("--jobs", type=int, help="steps at once; by default one a core, or one on a GPU")
+    p.add_argument("--videos", type=int, help="of each embedded data set, a multiple of 16; by default 960 and 480")
     p.add_argument("--seed", type=int, default=0, help="of data, weights, views, order and dropout")
     add_device(p)
 
@@ -147,8 +151,8 @@ def prepare_verb(o: argparse.Namespace) -> int:
     counts = report.status.value_counts()
     print(", ".join(f"{counts.get(status, 0)} {status}" for status in ("done", "skipped", "failed")))
     failed = report[report.status == "failed"]
-    for row in failed.itertuples():
-        print(f"failed: {row.video}: {row.reason}", file=sys.stderr)
+    for video, reason in zip(failed.video, failed.reason, strict=True):
+        print(f"failed: {video}: {reason}", file=sys.stderr)
     print(f"report: {o.store / 'report.csv'}")
     return 1 if len(failed) else 0
 
@@ -189,7 +193,7 @@ def test_verb(o: argparse.Namespace) -> None:
 
 
 def measured(runs: Path, data: Path) -> list[tables.Table]:
-    """The paper's tables, filled with what the runs reach. Embedded sets stand for the paper's where those are absent."""
+    """The paper's tables, filled with what the runs reach."""
 
     def scores(dataset: str, split: int, recipe: str) -> Scores | None:
         run = Run.of(runs, dataset, split, recipe)
@@ -242,7 +246,7 @@ def reproduce_verb(o: argparse.Namespace) -> int:
 
     find(o.preset, PRESETS, "preset")
     places, jobs = study.Places(o.out), o.jobs or (1 if o.device.startswith("cuda") else os.cpu_count() or 1)
-    steps = study.tasks(places, o.preset, quick=o.quick, device=o.device, jobs=jobs, seed=o.seed)
+    steps = study.tasks(places, o.preset, quick=o.quick, device=o.device, jobs=jobs, seed=o.seed, videos=o.videos)
     draw = study.Task(
         "embedded-ucf split 1: figures",
         gallery.draw_split,
@@ -255,7 +259,7 @@ def reproduce_verb(o: argparse.Namespace) -> int:
         preset=o.preset,
         device=f"{o.device}, {jobs} steps at once" if jobs > 1 else o.device,
         datasets={
-            name: f"{videos} generated videos, laid out as {flavour.upper()}"
+            name: f"{o.videos or videos} generated videos, laid out as {flavour.upper()}"
             for name, (flavour, videos) in study.EMBEDDED.items()
         },
         seeds=(o.seed,),
@@ -263,7 +267,7 @@ def reproduce_verb(o: argparse.Namespace) -> int:
         date=datetime.date.today().isoformat(),
         steps=(),
     )
-    page, seen = o.out / "report.html", 0
+    page, seen, progress = o.out / "report.html", 0, study.Progress(steps)
     bar = tqdm(total=1.0, bar_format="{l_bar}{bar}| {elapsed} gone, about {remaining} to go{postfix}")
     for progress in study.run(steps, jobs=jobs, timings=o.out / "timings.json"):
         report.write(

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
-import matplotlib.figure
 import numpy as np
 import torch
 from jaxtyping import UInt8
@@ -62,7 +61,7 @@ def load(out: Path) -> list[report.Figure]:
     return [report.Figure(title, caption, png.read_bytes()) for png, (title, caption, _) in texts.items()]
 
 
-def _figures(work: Work, run: Run) -> Iterator[tuple[str, str, str, matplotlib.figure.Figure]]:
+def _figures(work: Work, run: Run) -> Iterator[tuple[str, str, str, figures.Figure]]:
     network = run.network(work.device)
     motion = network.settings.modalities[1]
     where = f"{run.folder.name} on {work.split.dataset}, split {work.split.number}, preset {work.preset}"
@@ -161,7 +160,9 @@ def _drawn_actions(work: Work, network: Network) -> list[figures.DrawnAction]:
     for action in _spread(len(work.split.actions), 4):
         *_, tsn = deepdraw.draw(network, action, settings, head="rgb")
         *_, ttn = deepdraw.draw(network, action, settings, head="ttn")
-        assert tsn.rgb is not None and ttn.rgb is not None and ttn.motion is not None
+        assert isinstance(tsn.rgb, Tensor)
+        assert isinstance(ttn.rgb, Tensor)
+        assert isinstance(ttn.motion, Tensor)
         drawings = torch.cat([tsn.rgb, ttn.rgb])
         own = tuple(video for video in work.split.train if video.label == action)[:12]
         frames = torch.cat([_snippets(work, own, network, index)["rgb"] for index in range(len(own))])

@@ -1,9 +1,18 @@
 """Fixtures that several rooms share."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+
+from ifttn.data import diagnostic
+from ifttn.data.catalogue import read_split
+from ifttn.data.preparation import prepare
+from ifttn.data.store import Store
+from ifttn.experiment.recipes import PRESETS
+from ifttn.experiment.training import Work
+from ifttn.vocabulary import Split
 
 # Two OpenMP threads on a busy two-core machine can be ten times slower than one.
 torch.set_num_threads(1)
@@ -16,3 +25,28 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the official lists and real videos are not at {folder}")
     return folder
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """An embedded data set of two videos a class, one to train on and one to test on."""
+
+    data: Path
+    store: Path
+
+    @property
+    def split(self) -> Split:
+        return read_split(self.data, 1)
+
+    def work(self, runs: Path, seed: int = 0) -> Work:
+        return Work(self.split, Store(self.store), runs, "smallest", seed, progress=False)
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory) -> Embedded:
+    folder = tmp_path_factory.mktemp("embedded")
+    data, store = folder / "data" / "embedded-ucf", folder / "stores" / "embedded-ucf-smallest"
+    diagnostic.write(data, "ucf", videos=32, seed=0, jobs=1, progress=False)
+    report = prepare(data, store, PRESETS["smallest"].store, jobs=1, progress=False)
+    assert (report.status == "done").all()
+    return Embedded(data, store)

@@ -153,7 +153,8 @@ def _vectors(frame: VideoFrame, size: tuple[int, int] | None) -> Float32[np.ndar
     x_scale, y_scale = width / frame.width, height / frame.height
     rows = ((np.arange(height) + 0.5) / y_scale).astype(int) // CELL
     columns = ((np.arange(width) + 0.5) / x_scale).astype(int) // CELL
-    return cells[:, rows[:, None], columns] * np.array([x_scale, y_scale], np.float32)[:, None, None]
+    cells *= np.array([x_scale, y_scale])[:, None, None]
+    return cells[:, rows][:, :, columns]
 
 
 def _resized(image: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:

@@ -32,15 +32,15 @@ from ifttn.vocabulary import IfttnError
 
 FACTORS = ("scene", "speed", "binding", "order")
 WIDTH, HEIGHT, FPS = 160, 120, 25
-FRAMES = (64, 76)
+FRAMES = (72, 80)
 """Shortest and longest video."""
-SHOT = (11, 14)
-"""Shortest and longest shot. K = 4 test snippets lie at least floor((64 - 5) / 4) = 14 frames apart."""
+SHOT = (13, 16)
+"""Shortest and longest shot. K = 4 test snippets lie at least floor((72 - 5) / 4) = 16 frames apart."""
 SPEEDS = ((1.0, 1.4), (2.8, 3.4))
 """Pixels a frame: slow, fast."""
 HOLE = 0.55
 """Inner over outer radius of a ring."""
-LUMA = (38, 152)
+LUMA = (39, 151)
 """Luminance before noise; with the offsets below and noise of at most 8, no channel leaves 0..255."""
 COLOURS = np.array(((67, -25, -47), (-48, 6, 95)), np.float32)
 """Red and blue, like every material an RGB offset from grey with .299 R + .587 G + .114 B = 0 exactly."""
@@ -120,7 +120,7 @@ FLAVOURS = {
 }
 
 
-def _generator(seed: int, flavour: str, *key: int) -> np.random.Generator:
+def _generator(seed: int | np.integer, flavour: str, *key: int | np.integer) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, list(FLAVOURS).index(flavour), *key])))
 
 
@@ -180,7 +180,7 @@ def _draw(about: dict, look: Flavour) -> dict:
     cuts = _cuts(boundary, frames, rng)
     strays = int(look.shake * vary)
     shake = _walk(frames, strays, look.restless, rng)
-    radius = 15 + 2 * vary * (2 * _generator(about["seed"], about["flavour"], 1, about["group"]).random() - 1)
+    radius = 20 + 2 * vary * (2 * _generator(about["seed"], about["flavour"], 1, about["group"]).random() - 1)
     slowest, fastest = SPEEDS[about["speed"]]
     speed = slowest + rng.random() * (fastest - slowest)
     inset = radius + strays  # keeps the whole ball on the screen wherever the camera strays
@@ -223,7 +223,7 @@ def _walk(frames: int, strays: int, restless: float, rng: np.random.Generator) -
 
 
 def _centres(
-    edges: list[int], speed: float, binding: int, inset: float, rng: np.random.Generator
+    edges: list[int], speed: float, binding: int | np.integer, inset: float, rng: np.random.Generator
 ) -> Float[np.ndarray, "T 2 2"]:
     """Uniform at the start of a shot, then one ball along x and the other along y, reflected at the border.
 
@@ -245,12 +245,12 @@ def _centres(
 def render(row: pd.Series) -> UInt8[np.ndarray, "T H W 3"]:
     """Draws one row of the plan; the same pixels on any machine."""
     look = FLAVOURS[row.flavour]
-    lit = partial(_lit, row.contrast, row.brightness)
+    lit = partial(_lit, float(row.contrast), float(row.brightness))  # a numpy scalar would widen float32
     canvas, centres, hollow = _canvas(row, look, lit), _unflat(row.centres, 2, 2), _hollow(row)
     rng = _generator(row.seed, row.flavour, 2, row["index"])
     noise = row.difficulty * rng.integers(-1, 2, (4, HEIGHT + 32, WIDTH + 32)).sum(0)[..., None].astype(np.float32)
     offsets = rng.integers(0, 33, (row.frames, 2))
-    radius, layers = row.radius, (1 - row.upper, row.upper)
+    radius, layers = float(row.radius), (1 - row.upper, row.upper)
     video = np.empty((row.frames, HEIGHT, WIDTH, 3), np.uint8)
     for t, corner in enumerate(row.strays - _unflat(row.shake, 2)):
         frame = _screen(canvas, corner).copy()
@@ -268,7 +268,7 @@ def render(row: pd.Series) -> UInt8[np.ndarray, "T H W 3"]:
 def ball_masks(row: pd.Series) -> Bool[np.ndarray, "T 2 H W"]:
     """Where each ball (red, blue) is seen: not in the hole of a ring, nor under the other ball."""
     centres, hollow, square = _unflat(row.centres, 2, 2), _hollow(row), FLAVOURS[row.flavour].square
-    radius, upper = row.radius, row.upper
+    radius, upper = float(row.radius), row.upper
     masks = np.zeros((row.frames, 2, HEIGHT, WIDTH), bool)
     for t, ball in np.ndindex(row.frames, 2):
         patch, dx, dy = _patch(masks[t, ball], centres[t, ball], radius)
@@ -290,7 +290,7 @@ def _canvas(row: pd.Series, look: Flavour, lit: Callable) -> Float[np.ndarray, "
     if radius:
         patch, dx, dy = _patch(canvas, np.array((x, y)) + row.strays, radius)
         cover = _cover(dx, dy, radius, look.square, bool(row.still_hollow))
-        patch += cover[..., None] * (lit(np.array(grey)) - patch)
+        patch += cover[..., None] * (lit(np.array([grey])) - patch)
     return canvas.astype(np.float32)
 
 

@@ -32,7 +32,8 @@ class Scores:
         """Write one .npz, whole or not at all."""
         content = io.BytesIO()
         arrays: dict[str, Any] = {"videos": self.videos, "labels": self.labels, "actions": self.actions}
-        np.savez(content, **arrays, **{f"head:{name}": scores for name, scores in self.heads.items()})
+        arrays.update({f"head:{name}": scores for name, scores in self.heads.items()})
+        np.savez(content, **arrays)
         partial = path.with_name(path.name + ".partial")
         partial.write_bytes(content.getvalue())
         os.replace(partial, path)

@@ -80,13 +80,15 @@ class Places:
         return self.root / "runs"
 
 
-def tasks(places: Places, preset: str, *, quick: bool, device: str, jobs: int, seed: int = 0) -> list[Task]:
+def tasks(
+    places: Places, preset: str, *, quick: bool, device: str, jobs: int, seed: int = 0, videos: int | None = None
+) -> list[Task]:
     """Every step of the embedded study, the most telling first. `quick`: Table 3 on one split."""
     study: list[Task] = []
     for dataset in list(EMBEDDED)[: 1 if quick else None]:
         # The first data set has the machine to itself; the second one is made beside trainings.
         cores = jobs if not study else 1
-        study.append(Task(f"{dataset}: videos", write_videos, (places, dataset, seed, cores), weight=2))
+        study.append(Task(f"{dataset}: videos", write_videos, (places, dataset, seed, cores, videos), weight=2))
         study.append(
             Task(
                 f"{dataset}: store",
@@ -119,10 +121,10 @@ def task_name(dataset: str, split: int, recipe: str) -> str:
     return f"{dataset} split {split}: {recipe}"
 
 
-def write_videos(places: Places, dataset: str, seed: int, jobs: int) -> None:
+def write_videos(places: Places, dataset: str, seed: int, jobs: int, videos: int | None) -> None:
     """Write an embedded data set as real videos."""
-    flavour, videos = EMBEDDED[dataset]
-    diagnostic.write(places.data(dataset), flavour, videos=videos, seed=seed, jobs=jobs, progress=jobs > 1)
+    flavour, usual = EMBEDDED[dataset]
+    diagnostic.write(places.data(dataset), flavour, videos=videos or usual, seed=seed, jobs=jobs, progress=jobs > 1)
 
 
 def prepare_store(places: Places, dataset: str, preset: str, jobs: int) -> None:

@@ -146,7 +146,8 @@ def initialise(network: Network, work: Work, name: str) -> None:
         differing = [key for key in wanted if key not in weights or weights[key].shape != wanted[key].shape]
         if differing:
             raise IfttnError(
-                f"{start.part} of {name} does not fit {start.source} of {start.recipe}: {', '.join(differing[:3])} differ"
+                f"{start.part} of {name} does not fit {start.source} of {start.recipe}: "
+                f"{', '.join(differing[:3])} differ"
             )
         part.load_state_dict({key: weights[key] for key in wanted})  # TTN takes a stream's levels, not its stem
 

@@ -37,10 +37,16 @@ class Settings:
 
     crop: int
     octaves: tuple[Octave, ...]
+    contrastive: bool = False
+    """Ascend the action's logit less the log-sum-exp of the others, instead of the logit alone as published."""
 
 
 PRESETS: Mapping[str, Settings] = {
-    "tiny": Settings(64, (Octave(40, 64, (1.2, 0.6), (11.0, 11.0)), Octave(60, 77, (0.6, 0.4), (6.0, 3.0)))),
+    # The embedded actions are made of the same four factors: their logits rise together, so that the logit alone draws
+    # what half of the actions share (the scene) until another of them has the higher one.
+    "tiny": Settings(
+        64, (Octave(40, 64, (1.2, 0.6), (11.0, 11.0)), Octave(60, 77, (0.6, 0.4), (6.0, 3.0))), contrastive=True
+    ),
     # auduno/deepdraw, deepdraw.ipynb, cell 7: the published recipe that needs no auxiliary classifiers.
     "paper": Settings(224, (Octave(190, 224, (2.5, 0.78), (11.0, 11.0)), Octave(450, 269, (0.936, 0.4), (6.0, 3.0)))),
 }
@@ -66,7 +72,7 @@ class State:
 
 
 def draw(network: Network, action: int, settings: Settings, *, head: str = "ttn", seed: int = 0) -> Iterator[State]:
-    """Draws by ascending an action's raw logit, and yields the state after every step.
+    """Draws by ascending an action's raw logit (or its contrast), and yields the state after every step.
 
     The head of a stream draws one snippet of its modality. A temporal head draws an ordered pair, all snippets and
     modalities jointly; a modality that the head does not see stays noise. To stop is to stop iterating, to resume is
@@ -93,7 +99,8 @@ def _ascent(
             sigma, step_size = (a + (b - a) * i / octave.steps for a, b in (octave.sigma, octave.step_size))
             place = _corner(octave.canvas - settings.crop, settings.crop, generator)
             crops = {modality: canvas[place] for modality, canvas in canvases.items()}
-            logit, probability, gradients = _slope(network, head, action, crops)
+            logits, gradients = _slope(network, head, action, crops, settings.contrastive)
+            logit, probability = logits[action].item(), logits.softmax(0)[action].item()
             for modality, canvas in canvases.items():
                 canvas[place] = _step(crops[modality], gradients[modality], step_size, sigma)
             done += 1
@@ -126,19 +133,20 @@ def _corner(room: int, side: int, generator: torch.Generator) -> tuple:
 
 
 def _slope(
-    network: Network, head: str, action: int, crops: Mapping[str, Tensor]
-) -> tuple[float, float, dict[str, Tensor]]:
-    """The action's logit, its probability, and the logit's gradient with respect to every crop."""
+    network: Network, head: str, action: int, crops: Mapping[str, Tensor], contrastive: bool
+) -> tuple[Float[Tensor, " A"], dict[str, Tensor]]:
+    """The head's logits, and the gradient of the objective with respect to every crop."""
     with undisturbed(network), torch.enable_grad():
         leaves = {modality: crop.detach().clone().requires_grad_() for modality, crop in crops.items()}
         if head in network.streams:
             logits = network.heads[head](network.streams[head](normalise(leaves[head], head))[5])[0]
         else:
             logits = network({modality: leaf[None] for modality, leaf in leaves.items()}).logits[head][0]
-        logit, inputs = logits[action], list(leaves.values())
-        gradients = torch.autograd.grad(logit, inputs, allow_unused=True, materialize_grads=True)
-    probability = logits.detach().softmax(0)[action].item()
-    return logit.item(), probability, dict(zip(leaves, gradients, strict=True))
+        others = torch.arange(len(logits), device=logits.device) != action
+        objective = logits[action] - logits[others].logsumexp(0) if contrastive else logits[action]
+        inputs = list(leaves.values())
+        gradients = torch.autograd.grad(objective, inputs, allow_unused=True, materialize_grads=True)
+    return logits.detach(), dict(zip(leaves, gradients, strict=True))
 
 
 def _step(

@@ -2,7 +2,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ifttn.data.catalogue import SUFFIXES, all_videos, parse_lists, read_split
@@ -220,7 +220,6 @@ def test_class_folders_hold_videos_of_any_container(tmp_path: Path, suffix: str)
     ]  # fmt: skip
 
 
-@settings(deadline=None)  # it touches files, on disks of any speed
 @given(groups=st.lists(st.integers(1, 4), min_size=3, max_size=9))
 def test_class_folders_are_divided_by_group_and_every_video_is_tested_once(
     tmp_path_factory: pytest.TempPathFactory, groups: list[int]

@@ -31,12 +31,13 @@ def test_a_head_draws_the_snippets_and_modalities_that_it_sees(network, head, rg
 
 
 @pytest.mark.parametrize("head", ["ttn", "rgb"])
-def test_the_logit_and_the_probability_rise(network, head):
-    settings = Settings(64, (Octave(20, 64, (1.2, 0.6), (11.0, 11.0)),))
-    for action in range(3):
+@pytest.mark.parametrize("contrastive", [True, False])
+def test_what_is_ascended_rises(network, head, contrastive):
+    settings = Settings(64, (Octave(20, 64, (1.2, 0.6), (11.0, 11.0)),), contrastive)
+    for action in range(2):
         states = list(draw(network, action, settings, head=head))
-        assert states[-1].logit > states[0].logit
-        assert states[-1].probability > states[0].probability
+        ascended = [state.probability if contrastive else state.logit for state in states]
+        assert ascended[-1] > ascended[0]
 
 
 def test_every_input_of_a_pair_is_drawn(network):

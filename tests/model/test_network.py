@@ -14,7 +14,9 @@ def network(**settings):
 def snippets(modalities=("rgb", "flow"), videos=2, segments=3, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return {
-        m: torch.randint(0, 256, (videos, segments, MODALITIES[m].channels, 64, 64), dtype=torch.uint8, generator=generator)
+        m: torch.randint(
+            0, 256, (videos, segments, MODALITIES[m].channels, 64, 64), dtype=torch.uint8, generator=generator
+        )
         for m in modalities
     }
 
@@ -91,7 +93,9 @@ def test_no_motion_is_zero_after_normalisation():
         assert (normalise(torch.full((1, 10, 4, 4), 128, dtype=torch.uint8), modality) == 0).all()
 
 
-@pytest.mark.parametrize("wrong", [{"fusion": "sum"}, {"temporal": "lstm"}, {"backbone": "vgg"}, {"modalities": ("depth",)}])
+@pytest.mark.parametrize(
+    "wrong", [{"fusion": "sum"}, {"temporal": "lstm"}, {"backbone": "vgg"}, {"modalities": ("depth",)}]
+)
 def test_an_unknown_part_is_an_error_that_names_the_choices(wrong):
     with pytest.raises(IfttnError, match="choose from"):
         network(**wrong)

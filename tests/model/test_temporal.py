@@ -7,7 +7,9 @@ from ifttn.model.temporal import Average, TemporalRelation, TemporalTransformati
 def pyramid(snippets, seed=0, channels=8, side=16):
     generator = torch.Generator().manual_seed(seed)
     return {
-        level: torch.rand(snippets, channels * 2 ** (level - 2), side >> (level - 2), side >> (level - 2), generator=generator)
+        level: torch.rand(
+            snippets, channels * 2 ** (level - 2), side >> (level - 2), side >> (level - 2), generator=generator
+        )
         for level in (2, 3, 4, 5)
     }
 
@@ -48,7 +50,9 @@ def test_ttn_is_equation_5_written_out():
 
 def test_ttn_takes_the_levels_of_a_stream_as_they_are():
     stream, ttn = build("smallest", channels=3), TemporalTransformation("smallest")
-    levels = {key: value for key, value in stream.state_dict().items() if key.startswith(("layer2", "layer3", "layer4"))}
+    levels = {
+        key: value for key, value in stream.state_dict().items() if key.startswith(("layer2", "layer3", "layer4"))
+    }
     ttn.load_state_dict(levels)
     assert all(torch.equal(ttn.state_dict()[key], value) for key, value in levels.items())
 
@@ -57,8 +61,11 @@ def test_average_votes_do_not_know_order_and_ttn_and_trn_do():
     torch.manual_seed(0)
     f = pyramid(3)
     backwards = {level: x.flip(0) for level, x in f.items()}
-    for part, knows in ((Average("smallest"), False), (TemporalTransformation("smallest"), True),
-                        (TemporalRelation("smallest"), True)):
+    for part, knows in (
+        (Average("smallest"), False),
+        (TemporalTransformation("smallest"), True),
+        (TemporalRelation("smallest"), True),
+    ):
         part.eval()
         with torch.no_grad():
             ahead, back = (part(x, 3)[5].mean((2, 3)).sort(0).values for x in (f, backwards))

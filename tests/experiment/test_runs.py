@@ -1,0 +1,49 @@
+import json
+
+import pandas as pd
+import pytest
+
+from ifttn.experiment.recipes import PRESETS, RECIPES
+from ifttn.experiment.runs import Run, asked
+from ifttn.vocabulary import IfttnError
+
+
+def begun(folder, **changes):
+    run = Run(folder)
+    where = {"dataset": "d", "split": 1, "seed": 0, "actions": ("a", "b"), **changes}
+    run.begin(asked("spatial", RECIPES["spatial"], "tiny", PRESETS["tiny"], **where))
+    return run
+
+
+def test_a_run_folder_says_how_to_rebuild_its_preset(tmp_path):
+    for name, preset in PRESETS.items():
+        run = Run(tmp_path / name)
+        run.begin(asked("spatial", RECIPES["spatial"], name, preset, dataset="d", split=1, seed=0, actions=("a",)))
+        again = run.preset()
+        assert json.dumps(again, default=vars) == json.dumps(preset, default=vars)
+
+
+def test_the_same_run_may_begin_again_and_another_may_not(tmp_path):
+    begun(tmp_path)
+    begun(tmp_path)
+    with pytest.raises(IfttnError, match="its split, actions differ|its actions, split differ"):
+        begun(tmp_path, split=2, actions=("a",))
+
+
+def test_an_epoch_that_was_trained_twice_counts_once(tmp_path):
+    run = begun(tmp_path)
+    for epoch, loss in ((0, 3.0), (1, 2.0), (1, 2.5)):
+        run.log({"stage": "spatial", "epoch": epoch, "loss": loss})
+    pd.testing.assert_series_equal(run.metrics().loss, pd.Series([3.0, 2.5], name="loss"))
+
+
+def test_what_is_not_there_is_said_in_one_line(tmp_path):
+    with pytest.raises(IfttnError, match="no run in"):
+        Run(tmp_path / "none").asked  # noqa: B018
+    run = begun(tmp_path / "run")
+    for ask in (run.network, run.weights):
+        with pytest.raises(IfttnError, match="is not finished"):
+            ask()
+    with pytest.raises(IfttnError, match="`ifttn test` makes them"):
+        run.scores()
+    assert run.metrics().empty

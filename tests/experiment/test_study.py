@@ -1,0 +1,41 @@
+import operator
+import time
+
+from ifttn.experiment import study
+from ifttn.experiment.recipes import RECIPES
+from ifttn.experiment.study import Places, Task
+
+
+def test_every_step_comes_after_what_it_needs(tmp_path):
+    steps = study.tasks(Places(tmp_path), "tiny", quick=False, device="cpu", jobs=2)
+    names = [step.name for step in steps]
+    assert len(set(names)) == len(names)
+    for index, step in enumerate(steps):
+        assert set(step.needs) <= set(names[:index]), step.name
+
+
+def test_a_quick_study_is_table_3_on_one_split(tmp_path):
+    names = [step.name for step in study.tasks(Places(tmp_path), "tiny", quick=True, device="cpu", jobs=2)]
+    assert names[2:] == [f"embedded-ucf split 1: {recipe}" for recipe in ("spatial", "temporal", "if-ttn")]
+
+
+def test_a_full_study_runs_every_recipe_of_the_tables(tmp_path):
+    names = [step.name for step in study.tasks(Places(tmp_path), "tiny", quick=False, device="cpu", jobs=2)]
+    run = {name.split(": ")[1] for name in names if "split" in name}
+    assert run == set(RECIPES) - {"trn", "ifm-average"}
+
+
+def test_a_step_that_fails_stops_only_those_that_need_it(tmp_path):
+    steps = [
+        Task("good", time.sleep, (0.01,)),
+        Task("bad", operator.truediv, (1, 0)),
+        Task("after bad", time.sleep, (0.01,), needs=("bad",)),
+        Task("after good", time.sleep, (0.01,), needs=("good",)),
+    ]
+    *_, last = study.run(steps, jobs=1, timings=tmp_path / "timings.json")
+    assert last.done == {"good", "after good"}
+    assert set(last.failed) == {"bad", "after bad"}
+    assert "division by zero" in last.failed["bad"]
+    assert last.failed["after bad"] == "needs bad, which failed"
+    assert set(last.seconds) == {"good", "after good"}
+    assert last.share == 0.5

@@ -1,0 +1,200 @@
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ifttn.data.snippets import SnippetDataset, loader
+from ifttn.experiment import training
+from ifttn.experiment.pyramids import FrozenPyramids
+from ifttn.experiment.recipes import JOINT, PRESETS, RECIPES, TTN, Schedule, network_settings
+from ifttn.model.network import Network
+from ifttn.vocabulary import IfttnError
+
+
+@pytest.fixture(scope="module")
+def streams(embedded, tmp_path_factory):
+    """Trained streams that other runs start from."""
+    work = embedded.work(tmp_path_factory.mktemp("runs"))
+    for recipe in ("spatial", "temporal"):
+        training.train(work, recipe)
+    return work
+
+
+def test_a_stage_moves_only_what_it_trains(streams):
+    preset = PRESETS["smallest"]
+    network = Network(network_settings(RECIPES["if-ttn"], preset, 16))
+    training.initialise(network, streams, "if-ttn")
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    run = streams.run("moves")
+    run.folder.mkdir(parents=True)
+    training.Training(streams, run, network, TTN, 0, preset).train(None)
+    for key, value in network.state_dict().items():
+        if key.startswith(("streams.", "heads.rgb", "heads.flow")):
+            assert torch.equal(value, before[key]), key  # weights, and batch statistics to the bit
+    moved = {key.split(".")[0] for key, value in network.state_dict().items() if not torch.equal(value, before[key])}
+    assert moved == {"temporal", "heads"}
+
+
+def test_a_frozen_stream_neither_drops_nor_counts():
+    network = Network(network_settings(RECIPES["if-ttn"], PRESETS["smallest"], 16))
+    training.freeze_all_but(network, TTN.trains, "trained")
+    assert not network.streams["rgb"].bn1.training
+    assert not network.heads["rgb"].dropout.training
+    assert network.heads["ttn"].dropout.training
+    assert network.temporal["ttn"].layer2[0].bn1.training
+    training.freeze_all_but(network, JOINT.trains, "partial")
+    assert network.streams["rgb"].bn1.training
+    assert not network.streams["rgb"].layer1[0].bn1.training
+    assert not network.streams["rgb"].layer1[0].bn1.weight.requires_grad
+    assert network.temporal["ttn"].layer2[0].bn1.training  # signed input: TTN's statistics are its own
+
+
+def test_each_part_starts_where_its_recipe_says(streams):
+    spatial = streams.run("spatial").weights("streams.rgb")
+    preset = PRESETS["smallest"]
+    temporal = Network(network_settings(RECIPES["temporal"], preset, 16))
+    training.initialise(temporal, streams, "temporal")
+    stem = temporal.streams["flow"].conv1.weight
+    assert all(torch.equal(stem[:, channel], spatial["conv1.weight"].mean(1)) for channel in range(10))
+    complete = Network(network_settings(RECIPES["if-ttn"], preset, 16))
+    training.initialise(complete, streams, "if-ttn")
+    for key, value in complete.temporal["ttn"].state_dict().items():
+        assert torch.equal(value, spatial[key])
+    for key, value in complete.heads["flow"].state_dict().items():
+        assert torch.equal(value, streams.run("temporal").weights("heads.flow")[key])
+
+
+def test_every_start_of_every_recipe_exists_on_both_sides_at_full_size():
+    with torch.device("meta"):
+        networks = {name: Network(network_settings(r, PRESETS["paper"], 101)) for name, r in RECIPES.items()}
+    for name, recipe in RECIPES.items():
+        for start in recipe.starts_from:
+            part, source = networks[name].get_submodule(start.part), networks[start.recipe].get_submodule(start.source)
+            have = source.state_dict()
+            for key, tensor in part.state_dict().items():
+                assert key in have, f"{name}: {start.part} from {start.recipe}: {key}"
+                assert tensor.shape == have[key].shape or key == "conv1.weight"
+        trained = set()
+        for stage in recipe.stages:
+            assert any(key.startswith(stage.trains) for key, _ in networks[name].named_parameters())
+            trained |= {key for key, _ in networks[name].named_parameters() if key.startswith(stage.trains)}
+        assert trained == {key for key, _ in networks[name].named_parameters()}
+
+
+def test_an_interrupted_run_ends_where_an_undisturbed_one_does(embedded, tmp_path, monkeypatch):
+    longer = replace(PRESETS["smallest"], schedules={"spatial": Schedule(3, 1e-3, None)})
+    monkeypatch.setitem(PRESETS, "smallest", longer)
+    undisturbed = training.train(embedded.work(tmp_path / "a"), "spatial")
+    epoch = training.Training.epoch
+
+    def stop(self, number):
+        if number == 2:
+            raise KeyboardInterrupt
+        return epoch(self, number)
+
+    work = embedded.work(tmp_path / "b")
+    monkeypatch.setattr(training.Training, "epoch", stop)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(work, "spatial")
+    assert not work.run("spatial").finished
+    monkeypatch.setattr(training.Training, "epoch", epoch)
+    resumed = training.train(work, "spatial")
+    assert resumed.metrics().epoch.tolist() == [0, 1, 2]
+    for key, value in undisturbed.weights().items():
+        assert torch.equal(value, resumed.weights()[key]), key
+
+
+def test_a_finished_run_is_found_done(streams, monkeypatch):
+    monkeypatch.setattr(training.Training, "epoch", lambda *_: pytest.fail("trained again"))
+    training.train(streams, "spatial")
+
+
+def test_the_folder_of_another_run_is_left_alone(embedded, streams):
+    with pytest.raises(IfttnError, match="holds another run .its seed differ"):
+        training.train(replace(streams, seed=1), "spatial")
+
+
+def test_a_recipe_whose_start_is_missing_says_which(embedded, tmp_path):
+    with pytest.raises(IfttnError, match="spatial"):
+        training.train(embedded.work(tmp_path), "temporal")
+
+
+def test_an_unknown_recipe_names_the_choices(embedded, tmp_path):
+    with pytest.raises(IfttnError, match="unknown recipe 'tsm': choose from spatial, temporal"):
+        training.train(embedded.work(tmp_path), "tsm")
+
+
+def test_a_loss_that_is_no_number_stops_with_the_videos(embedded, tmp_path, monkeypatch):
+    monkeypatch.setattr(training.functional, "cross_entropy", lambda *_: torch.tensor(math.nan, requires_grad=True))
+    with pytest.raises(IfttnError, match=r"epoch 0, step 0 is nan; its videos: \w+/v_"):
+        training.train(embedded.work(tmp_path), "spatial")
+
+
+def test_a_network_learns_what_it_trains_on(embedded, tmp_path, monkeypatch):
+    longer = replace(PRESETS["smallest"], schedules={"spatial": Schedule(12, 5e-3, None)}, batch=8)
+    monkeypatch.setitem(PRESETS, "smallest", longer)
+    run = training.train(embedded.work(tmp_path), "spatial")
+    losses = run.metrics().loss
+    assert losses.iloc[-1] < losses.iloc[0] - 0.3  # the scene alone is worth log 2 = 0.69
+
+
+def test_every_recipe_trains_and_tests(streams):
+    training.train(streams, "mv-temporal")
+    for recipe in ("if-ttn", "mv-if-ttn", "ttn-separate", "if-ttn-adaptive", "trn", "ifm-average"):
+        run = training.test(streams, training.train(streams, recipe).folder.name)
+        scores = run.scores()
+        assert set(scores.videos) == {video.name for video in streams.split.test}
+        assert all(np.isfinite(head).all() and head.shape == (16, 16) for head in scores.heads.values())
+        assert [json.loads(line)["stage"] for line in (run.folder / "metrics.jsonl").open()] == ["ttn", "joint"]
+
+
+def test_frozen_pyramids_are_the_streams_own_and_computed_once(streams, tmp_path, monkeypatch):
+    preset = PRESETS["smallest"]
+    network = streams.run("spatial").network()
+    dataset = SnippetDataset(streams.store, streams.split.train, ("rgb",), segments=4, size=64, scales=preset.scales["rgb"])
+    frozen = FrozenPyramids(tmp_path, network.streams["rgb"], "rgb", dataset, ("here",))
+    rows = np.array([5, 2])
+    pyramid = frozen.rows(1, rows, "cpu")
+    images = torch.stack([torch.from_numpy(dataset[1, row][0]["rgb"]) for row in rows])
+    with torch.no_grad():
+        own = network.pyramids({"rgb": images})["rgb"]
+    for level, features in own.items():
+        torch.testing.assert_close(pyramid[level], features, rtol=2e-3, atol=2e-3)
+    again = FrozenPyramids(tmp_path, network.streams["rgb"], "rgb", dataset, ("here",))
+    monkeypatch.setattr(again, "_compute", lambda *_: pytest.fail("computed again"))
+    assert torch.equal(again.rows(1, rows, "cpu")[3], pyramid[3])
+    with torch.no_grad():
+        network.streams["rgb"].bn1.bias += 1
+    other = FrozenPyramids(tmp_path, network.streams["rgb"], "rgb", dataset, ("here",))
+    assert other.folder != frozen.folder
+
+
+def test_rates_follow_the_papers_steps():
+    schedule = PRESETS["paper"].schedules["spatial"]
+    rates = [training.learning_rate(schedule, epoch) for epoch in (0, 29.9, 30, 59, 60, 79)]
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5])
+
+
+def test_tsns_parameter_groups():
+    with torch.device("meta"):
+        network = Network(network_settings(RECIPES["temporal"], PRESETS["paper"], 101))
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    groups = {
+        names[parameter]: (group["weight_decay"], group["times"])
+        for group in training.optimiser(network, PRESETS["paper"]).param_groups
+        for parameter in group["params"]
+    }
+    assert groups["streams.flow.conv1.weight"] == (5e-4, 5.0)
+    assert groups["streams.flow.layer1.0.conv1.weight"] == (5e-4, 1.0)
+    assert groups["heads.flow.bias"] == (0.0, 2.0)
+    assert groups["streams.flow.bn1.weight"] == (0.0, 1.0)
+
+
+def test_the_loader_gives_a_resumed_epoch_the_same_batches(streams):
+    dataset = SnippetDataset(streams.store, streams.split.train, ("rgb",), segments=4, size=64, scales=(1.0,))
+    whole = [batch.names for batch in loader(dataset, 4, view=3, shuffle=True)]
+    rest = [batch.names for batch in loader(dataset, 4, view=3, shuffle=True, start_batch=2)]
+    assert rest == whole[2:]
