@@ -64,6 +64,7 @@ SPATIAL = Stage("spatial", trains=("streams.rgb", "heads.rgb"), heads=("rgb",))
 TEMPORAL = Stage("temporal", trains=("streams.flow", "heads.flow"), heads=("flow",))
 MV_TEMPORAL = Stage("mv-temporal", trains=("streams.mv", "heads.mv"), heads=("mv",))
 TTN = Stage("ttn", trains=("fusion", "temporal", "heads.ttn"), heads=("ttn",))
+MV_TTN = Stage("mv-ttn", trains=TTN.trains, heads=TTN.heads)  # goes on from a trained TTN, and so has its own length
 # One loss on what is reported. With a loss on every head, the streams fit noise in what they cannot see (order,
 # binding), and the complete network is dragged down by it; here a stream is asked only for what the sum still lacks.
 JOINT = Stage("joint", trains=("",))
@@ -98,6 +99,7 @@ RECIPES: Mapping[str, Recipe] = {
     "mv-if-ttn": replace(
         IF_TTN,
         modalities=("rgb", "mv"),
+        stages=(MV_TTN, JOINT),
         starts_from=(
             *streams_of(rgb="spatial", mv="mv-temporal"),
             Start("temporal.ttn", "if-ttn", "temporal.ttn"),
@@ -176,6 +178,7 @@ PRESETS: Mapping[str, Preset] = {
             "temporal": Schedule(250, 1e-3, decay_at=(100, 200)),
             "mv-temporal": Schedule(250, 1e-3, decay_at=(100, 200)),
             "ttn": Schedule(200, 1e-3, decay_at=(80, 160)),
+            "mv-ttn": Schedule(200, 1e-3, decay_at=(80, 160)),
             "joint": Schedule(30, 1e-4, decay_at=(20,)),  # ours: the paper gives none
         },
         scales={"rgb": (1.0, 0.875, 0.75, 0.66), "motion": (1.0, 0.875, 0.75)},
@@ -199,7 +202,8 @@ PRESETS: Mapping[str, Preset] = {
             "spatial": Schedule(4, 2e-3, decay_at=None),
             "temporal": Schedule(4, 2e-3, decay_at=None),
             "mv-temporal": Schedule(2, 1e-3, decay_at=None),
-            "ttn": Schedule(24, 3e-3, decay_at=None),
+            "ttn": Schedule(20, 3e-3, decay_at=None),
+            "mv-ttn": Schedule(8, 2e-3, decay_at=None),
             "joint": Schedule(1, 5e-4, decay_at=None),
         },
         scales={"rgb": (1.0, 0.875), "motion": (1.0, 0.875)},

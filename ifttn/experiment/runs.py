@@ -61,7 +61,7 @@ class Run:
             IfttnError: there is no run in the folder.
         """
         try:
-            return json.loads((self.folder / "recipe.json").read_text())
+            return _tuples(json.loads((self.folder / "recipe.json").read_text()))
         except FileNotFoundError:
             raise IfttnError(f"no run in {self.folder}: it holds no recipe.json; `ifttn train` makes one") from None
 
@@ -71,7 +71,7 @@ class Run:
         Raises:
             IfttnError: it holds another one; the line names what differs.
         """
-        asked = json.loads(json.dumps(asked))
+        asked = _tuples(json.loads(json.dumps(asked)))
         path = self.folder / "recipe.json"
         if path.exists():
             old = self.asked
@@ -176,6 +176,13 @@ def asked(name: str, recipe: Recipe, preset_name: str, preset: Preset, **where: 
         "recipe_row": asdict(recipe),
         "preset_row": asdict(preset),
     }
+
+
+def _tuples(value: Any) -> Any:
+    """JSON knows lists only; ours were tuples."""
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -1,14 +1,12 @@
 """Small videos with a known motion."""
 
-from collections.abc import Callable, Sequence
-from fractions import Fraction
+from collections.abc import Callable
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 import pytest
-from av.video.stream import VideoStream
 
 cv2.setNumThreads(0)
 
@@ -25,31 +23,6 @@ def pan() -> Callable[..., np.ndarray]:
         return np.stack([texture[top : top + height, left : left + width] for top, left in corners])
 
     return frames
-
-
-@pytest.fixture(scope="session")
-def encode() -> Callable[..., Path]:
-    """encode(path, frames, codec, b_frames, **options): a video file of 25 frames/s with an I-frame every 12."""
-
-    def write(
-        path: Path, frames: Sequence[np.ndarray], codec: str = "mpeg4", b_frames: int = 0, **options: str
-    ) -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with av.open(str(path), "w") as container:
-            stream = container.add_stream(codec, rate=25)
-            assert isinstance(stream, VideoStream)
-            stream.height, stream.width = frames[0].shape[:2]
-            stream.pix_fmt = "yuv420p"
-            stream.codec_context.gop_size, stream.codec_context.max_b_frames = 12, b_frames
-            stream.codec_context.options = {"b": "4000000", **options}
-            for index, frame in enumerate(frames):
-                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-                picture.pts, picture.time_base = index, Fraction(1, 25)
-                container.mux(stream.encode(picture))
-            container.mux(stream.encode())
-        return path
-
-    return write
 
 
 @pytest.fixture(scope="session")

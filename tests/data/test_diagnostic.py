@@ -40,7 +40,9 @@ def chance(count: int) -> float:
 
 def tell(values: pd.DataFrame, table: pd.DataFrame) -> dict[tuple[str, str], float]:
     """(statistic, factor) -> |AUC - 1/2| of all pairs that are told apart better than by chance."""
-    edges = {(name, f): abs(auc(values[name].to_numpy(), table[f].to_numpy()) - 0.5) for name in values for f in FACTORS}
+    edges = {
+        (name, f): abs(auc(values[name].to_numpy(), table[f].to_numpy()) - 0.5) for name in values for f in FACTORS
+    }
     return {pair: edge for pair, edge in edges.items() if edge > chance(len(table))}
 
 
@@ -333,7 +335,7 @@ def test_another_set_in_the_folder_is_an_error(tmp_path: Path, change: dict) -> 
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:
-    with pytest.raises(IfttnError, match="kinetics.*ucf, hmdb"):
+    with pytest.raises(IfttnError, match=r"kinetics.*ucf, hmdb"):
         plan("kinetics", 16, seed=0)
     with pytest.raises(IfttnError, match="100 videos"):
         plan("ucf", 100, seed=0)

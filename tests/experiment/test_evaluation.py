@@ -29,7 +29,9 @@ def scores(seed=0, videos=12, heads=("rgb", "flow")):
 
 
 def shuffled(s, order):
-    return Scores(tuple(s.videos[i] for i in order), s.labels[order], s.actions, {h: x[order] for h, x in s.heads.items()})
+    return Scores(
+        tuple(s.videos[i] for i in order), s.labels[order], s.actions, {h: x[order] for h, x in s.heads.items()}
+    )
 
 
 @given(st.permutations(range(12)))
@@ -85,7 +87,9 @@ def test_an_interval_holds_its_share(total, data):
 
 def test_a_factor_is_right_where_the_predicted_action_has_its_value():
     given_scores = np.eye(4)[[0, 1, 2, 3]]
-    found = factor_accuracy(given_scores, np.array([0, 0, 0, 0]), {"x": np.array([0, 0, 1, 1]), "y": np.array([0, 1, 0, 1])})
+    found = factor_accuracy(
+        given_scores, np.array([0, 0, 0, 0]), {"x": np.array([0, 0, 1, 1]), "y": np.array([0, 1, 0, 1])}
+    )
     assert found == {"x": 0.5, "y": 0.5}
 
 
@@ -98,6 +102,8 @@ def test_evaluation_is_the_mean_over_views_and_leaves_the_network_as_it_was(embe
     assert network.training
     network.eval()
     with torch.no_grad():
-        views = [network({"rgb": torch.from_numpy(dataset[view, 1][0]["rgb"])[None]}).logits["rgb"][0] for view in range(3)]
+        views = [
+            network({"rgb": torch.from_numpy(dataset[view, 1][0]["rgb"])[None]}).logits["rgb"][0] for view in range(3)
+        ]
     np.testing.assert_allclose(found.heads["rgb"][1], torch.stack(views).mean(0).numpy(), rtol=1e-4, atol=1e-6)
     assert found.videos == tuple(video.name for video in work.split.test[:3])

@@ -26,7 +26,7 @@ def test_a_run_folder_says_how_to_rebuild_its_preset(tmp_path):
 def test_the_same_run_may_begin_again_and_another_may_not(tmp_path):
     begun(tmp_path)
     begun(tmp_path)
-    with pytest.raises(IfttnError, match="its split, actions differ|its actions, split differ"):
+    with pytest.raises(IfttnError, match=r"another run \(its split, actions"):
         begun(tmp_path, split=2, actions=("a",))
 
 

@@ -1,0 +1,157 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ifttn import cli
+from ifttn.data.store import Store
+
+VERBS = ("prepare", "train", "test", "tables", "figures", "reproduce", "predict")
+
+
+@pytest.fixture(scope="module")
+def trained(embedded, tmp_path_factory):
+    """A complete network, trained and tested from the command line; its folder of runs, and the options to reach it."""
+    runs = tmp_path_factory.mktemp("runs")
+    options = ["--data", embedded.data, "--store", embedded.store, "--runs", runs, "--preset", "smallest"]
+    options = [*map(str, options), "--device", "cpu"]
+    assert cli.main(["train", "if-ttn", *options]) == 0
+    for recipe in ("spatial", "temporal", "if-ttn"):
+        assert cli.main(["test", recipe, *options]) == 0
+    return runs, options
+
+
+def run(*arguments):
+    return cli.main([str(argument) for argument in arguments])
+
+
+def mistake(capsys, *arguments):
+    """The one line that a mistake ends in."""
+    assert run(*arguments) == 1
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("ifttn: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([verb, "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert text.count("  -") >= 3
+    assert "SUPPRESS" not in text
+
+
+def test_training_a_recipe_trains_first_what_it_starts_from(trained):
+    runs, _ = trained
+    assert {path.name for path in (runs / "embedded-ucf" / "split1").iterdir()} >= {"spatial", "temporal", "if-ttn"}
+
+
+def test_tables_print_measured_beside_paper_and_leave_the_rest_empty(trained, embedded, capsys, tmp_path):
+    runs, _ = trained
+    assert run("tables", "3", "4", "--runs", runs, "--data", embedded.data.parent, "--csv", tmp_path / "t.csv") == 0
+    text = capsys.readouterr().out
+    assert "Table 3" in text
+    assert "scene" in text
+    frame = pd.read_csv(tmp_path / "t.csv")
+    complete = frame[(frame.table == 3) & (frame.method == "complete IF-TTN")].iloc[0]
+    assert complete.paper == 95.0
+    assert 0 <= complete.measured <= 100
+    mv = frame[(frame.table == 4) & frame.column.str.contains("motion vectors") & (frame.method == "IF-TTN")].iloc[0]
+    assert mv.paper == 94.4
+    assert np.isnan(mv.measured)  # no run, and never the paper's number in its place
+
+
+def test_figures_are_drawn_from_runs(trained, tmp_path):
+    _, options = trained
+    assert run("figures", *options[:-4], "--out", tmp_path, "--preset", "smallest", "--device", "cpu") == 0
+    drawn = {path.name for path in tmp_path.glob("*.png")}
+    assert drawn == {"figure_1_7.png", "figure_6.png", "training.png", "confusion.png"}
+    assert all(path.stat().st_size > 5000 for path in tmp_path.glob("*.png"))
+
+
+def test_predict_reads_a_video_of_any_size_and_codec(trained, embedded, encode, capsys, tmp_path):
+    runs, _ = trained
+    rng = np.random.default_rng(0)
+    odd = encode(tmp_path / "odd one (1).mp4", rng.integers(0, 256, (30, 98, 202, 3), dtype=np.uint8), "libx264", 2)
+    own = next(embedded.data.glob("*/*.avi"))
+    folder = runs / "embedded-ucf" / "split1" / "if-ttn"
+    assert run("predict", odd, own, "--run", folder, "--top", 3, "--device", "cpu") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == str(odd)
+    shares = [float(line.split("%")[0]) for line in lines[1:4]]
+    assert shares == sorted(shares, reverse=True)
+    assert len(lines) == 8
+
+
+def test_predict_goes_on_after_a_video_that_it_cannot_read(trained, embedded, capsys, tmp_path):
+    runs, _ = trained
+    empty, own = tmp_path / "empty.mp4", next(embedded.data.glob("*/*.avi"))
+    empty.touch()
+    folder = runs / "embedded-ucf" / "split1" / "if-ttn"
+    assert run("predict", empty, own, "--run", folder, "--device", "cpu") == 1
+    printed = capsys.readouterr()
+    assert f"ifttn: {empty}" in printed.err
+    assert str(own) in printed.out
+
+
+def test_mistakes_end_in_one_clear_line(trained, embedded, capsys, tmp_path):
+    runs, options = trained
+    assert "choose from spatial, temporal" in mistake(capsys, "train", "tsm", *options)
+    assert "choose from paper, tiny, small" in mistake(capsys, "train", "spatial", "--preset", "huge")
+    assert "manifest.json" in mistake(capsys, "train", "spatial", "--store", tmp_path, "--data", embedded.data)
+    assert str(tmp_path) in mistake(capsys, "prepare", tmp_path, tmp_path / "store")
+    assert "no run in" in mistake(capsys, "predict", "x.mp4", "--run", tmp_path)
+    assert "no Table 9" in mistake(capsys, "tables", "9", "--runs", runs)
+    assert "no tested run" in mistake(capsys, "tables", "--runs", tmp_path)
+    assert "holds no recipe.json" in mistake(capsys, "test", "ttn-separate", *options)
+
+
+def test_a_broken_video_is_a_listed_skip_and_the_rest_goes_on(embedded, capsys, tmp_path):
+    data = tmp_path / "data"
+    for action in ("Walk", "Run"):
+        (data / action).mkdir(parents=True)
+        for number, video in enumerate(sorted(embedded.data.glob("*/*.avi"))[:3]):
+            shutil.copy(video, data / action / f"v{number}.avi")
+    broken = data / "Run" / "v1.avi"
+    broken.write_bytes(broken.read_bytes()[:2000])
+    assert run("prepare", data, tmp_path / "store", "--preset", "smallest", "--jobs", 1) == 1
+    printed = capsys.readouterr()
+    assert "5 done, 0 skipped, 1 failed" in printed.out
+    assert "failed: Run/v1: " in printed.err
+    assert len(Store(tmp_path / "store").index()) == 5
+    report = pd.read_csv(tmp_path / "store" / "report.csv")
+    assert report[report.status == "failed"].video.tolist() == ["Run/v1"]
+    common = ("--data", data, "--store", tmp_path / "store", "--runs", tmp_path / "runs", "--preset", "smallest")
+    assert run("train", "spatial", *common, "--split", 2) == 0  # on what is there, and says what is not
+    assert "1 listed videos are left out: Run/v1" in capsys.readouterr().err
+
+
+def test_a_class_with_one_video_cannot_be_split(embedded, capsys, tmp_path):
+    for action in ("Walk", "Run"):
+        (tmp_path / action).mkdir()
+    videos = sorted(embedded.data.glob("*/*.avi"))
+    for name, video in (("Walk/a.avi", videos[0]), ("Walk/b.avi", videos[1]), ("Run/a.avi", videos[2])):
+        shutil.copy(video, tmp_path / name)
+    assert "Run" in mistake(capsys, "prepare", tmp_path, tmp_path / "store")
+
+
+@pytest.mark.slow
+def test_reproduce_ends_with_a_report_and_goes_on_where_it_was(tmp_path, capsys):
+    arguments = ("reproduce", "--quick", "--preset", "smallest", "--videos", 32, "--out", tmp_path, "--device", "cpu")
+    assert run(*arguments, "--jobs", 2) == 0
+    text = capsys.readouterr().out
+    assert "Table 3" in text
+    assert "Where the time went" in text
+    page = (tmp_path / "report.html").read_text()
+    assert "complete IF-TTN" in page
+    assert page.count("data:image/png;base64,") == 4
+    weights = tmp_path / "runs" / "embedded-ucf" / "split1" / "if-ttn" / "weights.safetensors"
+    written = weights.stat().st_mtime_ns
+    assert run(*arguments, "--jobs", 2) == 0
+    assert weights.stat().st_mtime_ns == written
+    assert Path(tmp_path / "report.html").exists()
