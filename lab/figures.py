@@ -113,7 +113,8 @@ def figure_6(examples: Sequence[CamExample], display: Display = "signed") -> Fig
     name, low = _SHOWN[display]
     scale = parts[-1].subplots()
     figure.colorbar(ScalarMappable(Normalize(low, 1), name), scale, orientation="horizontal", ticks=[low, 0, 1])
-    scale.set_xlabel("evidence against (-1) and for (+1) the action, in parts of the head's largest")
+    against = "against (-1) and " if low else ""
+    scale.set_xlabel(f"evidence {against}for (+1) the action, in parts of the head's largest")
     return figure
 
 

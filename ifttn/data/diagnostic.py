@@ -16,10 +16,12 @@ Shapes: T frames, H x W pixels; a centre is (x, y) in pixels; the balls are (red
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -50,34 +52,26 @@ COLOURS = np.array(((67, -25, -47), (-48, 6, 95)), np.float32)
 class Flavour:
     """One look of the data set, and how its lists are laid out."""
 
-    scenes: dict[str, tuple[int, int, int]]
-    """Name and material of the two backgrounds."""
-    groups: int
-    """Recordings; the videos of one share texture and ball size, the same for every action."""
-    octaves: tuple[tuple[int, int, float], ...]
-    """Cell height, cell width and weight of each octave of the texture; the weights sum to 1."""
-    square: bool
-    """Squares with and without a square hole, for discs and rings."""
-    contrast: float
-    shake: int
-    """Farthest that the camera strays, in pixels."""
-    restless: float
-    """Probability that the camera tries a step of one pixel, per axis and frame."""
-    video_name: Callable[[str, int, int], str]
-    """(action, group from 1, count within the group from 1) -> file name without suffix."""
-    lists: Callable[[pd.DataFrame], dict[str, str]]
-    """The plan -> text of every list file, by its path."""
+    scenes: dict[str, tuple[int, int, int]]  # Name and material of the two backgrounds.
+    groups: int  # Recordings; the videos of one share texture and ball size, the same for every action.
+    octaves: tuple[tuple[int, int, float], ...]  # Of the texture: cell height, cell width, weight (the sum is 1).
+    square: bool  # Squares with and without a square hole, for discs and rings.
+    contrast: float  # Of luminance about level 90.
+    shake: int  # Farthest that the camera strays, in pixels.
+    restless: float  # Probability that the camera tries a step of one pixel, per axis and frame.
+    video_name: Callable[[str, int, int], str]  # (action, group, count within both, from 1) -> name without suffix.
+    lists: Callable[[pd.DataFrame], dict[str, str]]  # The plan -> text of every list file, by its path.
 
 
 def _ucf_lists(planned: pd.DataFrame) -> dict[str, str]:
     """As UCF101's: CRLF, labels from 1 except in test lists, groups 1-7, 8-14 and 15-21 tested in splits 1, 2, 3."""
     actions = sorted(planned.action.unique())
     texts = {"classInd": [f"{label} {action}" for label, action in enumerate(actions, 1)]}
+    labels = planned.set_index("file").action.map(actions.index) + 1
     for split in (1, 2, 3):
         tested = (planned.group - 1) // 7 == split - 1
-        train = planned[~tested].sort_values("file")
-        texts[f"trainlist0{split}"] = [f"{r.file} {actions.index(r.action) + 1}" for r in train.itertuples()]
-        texts[f"testlist0{split}"] = list(planned[tested].sort_values("file").file)
+        texts[f"trainlist0{split}"] = [f"{file} {labels[file]}" for file in sorted(planned.file[~tested])]
+        texts[f"testlist0{split}"] = sorted(planned.file[tested])
     return {f"ucfTrainTestlist/{name}.txt": "".join(f"{x}\r\n" for x in lines) for name, lines in texts.items()}
 
 
@@ -120,15 +114,15 @@ FLAVOURS = {
 }
 
 
-def _generator(seed: int | np.integer, flavour: str, *key: int | np.integer) -> np.random.Generator:
+def _generator(seed: int, flavour: str, *key: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, list(FLAVOURS).index(flavour), *key])))
 
 
 # The plan: every draw that decides what a video shows.
 
 
-def actions(flavour: str) -> dict[str, tuple[int, int, int, int]]:
-    """The sixteen actions with their values of FACTORS, like MeadowSlowRedAcrossRingDisc or dusk_fast_...
+def actions(flavour: str) -> dict[str, tuple[int, ...]]:
+    """The sixteen actions, such as MeadowSlowRedAcrossRingDisc, with their values of FACTORS.
 
     Raises IfttnError for an unknown flavour.
     """
@@ -165,8 +159,7 @@ def plan(flavour: str, videos: int, seed: int, difficulty: float = 1.0) -> pd.Da
         counts[action, group] = counts.get((action, group), 0) + 1
         name = f"{action}/{look.video_name(action, group, counts[action, group])}"
         about = dict(video=name, file=f"{name}.avi", action=action, group=group, index=index)
-        about |= dict(zip(FACTORS, names[action], strict=True))
-        about |= dict(flavour=flavour, seed=seed, difficulty=float(difficulty))
+        about |= dict(zip(FACTORS, names[action], strict=True), flavour=flavour, seed=seed, difficulty=difficulty)
         rows.append(about | _draw(about, look))
     return pd.DataFrame(rows).set_index("video")
 
@@ -223,7 +216,7 @@ def _walk(frames: int, strays: int, restless: float, rng: np.random.Generator) -
 
 
 def _centres(
-    edges: list[int], speed: float, binding: int | np.integer, inset: float, rng: np.random.Generator
+    edges: list[int], speed: float, binding: int, inset: float, rng: np.random.Generator
 ) -> Float[np.ndarray, "T 2 2"]:
     """Uniform at the start of a shot, then one ball along x and the other along y, reflected at the border.
 
@@ -244,52 +237,55 @@ def _centres(
 
 def render(row: pd.Series) -> UInt8[np.ndarray, "T H W 3"]:
     """Draws one row of the plan; the same pixels on any machine."""
-    look = FLAVOURS[row.flavour]
-    lit = partial(_lit, float(row.contrast), float(row.brightness))  # a numpy scalar would widen float32
-    canvas, centres, hollow = _canvas(row, look, lit), _unflat(row.centres, 2, 2), _hollow(row)
-    rng = _generator(row.seed, row.flavour, 2, row["index"])
-    noise = row.difficulty * rng.integers(-1, 2, (4, HEIGHT + 32, WIDTH + 32)).sum(0)[..., None].astype(np.float32)
-    offsets = rng.integers(0, 33, (row.frames, 2))
-    radius, layers = float(row.radius), (1 - row.upper, row.upper)
-    video = np.empty((row.frames, HEIGHT, WIDTH, 3), np.uint8)
-    for t, corner in enumerate(row.strays - _unflat(row.shake, 2)):
+    video = _plain(row)
+    look, lit = FLAVOURS[video.flavour], partial(_lit, video.contrast, video.brightness)
+    canvas, centres, hollow = _canvas(video, look, lit), _unflat(video.centres, 2, 2), _hollow(video)
+    rng = _generator(video.seed, video.flavour, 2, video.index)
+    noise = video.difficulty * rng.integers(-1, 2, (4, HEIGHT + 32, WIDTH + 32)).sum(0)[..., None].astype(np.float32)
+    offsets = rng.integers(0, 33, (video.frames, 2))
+    frames = np.empty((video.frames, HEIGHT, WIDTH, 3), np.uint8)
+    for t, corner in enumerate(video.strays - _unflat(video.shake, 2)):
         frame = _screen(canvas, corner).copy()
-        for ball in layers:
-            patch, dx, dy = _patch(frame, centres[t, ball], radius)
+        for ball in (1 - video.upper, video.upper):
+            patch, dx, dy = _patch(frame, centres[t, ball], video.radius)
             # Paler in the middle, so that the inside of a disc moves visibly.
-            luma = lit(140 - 14 / (radius * radius) * (dx * dx + dy * dy))
-            cover = _cover(dx, dy, radius, look.square, hollow[t])
+            luma = lit(140 - 14 / (video.radius * video.radius) * (dx * dx + dy * dy))
+            cover = _cover(dx, dy, video.radius, look.square, hollow[t])
             patch += cover[..., None] * (luma[..., None] + COLOURS[ball] - patch)
         frame += _screen(noise, offsets[t])
-        video[t] = frame + np.float32(0.5)  # casting cuts off
-    return video
+        frames[t] = frame + np.float32(0.5)  # casting cuts off
+    return frames
 
 
 def ball_masks(row: pd.Series) -> Bool[np.ndarray, "T 2 H W"]:
     """Where each ball (red, blue) is seen: not in the hole of a ring, nor under the other ball."""
-    centres, hollow, square = _unflat(row.centres, 2, 2), _hollow(row), FLAVOURS[row.flavour].square
-    radius, upper = float(row.radius), row.upper
-    masks = np.zeros((row.frames, 2, HEIGHT, WIDTH), bool)
-    for t, ball in np.ndindex(row.frames, 2):
-        patch, dx, dy = _patch(masks[t, ball], centres[t, ball], radius)
-        patch[:] = _cover(dx, dy, radius, square, hollow[t]) >= 0.5
-    masks[:, 1 - upper] &= ~masks[:, upper]
+    video = _plain(row)
+    centres, hollow, square = _unflat(video.centres, 2, 2), _hollow(video), FLAVOURS[video.flavour].square
+    masks = np.zeros((video.frames, 2, HEIGHT, WIDTH), bool)
+    for t, ball in np.ndindex(video.frames, 2):
+        patch, dx, dy = _patch(masks[t, ball], centres[t, ball], video.radius)
+        patch[:] = _cover(dx, dy, video.radius, square, hollow[t]) >= 0.5
+    masks[:, 1 - video.upper] &= ~masks[:, video.upper]
     return masks
 
 
-def _canvas(row: pd.Series, look: Flavour, lit: Callable) -> Float[np.ndarray, "h w 3"]:
+def _plain(row: pd.Series) -> SimpleNamespace:
+    """A row with Python's numbers, because a float64 of numpy would widen the float32 arrays that it meets."""
+    return SimpleNamespace(**{str(name): x.item() if isinstance(x, np.generic) else x for name, x in row.items()})
+
+
+def _canvas(video: SimpleNamespace, look: Flavour, lit: Callable) -> Float[np.ndarray, "h w 3"]:
     """The still scene, wider than the screen on each side by what the camera strays."""
-    height, width = HEIGHT + 2 * row.strays, WIDTH + 2 * row.strays
-    rng = _generator(row.seed, row.flavour, 3, row.group)
+    height, width = HEIGHT + 2 * video.strays, WIDTH + 2 * video.strays
+    rng = _generator(video.seed, video.flavour, 3, video.group)
     texture = sum((weight * _value_noise(rng, cell) for *cell, weight in look.octaves), np.zeros(()))
-    left, top = row["view"]
-    canvas = (
-        lit(66 + 36 * texture[top : top + height, left : left + width])[..., None] + [*look.scenes.values()][row.scene]
-    )
-    x, y, radius, grey = row.still
+    left, top = video.view
+    luma = lit(66 + 36 * texture[top : top + height, left : left + width])
+    canvas = luma[..., None] + list(look.scenes.values())[video.scene]
+    x, y, radius, grey = video.still
     if radius:
-        patch, dx, dy = _patch(canvas, np.array((x, y)) + row.strays, radius)
-        cover = _cover(dx, dy, radius, look.square, bool(row.still_hollow))
+        patch, dx, dy = _patch(canvas, np.array((x, y)) + video.strays, radius)
+        cover = _cover(dx, dy, radius, look.square, bool(video.still_hollow))
         patch += cover[..., None] * (lit(np.array([grey])) - patch)
     return canvas.astype(np.float32)
 
@@ -326,16 +322,16 @@ def _patch(plane: np.ndarray, centre: np.ndarray, radius: float) -> tuple[np.nda
     return part, dx[None] + np.float32(left - x), dy[:, None] + np.float32(top - y)
 
 
-def _cover(dx: np.ndarray, dy: np.ndarray, radius: float, square: bool, hollow: bool | np.bool) -> np.ndarray:
+def _cover(dx: np.ndarray, dy: np.ndarray, radius: float, square: bool, hollow: bool) -> np.ndarray:
     """Share of each pixel under a shape from whose centre it is (dx, dy) away."""
     distance = np.maximum(np.abs(dx), np.abs(dy)) if square else np.sqrt(dx * dx + dy * dy)
     cover = np.clip(radius + 0.5 - distance, 0, 1)
     return cover - np.clip(HOLE * radius + 0.5 - distance, 0, 1) if hollow else cover
 
 
-def _hollow(row: pd.Series) -> Bool[np.ndarray, " T"]:
+def _hollow(video: SimpleNamespace) -> list[bool]:
     """Which frames show rings: the first phase for order 0, the second for order 1."""
-    return (np.arange(row.frames) < row.boundary) == (row.order == 0)
+    return [(t < video.boundary) == (video.order == 0) for t in range(video.frames)]
 
 
 def _unflat(values: np.ndarray | list, *shape: int) -> np.ndarray:
@@ -346,14 +342,7 @@ def _unflat(values: np.ndarray | list, *shape: int) -> np.ndarray:
 
 
 def write(
-    folder: Path,
-    flavour: str,
-    *,
-    videos: int,
-    seed: int,
-    difficulty: float = 1.0,
-    jobs: int = -1,
-    progress: bool = True,
+    folder: Path, flavour: str, *, videos: int, seed: int, difficulty: float = 1.0, jobs: int = 1, progress: bool = True
 ) -> None:
     """Writes the data set as its namesake is laid out: lists, factors.parquet, then every video that is not there yet.
 
@@ -361,8 +350,10 @@ def write(
     """
     planned = plan(flavour, videos, seed, difficulty)
     table = folder / "factors.parquet"
-    if table.exists() and not _same(factors(folder), planned):
-        raise IfttnError(f"{folder} holds another embedded data set; give another folder or remove this one")
+    if table.exists() and not _same(stored := factors(folder), planned):
+        raise IfttnError(
+            f"{folder} holds another embedded data set, of {len(stored)} videos: give another folder or remove this one"
+        )
     for name, text in FLAVOURS[flavour].lists(planned).items():
         _replace(folder / name, lambda part, text=text: part.write_bytes(text.encode()))
     if not table.exists():
@@ -391,8 +382,10 @@ def _write_video(folder: Path, row: pd.Series) -> None:
 
 def _encode(path: Path, frames: UInt8[np.ndarray, "T H W 3"]) -> None:
     """MPEG-4 Part 2 without B-frames, a key frame every 12, at a constant quantiser."""
+    # At quantiser 3 with cheap decisions, what a fast ball leaves behind it makes frames sharper, which tells speed.
+    options = {"qmin": "2", "qmax": "2", "mbd": "rd", "bf": "0", "g": "12"}
     with av.open(str(path), "w", format="avi") as container:
-        stream = container.add_stream("mpeg4", rate=FPS, options={"qmin": "3", "qmax": "3", "bf": "0", "g": "12"})
+        stream = container.add_stream("mpeg4", rate=FPS, options=options)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
@@ -407,4 +400,6 @@ def _replace(path: Path, fill: Callable[[Path], object]) -> None:
         fill(part)
         os.replace(part, path)
     except OSError as error:
+        with suppress(OSError):
+            part.unlink()
         raise IfttnError(f"cannot write {path}: {error.strerror}") from error

@@ -90,14 +90,14 @@ def tasks(
     for dataset in list(EMBEDDED)[: 1 if quick else None]:
         # The first data set has the machine to itself; the second one is made beside trainings.
         cores = jobs if not study else 1
-        study.append(Task(f"{dataset}: videos", write_videos, (places, dataset, seed, cores, videos), weight=2))
+        study.append(Task(f"{dataset}: videos", write_videos, (places, dataset, seed, cores, videos), weight=2.0))
         study.append(
             Task(
                 f"{dataset}: store",
                 prepare_store,
                 (places, dataset, preset, cores),
                 needs=(f"{dataset}: videos",),
-                weight=2,
+                weight=2.0,
             )
         )
     rows = [("embedded-ucf", 1, recipe) for recipe in (EVERY_SPLIT[:3] if quick else (*EVERY_SPLIT, *ABLATIONS))]
@@ -191,10 +191,12 @@ def run(study: Sequence[Task], *, jobs: int, timings: Path) -> Iterator[Progress
                     known[task.name] = progress.seconds[task.name] = seconds
                     write_atomically(timings, json.dumps(known, indent=1).encode())
         yield progress
-    finally:
-        for process in list((pool._processes or {}).values()):
+        pool.shutdown()
+    except BaseException:
+        for process in list((pool._processes or {}).values()):  # none is left to finish an hour's work unseen
             process.terminate()
         pool.shutdown(wait=False, cancel_futures=True)
+        raise
 
 
 def _ready(study: Sequence[Task], progress: Progress) -> list[Task]:
