@@ -21,9 +21,9 @@ from ifttn.data.catalogue import read_split
 from ifttn.data.preparation import prepare
 from ifttn.data.store import Store
 from ifttn.experiment import study, tables, training
-from ifttn.experiment.evaluation import Scores, top1, wilson
+from ifttn.experiment.evaluation import top1, wilson
 from ifttn.experiment.recipes import PRESETS, RECIPES, find
-from ifttn.experiment.runs import Run, write_atomically
+from ifttn.experiment.runs import write_atomically
 from ifttn.recognizer import Recognizer
 from ifttn.vocabulary import IfttnError
 
@@ -35,13 +35,6 @@ One recipe on UCF101:
   ifttn test if-ttn --data UCF101 --store stores/ucf101 --preset paper --split 1
   ifttn predict some.mp4 --run results/runs/UCF101/split1/if-ttn
 """
-
-
-STANDS_FOR = {
-    "UCF-101": ("UCF101", "UCF-101", "ucf101", "embedded-ucf"),
-    "HMDB-51": ("HMDB51", "HMDB-51", "hmdb51", "embedded-hmdb"),
-}
-"""The paper's data set -> folders of data sets whose runs may fill its cells; the first that has runs does."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -192,28 +185,9 @@ def test_verb(o: argparse.Namespace) -> None:
     print(f"scores: {run.folder / 'scores.npz'}")
 
 
-def measured(runs: Path, data: Path) -> list[tables.Table]:
-    """The paper's tables, filled with what the runs reach."""
-
-    def scores(dataset: str, split: int, recipe: str) -> Scores | None:
-        run = Run.of(runs, dataset, split, recipe)
-        return run.scores() if run.tested else None
-
-    names = {folder.name for folder in runs.iterdir()} if runs.is_dir() else set()
-    datasets = {theirs: next((name for name in ours if name in names), ours[-1]) for theirs, ours in STANDS_FOR.items()}
-    factors = {name: of_actions(data / name) for name in names if (data / name / "factors.parquet").exists()}
-    return [tables.measure(table, scores, datasets, factors) for table in tables.load().values()]
-
-
-def of_actions(root: Path) -> tables.Factors:
-    """Factor -> its value for each action of an embedded data set, in the order of the actions."""
-    values = diagnostic.factors(root).groupby("action").first().sort_index()
-    return {factor: values[factor].to_numpy() for factor in diagnostic.FACTORS}
-
-
 def tables_verb(o: argparse.Namespace) -> None:
     """`ifttn tables`."""
-    found = measured(o.runs, o.data)
+    found = study.measured(o.runs, o.data)
     unknown = set(o.numbers) - {table.number for table in found}
     if unknown:
         raise IfttnError(f"no Table {min(unknown)} in the paper: choose from 1 to {len(found)}")
@@ -273,7 +247,7 @@ def reproduce_verb(o: argparse.Namespace) -> int:
         report.write(
             page,
             replace(state, steps=report.steps(progress)),
-            measured(places.runs, o.out / "data"),
+            study.measured(places.runs, o.out / "data"),
             gallery.load(o.out / "figures"),
         )
         bar.update(progress.share - bar.n)
@@ -289,7 +263,9 @@ def conclude(progress: study.Progress, o: argparse.Namespace) -> int:
     """Print the tables, where the time went, and what failed."""
     print(
         "\n\n".join(
-            tables.as_text(t) for t in measured(o.out / "runs", o.out / "data") if any(c.measured for c in t.cells)
+            tables.as_text(t)
+            for t in study.measured(o.out / "runs", o.out / "data")
+            if any(c.measured for c in t.cells)
         )
     )
     print("\nWhere the time went (seconds of each step; several ran at once):")

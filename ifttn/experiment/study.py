@@ -19,12 +19,20 @@ from ifttn.data.catalogue import read_split
 from ifttn.data.preparation import prepare
 from ifttn.data.store import Store
 from ifttn.experiment import training
+from ifttn.experiment.evaluation import Scores
 from ifttn.experiment.recipes import PRESETS, RECIPES, find
-from ifttn.experiment.runs import write_atomically
+from ifttn.experiment.runs import Run, write_atomically
+from ifttn.experiment.tables import Factors, Table, load, measure
 from ifttn.vocabulary import IfttnError
 
 EMBEDDED = {"embedded-ucf": ("ucf", 960), "embedded-hmdb": ("hmdb", 480)}
 """Embedded data sets: flavour and number of videos."""
+
+STANDS_FOR = {
+    "UCF-101": ("UCF101", "UCF-101", "ucf101", "embedded-ucf"),
+    "HMDB-51": ("HMDB51", "HMDB-51", "hmdb51", "embedded-hmdb"),
+}
+"""The paper's data set -> folders of data sets whose runs may fill its cells; the first that has runs does."""
 
 WEIGHTS = {"spatial": 0.3, "temporal": 0.35, "mv-temporal": 0.2, "mv-if-ttn": 1.0, "if-ttn": 2.5, "ttn-separate": 3.0}
 """What a recipe costs beside the others, for the estimate of the time to go."""
@@ -89,8 +97,9 @@ def tasks(
     study: list[Task] = []
     for dataset in list(EMBEDDED)[: 1 if quick else None]:
         # The first data set has the machine to itself; the second one is made beside trainings.
-        cores = jobs if not study else 1
-        study.append(Task(f"{dataset}: videos", write_videos, (places, dataset, seed, cores, videos), weight=2.0))
+        cores, before = (1, (study[-1].name,)) if study else (jobs, ())
+        arguments = (places, dataset, seed, cores, videos)
+        study.append(Task(f"{dataset}: videos", write_videos, arguments, needs=before, weight=2.0))
         study.append(
             Task(
                 f"{dataset}: store",
@@ -161,6 +170,28 @@ def train_and_test(places: Places, dataset: str, split: int, recipe: str, preset
     work = work_on(places, dataset, split, preset, device, seed)
     training.train(work, recipe)
     training.test(work, recipe)
+
+
+def measured(runs: Path, data: Path) -> list[Table]:
+    """The paper's tables, filled with what the runs reach; what has no run stays empty.
+
+    Args:
+        runs: folder of the runs.
+        data: folder of the data sets, for the factors of those that have any.
+    """
+
+    def scores(dataset: str, split: int, recipe: str) -> Scores | None:
+        run = Run.of(runs, dataset, split, recipe)
+        return run.scores() if run.tested else None
+
+    def of_actions(dataset: str) -> Factors:
+        values = diagnostic.factors(data / dataset).groupby("action").first().sort_index()
+        return {factor: values[factor].to_numpy() for factor in diagnostic.FACTORS}
+
+    names = {folder.name for folder in runs.iterdir()} if runs.is_dir() else set()
+    datasets = {theirs: next((name for name in ours if name in names), ours[-1]) for theirs, ours in STANDS_FOR.items()}
+    factors = {name: of_actions(name) for name in names if (data / name / "factors.parquet").exists()}
+    return [measure(table, scores, datasets, factors) for table in load().values()]
 
 
 def run(study: Sequence[Task], *, jobs: int, timings: Path) -> Iterator[Progress]:

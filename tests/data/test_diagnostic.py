@@ -87,7 +87,7 @@ def test_encoded_videos_tell_a_single_stream_only_the_factor_that_it_is_meant_to
     table = factors(folder)
     told = tell(pd.DataFrame([statistics(folder / file) for file in table.file]), table)
     assert set(told) == SEEN, told
-    assert min(told.values()) > 0.48
+    assert min(told.values()) > 0.45
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
