@@ -261,13 +261,8 @@ def reproduce_verb(o: argparse.Namespace) -> int:
 
 def conclude(progress: study.Progress, o: argparse.Namespace) -> int:
     """Print the tables, where the time went, and what failed."""
-    print(
-        "\n\n".join(
-            tables.as_text(t)
-            for t in study.measured(o.out / "runs", o.out / "data")
-            if any(c.measured for c in t.cells)
-        )
-    )
+    found = study.measured(o.out / "runs", o.out / "data")
+    print("\n\n".join(tables.as_text(table) for table in found if any(cell.measured for cell in table.cells)))
     print("\nWhere the time went (seconds of each step; several ran at once):")
     for name, seconds in sorted(progress.seconds.items(), key=lambda item: -item[1]):
         print(f"  {seconds:7.1f}  {name}")

@@ -77,9 +77,9 @@ def _figures(work: Work, run: Run) -> Iterator[tuple[str, str, str, figures.Figu
     yield (
         "figure_6",
         "Figure 6: where the streams and IF-TTN look",
-        f"Class activation maps of {where}, for the true action, on test videos that it gets right where there are any; the snippets "
-        f"lie on either side of the video's middle. Motion is {motion}. IF-TTN has one map for both snippets, because "
-        "it reads them only after their subtraction.",
+        f"Class activation maps of {where}, for the true action, on test videos that it gets right where there are "
+        f"any; the snippets lie on either side of the video's middle. Motion is {motion}. IF-TTN has one map for both "
+        "snippets, because it reads them only after their subtraction.",
         figures.figure_6(_cam_examples(work, run, network)),
     )
     runs = {name: work.run(name) for name in RECIPES if work.run(name).finished}
