@@ -8,6 +8,7 @@ import datetime
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -43,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.verb(options) or 0
     except IfttnError as error:
+        print(f"ifttn: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:  # a full disk, a folder that may not be written: the line names it
         print(f"ifttn: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -136,10 +140,12 @@ def add_device(p: argparse.ArgumentParser) -> None:
 
 
 def prepare_verb(o: argparse.Namespace) -> int:
-    """`ifttn prepare`: exit code 1 when a video failed."""
+    """`ifttn prepare`: exit code 1 when a video failed. What the lists or the folder lack is named, too."""
     if o.embedded:
         diagnostic.write(o.data, o.embedded, videos=o.videos, difficulty=o.difficulty, seed=0, jobs=o.jobs or -1)
     settings = find(o.preset, PRESETS, "preset").store
+    for line in unmatched(o.data):
+        print(line, file=sys.stderr)
     report = prepare(o.data, o.store, settings, jobs=o.jobs, limit=o.limit)
     counts = report.status.value_counts()
     print(", ".join(f"{counts.get(status, 0)} {status}" for status in ("done", "skipped", "failed")))
@@ -148,6 +154,20 @@ def prepare_verb(o: argparse.Namespace) -> int:
         print(f"failed: {video}: {reason}", file=sys.stderr)
     print(f"report: {o.store / 'report.csv'}")
     return 1 if len(failed) else 0
+
+
+def unmatched(data: Path) -> list[str]:
+    """A line for each video that is listed and not there, or there and in no list."""
+    missing: set[str] = set()
+    extra: set[str] = set()
+    for number in (1, 2, 3):
+        with suppress(IfttnError):  # a data set may come with the lists of one split; `prepare` says what is wrong
+            split = read_split(data, number)
+            missing.update(split.missing)
+            extra.update(split.extra)
+    return [f"listed, and not in the folder: {name}" for name in sorted(missing)] + [
+        f"in the folder, and in no list: {name}" for name in sorted(extra)
+    ]
 
 
 def work_of(o: argparse.Namespace) -> training.Work:

@@ -1,3 +1,4 @@
+import errno
 import shutil
 from pathlib import Path
 
@@ -129,6 +130,32 @@ def test_a_broken_video_is_a_listed_skip_and_the_rest_goes_on(embedded, capsys, 
     common = ("--data", data, "--store", tmp_path / "store", "--runs", tmp_path / "runs", "--preset", "smallest")
     assert run("train", "spatial", *common, "--split", 2) == 0  # on what is there, and says what is not
     assert "1 listed videos are left out: Run/v1" in capsys.readouterr().err
+
+
+def test_what_the_lists_or_the_folder_lack_is_named(embedded, capsys, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(embedded.data, data)
+    gone = sorted(data.glob("*/*.avi"))[0]
+    shutil.copy(gone, gone.with_name("v_extra_g01_c01.avi"))
+    gone.unlink()
+    assert run("prepare", data, tmp_path / "store", "--preset", "smallest", "--jobs", 1, "--limit", 1) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert f"listed, and not in the folder: {gone.parent.name}/{gone.stem}" in lines
+    assert f"in the folder, and in no list: {gone.parent.name}/v_extra_g01_c01" in lines
+
+
+def test_a_full_disk_ends_in_one_line(embedded, capsys, monkeypatch, tmp_path):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "store"))
+
+    assert run("prepare", embedded.data, tmp_path / "store", "--preset", "smallest", "--jobs", 1, "--limit", 1) == 0
+    monkeypatch.setattr("ifttn.data.store.os.replace", full)
+    capsys.readouterr()
+    assert run("prepare", embedded.data, tmp_path / "store", "--preset", "smallest", "--jobs", 1, "--limit", 3) == 1
+    assert "ifttn: " in capsys.readouterr().err
+    monkeypatch.undo()
+    assert len(Store(tmp_path / "store").index()) == 1
+    assert not list((tmp_path / "store").rglob("*.partial"))
 
 
 def test_a_class_with_one_video_cannot_be_split(embedded, capsys, tmp_path):

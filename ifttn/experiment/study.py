@@ -5,6 +5,7 @@ Every step finds its own work done or goes on with it, so that the same study st
 
 import json
 import multiprocessing
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -201,7 +202,7 @@ def run(study: Sequence[Task], *, jobs: int, timings: Path) -> Iterator[Progress
     """
     known: dict[str, float] = json.loads(timings.read_text()) if timings.exists() else {}
     progress = Progress(study, {task.name: known[task.name] for task in study if task.name in known})
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_one_thread, initargs=(jobs,))
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_worker, initargs=(jobs,))
     futures: dict[Future[float], Task] = {}
     try:
         while len(progress.done) + len(progress.failed) < len(study):
@@ -245,6 +246,7 @@ def _timed(task: Task) -> float:
     return time.monotonic() - started
 
 
-def _one_thread(jobs: int) -> None:
+def _worker(jobs: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the study, which ends its workers
     if jobs > 1:  # several steps at once, and two threads of each would wait for one another
         torch.set_num_threads(1)
