@@ -87,13 +87,7 @@ def parser() -> argparse.ArgumentParser:
     ):
         p = verb(name, function, text)
         p.add_argument("recipe", help=", ".join(RECIPES))
-        p.add_argument("--data", type=Path, default=Path("results/data/embedded-ucf"), help="videos and lists")
-        p.add_argument("--store", type=Path, help="what `ifttn prepare` wrote; by default results/stores/DATA-PRESET")
-        p.add_argument("--split", type=int, default=1, help="1, 2 or 3")
-        p.add_argument("--preset", default="tiny", help=f"how large and how long: {', '.join(PRESETS)}")
-        p.add_argument("--seed", type=int, default=0, help="of weights, views, order and dropout")
-        add_runs(p)
-        add_device(p)
+        add_work(p)
 
     p = verb("tables", tables_verb, "print the paper's tables, measured beside paper")
     p.add_argument("numbers", type=int, nargs="*", help="which tables; by default all that have a measured cell")
@@ -103,11 +97,7 @@ def parser() -> argparse.ArgumentParser:
 
     p = verb("figures", figures_verb, "draw Figures 1, 6 and 7 for trained runs, and the curves of their training")
     p.add_argument("--out", type=Path, default=Path("results/figures"), help="folder for the pictures")
-    p.add_argument("--data", type=Path, default=Path("results/data/embedded-ucf"), help="videos and lists")
-    p.add_argument("--store", type=Path, help="what `ifttn prepare` wrote; by default results/stores/DATA-PRESET")
-    p.add_argument("--split", type=int, default=1, help="1, 2 or 3")
-    add_runs(p)
-    add_device(p)
+    add_work(p)
 
     p = verb("reproduce", reproduce_verb, "the whole embedded study: data, training, tables, figures, report")
     p.add_argument("--out", type=Path, default=Path("results"), help="folder for all of it")
@@ -126,6 +116,17 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--top", type=int, default=5, help="how many actions to print")
     add_device(p)
     return top
+
+
+def add_work(p: argparse.ArgumentParser) -> None:
+    """A split of a prepared data set, its runs, and how they are trained."""
+    p.add_argument("--data", type=Path, default=Path("results/data/embedded-ucf"), help="videos and lists")
+    p.add_argument("--store", type=Path, help="what `ifttn prepare` wrote; by default results/stores/DATA-PRESET")
+    p.add_argument("--split", type=int, default=1, help="1, 2 or 3")
+    p.add_argument("--preset", default="tiny", help=f"how large and how long: {', '.join(PRESETS)}")
+    p.add_argument("--seed", type=int, default=0, help="of weights, views, order and dropout")
+    add_runs(p)
+    add_device(p)
 
 
 def add_runs(p: argparse.ArgumentParser) -> None:
@@ -248,7 +249,7 @@ def reproduce_verb(o: argparse.Namespace) -> int:
         needs=("embedded-ucf split 1: if-ttn",),
         weight=0.3,
     )
-    steps.append(draw)
+    steps.insert([step.name for step in steps].index(draw.needs[0]) + 1, draw)
     state = report.StudyState(
         preset=o.preset,
         device=f"{o.device}, {jobs} steps at once" if jobs > 1 else o.device,

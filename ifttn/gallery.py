@@ -82,7 +82,7 @@ def _figures(work: Work, run: Run) -> Iterator[tuple[str, str, str, figures.Figu
         "snippets, because it reads them only after their subtraction.",
         figures.figure_6(_cam_examples(work, run, network)),
     )
-    runs = {name: work.run(name) for name in RECIPES if work.run(name).finished}
+    runs = {name: work.run(name) for name in (*RECIPES[run.folder.name].needs, run.folder.name)}
     yield (
         "training",
         "Training",

@@ -69,7 +69,7 @@ def test_tables_print_measured_beside_paper_and_leave_the_rest_empty(trained, em
 
 def test_figures_are_drawn_from_runs(trained, tmp_path):
     _, options = trained
-    assert run("figures", *options[:-4], "--out", tmp_path, "--preset", "smallest", "--device", "cpu") == 0
+    assert run("figures", *options, "--out", tmp_path) == 0
     drawn = {path.name for path in tmp_path.glob("*.png")}
     assert drawn == {"figure_1_7.png", "figure_6.png", "training.png", "confusion.png"}
     assert all(path.stat().st_size > 5000 for path in tmp_path.glob("*.png"))
