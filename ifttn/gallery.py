@@ -174,7 +174,7 @@ def _drawn_actions(work: Work, network: Network) -> list[figures.DrawnAction]:
                 drawings=_images(drawings),
                 photographs=[p if ok else None for p, ok in zip(photographs, nearest.resembles.tolist(), strict=True)],
                 motion=ttn.motion.round().byte().cpu().numpy(),
-                note=";  ".join(
+                note="\n".join(
                     f"{name}: p(A,B) {row['p(A,B)']:.2f}, p(B,A) {row['p(B,A)']:.2f}"
                     for name, row in probabilities.iterrows()
                 ),
