@@ -277,6 +277,8 @@ def reproduce_verb(o: argparse.Namespace) -> int:
             seen = len(progress.done)
             bar.write(f"{seen} of {len(steps)} steps done; report: {page}")
     bar.close()
+    if not progress.failed:
+        study.drop_pyramids(places)
     return conclude(progress, o)
 
 

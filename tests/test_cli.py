@@ -179,6 +179,7 @@ def test_reproduce_ends_with_a_report_and_goes_on_where_it_was(tmp_path, capsys)
     assert page.count("data:image/png;base64,") == 4
     weights = tmp_path / "runs" / "embedded-ucf" / "split1" / "if-ttn" / "weights.safetensors"
     written = weights.stat().st_mtime_ns
+    assert not list(tmp_path.rglob("pyramids"))
     assert run(*arguments, "--jobs", 2) == 0
     assert weights.stat().st_mtime_ns == written
     assert Path(tmp_path / "report.html").exists()

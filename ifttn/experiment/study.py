@@ -5,6 +5,7 @@ Every step finds its own work done or goes on with it, so that the same study st
 
 import json
 import multiprocessing
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -171,6 +172,12 @@ def train_and_test(places: Places, dataset: str, split: int, recipe: str, preset
     work = work_on(places, dataset, split, preset, device, seed)
     training.train(work, recipe)
     training.test(work, recipe)
+
+
+def drop_pyramids(places: Places) -> None:
+    """Remove what runs shared while they trained: gigabytes that only a further training of a TTN would read."""
+    for folder in places.runs.glob("*/split*/pyramids"):
+        shutil.rmtree(folder)
 
 
 def measured(runs: Path, data: Path) -> list[Table]:
