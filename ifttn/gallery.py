@@ -127,7 +127,7 @@ def _cam_examples(work: Work, run: Run, network: Network) -> list[figures.CamExa
         own = scores.labels == action
         video = scores.videos[int(np.argmax(own & right if (own & right).any() else own))]
         inputs = _snippets(work, work.split.test, network, names[video])
-        batch = {modality: x[None] for modality, x in inputs.items()}
+        batch = {modality: x[None].float() for modality, x in inputs.items()}
         maps = class_activation_maps(network, batch, torch.tensor([[action]], device=work.device))
         with torch.inference_mode():
             logits = network(batch).logits

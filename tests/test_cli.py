@@ -164,7 +164,9 @@ def test_a_class_with_one_video_cannot_be_split(embedded, capsys, tmp_path):
     videos = sorted(embedded.data.glob("*/*.avi"))
     for name, video in (("Walk/a.avi", videos[0]), ("Walk/b.avi", videos[1]), ("Run/a.avi", videos[2])):
         shutil.copy(video, tmp_path / name)
-    assert "Run" in mistake(capsys, "prepare", tmp_path, tmp_path / "store")
+    assert run("prepare", tmp_path, tmp_path / "store", "--preset", "smallest", "--jobs", 1) == 0
+    capsys.readouterr()
+    assert "Run" in mistake(capsys, "train", "spatial", "--data", tmp_path, "--store", tmp_path / "store")
 
 
 @pytest.mark.slow
