@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from joblib.externals.loky import get_reusable_executor
 
 from ifttn.data import diagnostic
 from ifttn.data.catalogue import read_split
@@ -250,7 +251,10 @@ def _ready(study: Sequence[Task], progress: Progress) -> list[Task]:
 def _timed(task: Task) -> float:
     started = time.monotonic()
     task.function(*task.arguments)
-    return time.monotonic() - started
+    seconds = time.monotonic() - started
+    # joblib keeps its idle processes for five minutes, and a worker that has any cannot end.
+    get_reusable_executor().shutdown(wait=True)
+    return seconds
 
 
 def _worker(jobs: int) -> None:
