@@ -23,7 +23,8 @@ from ifttn.data.preparation import prepare
 from ifttn.data.store import Store
 from ifttn.experiment import study, tables, training
 from ifttn.experiment.evaluation import top1, wilson
-from ifttn.experiment.recipes import PRESETS, RECIPES, find
+from ifttn.experiment.machine import Machine, joined
+from ifttn.experiment.recipes import PRESETS, RECIPES, find, in_order
 from ifttn.experiment.runs import write_atomically
 from ifttn.recognizer import Recognizer
 from ifttn.vocabulary import IfttnError
@@ -88,6 +89,8 @@ def parser() -> argparse.ArgumentParser:
         p = verb(name, function, text)
         p.add_argument("recipe", help=", ".join(RECIPES))
         add_work(p)
+        if name == "train":
+            add_training(p)
 
     p = verb("tables", tables_verb, "print the paper's tables, measured beside paper")
     p.add_argument("numbers", type=int, nargs="*", help="which tables; by default all that have a measured cell")
@@ -127,6 +130,23 @@ def add_work(p: argparse.ArgumentParser) -> None:
     p.add_argument("--seed", type=int, default=0, help="of weights, views, order and dropout")
     add_runs(p)
     add_device(p)
+
+
+def add_training(p: argparse.ArgumentParser) -> None:
+    """What the machine decides about training, and what is held out."""
+    p.add_argument("--dry-run", action="store_true", help="print recipe, parameters, work, memory and steps, and stop")
+    p.add_argument("--hold-out", type=float, default=0.0, help="share of the training videos, in groups, to score only")
+    p.add_argument(
+        "--imagenet", type=Path, help="local file of ImageNet weights; by default torchvision fetches its own"
+    )
+    p.add_argument("--micro-batch", type=int, help="videos at once on a device; the batch is made of several")
+    p.add_argument("--workers", type=int, help="processes that load batches; by default what the preset says")
+    p.add_argument("--precision", default="auto", help="fp32, bf16, fp16, or auto: fp32 on a CPU, 16 bits on a GPU")
+    p.add_argument("--compile", action="store_true", help="torch.compile: a minute first, then faster steps")
+    p.add_argument("--recompute", action="store_true", help="less memory for a third more work")
+    p.add_argument("--deterministic", action="store_true", help="the same bits every time on a GPU too; slower")
+    p.add_argument("--tensorboard", action="store_true", help="write RUN/tensorboard as well as RUN/metrics.jsonl")
+    p.add_argument("--checkpoint-steps", type=int, default=200, help="steps between checkpoints within an epoch")
 
 
 def add_runs(p: argparse.ArgumentParser) -> None:
@@ -184,14 +204,50 @@ def work_of(o: argparse.Namespace) -> training.Work:
     return training.Work(split, store, o.runs, o.preset, o.seed, o.device)
 
 
+def machine_of(o: argparse.Namespace) -> Machine:
+    """How this machine trains."""
+    return Machine(
+        micro_batch=o.micro_batch,
+        workers=o.workers,
+        precision=o.precision,
+        compile=o.compile,
+        recompute=o.recompute,
+        tensorboard=o.tensorboard,
+        checkpoint_steps=o.checkpoint_steps,
+        imagenet=o.imagenet,
+    )
+
+
 def train_verb(o: argparse.Namespace) -> None:
-    """`ifttn train`."""
-    recipe = find(o.recipe, RECIPES, "recipe")
-    work = work_of(o)
-    for needed in recipe.needs:
-        train_verb(argparse.Namespace(**{**vars(o), "recipe": needed}))
-    run = training.train(work, o.recipe)
-    print(f"{o.recipe}: trained, in {run.folder}")
+    """`ifttn train`, in one process or in those of torchrun."""
+    find(o.recipe, RECIPES, "recipe")
+    if o.dry_run:
+        dry_run(o)
+        return
+    if o.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = not o.deterministic
+    with joined(o.device) as (processes, device):
+        work = replace(work_of(o), device=device, hold_out=o.hold_out, machine=machine_of(o), processes=processes)
+        for recipe in in_order(o.recipe):
+            run = training.train(work, recipe)
+            if processes.leads:
+                print(f"{recipe}: trained, in {run.folder}")
+
+
+def dry_run(o: argparse.Namespace) -> None:
+    """`ifttn train --dry-run`: for the videos of the data set, or for UCF101's where there is none."""
+    from ifttn.experiment import plan
+
+    videos, actions = 9537, 101
+    if o.data.exists():
+        split = read_split(o.data, o.split)
+        videos, actions = len(split.train), len(split.actions)
+    else:
+        print(f"no data set in {o.data}: as for UCF101, split 1")
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    print(plan.text(o.recipe, o.preset, videos=videos, actions=actions, machine=machine_of(o), world=world))
 
 
 def test_verb(o: argparse.Namespace) -> None:

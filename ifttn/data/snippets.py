@@ -56,6 +56,12 @@ class SnippetDataset(Dataset):
         return len(self.videos)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
+        planes, crop, video = self.drawn(key)
+        inputs = {modality: augmentation.apply(crop, x, self.size, modality) for modality, x in planes.items()}
+        return inputs, video.label, video.name
+
+    def drawn(self, key: tuple[int, int]) -> tuple[dict[str, UInt8[np.ndarray, "K C H W"]], augmentation.Crop, Video]:
+        """Stored frames of one (view, index) before its crop, the crop, and the video."""
         view, index = key
         video, settings = self.videos[index], self.store.settings
         num_frames = self.store.num_frames(video.name)
@@ -66,11 +72,8 @@ class SnippetDataset(Dataset):
             starts = sampling.random_starts(num_frames, self.segments, rng)
             crop = augmentation.random_crop(settings.height, settings.width, self.size, self.scales, rng)
         frames, fields = sampling.snippet_indices(starts, num_frames)
-        inputs = {}
-        for modality in self.modalities:
-            planes = _read(self.store, video.name, modality, frames, fields)
-            inputs[modality] = augmentation.apply(crop, planes, self.size, modality)
-        return inputs, video.label, video.name
+        planes = {modality: _read(self.store, video.name, modality, frames, fields) for modality in self.modalities}
+        return planes, crop, video
 
 
 def loader(

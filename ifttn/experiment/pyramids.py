@@ -9,6 +9,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +27,14 @@ class FrozenPyramids:
         folder: where pyramids of all streams are kept; may be removed at any time that no run is training.
         stream: the frozen stream, in evaluation mode.
         modality: what it sees.
-        dataset: training videos, of that modality at least.
+        dataset: training videos. Of its modalities only this one is read.
         scene: whatever else decides the views (split, seed, crops), so that pyramids are shared only where all agree.
     """
 
     def __init__(
         self, folder: Path, stream: Backbone, modality: str, dataset: SnippetDataset, scene: Sequence[object]
     ) -> None:
-        self.stream, self.modality, self.dataset = stream, modality, dataset
+        self.stream, self.modality, self.dataset = stream, modality, replace(dataset, modalities=(modality,))
         digest = hashlib.sha256(repr((modality, *scene)).encode())
         for tensor in stream.state_dict().values():
             digest.update(tensor.cpu().numpy().tobytes())

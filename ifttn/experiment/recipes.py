@@ -5,7 +5,7 @@ A recipe says what the network is; a preset says how large it is and how long it
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 from ifttn.data.store import StoreSettings
 from ifttn.model.network import NetworkSettings
@@ -22,6 +22,27 @@ LATE_FUSION: Mapping[str, float] = {
     "ttn-flow": 0.75,
 }
 """Weight of each head's scores, set before any test: TSN's 1 : 1.5, and 1.5 for all that follows the streams."""
+
+
+@dataclass(frozen=True)
+class Child(Generic[Row]):
+    """A row that shows only what differs from its parent."""
+
+    parent: str
+    changes: Mapping[str, Any]
+
+
+def like(parent: str, **changes: Any) -> Child:
+    """The row `parent` of the same table, but for `changes`."""
+    return Child(parent, changes)
+
+
+def resolved(rows: Mapping[str, Row | Child[Row]]) -> dict[str, Row]:
+    """Every row in full; a parent stands above its children."""
+    table: dict[str, Row] = {}
+    for name, row in rows.items():
+        table[name] = replace(table[row.parent], **row.changes) if isinstance(row, Child) else row  # type: ignore[type-var]
+    return table
 
 
 @dataclass(frozen=True)
@@ -79,14 +100,7 @@ def streams_of(**sources: str) -> tuple[Start, ...]:
     )
 
 
-IF_TTN = Recipe(
-    modalities=("rgb", "flow"),
-    fusion="attention",
-    stages=(TTN, JOINT),
-    starts_from=(*streams_of(rgb="spatial", flow="temporal"), Start("temporal.ttn", "spatial", "streams.rgb")),
-)
-
-RECIPES: Mapping[str, Recipe] = {
+RECIPE_ROWS: Mapping[str, Recipe | Child[Recipe]] = {
     "spatial": Recipe(("rgb",), stages=(SPATIAL,)),
     "temporal": Recipe(("flow",), stages=(TEMPORAL,), starts_from=(Start("streams.flow", "spatial", "streams.rgb"),)),
     # Motion vectors start from the flow-trained networks (paper section 3.3), stage by stage.
@@ -95,9 +109,14 @@ RECIPES: Mapping[str, Recipe] = {
         stages=(MV_TEMPORAL,),
         starts_from=(Start("streams.mv", "temporal", "streams.flow"), Start("heads.mv", "temporal", "heads.flow")),
     ),
-    "if-ttn": IF_TTN,
-    "mv-if-ttn": replace(
-        IF_TTN,
+    "if-ttn": Recipe(
+        modalities=("rgb", "flow"),
+        fusion="attention",
+        stages=(TTN, JOINT),
+        starts_from=(*streams_of(rgb="spatial", flow="temporal"), Start("temporal.ttn", "spatial", "streams.rgb")),
+    ),
+    "mv-if-ttn": like(
+        "if-ttn",
         modalities=("rgb", "mv"),
         stages=(MV_TTN, JOINT),
         starts_from=(
@@ -106,11 +125,11 @@ RECIPES: Mapping[str, Recipe] = {
             Start("heads.ttn", "if-ttn", "heads.ttn"),
         ),
     ),
-    "if-ttn-adaptive": replace(IF_TTN, fusion="adaptive"),
-    "if-ttn-additive": replace(IF_TTN, fusion="additive"),
-    "if-ttn-multiplicative": replace(IF_TTN, fusion="multiplicative"),
-    "ttn-separate": replace(
-        IF_TTN,
+    "if-ttn-adaptive": like("if-ttn", fusion="adaptive"),
+    "if-ttn-additive": like("if-ttn", fusion="additive"),
+    "if-ttn-multiplicative": like("if-ttn", fusion="multiplicative"),
+    "ttn-separate": like(
+        "if-ttn",
         fusion="separate",
         starts_from=(
             *streams_of(rgb="spatial", flow="temporal"),
@@ -118,9 +137,27 @@ RECIPES: Mapping[str, Recipe] = {
             Start("temporal.ttn-flow", "temporal", "streams.flow"),
         ),
     ),
-    "trn": replace(IF_TTN, temporal="trn", starts_from=streams_of(rgb="spatial", flow="temporal")),
-    "ifm-average": replace(IF_TTN, temporal="average", starts_from=streams_of(rgb="spatial", flow="temporal")),
+    "trn": like("if-ttn", temporal="trn", starts_from=streams_of(rgb="spatial", flow="temporal")),
+    "ifm-average": like("if-ttn", temporal="average", starts_from=streams_of(rgb="spatial", flow="temporal")),
 }
+RECIPES: Mapping[str, Recipe] = resolved(RECIPE_ROWS)
+
+WHY_RECIPE: Mapping[str, str] = {
+    "spatial": "a standard TSN from ImageNet weights (paper section 3.4)",
+    "temporal": "from the trained spatial network, its first convolution averaged over RGB and its head new (paper "
+    "section 3.4; TSN starts it from ImageNet)",
+    "mv-temporal": "motion vectors have flow's channels, so the flow network's stream and head fit (paper 3.3)",
+    "if-ttn": "TTN from the trained spatial network's levels 3-5 on frozen streams, then everything jointly (section "
+    "3.4); one loss on the late-fused score: with a loss a head, the streams fit noise in what they cannot see",
+    "mv-if-ttn": "first the flow-based IF-TTN, then its weights start the motion-vector-based one (paper section 3.3)",
+    "if-ttn-adaptive": "Table 2: Eq. 3, three scalars a level from (1, 0, 1), where Eq. 3 is Eq. 2",
+    "if-ttn-additive": "Table 2: a sum in the place of IFM",
+    "if-ttn-multiplicative": "Table 2: a product in the place of IFM; theirs stands inside the residual units",
+    "ttn-separate": "Table 1: a TTN on each stream, each from its own stream's weights: four networks",
+    "trn": "Figure 4: TRN of two frames on fused features; its perceptron starts at random, as no weights fit it",
+    "ifm-average": "what IFM gives without TTN: snippets vote from their own fused level 5",
+}
+"""Recipe -> why it is so."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +191,7 @@ class Preset:
     """"sgd" (momentum 0.9) or "adamw"."""
     weight_decay: float
     clip: Mapping[str, float]
-    """Largest norm of a step's gradient, by "rgb" or "motion"."""
+    """Largest norm of a step's gradient, by "rgb" or "motion", and "ttn" where parts are clipped apart."""
     dropout: Mapping[str, float]
     pretrained: bool = False
     """Spatial streams start from ImageNet."""
@@ -164,9 +201,15 @@ class Preset:
     """Views a video whose pyramids are computed once where the streams are frozen; None: new views every epoch."""
     workers: int = 0
     """Processes that load batches."""
+    clip_apart: bool = False
+    """Each stream with its head, and what follows the streams, has a norm of its own; else one norm over all."""
+    joint_batch_norm: str | None = None
+    """Of the streams in the joint stage: as `batch_norm`, or "frozen"; None: no other than in the stages before."""
+    ema: float = 0.0
+    """A finished stage has the moving average of its weights, of this decay a step; 0: the last weights themselves."""
 
 
-PRESETS: Mapping[str, Preset] = {
+PRESET_ROWS: Mapping[str, Preset | Child[Preset]] = {
     # The paper, section 4.2; what it leaves open follows TSN.
     "paper": Preset(
         backbone="resnet50",
@@ -186,11 +229,13 @@ PRESETS: Mapping[str, Preset] = {
         batch=64,
         optimiser="sgd",
         weight_decay=5e-4,
-        clip={"rgb": 40.0, "motion": 20.0},
+        clip={"rgb": 40.0, "motion": 20.0, "ttn": 40.0},
         dropout={"rgb": 0.8, "motion": 0.7, "ttn": 0.8},
         pretrained=True,
         batch_norm="partial",
         workers=8,
+        clip_apart=True,
+        joint_batch_norm="frozen",
     ),
     # The embedded data set on two CPU cores, in minutes.
     "tiny": Preset(
@@ -215,30 +260,112 @@ PRESETS: Mapping[str, Preset] = {
         dropout={"rgb": 0.0, "motion": 0.0, "ttn": 0.2},
         frozen_views=8,
     ),
-}
-PRESETS = {
-    **PRESETS,
     # Hours on one consumer GPU.
-    "small": replace(
-        PRESETS["paper"],
+    "small": like(
+        "paper",
         backbone="resnet18",
         store=StoreSettings(width=171, height=128, bound=10.0),
         size=112,
         schedules={
-            name: replace(s, epochs=s.epochs // 4, decay_at=tuple(e // 4 for e in s.decay_at or ()))
-            for name, s in PRESETS["paper"].schedules.items()
+            "spatial": Schedule(20, 1e-3, decay_at=(7, 15)),
+            "temporal": Schedule(62, 1e-3, decay_at=(25, 50)),
+            "mv-temporal": Schedule(62, 1e-3, decay_at=(25, 50)),
+            "ttn": Schedule(50, 1e-3, decay_at=(20, 40)),
+            "mv-ttn": Schedule(50, 1e-3, decay_at=(20, 40)),
+            "joint": Schedule(7, 1e-4, decay_at=(5,)),
         },
         crops=1,
+        dropout={"rgb": 0.5, "motion": 0.5, "ttn": 0.5},
     ),
     # Seconds: shows that everything runs, and nothing about accuracy.
-    "smallest": replace(
-        PRESETS["tiny"],
+    "smallest": like(
+        "tiny",
         backbone="smallest",
-        schedules={name: replace(s, epochs=1) for name, s in PRESETS["tiny"].schedules.items()},
+        schedules={
+            "spatial": Schedule(1, 2e-3, decay_at=None),
+            "temporal": Schedule(1, 2e-3, decay_at=None),
+            "mv-temporal": Schedule(1, 1e-3, decay_at=None),
+            "ttn": Schedule(1, 3e-3, decay_at=None),
+            "mv-ttn": Schedule(1, 2e-3, decay_at=None),
+            "joint": Schedule(1, 5e-4, decay_at=None),
+        },
         crops=1,
         frozen_views=1,
     ),
 }
+PRESETS: Mapping[str, Preset] = resolved(PRESET_ROWS)
+
+WHY: Mapping[str, Mapping[str, str]] = {
+    "paper": {
+        "backbone": "paper 4.2",
+        "store": "TSN's 340 x 256, and its bound of 20 px, are what published flow accuracies stand on",
+        "segments": "paper 4.2: K = 7",
+        "size": "224: the size of the ImageNet weights",
+        "schedules": "paper 4.2; joint is ours (it gives none): a tenth of the rate, 30 epochs, so that frozen parts "
+        "move little; motion vectors as flow",
+        "scales": "TSN: 0.66 only where RGB is alone; with two modalities one crop serves both",
+        "crops": "TSN's corners and centre, mirrored; K stays 7, as neighbours 0.3 s apart are not what TTN was "
+        "trained on",
+        "batch": "paper 4.2: 64, by accumulation where memory asks for it",
+        "optimiser": "paper 4.2: SGD, momentum 0.9; head biases at twice the rate, an averaged first convolution at "
+        "five times (TSN)",
+        "weight_decay": "TSN; none on biases, batch norm and fusion weights",
+        "clip": "TSN: 40 for RGB, 20 for flow; TTN as RGB, whose weights it starts from",
+        "dropout": "paper 4.2",
+        "pretrained": "paper 4.2: the spatial network starts from ImageNet",
+        "batch_norm": "TSN: all but a stream's first keep ImageNet's statistics. TTN's are trained: it sees signed "
+        "differences, which the copied statistics do not describe",
+        "frozen_views": "new views every epoch, as strong augmentation is what the paper asks for",
+        "workers": "8 keep one GPU fed",
+        "clip_apart": "TSN clips each modality's network by itself; one norm would let flow's gradients shrink RGB's",
+        "joint_batch_norm": "features that TTN was trained on keep their statistics",
+        "ema": "none: the paper reports the last weights",
+    },
+    "tiny": {
+        "backbone": "a ResNet of four blocks, half as wide: minutes on two cores",
+        "store": "96 x 72 still shows the shapes of the embedded videos; they move less than 5 px a frame",
+        "segments": "K = 4: enough for the order of what happens in an embedded video",
+        "size": "64 of 72 rows leaves room for the corners",
+        "schedules": "one cycle learns in few epochs; TTN needs the most, and only it sees order",
+        "scales": "smaller crops would cut shapes off",
+        "crops": "left, centre, right",
+        "batch": "16: enough steps in an epoch of 640 videos",
+        "optimiser": "AdamW needs no tuning from random weights",
+        "weight_decay": "AdamW's is decoupled, and so is larger",
+        "clip": "a guard against a first step that is too long",
+        "dropout": "a narrow network that trains for minutes does not overfit; TTN, which trains longest, a little",
+        "pretrained": "nothing to download",
+        "batch_norm": "there are no ImageNet statistics to keep",
+        "frozen_views": "8 views, computed once: the streams are most of the work",
+        "workers": "the second core trains another recipe",
+        "clip_apart": "one norm: AdamW does not mind the scale of a part",
+        "joint_batch_norm": "one short epoch",
+        "ema": "one cycle ends at a rate of nothing, which averages by itself",
+    },
+    "small": {
+        "backbone": "less than half of ResNet-50's work a pixel",
+        "store": "half of the paper's resolution, and so half of its bound",
+        "size": "112: a quarter of the pixels",
+        "schedules": "a quarter of the paper's epochs at its rates",
+        "crops": "the centre alone: a tenth of the time of a test",
+        "dropout": "0.8 of 512 features would leave too few",
+    },
+    "smallest": {
+        "backbone": "8 channels",
+        "schedules": "one epoch",
+        "crops": "the centre",
+        "frozen_views": "one",
+    },
+}
+"""Preset -> field -> why it is so; what a preset does not name has its parent's reason."""
+
+
+def why(preset: str, field: str) -> str:
+    """Why a field of a preset is as it is."""
+    if field not in WHY[preset]:
+        row = PRESET_ROWS[preset]
+        return why(row.parent, field) if isinstance(row, Child) else ""
+    return WHY[preset][field]
 
 
 def find(name: str, table: Mapping[str, Row], what: str) -> Row:
@@ -250,6 +377,12 @@ def find(name: str, table: Mapping[str, Row], what: str) -> Row:
     if name not in table:
         raise IfttnError(f"unknown {what} {name!r}: choose from {', '.join(table)}")
     return table[name]
+
+
+def in_order(name: str) -> list[str]:
+    """A recipe, after all recipes whose runs it starts from, directly or not."""
+    needed = [each for need in RECIPES[name].needs for each in in_order(need)]
+    return [*dict.fromkeys([*needed, name])]
 
 
 def network_settings(recipe: Recipe, preset: Preset, actions: int) -> NetworkSettings:

@@ -1,22 +1,27 @@
 """Run: the folder of one trained recipe. Nothing about a run is in a file name; everything is in the folder.
 
 recipe.json           what was asked: recipe, preset, data set, split, seed, actions
+loaded.json           which weights each part started from
 metrics.jsonl         one line an epoch
-checkpoint.pt         while training: weights, optimiser, and how far it got
-weights.safetensors   when finished
+checkpoint.pt         while training: weights, optimiser, random states, and how far it got
+weights.safetensors   when finished: weights, and the names of the videos that they were trained on
 scores.npz            when tested
 """
 
+import errno
+import io
 import json
 import os
+import pickle
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import safetensors
 import safetensors.torch
 import torch
 import torchvision
@@ -74,7 +79,7 @@ class Run:
         asked = _tuples(json.loads(json.dumps(asked)))
         path = self.folder / "recipe.json"
         if path.exists():
-            old = self.asked
+            old = _completed(self.asked)
             differing = [key for key in asked if asked[key] != old.get(key)]
             if differing:
                 raise IfttnError(
@@ -102,36 +107,84 @@ class Run:
         )
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Add a line to metrics.jsonl."""
-        with (self.folder / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        """Add a line to metrics.jsonl, after what a crash may have left of the last one."""
+        with (self.folder / "metrics.jsonl").open("a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                file.write(b"" if file.read(1) == b"\n" else b"\n")
+            file.write(json.dumps(row).encode() + b"\n")
 
     def metrics(self) -> pd.DataFrame:
-        """One row an epoch: stage, epoch, of, loss, accuracy, lr, seconds, videos_per_second.
+        """One row an epoch: stage, epoch, of, loss, accuracy, lr, seconds, videos_per_second, waiting, ...
 
-        An epoch that was interrupted and trained again counts once.
+        An epoch that was interrupted and trained again counts once; a line that a crash cut off does not count.
         """
+        rows = []
         with suppress(FileNotFoundError):
-            rows = pd.read_json(self.folder / "metrics.jsonl", lines=True)
-            return rows.drop_duplicates(["stage", "epoch"], keep="last", ignore_index=True)
-        return pd.DataFrame(columns=["stage", "epoch", "of", "loss", "accuracy", "lr", "seconds", "videos_per_second"])
+            for line in (self.folder / "metrics.jsonl").read_text().splitlines():
+                with suppress(json.JSONDecodeError):
+                    rows.append(json.loads(line))
+        if not rows:
+            columns = ["stage", "epoch", "of", "loss", "accuracy", "lr", "seconds", "videos_per_second"]
+            return pd.DataFrame(columns=columns)
+        return pd.DataFrame(rows).drop_duplicates(["stage", "epoch"], keep="last", ignore_index=True)
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Keep how far training got."""
-        partial = self.folder / "checkpoint.pt.partial"
-        torch.save(dict(state), partial)
-        os.replace(partial, self.folder / "checkpoint.pt")
+        """Keep how far training got; until the new checkpoint is whole on the disk, the last one stays.
 
-    def checkpoint(self, device: str) -> dict[str, Any] | None:
-        """How far training got, or None."""
+        Raises:
+            IfttnError: it cannot be written; the last one is still there.
+        """
+        content = io.BytesIO()
+        torch.save(dict(state), content)
+        try:
+            write_atomically(self.folder / "checkpoint.pt", content.getbuffer())
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise IfttnError(
+                f"{self.folder}: {'the disk is full' if full else error.strerror}; the last checkpoint is whole, "
+                "and the same command goes on from it"
+            ) from error
+
+    def checkpoint(self) -> dict[str, Any] | None:
+        """How far training got, or None.
+
+        Raises:
+            IfttnError: another version wrote it, or it is damaged.
+        """
         path = self.folder / "checkpoint.pt"
-        return torch.load(path, map_location=device, weights_only=True) if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+            raise IfttnError(f"{path} is damaged: remove it to train from the start") from error
+        if "processes" not in state:
+            raise IfttnError(f"{path} was written by an older version: remove it to train from the start")
+        return state
 
-    def finish(self, network: Network) -> None:
-        """Write the trained weights, and drop the checkpoint."""
+    def finish(self, network: Network, trained_on: Iterable[str]) -> None:
+        """Write the trained weights and the names of all videos that had a part in them; drop the checkpoint."""
         state = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
-        write_atomically(self.folder / "weights.safetensors", safetensors.torch.save(state))
+        names = {"trained_on": json.dumps(sorted(trained_on))}
+        write_atomically(self.folder / "weights.safetensors", safetensors.torch.save(state, metadata=names))
         (self.folder / "checkpoint.pt").unlink(missing_ok=True)
+
+    @property
+    def trained_on(self) -> frozenset[str]:
+        """Names of the videos that its weights, and those that they started from, were trained on.
+
+        Raises:
+            IfttnError: the weights do not say.
+        """
+        with safetensors.safe_open(self.folder / "weights.safetensors", "pt") as file:
+            names = (file.metadata() or {}).get("trained_on")
+        if names is None:
+            raise IfttnError(
+                f"the weights in {self.folder} do not say which videos they were trained on, and so cannot be tested: "
+                "remove the folder and train it again"
+            )
+        return frozenset(json.loads(names))
 
     def weights(self, part: str = "") -> dict[str, torch.Tensor]:
         """The trained weights of a part, named from that part on.
@@ -167,7 +220,7 @@ class Run:
 
 
 def asked(name: str, recipe: Recipe, preset_name: str, preset: Preset, **where: Any) -> dict[str, Any]:
-    """What identifies a run: the resolved recipe, and where it is trained (dataset, split, actions, seed)."""
+    """What identifies a run: the resolved recipe, and where it is trained (dataset, split, actions, seed, hold_out)."""
     return {
         "recipe": name,
         "preset": preset_name,
@@ -178,6 +231,12 @@ def asked(name: str, recipe: Recipe, preset_name: str, preset: Preset, **where: 
     }
 
 
+def _completed(asked: dict[str, Any]) -> dict[str, Any]:
+    """What an older version asked: fields that came later had the value that is now their default."""
+    later = {field.name: field.default for field in fields(Preset) if field.default is not MISSING}
+    return {"hold_out": 0.0, **asked, "preset_row": {**later, **asked["preset_row"]}}
+
+
 def _tuples(value: Any) -> Any:
     """JSON knows lists only; ours were tuples."""
     if isinstance(value, dict):
@@ -185,9 +244,17 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """A reader finds the whole file or none."""
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
+    """A reader finds the whole file or none, and what was there before until the new one is on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink()
+        raise

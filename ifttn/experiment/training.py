@@ -1,42 +1,53 @@
-"""One loop for every stage of every recipe.
+"""One loop for every stage of every recipe, in one process or many.
 
 The same command starts a run, goes on with it, or finds it done: an epoch's views, order and dropout follow from
-(seed, stage, epoch) alone, so that a run that was interrupted ends where an undisturbed one does.
+(seed, stage, epoch) alone, and a checkpoint holds how far into an epoch training got and the random states there, so
+that a run that was killed ends where an undisturbed one does.
 """
 
+import json
 import math
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from ifttn.data.on_device import batches
 from ifttn.data.snippets import SnippetDataset
-from ifttn.data.snippets import loader as load
 from ifttn.data.store import Store
-from ifttn.experiment.evaluation import evaluate
+from ifttn.experiment.evaluation import evaluate, late_fusion, top1
+from ifttn.experiment.initialisation import Loaded, from_imagenet, from_runs, wants_imagenet
+from ifttn.experiment.leakage import hold_out, refuse_leak
+from ifttn.experiment.machine import Machine, Processes, Share, shares
+from ifttn.experiment.optimisation import MovingAverage, clip, freeze_all_but, learning_rate, optimiser
 from ifttn.experiment.pyramids import FrozenPyramids
 from ifttn.experiment.recipes import (
+    JOINT,
     LATE_FUSION,
     PRESETS,
     RECIPES,
+    TEMPORAL,
     Preset,
-    Schedule,
     Stage,
     find,
     network_settings,
 )
-from ifttn.experiment.runs import Run, asked
-from ifttn.model.backbone import Backbone, adapt_stem, imagenet_weights
+from ifttn.experiment.recomputing import recompute
+from ifttn.experiment.runs import Run, asked, write_atomically
+from ifttn.model.backbone import Backbone
 from ifttn.model.network import Network, Output
-from ifttn.vocabulary import MODALITIES, IfttnError, Split
+from ifttn.vocabulary import MODALITIES, IfttnError, Split, Video
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,10 @@ class Work:
     seed: int = 0
     device: str = "cpu"
     progress: bool = True
+    hold_out: float = 0.0
+    """Share of the training videos, in whole groups, that is scored after every epoch and not trained on."""
+    machine: Machine = field(default_factory=Machine)
+    processes: Processes = field(default_factory=Processes)
 
     def run(self, recipe: str) -> Run:
         """The run of a recipe on this split."""
@@ -75,49 +90,74 @@ def train(work: Work, name: str) -> Run:
     """Train a recipe through all its stages, or go on with it, or find it done.
 
     Raises:
-        IfttnError: no such recipe or preset, a run that it starts from is not finished, a video is not in the store,
-            or the loss is no longer a number.
+        IfttnError: no such recipe or preset, a run that it starts from is not finished or was trained on a video that
+            is held out, a video is not in the store, the loss is no longer a number, or a checkpoint cannot be written.
     """
     recipe, preset = find(name, RECIPES, "recipe"), find(work.preset, PRESETS, "preset")
-    run = work.run(name)
-    run.begin(
-        asked(
-            name,
-            recipe,
-            work.preset,
-            preset,
-            dataset=work.split.dataset,
-            split=work.split.number,
-            seed=work.seed,
-            actions=work.split.actions,
-        )
-    )
+    run, processes = work.run(name), work.processes
+    if processes.leads:
+        where = {"dataset": work.split.dataset, "split": work.split.number, "seed": work.seed}
+        where |= {"actions": work.split.actions, "hold_out": work.hold_out}
+        run.begin(asked(name, recipe, work.preset, preset, **where))
+    processes.wait()
     if run.finished:
         return run
+    work, held = _held_apart(work)
+    seen = _seen(work, name, held)
     torch.manual_seed(work.seed)
     network = Network(network_settings(recipe, preset, len(work.split.actions)))
-    checkpoint = run.checkpoint(work.device)
+    checkpoint = run.checkpoint()
     if checkpoint is None:
-        initialise(network, work, name)
+        _report(run, initialise(network, work, name), work)
+    else:
+        network.load_state_dict(checkpoint["network"])
     network.to(work.device)
-    for index, stage in enumerate(recipe.stages):
-        if checkpoint is None or checkpoint["stage"] <= index:
-            resumed = checkpoint if checkpoint and checkpoint["stage"] == index else None
-            Training(work, run, network, stage, index, preset).train(resumed)
-    run.finish(network)
+    if work.machine.recompute:
+        recompute(network)
+    first = checkpoint["stage"] if checkpoint else 0
+    for index, stage in enumerate(recipe.stages[first:], first):
+        Training(work, run, network, stage, index, preset, held).train(checkpoint if index == first else None)
+    if processes.leads:
+        run.finish(network, seen)
+    processes.wait()
     return run
+
+
+def _held_apart(work: Work) -> tuple[Work, tuple[Video, ...]]:
+    if not work.hold_out:
+        return work, ()
+    split, held = hold_out(work.split, work.hold_out, work.seed)
+    return replace(work, split=split), held
+
+
+def _seen(work: Work, name: str, held: tuple[Video, ...]) -> set[str]:
+    seen = {video.name for video in work.split.train}
+    for needed in RECIPES[name].needs:
+        before = work.run(needed)
+        if before.finished:  # else loading its weights says that it is not
+            refuse_leak(before.trained_on, (*held, *work.split.test), f"{name} starts from {needed}, which")
+            seen |= before.trained_on
+    return seen
+
+
+def _report(run: Run, loaded: list[Loaded], work: Work) -> None:
+    if work.processes.leads:
+        write_atomically(run.folder / "loaded.json", json.dumps([asdict(each) for each in loaded], indent=1).encode())
+        if work.progress and loaded:
+            print(*loaded, sep="\n")
 
 
 def test(work: Work, name: str) -> Run:
     """Score the test videos with a finished run; once.
 
     Raises:
-        IfttnError: the run is not finished, or a video is not in the store.
+        IfttnError: the run is not finished, was trained on a test video, or a video is not in the store.
     """
     run = work.run(name)
     if not run.tested:
         preset = run.preset()
         network = run.network(work.device)
+        refuse_leak(run.trained_on, work.split.test, f"the network in {run.folder}")
         dataset = SnippetDataset(
             work.store,
             work.split.test,
@@ -132,41 +172,12 @@ def test(work: Work, name: str) -> Run:
     return run
 
 
-def initialise(network: Network, work: Work, name: str) -> None:
-    """Give each part of a network the weights that its recipe says (paper section 3.4)."""
+def initialise(network: Network, work: Work, name: str) -> list[Loaded]:
+    """Give each part of a network the weights that its recipe says (paper section 3.4). Returns what became of them."""
     recipe, preset = RECIPES[name], PRESETS[work.preset]
-    if preset.pretrained and not recipe.starts_from:
-        network.streams["rgb"].load_state_dict(imagenet_weights(preset.backbone))
-    for start in recipe.starts_from:
-        part = network.get_submodule(start.part)
-        weights = work.run(start.recipe).weights(start.source)
-        if start.part.startswith("streams."):
-            weights = adapt_stem(weights, MODALITIES[start.part.removeprefix("streams.")].channels)
-        wanted = part.state_dict()
-        differing = [key for key in wanted if key not in weights or weights[key].shape != wanted[key].shape]
-        if differing:
-            raise IfttnError(
-                f"{start.part} of {name} does not fit {start.source} of {start.recipe}: "
-                f"{', '.join(differing[:3])} differ"
-            )
-        part.load_state_dict({key: weights[key] for key in wanted})  # TTN takes a stream's levels, not its stem
-
-
-def freeze_all_but(network: Network, trains: tuple[str, ...], batch_norm: str) -> None:
-    """Freeze weights, batch statistics and dropout of every part that no prefix names; train the rest."""
-    network.train()
-    for name, module in network.named_modules():
-        own = list(module.parameters(recurse=False))
-        trained = name.startswith(trains)
-        if own or isinstance(module, nn.Dropout | nn.BatchNorm2d):
-            module.train(trained)
-        for parameter in own:
-            parameter.requires_grad_(trained)
-    if batch_norm == "partial":  # TSN: of each stream only the first adapts
-        for stream in network.streams.values():
-            for module in stream.modules():
-                if isinstance(module, nn.BatchNorm2d) and module is not stream.bn1:
-                    module.eval().requires_grad_(False)
+    if wants_imagenet(recipe, preset):
+        return [from_imagenet(network, preset.backbone, work.machine.imagenet)]
+    return from_runs(network, recipe, {needed: work.run(needed) for needed in recipe.needs})
 
 
 def late_fused(output: Output) -> Tensor:
@@ -174,45 +185,96 @@ def late_fused(output: Output) -> Tensor:
     return torch.stack([LATE_FUSION[head] * logits for head, logits in output.logits.items()]).sum(0)
 
 
-def learning_rate(schedule: Schedule, progress: float) -> float:
-    """The rate after `progress` epochs: steps (the paper's), or one cycle with a quarter of it to warm up."""
-    if schedule.decay_at is not None:
-        return schedule.lr * 0.1 ** sum(progress >= epoch for epoch in schedule.decay_at)
-    share, warm_up = progress / schedule.epochs, 0.25
-    if share < warm_up:
-        return schedule.lr * max(share / warm_up, 0.04)
-    return schedule.lr * (1 + math.cos(math.pi * (share - warm_up) / (1 - warm_up))) / 2
+def stage_loss(stage: Stage, output: Output, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """A stage's loss, and the scores that it is about."""
+    heads = [logits for head, logits in output.logits.items() if stage.heads and head.startswith(stage.heads)]
+    losses = [functional.cross_entropy(scores.float(), labels) for scores in heads or [late_fused(output)]]
+    return torch.stack(losses).sum(), (torch.stack(heads).sum(0) if heads else late_fused(output)).detach()
+
+
+class Scored(nn.Module):
+    """A network as the loop calls it: one forward for images and for pyramids that are there already."""
+
+    def __init__(self, network: Network, segments: int) -> None:
+        super().__init__()
+        self.network, self.segments = network, segments
+
+    def forward(self, inputs: Mapping[str, Any], frozen: bool) -> Output:
+        """Per modality, images or, where the streams are frozen, pyramids."""
+        return self.network.read(inputs, self.segments) if frozen else self.network(inputs)
+
+
+@dataclass
+class Position:
+    """How far a stage is, and what this epoch's videos said so far (in this process)."""
+
+    epoch: int = 0
+    step: int = 0
+    loss: float = 0.0
+    right: float = 0.0
+    seconds: float = 0.0
+    waited: float = 0.0
+    """Of the seconds, those that went by before a batch was there."""
+
+
+class Said(NamedTuple):
+    """What one micro-batch said, perhaps not yet known to the host."""
+
+    what: str
+    value: Tensor
+    """The loss, or the norm of a step's gradient."""
+    right: Tensor
+    names: list[str]
+    counts: int
+    """How many videos it stands for in the epoch's means."""
 
 
 class Training:
     """A stage of one run: its data, its optimiser, its loop."""
 
-    def __init__(self, work: Work, run: Run, network: Network, stage: Stage, index: int, preset: Preset) -> None:
-        self.work, self.run, self.network, self.stage, self.index, self.preset = (
-            work,
-            run,
-            network,
-            stage,
-            index,
-            preset,
-        )
+    def __init__(
+        self,
+        work: Work,
+        run: Run,
+        network: Network,
+        stage: Stage,
+        index: int,
+        preset: Preset,
+        held: tuple[Video, ...] = (),
+    ) -> None:
+        self.work, self.run, self.network = work, run, network
+        self.stage, self.index, self.preset = stage, index, preset
         self.schedule = find(stage.name, preset.schedules, "stage")
         modalities = network.settings.modalities
-        self.kind = "motion" if any(MODALITIES[m].is_motion for m in modalities) else "rgb"
+        kind = "motion" if any(MODALITIES[m].is_motion for m in modalities) else "rgb"
         self.dataset = SnippetDataset(
             work.store,
             work.split.train,
             modalities,
             segments=preset.segments,
             size=preset.size,
-            scales=preset.scales[self.kind],
+            scales=preset.scales[kind],
             seed=work.seed,
         )
+        self.held = replace(self.dataset, videos=held, scales=None) if held else None
         self.labels = torch.tensor([video.label for video in work.split.train])
-        freeze_all_but(network, stage.trains, preset.batch_norm)
-        self.optimiser = optimiser(network, preset)
+        self.batch_norm = (stage == JOINT and preset.joint_batch_norm) or preset.batch_norm
+        freeze_all_but(network, stage.trains, self.batch_norm)
+        self.optimiser = optimiser(network, preset, stage.heads if stage == TEMPORAL else ())
+        self.average = MovingAverage(network, preset.ema) if preset.ema else None
+        dtype = work.machine.dtype(work.device)
+        self.scaler = torch.amp.GradScaler(torch.device(work.device).type, enabled=dtype == torch.float16)
         streams_frozen = not any(p.requires_grad for p in network.streams.parameters())
         self.frozen = self._frozen_pyramids() if streams_frozen and preset.frozen_views else None
+        self.steps = math.ceil(len(self.dataset) / preset.batch)
+        self.at, self.random_state = Position(), None
+        self.said: deque[Said] = deque()
+        self.bar = tqdm(disable=True)
+        scored = Scored(network, preset.segments)
+        # Every process has the batch statistics of its own share; the running ones are the first process's.
+        self.parallel = DistributedDataParallel(scored) if work.processes.world > 1 else None
+        module = self.parallel or scored
+        self.module = cast(nn.Module, torch.compile(module)) if work.machine.compile else module
 
     def _frozen_pyramids(self) -> dict[str, FrozenPyramids]:
         where = self.work.split
@@ -223,6 +285,7 @@ class Training:
             self.preset.size,
             self.preset.segments,
             self.preset.scales,
+            *((self.work.hold_out,) if self.work.hold_out else ()),
         )
         folder = self.work.runs / where.dataset / f"split{where.number}" / "pyramids"
         return {
@@ -231,111 +294,209 @@ class Training:
         }
 
     def train(self, checkpoint: Mapping[str, Any] | None) -> None:
-        """Run the epochs that are still to come; after each, a checkpoint and a line in metrics.jsonl."""
-        first = 0
+        """Run the epochs that are still to come; after each, a line in metrics.jsonl and a checkpoint."""
         if checkpoint:
-            first = checkpoint["epoch"]
-            self.network.load_state_dict(checkpoint["network"])
-            self.optimiser.load_state_dict(checkpoint["optimiser"])
-        bar = tqdm(
-            range(first, self.schedule.epochs),
-            desc=f"{self.run.folder.name} ({self.stage.name})",
-            initial=first,
-            total=self.schedule.epochs,
-            unit="epoch",
-            disable=not self.work.progress,
-        )
-        for epoch in bar:
-            row = self.epoch(epoch)
-            bar.set_postfix(loss=f"{row['loss']:.3f}", accuracy=f"{row['accuracy']:.2f}")
-            self.run.save_checkpoint(
-                {
-                    "stage": self.index,
-                    "epoch": epoch + 1,
-                    "network": self.network.state_dict(),
-                    "optimiser": self.optimiser.state_dict(),
-                }
-            )
-            self.run.log(row)
+            self._restore(checkpoint)
+        leads = self.work.processes.leads
+        with (
+            tqdm(
+                desc=f"{self.run.folder.name} ({self.stage.name})",
+                initial=self.at.epoch * self.steps + self.at.step,
+                total=self.schedule.epochs * self.steps,
+                unit="step",
+                disable=not (self.work.progress and leads),
+            ) as self.bar,
+            tensorboard(self.run, self.work.machine.tensorboard and leads) as board,
+        ):
+            for epoch in range(self.at.epoch, self.schedule.epochs):
+                row = self.epoch(epoch)
+                self.bar.set_postfix(epoch=epoch + 1, loss=f"{row['loss']:.3f}", accuracy=f"{row['accuracy']:.2f}")
+                if leads:
+                    self.run.log(row)
+                    for key in ("loss", "accuracy", "held_out", "lr", "videos_per_second", "waiting"):
+                        if board and key in row:
+                            board.add_scalar(f"{self.stage.name}/{key}", row[key], epoch)
+                self.at = Position(epoch + 1)
+                self._save()
+        if self.average:
+            self.average.apply()
 
     def epoch(self, epoch: int) -> dict[str, Any]:
-        """Every training video once. Returns the line for metrics.jsonl; loss and accuracy are those of training."""
-        started = time.perf_counter()
-        freeze_all_but(self.network, self.stage.trains, self.preset.batch_norm)
-        torch.manual_seed(hash((self.work.seed, self.index, epoch)))  # dropout
-        steps = math.ceil(len(self.dataset) / self.preset.batch)
-        loss_sum = right = rate = 0.0
-        for step, (output, labels, names) in enumerate(self._steps(epoch)):
-            loss, scores = self.loss(output, labels)
-            if not torch.isfinite(loss):
-                raise IfttnError(
-                    f"{self.run.folder}: the loss of {self.stage.name}, epoch {epoch}, step {step} is {loss.item()}; "
-                    f"its videos: {', '.join(names)}"
-                )
-            rate = learning_rate(self.schedule, epoch + step / steps)
-            for group in self.optimiser.param_groups:
-                group["lr"] = rate * group["times"]
-            self.optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.preset.clip[self.kind])
-            self.optimiser.step()
-            loss_sum += loss.item() * len(labels)
-            right += (scores.argmax(1) == labels).sum().item()
-        seconds = time.perf_counter() - started
+        """Every training video once, from the step that `at` says. Returns the line for metrics.jsonl; loss and
+        accuracy are those of training."""
+        at, processes = self.at, self.work.processes
+        freeze_all_but(self.network, self.stage.trains, self.batch_norm)
+        self._seed(epoch, at.step)
+        order = np.random.default_rng(self._order_seed(epoch)).permutation(len(self.dataset))
+        plan = shares(order, self.preset.batch, processes, self.work.machine.micro_batch)[at.step :]
+        feed = self._feed(epoch, [share for step in plan for share in step])
+        rate = 0.0
+        while plan:
+            started = time.perf_counter()
+            rate = learning_rate(self.schedule, epoch + at.step / self.steps)
+            self.step(plan.pop(0), feed, rate)
+            at.step += 1
+            at.seconds += time.perf_counter() - started
+            self.bar.update()
+            if plan and at.step % self.work.machine.checkpoint_steps == 0:
+                self._save()
+        self._hear()
+        loss, right = np.sum(processes.gather((at.loss, at.right)), axis=0)
         return {
             "stage": self.stage.name,
             "epoch": epoch,
             "of": self.schedule.epochs,
-            "loss": loss_sum / len(self.dataset),
-            "accuracy": right / len(self.dataset),
+            "loss": float(loss) / len(self.dataset),
+            "accuracy": float(right) / len(self.dataset),
             "lr": rate,
-            "seconds": seconds,
-            "videos_per_second": len(self.dataset) / seconds,
+            "seconds": at.seconds,
+            "videos_per_second": len(self.dataset) / at.seconds,
+            "waiting": at.waited / at.seconds,
+            **self._held_out(),
         }
 
-    def loss(self, output: Output, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The stage's loss, and the scores that it is about."""
-        heads = [
-            logits for head, logits in output.logits.items() if self.stage.heads and head.startswith(self.stage.heads)
-        ]
-        losses = [functional.cross_entropy(scores.float(), labels) for scores in heads or [late_fused(output)]]
-        return torch.stack(losses).sum(), (torch.stack(heads).sum(0) if heads else late_fused(output)).detach()
+    def step(self, parts: list[Share], feed: Iterator[tuple[Any, Tensor, list[str]]], rate: float) -> None:
+        """One step of the optimiser, on the gradient of one batch."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * group["times"]
+        self.optimiser.zero_grad(set_to_none=True)
+        names: list[str] = []
+        for part in parts:
+            asked_at = time.perf_counter()
+            inputs, labels, videos = next(feed)
+            names += videos
+            self.at.waited += time.perf_counter() - asked_at
+            if self.random_state is not None:  # only now: a loader draws from the same numbers when it starts
+                self._set_random_state(self.random_state)
+                self.random_state = None
+            # Gradients meet once a step: processes need not have the same number of micro-batches.
+            with self.parallel.no_sync() if self.parallel and part is not parts[-1] else nullcontext():
+                with self.work.machine.autocast(self.work.device):
+                    output = self.module(inputs, self.frozen is not None)
+                loss, scores = stage_loss(self.stage, output, labels)
+                right = (scores.argmax(1) == labels).sum()
+                self._say("the loss", loss.detach(), right, videos, len(videos) if part.weight else 0)
+                self.scaler.scale(loss * part.weight).backward()
+        self.scaler.unscale_(self.optimiser)
+        norm = clip(self.network, self.preset)
+        if not self.scaler.is_enabled():  # a scaler leaves out the steps that it scaled too far
+            self._say("the gradient", norm, norm, names, 0)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        if self.average:
+            self.average.update()
 
-    def _steps(self, epoch: int) -> Iterator[tuple[Output, Tensor, list[str]]]:
-        device, batch = self.work.device, self.preset.batch
+    def _say(self, what: str, value: Tensor, right: Tensor, names: list[str], counts: int) -> None:
+        self.said.append(
+            Said(
+                f"{what} of {self.stage.name}, epoch {self.at.epoch}, step {self.at.step}", value, right, names, counts
+            )
+        )
+        # On a GPU the host hears it one message later, so that the device need not wait for it.
+        self._hear(behind=int(value.is_cuda))
+
+    def _hear(self, behind: int = 0) -> None:
+        while len(self.said) > behind:
+            said = self.said.popleft()
+            value = said.value.item()
+            if not math.isfinite(value):
+                raise IfttnError(f"{self.run.folder}: {said.what} is {value}; its videos: {', '.join(said.names)}")
+            if said.counts:
+                self.at.loss += value * said.counts
+                self.at.right += said.right.item()
+
+    def _order_seed(self, epoch: int) -> tuple[int, ...]:
+        return (self.work.seed, self.index, epoch) if self.frozen else (self.work.seed, self._view(epoch))
+
+    def _view(self, epoch: int) -> int:
+        return 1000 * self.index + epoch  # a view of its own for each epoch of each stage
+
+    def _seed(self, epoch: int, step: int) -> None:
+        rank = self.work.processes.rank
+        if self.frozen:  # before the seed: whether a view is computed or found must not show in the dropout
+            with self.work.processes.one_first():
+                for frozen in self.frozen.values():
+                    frozen.view(epoch % (self.preset.frozen_views or 1))
+        torch.manual_seed(hash((self.work.seed, self.index, epoch, *((rank, step) if rank else ()))))  # dropout
+        if self.frozen and epoch < (self.preset.frozen_views or 1):
+            # Computing a view used to come after the seed, and drew a number a stream: the figures that the README
+            # reports have dropout from there on.
+            torch.empty(len(self.frozen), dtype=torch.int64).random_()
+
+    def _feed(self, epoch: int, parts: list[Share]) -> Iterator[tuple[Any, Tensor, list[str]]]:
+        device = self.work.device
         if self.frozen:
             view = epoch % (self.preset.frozen_views or 1)
-            order = np.random.default_rng((self.work.seed, self.index, epoch)).permutation(len(self.dataset))
-            for rows in np.split(order, range(batch, len(order), batch)):
-                pyramids = {m: frozen.rows(view, rows, device) for m, frozen in self.frozen.items()}
-                names = [self.work.split.train[row].name for row in rows]
-                yield self.network.read(pyramids, self.preset.segments), self.labels[rows].to(device), names
+            for part in parts:
+                pyramids = {m: frozen.rows(view, part.rows, device) for m, frozen in self.frozen.items()}
+                names = [self.work.split.train[row].name for row in part.rows]
+                yield pyramids, self.labels[part.rows].to(device), names
             return
-        view = 1000 * self.index + epoch  # a view of its own for each epoch of each stage
-        for examples in load(self.dataset, batch, view=view, shuffle=True, workers=self.preset.workers):
-            inputs = {m: x.to(device, non_blocking=True) for m, x in examples.inputs.items()}
-            with torch.autocast(device, torch.bfloat16, enabled=device.startswith("cuda")):
-                output = self.network(inputs)
-            yield output, examples.labels.to(device), examples.names
+        view, workers = self._view(epoch), self.work.machine.workers
+        keys = [[(view, int(row)) for row in part.rows] for part in parts]
+        for batch in batches(self.dataset, keys, device, self.preset.workers if workers is None else workers):
+            yield batch.inputs, batch.labels, batch.names
+
+    def _held_out(self) -> dict[str, float]:
+        if not (self.held and self.work.processes.leads):
+            return {}
+        scores = evaluate(self.network, self.held, self.work.split.actions, batch=self.preset.batch, crops=1)
+        heads = [head for head in scores.heads if self.stage.heads and head.startswith(self.stage.heads)]
+        fused = late_fusion([(scores, {head: LATE_FUSION[head] for head in heads or scores.heads})])
+        return {"held_out": top1(fused, scores.labels)}
+
+    def _save(self) -> None:
+        self._hear()
+        everyone = self.work.processes.gather((vars(self.at), self._random_state()))
+        if not self.work.processes.leads:
+            return
+        self.run.save_checkpoint(
+            {
+                "stage": self.index,
+                "processes": everyone,
+                "network": self.network.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "average": self.average.weights if self.average else {},
+            }
+        )
+
+    def _restore(self, checkpoint: Mapping[str, Any]) -> None:
+        self.network.load_state_dict(checkpoint["network"])
+        self.optimiser.load_state_dict(checkpoint["optimiser"])
+        self.scaler.load_state_dict(checkpoint["scaler"])
+        if self.average:
+            self.average.load(checkpoint["average"])
+        everyone, processes = checkpoint["processes"], self.work.processes
+        if len(everyone) == processes.world:
+            at, state = everyone[processes.rank]
+            self.at, self.random_state = Position(**at), state if at["step"] else None
+            return
+        # Fewer or more processes than before: the sums are the first one's, and dropout is drawn anew from here.
+        self.at = Position(**everyone[0][0])
+        for key in ("loss", "right"):
+            setattr(self.at, key, sum(at[key] for at, _ in everyone) if processes.leads else 0.0)
+
+    def _random_state(self) -> tuple[Tensor, ...]:
+        on_gpu = torch.device(self.work.device).type == "cuda"
+        return torch.get_rng_state(), *((torch.cuda.get_rng_state(self.work.device),) if on_gpu else ())
+
+    def _set_random_state(self, state: tuple[Tensor, ...]) -> None:
+        torch.set_rng_state(state[0])
+        if len(state) > 1:
+            torch.cuda.set_rng_state(state[1], self.work.device)
 
 
-def optimiser(network: Network, preset: Preset) -> torch.optim.Optimizer:
-    """AdamW, or SGD with TSN's parameter groups; the rate itself is set before every step.
+def tensorboard(run: Run, wanted: bool) -> Any:
+    """A writer of <run>/tensorboard, or nothing.
 
-    No decay on biases, batch norm and fusion weights. With SGD, a head's bias moves at twice the rate and the first
-    convolution of a motion stream, whose weights were only averaged, at five times.
+    Raises:
+        IfttnError: it is wanted and not installed.
     """
-    sgd = preset.optimiser == "sgd"
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in network.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        decay = 0.0 if parameter.ndim == 1 or name.startswith("fusion.") else preset.weight_decay
-        times = 1.0
-        if sgd and name.startswith("heads.") and name.endswith(".bias"):
-            times = 2.0
-        if sgd and name.endswith("conv1.weight") and name.count(".") == 3 and "rgb." not in name:
-            times = 5.0
-        groups.setdefault((decay, times), []).append(parameter)
-    rows = [{"params": params, "weight_decay": decay, "times": times} for (decay, times), params in groups.items()]
-    return torch.optim.SGD(rows, lr=1.0, momentum=0.9) if sgd else torch.optim.AdamW(rows, lr=1.0)
+    if not wanted:
+        return nullcontext()
+    try:
+        from torch.utils.tensorboard.writer import SummaryWriter
+    except ImportError as error:
+        raise IfttnError("TensorBoard is not installed: `pip install tensorboard`, or train without it") from error
+    return SummaryWriter(str(run.folder / "tensorboard"))

@@ -3,12 +3,22 @@
 Shapes: S snippets, C channels, H x W cells.
 """
 
+import hashlib
+import pickle
+import re
 from collections.abc import Mapping
+from pathlib import Path
 
+import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models import get_model_weights
+from torchvision import models
+from torchvision.models import WeightsEnum, get_model_weights, list_models
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+from ifttn.vocabulary import IfttnError
 
 LEVELS = (2, 3, 4, 5)
 
@@ -84,11 +94,46 @@ def adapt_stem(weights: Mapping[str, Tensor], channels: int) -> dict[str, Tensor
 
 
 def imagenet_weights(name: str) -> dict[str, Tensor]:
-    """torchvision's first ImageNet weights (those of the paper's time), downloaded once by torchvision.
+    """torchvision's first ImageNet weights (those of the paper's time), downloaded once by torchvision and checked.
 
     Raises:
-        ValueError: torchvision has no weights for a backbone of that name.
-        OSError: they are not on this machine and cannot be downloaded.
+        IfttnError: torchvision has none for a backbone of that name, or they cannot be downloaded.
     """
-    state = get_model_weights(name)["IMAGENET1K_V1"].get_state_dict(progress=True, check_hash=True)
-    return {key: tensor for key, tensor in state.items() if not key.startswith("fc.")}
+    weights = _torchvisions(name)
+    try:
+        return dict(weights.get_state_dict(progress=True, check_hash=True))
+    except (OSError, RuntimeError) as error:  # no network; a download that does not have its hash
+        raise IfttnError(
+            f"{weights} cannot be had ({error}): fetch {weights.url} elsewhere and name the file with --imagenet"
+        ) from error
+
+
+def local_weights(path: Path, name: str) -> tuple[dict[str, Tensor], str]:
+    """Weights of a backbone from a file of one's own (.pth, or .safetensors), and what they are.
+
+    A file that has a hash in its name, as torchvision's have, must have it in its content as well.
+
+    Raises:
+        IfttnError: there is no such file, it is damaged, or it holds no weights.
+    """
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise IfttnError(f"{path}: {error.strerror}") from error
+    if (told := re.search(r"-([0-9a-f]{8,})$", path.stem)) and not digest.startswith(told[1]):
+        raise IfttnError(f"{path} is damaged: its sha256 begins with {digest[:8]}, not with {told[1][:8]}")
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except (RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError) as error:
+        raise IfttnError(f"{path} holds no weights that can be read ({str(error).splitlines()[0]})") from error
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise IfttnError(f"{path} holds no table of weights: a state_dict of torchvision's {name} is wanted")
+    weights = _torchvisions(name)
+    same = f"-{digest[:8]}." in weights.url
+    return dict(state), f"{path.name} (sha256 {digest[:8]}, {'' if same else 'not '}torchvision's {weights})"
+
+
+def _torchvisions(name: str) -> WeightsEnum:
+    if name not in list_models(module=models):
+        raise IfttnError(f"torchvision has no ImageNet weights for the backbone {name!r}")
+    return get_model_weights(name)["IMAGENET1K_V1"]

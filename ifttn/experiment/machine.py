@@ -1,0 +1,182 @@
+"""What a machine decides about training, and a recipe does not: memory, precision, processes.
+
+One process trains on one device. `torchrun` starts many, and each takes its share of every batch.
+"""
+
+import datetime
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Integer
+from torch import distributed
+
+from ifttn.vocabulary import IfttnError
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""What convolutions and matrix products compute in; IFM's product, the loss and the weights are fp32 in any case."""
+
+PATIENCE = datetime.timedelta(minutes=30)
+"""How long a process waits for the others: one computes frozen pyramids or tests while they do."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How one process trains. Nothing here changes what is learned, but for rounding and batch statistics."""
+
+    micro_batch: int | None = None
+    """Videos at once on one device; None: a process's whole share of a batch. Gradients are those of the batch."""
+    workers: int | None = None
+    """Processes that load batches; None: as the preset says."""
+    precision: str = "auto"
+    """A name of PRECISIONS; "auto": fp32 on a CPU, bf16 on a GPU, or fp16 with a scaler where it has none."""
+    compile: bool = False
+    """torch.compile: a minute or more at the start of a stage."""
+    recompute: bool = False
+    """Activation checkpointing: a residual block keeps its input alone, and is computed again on the way back."""
+    tensorboard: bool = False
+    """Write <run>/tensorboard as well."""
+    checkpoint_steps: int = 200
+    """Steps between checkpoints within an epoch; every epoch ends with one."""
+    imagenet: Path | None = None
+    """A local file of ImageNet weights; None: torchvision's, downloaded once."""
+
+    def __post_init__(self) -> None:
+        """Raise IfttnError for a precision that there is not, or a number below one."""
+        if self.precision not in (*PRECISIONS, "auto"):
+            raise IfttnError(f"unknown precision {self.precision!r}: choose from auto, {', '.join(PRECISIONS)}")
+        if self.checkpoint_steps < 1 or (self.micro_batch or 1) < 1:
+            raise IfttnError("a micro-batch and the steps between checkpoints must be at least 1")
+
+    def dtype(self, device: str) -> torch.dtype:
+        """What convolutions compute in on a device."""
+        if self.precision != "auto":
+            return PRECISIONS[self.precision]
+        if torch.device(device).type != "cuda":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+    def autocast(self, device: str) -> AbstractContextManager[Any]:
+        """Autocast to that precision."""
+        dtype = self.dtype(device)
+        enabled = dtype != torch.float32
+        return torch.autocast(torch.device(device).type, dtype if enabled else None, enabled=enabled)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes that train one network together, seen from one of them."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+    """Its number on its own machine."""
+
+    @property
+    def leads(self) -> bool:
+        """The one that writes: run folder, metrics, checkpoints."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.world > 1:
+            distributed.barrier()
+
+    @contextmanager
+    def one_first(self) -> Iterator[None]:
+        """The first process of each machine, then the others, which find its files."""
+        if self.local_rank:
+            self.wait()
+        yield
+        if not self.local_rank:
+            self.wait()
+
+    def gather(self, value: Any) -> list[Any]:
+        """Everyone's value, by rank."""
+        if self.world == 1:
+            return [value]
+        values = [None] * self.world
+        distributed.all_gather_object(values, value)
+        return values
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one process sees at once of one batch."""
+
+    rows: Integer[np.ndarray, " n"]
+    """Indices of videos."""
+    weight: float
+    """Of the mean loss of these videos, so that the mean gradient of all processes is that of the batch."""
+
+
+def shares(
+    order: Integer[np.ndarray, " n"], batch: int, processes: Processes, micro_batch: int | None
+) -> list[list[Share]]:
+    """Per step, the micro-batches of one process: every `world`-th video of the batch, in nearly equal parts.
+
+    A process for which no video is left takes the batch's first with weight 0: all must take part in every step.
+    """
+    steps = []
+    for first in range(0, len(order), batch):
+        rows = order[first : first + batch]
+        own = rows[processes.rank :: processes.world]
+        if not len(own):
+            steps.append([Share(rows[:1], 0.0)])
+            continue
+        parts = np.array_split(own, -(-len(own) // (micro_batch or len(own))))
+        steps.append([Share(part, len(part) / len(rows) * processes.world) for part in parts])
+    return steps
+
+
+@contextmanager
+def joined(device: str) -> Iterator[tuple[Processes, str]]:
+    """The processes that torchrun started, and this one's device; one process without torchrun.
+
+    Raises:
+        IfttnError: while training, another process was lost, or this one was asked to end (SIGTERM).
+    """
+    before = signal.signal(signal.SIGTERM, _told_to_end)
+    environment = os.environ
+    try:
+        if int(environment.get("WORLD_SIZE", 1)) == 1:
+            yield Processes(), device
+            return
+        local = int(environment.get("LOCAL_RANK", 0))
+        if device == "cuda":
+            device = f"cuda:{local}"
+            torch.cuda.set_device(device)
+        backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
+        distributed.init_process_group(backend, timeout=PATIENCE)
+        processes = Processes(distributed.get_rank(), distributed.get_world_size(), local)
+        try:
+            yield processes, device
+        except RuntimeError as error:
+            if not lost(error):
+                raise
+            raise IfttnError(
+                f"process {processes.rank} of {processes.world}: another process is gone, or ended with an error of "
+                f"its own ({str(error).strip().splitlines()[0][:120]}); the last checkpoint is whole, and the same "
+                "command goes on from it"
+            ) from error
+        finally:
+            distributed.destroy_process_group()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def lost(error: RuntimeError) -> bool:
+    """It is the transport between processes that failed."""
+    text = str(error)
+    return isinstance(error, distributed.DistError) or any(word in text for word in ("gloo", "NCCL", "Connection"))
+
+
+def _told_to_end(number: int, frame: FrameType | None) -> None:
+    raise IfttnError("told to end (SIGTERM): the last checkpoint is whole, and the same command goes on from it")

@@ -1,0 +1,120 @@
+"""How a stage moves the weights: what is frozen, at which rate, how far at most, and what is averaged."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ifttn.experiment.recipes import Preset, Schedule
+from ifttn.model.network import Network
+from ifttn.vocabulary import MODALITIES
+
+
+def freeze_all_but(network: Network, trains: tuple[str, ...], batch_norm: str) -> None:
+    """Freeze weights, batch statistics and dropout of every part that no prefix names; train the rest.
+
+    Done before a network is handed to DistributedDataParallel, and again (it is idempotent) after every test: what
+    is frozen does not change within a stage, so that every trained parameter has a gradient in every step.
+
+    Args:
+        network: of any recipe.
+        trains: prefixes of its parts.
+        batch_norm: of the streams that train: "trained"; "partial" freezes all but the first (TSN); or "frozen".
+    """
+    network.train()
+    for name, module in network.named_modules():
+        own = list(module.parameters(recurse=False))
+        trained = name.startswith(trains)
+        if own or isinstance(module, nn.Dropout | nn.BatchNorm2d):
+            module.train(trained)
+        for parameter in own:
+            parameter.requires_grad_(trained)
+    if batch_norm == "trained":
+        return
+    for stream in network.streams.values():
+        for module in stream.modules():
+            if isinstance(module, nn.BatchNorm2d) and (batch_norm == "frozen" or module is not stream.bn1):
+                module.eval().requires_grad_(False)
+
+
+def learning_rate(schedule: Schedule, progress: float) -> float:
+    """The rate after `progress` epochs: steps (the paper's), or one cycle with a quarter of it to warm up."""
+    if schedule.decay_at is not None:
+        return schedule.lr * 0.1 ** sum(progress >= epoch for epoch in schedule.decay_at)
+    share, warm_up = progress / schedule.epochs, 0.25
+    if share < warm_up:
+        return schedule.lr * max(share / warm_up, 0.04)
+    return schedule.lr * (1 + math.cos(math.pi * (share - warm_up) / (1 - warm_up))) / 2
+
+
+def optimiser(
+    network: Network, preset: Preset, averaged_stems: tuple[str, ...] = ("flow", "mv")
+) -> torch.optim.Optimizer:
+    """AdamW, or SGD with TSN's parameter groups; the rate itself is set before every step.
+
+    No decay on biases, batch norm and fusion weights. With SGD, a head's bias moves at twice the rate and the first
+    convolution of a stream of `averaged_stems`, whose weights were only averaged over RGB, at five times.
+    """
+    sgd = preset.optimiser == "sgd"
+    stems = {f"streams.{modality}.conv1.weight" for modality in averaged_stems}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        decay = 0.0 if parameter.ndim == 1 or name.startswith("fusion.") else preset.weight_decay
+        times = 1.0
+        if sgd and name.startswith("heads.") and name.endswith(".bias"):
+            times = 2.0
+        if sgd and name in stems:
+            times = 5.0
+        groups.setdefault((decay, times), []).append(parameter)
+    rows = [{"params": params, "weight_decay": decay, "times": times} for (decay, times), params in groups.items()]
+    return torch.optim.SGD(rows, lr=1.0, momentum=0.9) if sgd else torch.optim.AdamW(rows, lr=1.0)
+
+
+def clip(network: Network, preset: Preset) -> Tensor:
+    """Shorten the gradient to the preset's norms, over all at once or apart. Returns the norm before, no dimension."""
+    if not preset.clip_apart:
+        motion = any(MODALITIES[modality].is_motion for modality in network.settings.modalities)
+        return nn.utils.clip_grad_norm_(network.parameters(), preset.clip["motion" if motion else "rgb"])
+    parts: dict[str, list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.grad is not None:
+            owner = name.split(".")[1]  # streams.<modality>, heads.<modality or temporal head>
+            parts.setdefault(owner if owner in MODALITIES else "ttn", []).append(parameter)
+    norms = [nn.utils.clip_grad_norm_(parameters, preset.clip[_kind(part)]) for part, parameters in parts.items()]
+    return torch.stack(norms).norm()
+
+
+def _kind(part: str) -> str:
+    if part not in MODALITIES:
+        return part
+    return "motion" if MODALITIES[part].is_motion else "rgb"
+
+
+class MovingAverage:
+    """Exponential moving average of the trained weights. Batch statistics are the network's own."""
+
+    def __init__(self, network: Network, decay: float) -> None:
+        self.decay = decay
+        self.trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        self.weights = {name: p.detach().clone() for name, p in self.trained.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """After a step: decay of the average, and the rest of the new weights."""
+        for name, parameter in self.trained.items():
+            self.weights[name].lerp_(parameter, 1 - self.decay)
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Give the network the average."""
+        for name, parameter in self.trained.items():
+            parameter.copy_(self.weights[name])
+
+    @torch.no_grad()
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Go on from a checkpoint."""
+        for name, weight in weights.items():
+            self.weights[name].copy_(weight)
