@@ -52,6 +52,21 @@ def test_training_a_recipe_trains_first_what_it_starts_from(trained):
     assert {path.name for path in (runs / "embedded-ucf" / "split1").iterdir()} >= {"spatial", "temporal", "if-ttn"}
 
 
+def test_a_dry_run_says_what_a_recipe_will_cost_and_stops(embedded, capsys, tmp_path):
+    options = ("--data", embedded.data, "--runs", tmp_path / "runs", "--dry-run")
+    assert run("train", "if-ttn-adaptive", "--preset", "smallest", *options) == 0
+    text = capsys.readouterr().out
+    assert "recipe if-ttn-adaptive, like if-ttn but for fusion" in text
+    assert "preset smallest, like tiny but for backbone" in text
+    assert "parameters: " in text
+    assert "16 videos of 16 actions" in text
+    stages = [line.split()[0] for line in text.splitlines()[-2:]]
+    assert stages == ["ttn", "joint"]
+    assert not (tmp_path / "runs").exists()
+    assert run("train", "spatial", "--preset", "paper", "--data", tmp_path / "none", "--dry-run") == 0
+    assert "as for UCF101" in capsys.readouterr().out
+
+
 def test_tables_print_measured_beside_paper_and_leave_the_rest_empty(trained, embedded, capsys, tmp_path):
     runs, _ = trained
     assert run("tables", "3", "4", "--runs", runs, "--data", embedded.data.parent, "--csv", tmp_path / "t.csv") == 0

@@ -182,7 +182,7 @@ def initialise(network: Network, work: Work, name: str) -> list[Loaded]:
 
 def late_fused(output: Output) -> Tensor:
     """The late-fused score of each video, with the weights that a test uses."""
-    return torch.stack([LATE_FUSION[head] * logits for head, logits in output.logits.items()]).sum(0)
+    return torch.stack([LATE_FUSION[head] * logits.float() for head, logits in output.logits.items()]).sum(0)
 
 
 def stage_loss(stage: Stage, output: Output, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -329,7 +329,7 @@ class Training:
         self._seed(epoch, at.step)
         order = np.random.default_rng(self._order_seed(epoch)).permutation(len(self.dataset))
         plan = shares(order, self.preset.batch, processes, self.work.machine.micro_batch)[at.step :]
-        feed = self._feed(epoch, [share for step in plan for share in step])
+        feed = self.feed(epoch, [share for step in plan for share in step])
         rate = 0.0
         while plan:
             started = time.perf_counter()
@@ -423,7 +423,8 @@ class Training:
             # reports have dropout from there on.
             torch.empty(len(self.frozen), dtype=torch.int64).random_()
 
-    def _feed(self, epoch: int, parts: list[Share]) -> Iterator[tuple[Any, Tensor, list[str]]]:
+    def feed(self, epoch: int, parts: list[Share]) -> Iterator[tuple[Any, Tensor, list[str]]]:
+        """For each part, on the device: images or frozen pyramids, labels, names."""
         device = self.work.device
         if self.frozen:
             view = epoch % (self.preset.frozen_views or 1)

@@ -1,4 +1,5 @@
 import math
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -6,7 +7,9 @@ import pytest
 import torch
 
 from ifttn.data.snippets import SnippetDataset, loader
+from ifttn.data.store import Store
 from ifttn.experiment import training
+from ifttn.experiment.machine import Machine
 from ifttn.experiment.pyramids import FrozenPyramids
 from ifttn.experiment.recipes import JOINT, PRESETS, RECIPES, TTN, Schedule, network_settings
 from ifttn.model.network import Network
@@ -192,6 +195,69 @@ def test_tsns_parameter_groups():
     assert groups["streams.flow.layer1.0.conv1.weight"] == (5e-4, 1.0)
     assert groups["heads.flow.bias"] == (0.0, 2.0)
     assert groups["streams.flow.bn1.weight"] == (0.0, 1.0)
+
+
+def test_no_sample_is_decoded_twice(streams, tmp_path, monkeypatch):
+    read = []
+    usual = Store.read
+
+    def counted(self, name, modality, indices):
+        read.append((name, modality))
+        return usual(self, name, modality, indices)
+
+    monkeypatch.setattr(Store, "read", counted)
+    monkeypatch.setitem(PRESETS, "smallest", replace(PRESETS["smallest"], batch=6))
+    videos = [video.name for video in streams.split.train]
+    micro = replace(streams, machine=Machine(micro_batch=4))
+    for name in ("spatial", "temporal"):
+        training.train(replace(micro, runs=tmp_path), name)
+        assert sorted(read) == sorted((video, {"spatial": "rgb", "temporal": "flow"}[name]) for video in videos)
+        read.clear()
+    training.train(replace(micro, runs=tmp_path), "if-ttn")  # frozen pyramids of one view, then the joint stage
+    assert sorted(read) == sorted(2 * [(video, modality) for video in videos for modality in ("rgb", "flow")])
+
+
+def test_micro_batches_add_up_to_the_gradient_of_the_batch(embedded, tmp_path, monkeypatch):
+    frozen = replace(PRESETS["smallest"], batch=6, batch_norm="frozen", schedules={"spatial": Schedule(2, 2e-3, None)})
+    monkeypatch.setitem(PRESETS, "smallest", frozen)
+    whole = training.train(embedded.work(tmp_path / "whole"), "spatial").metrics()
+    work = replace(embedded.work(tmp_path / "parts"), machine=Machine(micro_batch=4))
+    parts = training.train(work, "spatial").metrics()
+    assert parts.loss.tolist() == pytest.approx(whole.loss.tolist(), rel=1e-4)
+
+
+def test_all_that_a_machine_can_choose_trains(streams, tmp_path):
+    machine = Machine(micro_batch=6, precision="bf16", recompute=True, workers=0)
+    run = training.train(replace(streams, machine=machine, runs=tmp_path), "spatial")
+    assert np.isfinite(run.metrics().loss).all()
+    assert run.metrics().waiting.between(0, 1).all()
+
+
+def test_tensorboard_is_asked_for_before_anything_is_trained(streams, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard.writer", raising=False)
+    monkeypatch.setattr(training.Training, "epoch", lambda *_: pytest.fail("trained"))
+    with pytest.raises(IfttnError, match="pip install tensorboard"):
+        training.train(replace(streams, machine=Machine(tensorboard=True), runs=tmp_path), "spatial")
+
+
+def test_a_gradient_that_is_no_number_stops_before_it_moves_a_weight(embedded, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "clip", lambda *_: torch.tensor(math.inf))
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda *_: pytest.fail("moved"))
+    with pytest.raises(IfttnError, match=r"the gradient of spatial, epoch 0, step 0 is inf; its videos: \w+/v_"):
+        training.train(embedded.work(tmp_path), "spatial")
+
+
+def test_a_moving_average_is_what_a_finished_stage_has(embedded, tmp_path, monkeypatch):
+    last = training.train(embedded.work(tmp_path / "last"), "spatial").weights()
+    monkeypatch.setitem(PRESETS, "smallest", replace(PRESETS["smallest"], ema=0.9))
+    mean = training.train(embedded.work(tmp_path / "mean"), "spatial").weights()
+    key = "streams.rgb.conv1.weight"
+    torch.manual_seed(0)
+    first = Network(network_settings(RECIPES["spatial"], PRESETS["smallest"], 16)).state_dict()[key]
+    torch.testing.assert_close(mean[key], torch.lerp(first, last[key], 0.1))  # one step
+    assert torch.equal(mean["streams.rgb.bn1.running_mean"], last["streams.rgb.bn1.running_mean"])
 
 
 def test_the_loader_gives_a_resumed_epoch_the_same_batches(streams):

@@ -1,0 +1,251 @@
+"""What limits training: each stage with its data, against the same network fed from memory.
+
+    python tests/benchmarks/training.py --preset small --device cuda
+    python tests/benchmarks/training.py --preset paper --device cuda --largest-batch
+
+Videos are the embedded ones, prepared at the preset's size; weights are random, which costs the same. On a GPU, work
+is compared with one large bf16 matrix product in the same run.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+
+from ifttn.data import diagnostic
+from ifttn.data.catalogue import read_split
+from ifttn.data.preparation import prepare
+from ifttn.data.store import Store
+from ifttn.experiment.machine import Machine, Processes, Share, shares
+from ifttn.experiment.plan import plan
+from ifttn.experiment.recipes import JOINT, PRESETS, RECIPES, Stage, find, network_settings
+from ifttn.experiment.runs import Run
+from ifttn.experiment.training import Training, Work
+from ifttn.model.network import Network
+from ifttn.vocabulary import MODALITIES
+
+STAGES = (("spatial", 0), ("temporal", 0), ("if-ttn", 0), ("if-ttn", 1))
+"""Recipe and the number of its stage."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one stage does in a second."""
+
+    stage: str
+    fed: float
+    """Videos/s with data."""
+    memory_fed: float
+    """Videos/s of the same steps on batches that are on the device already."""
+    waiting: float
+    """Share of the time with data that goes by before a batch is there."""
+    peak: float
+    """Bytes of the device, or NaN on a CPU."""
+    flops: float
+    """A second, with data."""
+
+
+def add_options(p: argparse.ArgumentParser) -> None:
+    """Where, how large, how often."""
+    p.add_argument("--preset", default="tiny", help=", ".join(PRESETS))
+    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    p.add_argument("--videos", type=int, default=128, help="embedded videos to prepare, a multiple of 16")
+    p.add_argument("--steps", type=int, default=8, help="steps of each repetition")
+    p.add_argument("--repetitions", type=int, default=3, help="of each side, in turn; the best one counts")
+    p.add_argument("--folder", type=Path, help="keeps videos and store between runs; by default a temporary one")
+    p.add_argument("--micro-batch", type=int)
+    p.add_argument("--workers", type=int)
+    p.add_argument("--compile", action="store_true")
+    p.add_argument("--recompute", action="store_true")
+    p.add_argument("--largest-batch", action="store_true", help="of the joint stage, with and without --recompute")
+
+
+def run(o: argparse.Namespace) -> int:
+    """Print the table."""
+    gpu = o.device.startswith("cuda")
+    name = torch.cuda.get_device_name(o.device) if gpu else "CPU"
+    print(f"{name}, {os.cpu_count()} cores, torch {torch.__version__}, torchvision {torchvision.__version__}")
+    machine = Machine(o.micro_batch, o.workers, compile=o.compile, recompute=o.recompute)
+    torch.backends.cudnn.benchmark = True
+    if o.largest_batch:
+        largest(o.preset, o.device, machine)
+        return 0
+    with tempfile.TemporaryDirectory() as temporary:
+        work = prepared(o.folder or Path(temporary), o, machine)
+        print(
+            f"preset {o.preset}, {o.videos} videos, batch {PRESETS[o.preset].batch}, "
+            f"best of {o.repetitions} x {o.steps} steps"
+        )
+        product = matrix_product(o.device) if gpu else float("nan")
+        if gpu:
+            print(f"bf16 matrix product of 8192: {product / 1e12:.0f} TFLOP/s")
+        print(
+            f"{'stage':10} {'videos/s':>9} {'from memory':>11} {'ratio':>6} {'waiting':>8} {'peak/GB':>8} "
+            f"{'TFLOP/s':>8} share"
+        )
+        for recipe, index in STAGES:
+            row = measured(work, recipe, index, o.steps, o.repetitions)
+            print(
+                f"{row.stage:10} {row.fed:9.1f} {row.memory_fed:11.1f} {row.fed / row.memory_fed:6.2f} "
+                f"{row.waiting:8.1%} {row.peak / 1e9:8.2f} {row.flops / 1e12:8.3f} {row.flops / product:.1%}",
+                flush=True,
+            )
+    return 0
+
+
+def prepared(folder: Path, o: argparse.Namespace, machine: Machine) -> Work:
+    """Embedded videos, prepared at the preset's size, all of them to train on."""
+    preset, data, store = find(o.preset, PRESETS, "preset"), folder / "embedded-ucf", folder / f"store-{o.preset}"
+    if not store.exists():
+        diagnostic.write(data, "ucf", videos=o.videos, seed=0, jobs=os.cpu_count() or 1, progress=False)
+        prepare(data, store, preset.store, progress=False)
+    split = read_split(data, 1)
+    split = replace(split, train=(*split.train, *split.test), test=())
+    return Work(split, Store(store), folder / "runs", o.preset, device=o.device, progress=False, machine=machine)
+
+
+def measured(work: Work, recipe: str, index: int, steps: int, repetitions: int) -> Row:
+    """One stage: with data and from memory in turn."""
+    preset, stage = PRESETS[work.preset], RECIPES[recipe].stages[index]
+    training = began(work, recipe, index)
+    order = np.resize(np.random.default_rng(0).permutation(len(work.split.train)), preset.batch * steps)
+    planned = shares(order, preset.batch, Processes(), work.machine.micro_batch)
+    parts = [part for step in planned for part in step]
+    if training.frozen:
+        next(training.feed(0, parts[:1]))  # the pyramids themselves are another matter
+    kept = list(islice(training.feed(0, parts), 2 * len(planned[0])))
+    trained = steps * preset.batch
+    fed, from_memory, waiting = 0.0, 0.0, 0.0
+    seconds_of(training, planned[:2], cycle(kept))  # warm
+    reset_peak(work.device)
+    for _ in range(repetitions):
+        from_memory = max(from_memory, trained / seconds_of(training, planned, cycle(kept)))
+        training.at.waited = 0.0
+        seconds = seconds_of(training, planned, training.feed(0, parts))
+        if trained / seconds > fed:
+            fed, waiting = trained / seconds, training.at.waited / seconds
+    gpu = work.device.startswith("cuda")
+    peak = torch.cuda.max_memory_allocated(work.device) if gpu else float("nan")
+    cost = plan(RECIPES[recipe], preset, stage, videos=1, actions=len(work.split.actions), machine=work.machine)
+    return Row(stage.name, fed, from_memory, waiting, peak, fed * cost.flops)
+
+
+def began(work: Work, recipe: str, index: int) -> Training:
+    """A stage that is ready for its first step, on random weights."""
+    preset = PRESETS[work.preset]
+    network = Network(network_settings(RECIPES[recipe], preset, len(work.split.actions))).to(work.device)
+    run = Run(work.runs / recipe)
+    return Training(work, run, network, RECIPES[recipe].stages[index], index, preset)
+
+
+def seconds_of(training: Training, planned: Sequence[list[Share]], feed: Iterator[Any]) -> float:
+    """What the steps take."""
+    synchronise(training.work.device)
+    started = time.perf_counter()
+    for step in planned:
+        training.step(step, feed, rate=1e-6)
+    synchronise(training.work.device)
+    return time.perf_counter() - started
+
+
+def largest(preset_name: str, device: str, machine: Machine) -> None:
+    """The most videos at once of the joint stage, without and with recomputed blocks, and what they do in a second."""
+    preset, recipe = PRESETS[preset_name], RECIPES["if-ttn"]
+    print(f"{'recompute':10} {'videos':>7} {'videos/s':>9} {'peak/GB':>8} {'planned/GB':>10}")
+    for recomputed in (False, True):
+        best, step, found = 0, 1 << 8, None
+        while step:
+            if now := fits(preset_name, device, best + step, replace(machine, recompute=recomputed)):
+                best, found = best + step, now
+            else:
+                step >>= 1
+        if not found:
+            print(f"{recomputed!s:10} none fits")
+            continue
+        speed, peak = found
+        own = replace(machine, recompute=recomputed, micro_batch=best)
+        planned = plan(recipe, preset, JOINT, videos=best, actions=101, machine=own).memory
+        print(f"{recomputed!s:10} {best:7} {speed:9.1f} {peak / 1e9:8.2f} {planned / 1e9:10.2f}")
+
+
+def fits(preset_name: str, device: str, videos: int, machine: Machine) -> tuple[float, float] | None:
+    """Videos/s and peak bytes of joint steps on so many random videos; nothing where memory does not suffice."""
+    from ifttn.experiment.optimisation import clip, freeze_all_but, optimiser
+    from ifttn.experiment.recomputing import recompute
+    from ifttn.experiment.training import stage_loss
+
+    preset, recipe = PRESETS[preset_name], RECIPES["if-ttn"]
+    stage: Stage = JOINT
+    try:
+        network = Network(network_settings(recipe, preset, 101)).to(device)
+        freeze_all_but(network, stage.trains, preset.joint_batch_norm or preset.batch_norm)
+        if machine.recompute:
+            recompute(network)
+        steps = optimiser(network, preset)
+        for group in steps.param_groups:
+            group["lr"] = 1e-6
+        shape = (videos, preset.segments)
+        size = (preset.size, preset.size)
+        inputs = {
+            m: torch.randint(0, 256, (*shape, MODALITIES[m].channels, *size), dtype=torch.uint8, device=device)
+            for m in recipe.modalities
+        }
+        labels, started = torch.zeros(videos, dtype=torch.long, device=device), 0.0
+        reset_peak(device)
+        for number in range(5):
+            if number == 2:
+                synchronise(device)
+                started = time.perf_counter()
+            with machine.autocast(device):
+                output = network(inputs)
+            stage_loss(stage, output, labels)[0].backward()
+            clip(network, preset)
+            steps.step()
+            steps.zero_grad(set_to_none=True)
+        synchronise(device)
+        return 3 * videos / (time.perf_counter() - started), torch.cuda.max_memory_allocated(device)
+    except torch.OutOfMemoryError:
+        return None
+    finally:
+        torch.cuda.empty_cache()
+
+
+def matrix_product(device: str, side: int = 8192) -> float:
+    """FLOP/s of a large bf16 matrix product."""
+    a, b = (torch.randn(side, side, dtype=torch.bfloat16, device=device) for _ in range(2))
+    best = float("inf")
+    for _ in range(10):
+        synchronise(device)
+        started = time.perf_counter()
+        _ = a @ b
+        synchronise(device)
+        best = min(best, time.perf_counter() - started)
+    return 2 * side**3 / best
+
+
+def synchronise(device: str) -> None:
+    """Until the device has done what it was told."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
+def reset_peak(device: str) -> None:
+    """Count the largest use of memory from here."""
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    add_options(parser)
+    sys.exit(run(parser.parse_args()))

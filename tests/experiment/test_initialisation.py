@@ -1,0 +1,113 @@
+import hashlib
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torchvision.models import resnet18
+
+from ifttn.experiment import initialisation, training
+from ifttn.experiment.initialisation import from_imagenet, load
+from ifttn.experiment.recipes import PRESETS, RECIPES, network_settings
+from ifttn.model import backbone
+from ifttn.model.network import Network
+from ifttn.vocabulary import IfttnError
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    torch.manual_seed(0)
+    return resnet18(weights=None).state_dict()
+
+
+@pytest.fixture(scope="module")
+def spatial():
+    return Network(network_settings(RECIPES["spatial"], PRESETS["small"], 5))
+
+
+def test_imagenet_weights_come_from_a_local_file_and_are_named(theirs, spatial, tmp_path):
+    path = tmp_path / "mine.pth"
+    torch.save(theirs, path)
+    loaded = from_imagenet(spatial, "resnet18", path)
+    for key, tensor in spatial.streams["rgb"].state_dict().items():
+        assert torch.equal(tensor, theirs[key]), key
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    assert loaded.left == ("fc.weight", "fc.bias")
+    text = str(loaded)
+    assert f"mine.pth (sha256 {digest}, not torchvision's ResNet18_Weights.IMAGENET1K_V1)" in text
+    assert "all its 120 tensors taken; left: fc (2 tensors)" in text
+    save_file(theirs, tmp_path / "mine.safetensors")
+    assert from_imagenet(spatial, "resnet18", tmp_path / "mine.safetensors").taken == 120
+
+
+def test_a_file_that_is_not_what_its_name_says_is_refused(theirs, spatial, tmp_path):
+    path = tmp_path / "resnet18-f37072fd.pth"  # torchvision's name, and not its content
+    torch.save(theirs, path)
+    with pytest.raises(IfttnError, match="is damaged: its sha256 begins with"):
+        from_imagenet(spatial, "resnet18", path)
+    path = tmp_path / "text.pth"
+    path.write_text("no weights")
+    with pytest.raises(IfttnError, match="no weights that can be read"):
+        from_imagenet(spatial, "resnet18", path)
+    torch.save([1, 2], path)
+    with pytest.raises(IfttnError, match="no table of weights"):
+        from_imagenet(spatial, "resnet18", path)
+    with pytest.raises(IfttnError, match="No such file"):
+        from_imagenet(spatial, "resnet18", tmp_path / "none.pth")
+    with pytest.raises(IfttnError, match="no ImageNet weights for the backbone 'tiny'"):
+        backbone.imagenet_weights("tiny")
+
+
+def test_torchvisions_own_weights_are_asked_for_by_their_enum(theirs, spatial, monkeypatch):
+    asked = []
+
+    def state(self, **options):
+        asked.append((str(self), options["check_hash"]))
+        return theirs
+
+    weights = type(backbone._torchvisions("resnet18"))
+    monkeypatch.setattr(weights, "get_state_dict", state)
+    from_imagenet(spatial, "resnet18", None)
+    assert asked == [("ResNet18_Weights.IMAGENET1K_V1", True)]
+
+    def unreachable(self, **_):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(weights, "get_state_dict", unreachable)
+    with pytest.raises(IfttnError, match=r"cannot be had \(no route to host\): fetch https://.*resnet18.*--imagenet"):
+        from_imagenet(spatial, "resnet18", None)
+
+
+def test_a_mismatch_is_refused_before_anything_is_loaded(theirs, spatial):
+    stream = spatial.streams["rgb"]
+    before = {key: tensor.clone() for key, tensor in stream.state_dict().items()}
+
+    def refused(weights, match):
+        with pytest.raises(IfttnError, match=match):
+            load(stream, weights, name="streams.rgb", source="a file", leaves=("fc.",))
+        assert all(torch.equal(tensor, before[key]) for key, tensor in stream.state_dict().items())
+
+    refused({k: v for k, v in theirs.items() if k != "bn1.bias"}, r"which lacks bn1.bias \(1 of 120 tensors\)")
+    refused({**theirs, "bn1.bias": torch.zeros(3)}, "has in other shapes bn1.bias")
+    refused({**theirs, "layer5.weight": torch.zeros(3)}, "has and nobody takes layer5.weight")
+    refused({f"module.{k}": v for k, v in theirs.items()}, r"which lacks conv1.weight, bn1.weight, bn1.bias \.\.\.")
+
+
+def test_old_files_that_count_no_batches_are_taken(theirs, spatial):
+    old = {key: tensor for key, tensor in theirs.items() if not key.endswith("num_batches_tracked")}
+    assert load(spatial.streams["rgb"], old, name="s", source="f", leaves=("fc.",)).taken == 120
+
+
+def test_ttn_takes_levels_3_to_5_of_the_spatial_stream_and_says_so(embedded, tmp_path):
+    work = embedded.work(tmp_path)
+    for recipe in ("spatial", "temporal"):
+        training.train(work, recipe)
+    network = Network(network_settings(RECIPES["if-ttn"], PRESETS["smallest"], 16))
+    loaded = {each.part: each for each in training.initialise(network, work, "if-ttn")}
+    ttn = loaded["temporal.ttn"]
+    assert ttn.source == "streams.rgb of spatial"
+    assert {key.split(".")[0] for key in ttn.left} == {"conv1", "bn1", "layer1"}
+    assert not loaded["streams.flow"].left
+    stem = json.loads((work.run("temporal").folder / "loaded.json").read_text())[0]
+    assert stem["averaged"]
+    assert "the first convolution as its channels' mean" in str(initialisation.Loaded(**stem))

@@ -1,0 +1,68 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ifttn.experiment import training
+from ifttn.experiment.leakage import hold_out, refuse_leak
+from ifttn.vocabulary import IfttnError, Split, Video
+
+
+def split(actions=3, groups=8, each=2):
+    videos = tuple(
+        Video(f"a{a}/g{g}_{i}", Path(f"g{g}_{i}.avi"), f"a{a}", a, f"a{a}/g{g}")
+        for a in range(actions)
+        for g in range(groups)
+        for i in range(each)
+    )
+    return Split("d", 1, tuple(f"a{a}" for a in range(actions)), train=videos, test=())
+
+
+def test_whole_groups_of_every_action_are_held_out():
+    whole = split()
+    rest, held = hold_out(whole, 0.25, seed=0)
+    assert {video.name for video in rest.train} | {v.name for v in held} == {v.name for v in whole.train}
+    assert not {video.group for video in rest.train} & {video.group for video in held}
+    assert [sum(video.label == label for video in held) for label in range(3)] == [4, 4, 4]
+    assert hold_out(whole, 0.25, seed=0)[1] == held
+    assert hold_out(whole, 0.25, seed=1)[1] != held
+
+
+def test_an_action_keeps_a_group_and_nothing_is_refused():
+    rest, _ = hold_out(split(), 0.99, seed=0)
+    assert {video.label for video in rest.train} == {0, 1, 2}
+    with pytest.raises(IfttnError, match="takes no group"):
+        hold_out(split(groups=1), 0.5, seed=0)
+    with pytest.raises(IfttnError, match="more than 0 and less than 1"):
+        hold_out(split(), 1.0, seed=0)
+
+
+def test_a_video_that_was_trained_on_is_not_tested_on():
+    videos = split().train
+    refuse_leak({"a0/other"}, videos, "it")
+    with pytest.raises(IfttnError, match=r"was trained on 1 of the videos .*the first is a1/g0_0"):
+        refuse_leak({"a1/g0_0"}, videos, "the network")
+
+
+def test_a_trained_network_knows_its_videos_and_those_of_its_parents(embedded, tmp_path):
+    work = embedded.work(tmp_path)
+    run = training.train(work, "spatial")
+    assert run.trained_on == {video.name for video in work.split.train}
+    swapped = replace(work, split=replace(work.split, train=work.split.test, test=work.split.train))
+    with pytest.raises(IfttnError, match="was trained on 16 of the videos"):
+        training.test(swapped, "spatial")
+    assert not run.tested
+    with pytest.raises(IfttnError, match="temporal starts from spatial, which was trained on 16"):
+        training.train(swapped, "temporal")
+    assert training.test(work, "spatial").tested
+
+
+def test_held_out_videos_are_scored_and_not_trained_on(embedded, tmp_path):
+    # Two videos an action, one on each side of the split: together they are two groups to train on.
+    work = embedded.work(tmp_path)
+    both = replace(work.split, train=(*work.split.train, *work.split.test), test=())
+    run = training.train(replace(work, split=both, hold_out=0.5), "spatial")
+    assert len(run.trained_on) == 16
+    assert run.metrics().held_out.between(0, 1).all()
+    with pytest.raises(IfttnError, match="hold_out differ"):
+        training.train(replace(work, split=both), "spatial")
