@@ -88,7 +88,7 @@ def plan(recipe: Recipe, preset: Preset, stage: Stage, *, videos: int, actions: 
     weights = {p.untyped_storage()._cdata for p in network.parameters()}
     activations = sum(x.untyped_storage().nbytes() for storage, x in kept.items() if storage not in weights)
     wide = machine.precision == "fp32"
-    activations = activations if wide else activations / 2
+    activations = float(activations if wide else activations / 2)
     parameters = sum(p.numel() for p in network.parameters())
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     moments = {"SGD": 1, "AdamW": 2}[type(optimiser(network, preset)).__name__]
@@ -98,7 +98,7 @@ def plan(recipe: Recipe, preset: Preset, stage: Stage, *, videos: int, actions: 
     steps = -(-videos // preset.batch) * (epochs := find(stage.name, preset.schedules, "stage").epochs)
     gmacs = counter.get_total_flops() / 2e9
     memory = 1.1 * (state + at_once * activations)
-    return StagePlan(stage.name, epochs, steps, trained, gmacs, both.get_total_flops(), activations, memory)
+    return StagePlan(stage.name, epochs, steps, trained, gmacs, float(both.get_total_flops()), activations, memory)
 
 
 @contextmanager
