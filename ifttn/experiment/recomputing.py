@@ -23,12 +23,13 @@ def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractC
 
 @contextmanager
 def _uncounted(block: nn.Module) -> Iterator[None]:
-    # The same batch once more: it normalises as it did, and must not move the running statistics a second time.
-    norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d) and m.track_running_stats]
+    # The same batch once more: it normalises as it did, and moves a copy of the running statistics.
+    norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
+    own = [norm._buffers for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm._buffers = {name: x if x is None else x.clone() for name, x in norm._buffers.items()}
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, buffers in zip(norms, own, strict=True):
+            norm._buffers = buffers

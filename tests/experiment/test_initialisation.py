@@ -110,4 +110,6 @@ def test_ttn_takes_levels_3_to_5_of_the_spatial_stream_and_says_so(embedded, tmp
     assert not loaded["streams.flow"].left
     stem = json.loads((work.run("temporal").folder / "loaded.json").read_text())[0]
     assert stem["averaged"]
-    assert "the first convolution as its channels' mean" in str(initialisation.Loaded(**stem))
+    assert "the first convolution as its channels' mean" in str(
+        initialisation.Loaded(**{**stem, "left": tuple(stem["left"])})
+    )

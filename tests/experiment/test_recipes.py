@@ -95,6 +95,6 @@ def test_recomputing_and_smaller_micro_batches_need_less_memory():
         return plan.plan(row, preset, JOINT, videos=640, actions=16, machine=machine)
 
     usual = joint(Machine())
-    assert joint(Machine(recompute=True)).activations < usual.activations / 2
+    assert joint(Machine(recompute=True)).activations < 0.6 * usual.activations  # the stems are kept
     assert joint(Machine(micro_batch=8)).memory < usual.memory / 3
     assert joint(Machine(precision="fp32")).activations == 2 * usual.activations
