@@ -96,8 +96,10 @@ def _one_ahead(loader: DataLoader, size: int, device: torch.device) -> Iterator[
     stream = torch.cuda.Stream(device)
     ahead: list[tuple[Batch, torch.cuda.Event]] = []
     for stored in loader:
+        arrived = torch.cuda.Event()
         with torch.cuda.stream(stream):
-            ahead.append((stored.cropped(size, device), stream.record_event()))
+            ahead.append((stored.cropped(size, device), arrived))
+            arrived.record(stream)
         if len(ahead) == 2:
             yield _arrived(*ahead.pop(0))
     for batch, event in ahead:
