@@ -1,4 +1,4 @@
-"""The `ifttn` command: prepare, train, test, tables, figures, reproduce, predict.
+"""The `ifttn` command: prepare, doctor, train, test, tables, figures, reproduce, predict, bench.
 
 It stands above `lab`, because figures and the report are drawn; only those verbs import it.
 """
@@ -8,8 +8,8 @@ import datetime
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,9 +17,10 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from ifttn.data import diagnostic
+from ifttn.data import catalogue, diagnostic, doctor
 from ifttn.data.catalogue import read_split
-from ifttn.data.preparation import prepare
+from ifttn.data.flow import FLOWS
+from ifttn.data.preparation import prepare, summary
 from ifttn.data.store import Store
 from ifttn.experiment import study, tables, training
 from ifttn.experiment.evaluation import top1, wilson
@@ -29,6 +30,7 @@ from ifttn.experiment.runs import write_atomically
 from ifttn.recognizer import Recognizer
 from ifttn.vocabulary import IfttnError
 
+BENCHES = ("flow", "mv", "store")
 EPILOG = """\
 The embedded study, from nothing to a report:   ifttn reproduce
 One recipe on UCF101:
@@ -76,11 +78,22 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("data", type=Path, help="UCF101 or HMDB51 with its lists, or any folder of class folders")
     p.add_argument("store", type=Path, help="folder to write; preparing it again goes on where it stopped")
     p.add_argument("--preset", default="tiny", help=f"decides resolution and flow: {', '.join(PRESETS)}")
+    p.add_argument("--flow", choices=list(FLOWS), help="optical flow, instead of the preset's")
     p.add_argument("--jobs", type=int, help="videos at once; by default one a core")
+    p.add_argument(
+        "--scheduler",
+        metavar="tcp://HOST:PORT",
+        help="the workers of this Dask cluster do it (extra `cluster`); DATA and STORE must be on a file system "
+        "that every machine mounts in the same place",
+    )
     p.add_argument("--limit", type=int, help="prepare only so many videos, spread over the data set")
+    p.add_argument("--device", help="for optical flow; by default a GPU where there is one, and cpu in a cluster")
     p.add_argument("--embedded", choices=list(diagnostic.FLAVOURS), help="first write an embedded data set into DATA")
     p.add_argument("--videos", type=int, default=960, help="size of the embedded data set")
     p.add_argument("--difficulty", type=float, default=1.0, help="of the embedded data set: 0 is without disturbance")
+
+    p = verb("doctor", doctor.run, "a known pan through every flow and codec at hand: sign, size, zero")
+    doctor.add_options(p)
 
     for name, function, text in (
         ("train", train_verb, "train a recipe, and first whatever it starts from; goes on where it stopped"),
@@ -110,6 +123,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--videos", type=int, help="of each embedded data set, a multiple of 16; by default 960 and 480")
     p.add_argument("--seed", type=int, default=0, help="of data, weights, views, order and dropout")
     add_device(p)
+
+    p = verb("bench", bench_verb, "measure a part on this machine, with its peer beside it")
+    p.add_argument("part", choices=BENCHES, help="which; `ifttn bench flow --help` explains the options of one")
+    p.add_argument("options", nargs=argparse.REMAINDER, help="of that part")
 
     p = verb("predict", predict_verb, "print the likeliest actions of a video of any size and codec")
     p.add_argument("video", type=Path, nargs="+", help="video files")
@@ -165,30 +182,40 @@ def prepare_verb(o: argparse.Namespace) -> int:
     if o.embedded:
         diagnostic.write(o.data, o.embedded, videos=o.videos, difficulty=o.difficulty, seed=0, jobs=o.jobs or -1)
     settings = find(o.preset, PRESETS, "preset").store
-    for line in unmatched(o.data):
-        print(line, file=sys.stderr)
-    report = prepare(o.data, o.store, settings, jobs=o.jobs, limit=o.limit)
-    counts = report.status.value_counts()
-    print(", ".join(f"{counts.get(status, 0)} {status}" for status in ("done", "skipped", "failed")))
+    settings = replace(settings, flow=o.flow or settings.flow)
+    contents = catalogue.contents(o.data)
+    for what, names in (
+        ("listed, and not in the folder", contents.missing),
+        ("in the folder, and in no list", contents.extra),
+    ):
+        tell(what, names)
+    device = o.device or ("cuda" if torch.cuda.is_available() and not o.scheduler else "cpu")
+    report = prepare(o.data, o.store, settings, jobs=o.scheduler or o.jobs, limit=o.limit, device=device)
+    print("\n".join(summary(report)))
     failed = report[report.status == "failed"]
-    for video, reason in zip(failed.video, failed.reason, strict=True):
-        print(f"failed: {video}: {reason}", file=sys.stderr)
+    tell("failed", [f"{video}: {reason}" for video, reason in zip(failed.video, failed.reason, strict=True)])
     print(f"report: {o.store / 'report.csv'}")
     return 1 if len(failed) else 0
 
 
-def unmatched(data: Path) -> list[str]:
-    """A line for each video that is listed and not there, or there and in no list."""
-    missing: set[str] = set()
-    extra: set[str] = set()
-    for number in (1, 2, 3):
-        with suppress(IfttnError):  # a data set may come with the lists of one split; `prepare` says what is wrong
-            split = read_split(data, number)
-            missing.update(split.missing)
-            extra.update(split.extra)
-    return [f"listed, and not in the folder: {name}" for name in sorted(missing)] + [
-        f"in the folder, and in no list: {name}" for name in sorted(extra)
-    ]
+def tell(what: str, names: Sequence[str], most: int = 20) -> None:
+    """A line on stderr for each name, and one for those beyond `most`."""
+    for name in names[:most]:
+        print(f"{what}: {name}", file=sys.stderr)
+    if len(names) > most:
+        print(f"{what}: {len(names) - most} more", file=sys.stderr)
+
+
+def bench_verb(o: argparse.Namespace) -> int:
+    """`ifttn bench`: each part is a module of `ifttn.bench`, imported only when asked for."""
+    part = import_module(f"ifttn.bench.{o.part}")
+    p = argparse.ArgumentParser(
+        prog=f"ifttn bench {o.part}",
+        description=str(part.__doc__).splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    part.add_options(p)
+    return part.run(p.parse_args(o.options))
 
 
 def work_of(o: argparse.Namespace) -> training.Work:

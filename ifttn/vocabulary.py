@@ -5,7 +5,7 @@ H x W pixels or cells, A actions, L motion fields of a snippet, T frames of a vi
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jaxtyping import Int, UInt8
@@ -88,3 +88,11 @@ class Batch:
     """Per modality. All come from one index draw and one augmentation a video."""
     labels: Int[Tensor, " N"]
     names: list[str]
+    crops: Int[Tensor, "N 3"] | None = None
+    """Height, width and mirroring of each video's crop, where it has still to be fitted (`augmentation.fit_on_device`);
+    it lies in the first rows and columns of its planes."""
+
+    def pin_memory(self) -> "Batch":
+        """Called by a loader, so that the bytes can go to the device while it computes."""
+        inputs = {modality: x.pin_memory() for modality, x in self.inputs.items()}
+        return replace(self, inputs=inputs, labels=self.labels.pin_memory())

@@ -1,15 +1,18 @@
 import errno
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from ifttn import cli
+from ifttn.data.flow import FLOWS
 from ifttn.data.store import Store
 
-VERBS = ("prepare", "train", "test", "tables", "figures", "reproduce", "predict")
+VERBS = ("prepare", "train", "test", "tables", "figures", "reproduce", "predict", "bench")
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +160,48 @@ def test_what_the_lists_or_the_folder_lack_is_named(embedded, capsys, tmp_path):
     lines = capsys.readouterr().err.splitlines()
     assert f"listed, and not in the folder: {gone.parent.name}/{gone.stem}" in lines
     assert f"in the folder, and in no list: {gone.parent.name}/v_extra_g01_c01" in lines
+
+
+def test_of_many_names_only_the_first_are_told(capsys):
+    cli.tell("listed, and not in the folder", [f"Run/v{number}" for number in range(13000)])
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 21
+    assert lines[-1] == "listed, and not in the folder: 12980 more"
+
+
+def test_the_flow_of_a_preset_can_be_overridden(embedded, capsys, tmp_path):
+    flows = set()
+    for name in FLOWS:
+        where = ("prepare", embedded.data, tmp_path / name, "--preset", "smallest", "--jobs", 1, "--limit", 1)
+        assert run(*where, "--flow", name, "--device", "cpu") == 0
+        flows.add(Store(tmp_path / name).settings.flow)
+    assert flows == set(FLOWS)
+    assert "bytes a video" in capsys.readouterr().out
+
+
+def test_a_cluster_that_does_not_answer_ends_in_one_line(embedded, capsys, tmp_path):
+    where = ("prepare", embedded.data, tmp_path / "store", "--preset", "smallest")
+    assert "no Dask scheduler answers at nowhere" in mistake(capsys, *where, "--scheduler", "nowhere://1")
+
+
+def test_bench_hands_over_to_the_part_that_is_asked_for(capsys, monkeypatch):
+    asked = []
+    part = SimpleNamespace(
+        __doc__="Flow beside its peer.\n\nMore.",
+        add_options=lambda p: p.add_argument("--pairs", type=int, default=3, help="how many"),
+        run=lambda o: asked.append(o.pairs) or 0,
+    )
+    monkeypatch.setitem(sys.modules, "ifttn.bench.flow", part)
+    assert run("bench", "flow", "--pairs", 5) == 0
+    assert run("bench", "flow") == 0
+    assert asked == [5, 3]
+    with pytest.raises(SystemExit) as ended:
+        run("bench", "flow", "--help")
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert "Flow beside its peer." in text
+    assert "usage: ifttn bench flow" in text
+    assert "--pairs" in text
 
 
 def test_a_full_disk_ends_in_one_line(embedded, capsys, monkeypatch, tmp_path):

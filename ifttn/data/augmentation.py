@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
 
 from ifttn.vocabulary import MODALITIES, IfttnError
 
@@ -34,6 +36,11 @@ class Crop:
     width: int
     mirrored: bool = False
     """Left and right change places after cropping."""
+
+    @property
+    def part(self) -> tuple[slice, slice]:
+        """Its rows and columns."""
+        return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
 
 
 def random_crop(height: int, width: int, size: int, scales: Sequence[float], rng: np.random.Generator) -> Crop:
@@ -68,20 +75,87 @@ def apply(
     Planes of a motion modality are x, y, x, y, ... along C. Mirroring negates x displacements; resizing leaves their
     magnitude alone, as in TSN.
     """
-    cut = planes.reshape(-1, *planes.shape[-2:])[
-        :, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width
-    ]
-    resized = np.empty((*planes.shape[:-2], size, size), np.uint8)
-    for image, plane in zip(cut, resized.reshape(-1, size, size), strict=True):
-        plane[:] = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
-    if not crop.mirrored:
-        return resized
-    resized = resized[..., ::-1].copy()
-    if MODALITIES[modality].is_motion:
-        x_planes = resized[..., 0::2, :, :]
-        # 128 is no motion; 0, which only JPEG can make of a byte, would become 256.
-        x_planes[:] = 255 - np.maximum(x_planes, 1) + 1
-    return resized
+    fitted = np.empty((*planes.shape[:-2], size, size), np.uint8)
+    fit(planes[..., *crop.part], crop, size, modality, fitted)
+    return fitted
+
+
+def fit(
+    cut: UInt8[np.ndarray, "*rest C h w"],
+    crop: Crop,
+    size: int,
+    modality: str,
+    fitted: UInt8[np.ndarray, "*rest C size size"],
+) -> None:
+    """What is left to do to planes that hold the crop alone: resize and mirror them, to `fitted`."""
+    targets = fitted.reshape(-1, size, size)
+    if modality == "rgb":
+        images = cut.reshape(-1, 3, *cut.shape[-2:]).transpose(0, 2, 3, 1)
+    else:  # OpenCV resizes four planes as channels in little more time than two
+        planes = cut.reshape(-1, *cut.shape[-2:])
+        images = (cv2.merge(list(planes[first : first + 4])) for first in range(0, len(planes), 4))
+    step = 3 if modality == "rgb" else 4
+    for first, image in zip(range(0, len(targets), step), images, strict=True):
+        image = cv2.resize(np.ascontiguousarray(image), (size, size), interpolation=cv2.INTER_LINEAR)
+        cv2.split(cv2.flip(image, 1) if crop.mirrored else image, list(targets[first : first + step]))
+    if crop.mirrored and MODALITIES[modality].is_motion:
+        x_planes = fitted[..., 0::2, :, :]
+        np.invert(x_planes, out=x_planes)
+        x_planes += x_planes != 255  # 256 - x: 128 is no motion; of 0, which only JPEG can make of a byte, it is 255
+
+
+def fit_on_device(
+    cuts: UInt8[Tensor, "N K C S S"], crops: Int[Tensor, "N 3"], size: int, modality: str
+) -> UInt8[Tensor, "N K C size size"]:
+    """`fit` of a whole batch where it lies, on a GPU say; gives the very bytes of `fit`.
+
+    Args:
+        cuts: the crop of video n in the first rows and columns of its planes.
+        crops: height, width and whether mirrored, of each video; on the CPU.
+        size: side of the result in pixels.
+        modality: decides what mirroring does.
+    """
+    fitted = cuts.new_empty((*cuts.shape[:3], size, size))
+    for crop in {(height, width, mirrored) for height, width, mirrored in crops.tolist()}:
+        height, width, mirrored = crop
+        own = (crops == torch.tensor(crop)).all(1).nonzero().flatten().to(cuts.device)
+        planes = _resized(cuts[own][..., :height, :width], size)
+        if mirrored:
+            planes = planes.flip(-1)
+            if MODALITIES[modality].is_motion:
+                planes[..., 0::2, :, :] = -planes[..., 0::2, :, :].clamp(min=1)  # bytes: modulo 256
+        fitted[own] = planes
+    return fitted
+
+
+def _resized(planes: UInt8[Tensor, "*rest h w"], size: int) -> UInt8[Tensor, "*rest size size"]:
+    """OpenCV's INTER_LINEAR for bytes, in its own integers (HResizeLinear and VResizeLinear of its resize.cpp)."""
+    height, width = planes.shape[-2:]
+    if height == width == size:
+        return planes
+    (left, right), (of_left, of_right) = _taps(width, size, planes.device, clamp=True)
+    rows = planes[..., left] * of_left
+    rows += planes[..., right] * of_right
+    rows >>= 4
+    (above, below), (of_above, of_below) = _taps(height, size, planes.device, clamp=False)
+    total = (rows[..., above, :] * of_above[:, None]) >> 16
+    total += (rows[..., below, :] * of_below[:, None]) >> 16
+    return ((total + 2) >> 2).to(torch.uint8)
+
+
+def _taps(
+    length: int, size: int, device: torch.device, *, clamp: bool
+) -> tuple[Int[Tensor, "2 size"], Int[Tensor, "2 size"]]:
+    """The two neighbours of each place along an axis, and their weights in 2048ths."""
+    # OpenCV divides twice, in double precision, and goes on in single precision.
+    places = ((np.arange(size) + 0.5) * (1 / (size / length)) - 0.5).astype(np.float32)
+    first = np.floor(places).astype(np.int64)
+    fraction = places - first.astype(np.float32)
+    if clamp:  # along rows; columns keep the weights, and both neighbours are then the same
+        fraction[(first < 0) | (first >= length - 1)] = 0
+    weights = np.rint(np.stack([1 - fraction, fraction]) * np.float32(2048)).astype(np.int32)
+    neighbours = np.clip(np.stack([first, first + 1]), 0, length - 1)
+    return torch.from_numpy(neighbours).to(device), torch.from_numpy(weights).to(device)
 
 
 def _placed(height: int, width: int, shape: tuple[int, int], offset: tuple[int, int], mirrored: bool) -> Crop:

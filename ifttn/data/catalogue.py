@@ -89,21 +89,47 @@ def read_split(root: Path, number: int = 1) -> Split:
     )
 
 
+@dataclass(frozen=True)
+class Contents:
+    """What the folder of a data set holds, beside what its lists name."""
+
+    videos: tuple[Video, ...]
+    """Those that some split lists and that are there, in the order of the names."""
+    missing: tuple[str, ...] = ()
+    """Names that some list holds and the folder does not."""
+    extra: tuple[str, ...] = ()
+    """Names that the folder holds and no list does."""
+
+
+def contents(root: Path) -> Contents:
+    """All of the data set in `root`; class folders without lists lack nothing.
+
+    Raises IfttnError as `read_split` does.
+    """
+    root = root.resolve()
+    folder = _list_folder(root)
+    if folder is None:
+        return Contents(tuple(sorted(_plain_videos(root), key=lambda video: video.name)))
+    files, videos, listed = _video_files(root), dict[str, Video](), dict[str, str]()
+    for number in _numbers(folder) or (1,):
+        lists = parse_lists(folder, number)
+        videos |= {video.name: video for video in _present(lists, lists.rows, files)}
+        listed |= {_key(row): _stem(row) for row in lists.rows}
+    if not videos:
+        raise IfttnError(f"{root} holds none of the videos that the lists in {folder} name")
+    return Contents(
+        videos=tuple(videos[name] for name in sorted(videos)),
+        missing=tuple(sorted(name for key, name in listed.items() if key not in files)),
+        extra=tuple(f"{path.parent.name}/{path.stem}" for key, path in files.items() if key not in listed),
+    )
+
+
 def all_videos(root: Path) -> tuple[Video, ...]:
     """Every video of the data set in `root` that some split lists and that exists, in the order of the names.
 
     Raises IfttnError as `read_split` does.
     """
-    root = root.resolve()
-    files, folder = _video_files(root), _list_folder(root)
-    if folder is None:
-        videos = _plain_videos(root)
-    else:
-        every = [parse_lists(folder, number) for number in _numbers(folder) or (1,)]
-        videos = tuple({video.name: video for lists in every for video in _present(lists, lists.rows, files)}.values())
-    if not videos:
-        raise IfttnError(f"{root} holds none of the videos that the lists in {folder} name")
-    return tuple(sorted(videos, key=lambda video: video.name))
+    return contents(root).videos
 
 
 def _check(number: int) -> None:

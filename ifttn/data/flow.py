@@ -1,27 +1,57 @@
 """Optical flow between neighbouring frames, and motion as bytes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
+from typing import Protocol
 
 import cv2
 import numpy as np
+import torch
 from jaxtyping import Float32, Num, UInt8
 
-Flow = Callable[[np.ndarray], np.ndarray]
+from ifttn.data.tvl1 import tvl1
+from ifttn.vocabulary import IfttnError
+
+__all__ = ["FLOWS", "Flow", "dis", "flow_of", "from_bytes", "luminance", "to_bytes", "tvl1"]
 
 
-def dis(frames: UInt8[np.ndarray, "T H W 3"]) -> Float32[np.ndarray, "T-1 2 H W"]:
-    """Dense inverse search (Kroeger et al. 2016, OpenCV's medium preset): pixels along x and y from t to t + 1."""
+class Flow(Protocol):
+    """RGB frames (T, H, W, 3) -> fields (T-1, 2, H, W): pixels along x and y from frame t to frame t + 1."""
+
+    def __call__(self, frames: np.ndarray, /, device: str = "cpu") -> np.ndarray:
+        """On a device: "cpu", "cuda", "cuda:1", ..."""
+        ...
+
+
+def dis(frames: UInt8[np.ndarray, "T H W 3"], device: str = "cpu") -> Float32[np.ndarray, "T-1 2 H W"]:
+    """Dense inverse search (Kroeger et al. 2016, OpenCV's medium preset), on the CPU whatever the device."""
     search = cv2.DISOpticalFlow.create(cv2.DISOpticalFlow_PRESET_MEDIUM)
-    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
     fields = np.empty((len(frames) - 1, 2, *frames.shape[1:3]), np.float32)
     start = np.zeros((*frames.shape[1:3], 2), np.float32)  # not the last field: a cut would spoil the next
-    for field, (earlier, later) in zip(fields, pairwise(grey), strict=True):
+    for field, (earlier, later) in zip(fields, pairwise(luminance(frames)), strict=True):
         field[:] = search.calc(earlier, later, start.copy()).transpose(2, 0, 1)
     return fields
 
 
-FLOWS: Mapping[str, Flow] = {"dis": dis}
+def tvl1_of_video(frames: UInt8[np.ndarray, "T H W 3"], device: str = "cpu") -> Float32[np.ndarray, "T-1 2 H W"]:
+    """TV-L1 (Zach et al. 2007) with OpenCV's defaults, the flow of TSN and of the paper: see `ifttn.data.tvl1`."""
+    images = torch.from_numpy(luminance(frames)).to(device)
+    return tvl1(images[:-1], images[1:]).cpu().numpy()
+
+
+FLOWS: Mapping[str, Flow] = {"tvl1": tvl1_of_video, "dis": dis}
+
+
+def flow_of(name: str, frames: UInt8[np.ndarray, "T H W 3"], device: str = "cpu") -> Float32[np.ndarray, "T-1 2 H W"]:
+    """The fields between neighbouring RGB frames, in pixels, by a flow of FLOWS; IfttnError on another name."""
+    if name not in FLOWS:
+        raise IfttnError(f"unknown optical flow {name}; choose from {', '.join(FLOWS)}")
+    return FLOWS[name](frames, device=device)
+
+
+def luminance(frames: UInt8[np.ndarray, "T H W 3"]) -> UInt8[np.ndarray, "T H W"]:
+    """.299 R + .587 G + .114 B."""
+    return np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])
 
 
 def to_bytes(field: Num[np.ndarray, "*shape"], bound: float) -> UInt8[np.ndarray, "*shape"]:

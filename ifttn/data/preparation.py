@@ -1,24 +1,69 @@
-"""Videos to store: decode, resize, optical flow and motion vectors, in parallel, resumable, with a report."""
+"""Videos to store: decode, resize, optical flow and motion vectors, in parallel, resumable, with a report.
 
+    <store>/report.csv              one row a video, of the last attempt: what became of it, how long it took
+    <store>/.report-journal.csv     the rows since then; there while a preparation runs, or where one was killed
+
+The report is no part of what is prepared: its seconds differ from run to run, the rest of the store never does.
+"""
+
+import csv
+import errno
+import io
+import os
 import time
-from collections.abc import Iterator, Sequence
+import warnings
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from math import nan
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from ifttn.data import catalogue
 from ifttn.data.decoding import decode
-from ifttn.data.flow import FLOWS, to_bytes
-from ifttn.data.store import Store, StoreFullError, StoreSettings, write_whole
+from ifttn.data.flow import FLOWS, flow_of, to_bytes
+from ifttn.data.flow_service import FlowService, serve
+from ifttn.data.store import SUFFIX, Store, StoreFullError, StoreSettings, flow_error, write_whole
+from ifttn.data.workers import Crash, each
 from ifttn.vocabulary import IfttnError, Video
 
-COLUMNS = ("video", "status", "reason", "frames", "seconds")
-Row = tuple[str, str, str, int, float]
+STATUSES = ("done", "skipped", "failed", "missing")
+REPORT, JOURNAL = "report.csv", ".report-journal.csv"
+MEASURED = 4
+"""Fields of a video, evenly spread, on which the error of the stored flow is measured."""
+_FULL = "full"
+
+
+class Row(NamedTuple):
+    """What became of a video."""
+
+    video: str
+    status: str
+    """done, skipped (it was in the store), failed, or missing (a list names it, the folder lacks it)."""
+    reason: str = ""
+    """Of a failure."""
+    notes: str = ""
+    """What was done to it on the way, such as a new encoding."""
+    frames: int = 0
+    seconds: float = 0.0
+    bytes: int = 0
+    """In the store."""
+    quantised_mean: float = nan
+    """Mean error of the flow as bytes, in pixels, within the bound; of `MEASURED` fields a video."""
+    quantised_p999: float = nan
+    """Its 99.9th percentile."""
+    stored_mean: float = nan
+    """The same of what the store gives back: bytes and JPEG."""
+    stored_p999: float = nan
+    saturated: float = nan
+    """Share of the flow beyond the bound."""
 
 
 def prepare(
@@ -26,60 +71,260 @@ def prepare(
     folder: Path,
     settings: StoreSettings,
     *,
-    jobs: int | None = None,
+    jobs: int | str | None = None,
     limit: int | None = None,
     progress: bool = True,
+    device: str = "cpu",
 ) -> pd.DataFrame:
     """Put every video of the data set at `root` into the store at `folder`, and report on each.
 
-    Videos that are there already are skipped, so the same command goes on after an interruption. A video that fails
-    is reported with its reason and the rest go on; only a full disk ends the batch, with IfttnError.
+    Videos that are there already are skipped, so the same command goes on after an interruption, however it came. A
+    video that fails, or that crashes the process that decodes it, is reported with its reason and the rest go on.
+
+    A link is followed to a data set, a class folder, or a video within them; a video that is a link to somewhere else
+    is refused, because a data set that was downloaded must not reach for other files of its user.
 
     Args:
         root: a data set as `catalogue` knows it.
         folder: of the store, made where absent.
         settings: of the store; IfttnError where it was made with others.
-        jobs: processes, by default one a CPU.
+        jobs: processes, by default one a CPU; 1 is this process itself. Or the address of a Dask scheduler
+            ("tcp://host:8786"): then `root` and `folder` must be on a file system that all its workers share.
         limit: prepare this many videos only, spread evenly over the catalogue.
         progress: show a bar on stderr.
+        device: where optical flow is computed. One GPU serves all processes; in a cluster every worker uses its own.
 
     Returns:
-        A row for each video: video, status ("done", "skipped" or "failed"), reason (of a failure), frames, seconds.
-        Also written to `folder`/report.csv.
+        The `Row` of each video of the data set that was tried in this run or before, in the order of the names. Also
+        written to `folder`/report.csv.
+
+    Raises:
+        IfttnError: no data set, an unknown flow, a store that was made with other settings or is being prepared by
+            another process, a cluster that is not there. StoreFullError, also an IfttnError, ends the batch where the
+            disk is full; the report up to there is kept.
     """
     if settings.flow not in FLOWS:
         raise IfttnError(f"unknown optical flow {settings.flow}; choose from {', '.join(FLOWS)}")
-    videos = _spread(catalogue.all_videos(root), limit)
-    store = Store.create(folder, settings)
-    store.tidy()
-    todo = [video for video in videos if video.name not in store]
-    rows: list[Row] = [(v.name, "skipped", "", store.num_frames(v.name), 0.0) for v in videos if v.name in store]
-    parallel = Parallel(n_jobs=jobs or -1, return_as="generator_unordered")
-    work = cast(Iterator[Row], parallel(delayed(_prepare_one)(video, store) for video in todo))
-    rows.extend(tqdm(work, total=len(todo), desc="prepare", unit="video", disable=not progress))
-    store.tidy()
-    report = pd.DataFrame(sorted(rows), columns=list(COLUMNS))
-    write_whole(folder / "report.csv", report.to_csv(index=False).encode())
+    root, folder = root.resolve(), folder.resolve()
+    contents, store = catalogue.contents(root), Store.create(folder, settings)
+    with _held(folder):
+        store.tidy()
+        rows = _known(contents, store)
+        _write_report(folder, rows)
+        todo = [video for video in _spread(contents.videos, limit) if _is_open(rows.get(_shown(video.name)))]
+        try:
+            with (
+                warnings.catch_warnings(),
+                _journal(folder) as note,
+                closing(_outcomes(todo, _Work(root, folder, device), jobs)) as outcomes,
+                tqdm(total=len(todo), desc="prepare", unit="video", disable=not (progress and todo)) as bar,
+            ):
+                # joblib's processes are renewed when they have grown; its warning is no news to a user.
+                warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
+                for row in outcomes:
+                    note(row)
+                    rows[row.video] = row
+                    bar.update()
+        finally:
+            store.tidy()
+            report = _write_report(folder, rows)
     return report
 
 
-def _prepare_one(video: Video, store: Store) -> Row:
+def summary(report: pd.DataFrame) -> list[str]:
+    """Lines that tell what a report says: how many videos, bytes, errors of the stored flow, notes."""
+    counts = report.status.value_counts()
+    lines = [
+        ", ".join(f"{counts.get(status, 0)} {status}" for status in STATUSES if status in counts or status != "missing")
+    ]
+    stored = report[report.status.isin(("done", "skipped"))]
+    if len(stored):
+        lines.append(f"{stored.frames.mean():.0f} frames and {stored.bytes.mean():,.0f} bytes a video")
+    if stored.stored_mean.notna().any():
+        lines.append(
+            f"error of the flow as bytes: {stored.quantised_mean.mean():.3f} px on average, "
+            f"{stored.quantised_p999.mean():.2f} px at the 99.9th percentile; as stored: "
+            f"{stored.stored_mean.mean():.3f} and {stored.stored_p999.mean():.2f} px; "
+            f"{stored.saturated.mean():.2%} of the flow is beyond the bound"
+        )
+    return lines + [f"{count} videos {note}" for note, count in Counter(filter(None, stored.notes)).most_common()]
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What every process needs to know."""
+
+    root: Path
+    folder: Path
+    device: str
+    service: FlowService | None = None
+
+
+def _outcomes(todo: Sequence[Video], work: _Work, jobs: int | str | None) -> Generator[Row]:
+    yield from (
+        Row(_shown(v.name), "failed", f"{_shown(str(v.path))}: its name is not UTF-8; rename it")
+        for v in todo
+        if not _is_text(v.name)
+    )
+    videos = [video for video in todo if _is_text(video.name)]
+    flow = Store(work.folder).settings.flow
+    with serve(flow, work.device) if _is_shared(flow, work.device, jobs) else nullcontext() as service:
+        function = partial(_prepare_one, work=replace(work, service=service))
+        with closing(each(function, videos, jobs, shared=(work.root, work.folder / "manifest.json"))) as outcomes:
+            for video, row in outcomes:
+                if isinstance(row, Crash):
+                    reason = f"{video.path}: the decoder crashed" + (f" ({row.how})" if row.how else "")
+                    row = Row(video.name, "failed", reason)
+                if row.status == _FULL:
+                    raise StoreFullError(row.reason)
+                yield row
+
+
+def _is_shared(flow: str, device: str, jobs: int | str | None) -> bool:
+    """Whether this process computes the flow for the others: a GPU is not to hold one copy of everything for each."""
+    return flow != "dis" and device != "cpu" and not isinstance(jobs, str) and jobs != 1  # DIS knows no GPU
+
+
+def _prepare_one(video: Video, work: _Work) -> Row:
     cv2.setNumThreads(0)  # the processes are the parallelism
-    began, settings = time.perf_counter(), store.settings
+    began = time.perf_counter()
     try:
-        decoded = decode(video.path, (settings.width, settings.height))
-        if len(decoded.frames) < 2:
-            raise IfttnError(f"{video.path}: has one frame, and motion needs two")
-        flow = to_bytes(FLOWS[settings.flow](decoded.frames), settings.bound)
-        store.write(video.name, decoded.frames, flow, to_bytes(decoded.vectors, settings.bound), decoded.fps)
-    except StoreFullError:
-        raise
+        row = _stored(video, work)
+    except StoreFullError as error:
+        return Row(video.name, _FULL, str(error))
     except IfttnError as error:
-        return video.name, "failed", str(error), 0, time.perf_counter() - began
-    return video.name, "done", "", len(decoded.frames), time.perf_counter() - began
+        row = Row(video.name, "failed", " ".join(str(error).split()))
+    except Exception as error:  # no video may end a batch of thousands; the report names it
+        row = Row(video.name, "failed", " ".join(f"{video.path}: {type(error).__name__}: {error}".split()))
+    return row._replace(seconds=round(time.perf_counter() - began, 3))
+
+
+def _stored(video: Video, work: _Work) -> Row:
+    store = Store(work.folder)
+    settings = store.settings
+    _check_file(video.path, work.root)
+    decoded = decode(video.path, (settings.width, settings.height))
+    if len(decoded.frames) < 2:
+        raise IfttnError(f"{video.path}: has one frame, and motion needs two")
+    flow = work.service(decoded.frames) if work.service else flow_of(settings.flow, decoded.frames, work.device)
+    motion = decoded.on_pixels(to_bytes(decoded.cells, settings.bound))
+    store.write(video.name, decoded.frames, to_bytes(flow, settings.bound), motion, decoded.fps)
+    sample = flow[np.unique(np.linspace(0, len(flow) - 1, MEASURED).astype(int))]
+    error = flow_error(sample, settings)
+    return Row(
+        video.name,
+        "done",
+        notes=f"encoded anew: {decoded.transcoded}" if decoded.transcoded else "",
+        frames=len(decoded.frames),
+        bytes=(work.folder / "videos" / f"{video.name}{SUFFIX}").stat().st_size,
+        quantised_mean=error.bytes_mean,
+        quantised_p999=error.bytes_p999,
+        stored_mean=error.stored_mean,
+        stored_p999=error.stored_p999,
+        saturated=error.saturated,
+    )
+
+
+def _check_file(path: Path, root: Path) -> None:
+    target = path.resolve()
+    if path.is_symlink() and not any(target.is_relative_to(folder) for folder in (root, path.parent.resolve())):
+        raise IfttnError(f"{path}: is a link out of the data set, to {target}; copy it, or link the whole class folder")
+    if not path.is_file():
+        raise IfttnError(f"{path}: is {'no file' if path.exists() else 'not there'}")
+    if not os.access(path, os.R_OK):
+        raise IfttnError(f"{path}: may not be read (permission denied)")
+    if path.stat().st_size == 0:
+        raise IfttnError(f"{path}: is empty")
 
 
 def _spread(videos: Sequence[Video], limit: int | None) -> Sequence[Video]:
     if limit is None or limit >= len(videos):
         return videos
     return [videos[i] for i in np.linspace(0, len(videos) - 1, limit).astype(int)]
+
+
+def _is_text(name: str) -> bool:
+    """Whether the name can be written; Python keeps bytes that are not UTF-8 as lone surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
+def _shown(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _is_open(row: Row | None) -> bool:
+    return row is None or row.status == "failed"
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Two preparations of one store would remove each other's unfinished files."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:  # some file systems have no locks at all
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                raise IfttnError(f"{folder}: is being prepared by another process; wait for it, or end it") from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def _known(contents: catalogue.Contents, store: Store) -> dict[str, Row]:
+    """A row for each video that is in the store, failed before, or is listed and missing."""
+    earlier = _read_report(store.folder / REPORT) | _read_report(store.folder / JOURNAL)
+    index = store.index()
+    stored = {
+        name: Row(name, "skipped", frames=frames, bytes=size)
+        for name, frames, size in zip(index.video, index.frames, index.bytes, strict=True)
+    }
+    rows = {name: Row(name, "missing", "is listed, and not in the folder") for name in map(_shown, contents.missing)}
+    for name in (_shown(video.name) for video in contents.videos):
+        before = earlier.get(name, Row(name, "new"))
+        if name in stored:
+            is_told = before.status in ("done", "skipped")
+            rows[name] = before._replace(status="skipped", seconds=0.0) if is_told else stored[name]
+        elif before.status == "failed":
+            rows[name] = before
+    return rows
+
+
+def _read_report(path: Path) -> dict[str, Row]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    whole = text[: text.rfind("\n") + 1]  # who is killed may leave half a line
+    types = Row.__annotations__
+    rows = {}
+    for line in csv.DictReader(io.StringIO(whole)):
+        with suppress(ValueError, TypeError, KeyError):  # a line that somebody edited
+            rows[line["video"]] = Row(**{name: types[name](line[name]) for name in types if line.get(name)})
+    return rows
+
+
+def _write_report(folder: Path, rows: Mapping[str, Row]) -> pd.DataFrame:
+    report = pd.DataFrame(sorted(rows.values()), columns=list(Row._fields))
+    write_whole(folder / REPORT, report.to_csv(index=False).encode())
+    (folder / JOURNAL).unlink(missing_ok=True)
+    return report
+
+
+@contextmanager
+def _journal(folder: Path) -> Iterator[Callable[[Row], None]]:
+    """note(row): keep a row even if this process is killed."""
+    with (folder / JOURNAL).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(Row._fields)
+
+        def note(row: Row) -> None:
+            writer.writerow(row)
+            file.flush()
+
+        yield note

@@ -1,35 +1,49 @@
 """The prepared data set on disk: RGB, optical flow and motion vectors of every video, ready to be sampled.
 
-    <folder>/manifest.json                 settings and library versions
+    <folder>/manifest.json                 settings, rounding and library versions
     <folder>/index.parquet                 one row a video
     <folder>/videos/<name>.safetensors     per modality: all its JPEGs end to end, and where each begins
 
-A colour JPEG holds a frame; a grey JPEG holds a motion field, its y plane below its x plane. A reader maps the file
-and touches only the JPEGs that it asks for.
+A colour JPEG holds a frame; a grey JPEG holds a motion field, its y plane below its x plane. A reader takes only the
+JPEGs that it asks for, those that follow one another in one read. The same video always gives the same bytes.
+
+Shapes: T frames, T - 1 fields, C channels (3 of a frame, 2 of a field), H x W pixels.
 """
 
 import contextlib
 import errno
+import functools
+import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
-from jaxtyping import Integer, UInt8
-from safetensors import SafetensorError, safe_open
+from jaxtyping import Float32, Integer, UInt8
 from safetensors.numpy import save
 
+from ifttn.data.flow import from_bytes, to_bytes
 from ifttn.vocabulary import IfttnError
 
 SUFFIX = ".safetensors"
 PARTIAL = ".partial"
-LIBRARIES = ("av", "opencv-python-headless", "safetensors")
+MODALITIES = ("rgb", "flow", "mv")
+COLUMNS = ("video", "frames", "fps", "bytes", *(f"{modality}_bytes" for modality in MODALITIES))
+LIBRARIES = ("ifttn", "av", "numba", "numpy", "opencv-python-headless", "safetensors", "torch")
+ROUNDING = "byte = round(128 + 127 displacement / bound), kept within 1..255"
+Part = tuple[slice, slice]
+WHOLE: Part = (slice(None), slice(None))
+
+HEAD = 1 << 15
+"""Bytes of a first read: the header and the offsets of most videos."""
+LARGEST_HEADER = 1 << 20
 
 
 class StoreFullError(IfttnError):
@@ -50,6 +64,152 @@ class StoreSettings:
     """Of the JPEGs, 1..100."""
 
 
+@dataclass(frozen=True)
+class FlowError:
+    """What bytes and JPEG do to displacements, in pixels; over those within the bound, where bytes do not saturate."""
+
+    bytes_mean: float
+    bytes_p999: float
+    """99.9th percentile of the absolute error of the bytes alone."""
+    stored_mean: float
+    stored_p999: float
+    """99.9th percentile of the absolute error of what is read back."""
+    saturated: float
+    """Share of displacements beyond the bound."""
+
+
+def flow_error(fields: Float32[np.ndarray, "n 2 H W"], settings: StoreSettings) -> FlowError:
+    """Put motion fields through bytes and JPEG, and measure what that does to them; some 5 ms a field of 340x256."""
+    levels = to_bytes(fields, settings.bound)
+    height, width = fields.shape[2:]
+    jpegs = [_encoded(each.reshape(-1, width), settings.quality) for each in levels]
+    back = np.stack([_decoded(jpeg, cv2.IMREAD_GRAYSCALE, (2 * height, width)) for jpeg in jpegs])
+    within = np.abs(fields) <= settings.bound
+    figures = []
+    for read in (levels, back.reshape(levels.shape)):
+        errors = np.abs(from_bytes(read, settings.bound) - fields)[within]
+        figures += [errors.mean(), np.quantile(errors, 0.999)] if len(errors) else [0.0, 0.0]
+    return FlowError(*map(float, figures), saturated=1 - float(within.mean()))
+
+
+class Entry:
+    """One video of a store, open for reading; `Store.open` makes and closes it.
+
+    IfttnError where the file is no such entry, is cut short, or points outside of itself.
+    """
+
+    def __init__(self, file: io.FileIO, name: str, settings: StoreSettings) -> None:
+        self.file, self.name, self.settings = file, name, settings
+        with self._named():
+            self.size = os.fstat(file.fileno()).st_size
+            self.head, self.place = file.read(HEAD), bytearray()
+            length = int.from_bytes(self.head[:8], "little")
+            self.data = 8 + length
+            if length > LARGEST_HEADER or self.data > self.size:
+                raise ValueError(f"a header of {length} bytes in a file of {self.size}")
+            self.header = json.loads(bytes(self._bytes(8, self.data)))
+            self.frames = len(self._offsets("rgb")) - 1
+            self.fps = float(self.header["__metadata__"]["fps"])
+
+    def read(
+        self,
+        modality: str,
+        indices: Integer[np.ndarray, " n"],
+        part: Part = WHOLE,
+        out: UInt8[np.ndarray, "n C h w"] | None = None,
+    ) -> UInt8[np.ndarray, "n C h w"]:
+        """Frames ("rgb", C = 3) or motion fields ("flow", "mv", C = 2) by index, in the order asked for.
+
+        What is asked for several times is decoded once. IfttnError where an index is not in the video, or damage shows.
+
+        Args:
+            modality: one of MODALITIES.
+            indices: from 0.
+            part: rows and columns of the stored picture.
+            out: where to put them, by default a new array.
+        """
+        height, width = self.settings.height, self.settings.width
+        if out is None:
+            rows, columns = len(range(height)[part[0]]), len(range(width)[part[1]])
+            out = np.empty((len(indices), 3 if modality == "rgb" else 2, rows, columns), np.uint8)
+        ascending = (np.diff(indices) > 0).all()
+        wanted, first, inverse = (indices, range(len(indices)), ()) if ascending else np.unique(indices, True, True)
+        with self._named():
+            for jpeg, position in zip(self._cut(modality, wanted.tolist()), first, strict=True):
+                if modality == "rgb":
+                    image = _decoded(jpeg, cv2.IMREAD_COLOR_RGB, (height, width, 3))
+                    out[position].transpose(1, 2, 0)[:] = image[part]
+                else:
+                    image = _decoded(jpeg, cv2.IMREAD_GRAYSCALE, (2 * height, width))
+                    out[position] = image.reshape(2, height, width)[:, *part]
+                del image  # so that the next one takes its place, which the cache still holds
+        if not ascending:
+            out[:] = out[first[inverse]]
+        return out
+
+    def jpegs(self, modality: str, indices: Integer[np.ndarray, " n"]) -> list[UInt8[np.ndarray, " bytes"]]:
+        """The JPEG files of some frames or fields, by ascending index, each once."""
+        with self._named():
+            return [jpeg.copy() for jpeg in self._cut(modality, np.unique(indices).tolist())]
+
+    def num_bytes(self, modality: str) -> int:
+        """Of all JPEGs of a modality."""
+        with self._named():
+            offsets = self._offsets(modality)
+        return int(offsets[-1] - offsets[0])
+
+    def _offsets(self, modality: str) -> Integer[np.ndarray, " n"]:
+        """Where each JPEG of a modality begins in the file, and where the last one ends."""
+        raw = np.frombuffer(self._bytes(*self._range(f"{modality}.offsets", "I64")), "<i8")
+        begin, end = self._range(modality, "U8")
+        if len(raw) < 2 or raw[0] != 0 or raw[-1] != end - begin or (np.diff(raw) <= 0).any():
+            raise ValueError(f"the offsets of {modality} do not fit its {end - begin} bytes")
+        return raw + begin
+
+    def _range(self, tensor: str, dtype: str) -> tuple[int, int]:
+        entry = self.header[tensor]
+        begin, end = (self.data + int(offset) for offset in entry["data_offsets"])
+        if entry["dtype"] != dtype or not self.data <= begin <= end <= self.size:
+            raise ValueError(f"{tensor} is said to lie at {begin}..{end} of {self.size} bytes, as {entry['dtype']}")
+        return begin, end
+
+    def _bytes(self, begin: int, end: int) -> memoryview:
+        """Until the next ones are asked for: all are read to the same place, which the cache then holds."""
+        if end <= len(self.head):
+            return memoryview(self.head)[begin:end]
+        if end - begin > len(self.place):
+            self.place = bytearray(2 * (end - begin))
+        place = memoryview(self.place)[: end - begin]
+        self.file.seek(begin)
+        if self.file.readinto(place) != len(place):
+            raise ValueError(f"ends before byte {end}")
+        return place
+
+    def _cut(self, modality: str, wanted: Sequence[int]) -> Iterator[UInt8[np.ndarray, " bytes"]]:
+        """JPEGs by ascending index, each until the next is asked for; neighbours come from one read."""
+        offsets = self._offsets(modality)
+        if not wanted:
+            return
+        if not 0 <= wanted[0] <= wanted[-1] < len(offsets) - 1:
+            raise ValueError(f"{modality} {wanted[0]}..{wanted[-1]} of {len(offsets) - 1} are asked for")
+        ends = [i for i in range(1, len(wanted)) if wanted[i] != wanted[i - 1] + 1] + [len(wanted)]
+        for first, end in zip([0, *ends], ends, strict=False):
+            cuts = offsets[wanted[first] : wanted[end - 1] + 2].tolist()
+            content = np.frombuffer(self._bytes(cuts[0], cuts[-1]), np.uint8)
+            for begin, stop in pairwise(cuts):
+                yield content[begin - cuts[0] : stop - cuts[0]]
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, cv2.error) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise IfttnError(
+                f"{self.name}: its entry {self.file.name} is damaged or no such ({reason}); remove it and prepare again"
+            ) from error
+
+
 class Store:
     """A folder of prepared videos. Names are those of the catalogue: "<class>/<file without suffix>"."""
 
@@ -57,19 +217,21 @@ class Store:
         """Open what `create` made; IfttnError where there is no store."""
         self.folder = folder
         try:
-            self.settings = StoreSettings(**json.loads((folder / "manifest.json").read_text())["settings"])
+            self.manifest = json.loads((folder / "manifest.json").read_text())
+            self.settings = StoreSettings(**self.manifest["settings"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise IfttnError(f"{folder}: no prepared data set (manifest.json is missing or damaged)") from error
 
     @classmethod
     def create(cls, folder: Path, settings: StoreSettings) -> "Store":
-        """Make a store, or open the one that is there; IfttnError where it was prepared with other settings."""
+        """Make a store, or open the one that is there; IfttnError where it was prepared otherwise.
+
+        The manifest tells all that decides the bytes of a store: settings, rounding, versions of the libraries.
+        """
         if not (folder / "manifest.json").exists():
-            manifest = {"settings": asdict(settings), "libraries": {name: version(name) for name in LIBRARIES}}
-            write_whole(folder / "manifest.json", json.dumps(manifest, indent=2).encode())
+            write_whole(folder / "manifest.json", json.dumps(_manifest(settings), indent=2).encode())
         store = cls(folder)
-        if store.settings != settings:
-            raise IfttnError(f"{folder}: was prepared with {store.settings}, not {settings}; use another folder")
+        store._refuse_mixing(settings)
         return store
 
     def __contains__(self, name: str) -> bool:
@@ -83,68 +245,104 @@ class Store:
         mv: UInt8[np.ndarray, "T-1 2 H W"],
         fps: float,
     ) -> None:
-        """Add a video, whole or not at all. RGB frames; motion as bytes of `flow.to_bytes`."""
+        """Add a video, whole or not at all. RGB frames; motion as bytes of `flow.to_bytes`.
+
+        IfttnError where shapes do not fit, or the libraries here are not those that the store was begun with.
+        """
+        self._refuse_mixing(self.settings)
         size = (self.settings.height, self.settings.width)
-        if frames.shape[1:3] != size:
+        if frames.shape[1:] != (*size, 3):
             raise IfttnError(f"{name}: frames of {frames.shape[1:3]} do not fit a store of {size}")
+        if {flow.shape, mv.shape} != {(len(frames) - 1, 2, *size)}:
+            raise IfttnError(f"{name}: {len(frames)} frames do not fit flow of {flow.shape} and vectors of {mv.shape}")
         tensors = {}
-        for modality, planes in (("rgb", frames[..., ::-1]), ("flow", flow), ("mv", mv)):
-            jpegs = [self._jpeg(each if modality == "rgb" else each.reshape(-1, size[1])) for each in planes]
+        for modality, images in zip(MODALITIES, (frames[..., ::-1], flow, mv), strict=True):
+            planes = images if modality == "rgb" else images.reshape(-1, 2 * size[0], size[1])
+            jpegs = [_encoded(each, self.settings.quality) for each in planes]
             tensors[modality] = np.concatenate(jpegs)
-            tensors[f"{modality}.offsets"] = np.cumsum([0, *map(len, jpegs)])
-        metadata = {"frames": str(len(frames)), "fps": str(fps)}
-        write_whole(self._path(name), save(tensors, metadata))
+            tensors[f"{modality}.offsets"] = np.cumsum([0, *map(len, jpegs)], dtype=np.int64)
+        # One key alone: safetensors writes several in a random order.
+        write_whole(self._path(name), save(tensors, {"fps": str(float(fps))}))
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[Entry]:
+        """The entry of a video; IfttnError where it is not in the store, or is damaged."""
+        try:
+            file = io.FileIO(self._path(name))
+        except OSError as error:
+            raise IfttnError(f"{name}: is not in the store {self.folder} ({error.strerror})") from error
+        with file:
+            yield Entry(file, name, self.settings)
 
     def read(self, name: str, modality: str, indices: Integer[np.ndarray, " n"]) -> UInt8[np.ndarray, "n C H W"]:
         """Frames ("rgb", C = 3) or motion fields ("flow", "mv", C = 2) by index, in the order asked for."""
-        flag = cv2.IMREAD_COLOR_RGB if modality == "rgb" else cv2.IMREAD_GRAYSCALE
-        with self._open(name) as file:
-            offsets = file.get_tensor(f"{modality}.offsets")
-            jpegs = file.get_slice(modality)
-            images = [cv2.imdecode(jpegs[offsets[index] : offsets[index + 1]], flag) for index in indices]
-        planes = np.stack(cast(list[np.ndarray], images))
-        if modality == "rgb":
-            return np.ascontiguousarray(planes.transpose(0, 3, 1, 2))
-        return planes.reshape(len(images), 2, self.settings.height, self.settings.width)
+        with self.open(name) as entry:
+            return entry.read(modality, indices)
 
     def num_frames(self, name: str) -> int:
         """T; there are T - 1 fields of each motion."""
-        return int(self._metadata(name)["frames"])
+        with self.open(name) as entry:
+            return entry.frames
 
     def index(self) -> pd.DataFrame:
-        """A row for each video, sorted by name: video, frames, fps, bytes."""
-        root = self.folder / "videos"
+        """A row for each video, sorted by name: video, frames, fps, bytes, and the bytes of each modality.
+
+        Only entries that are new since the last `tidy` are opened: those that index.parquet lacks, of another size than
+        it tells, or not older than itself.
+        """
+        known, written = self._known()
         rows = []
-        for path in sorted(root.rglob(f"*{SUFFIX}")):
-            name = path.relative_to(root).as_posix().removesuffix(SUFFIX)
-            metadata = self._metadata(name)
-            rows.append((name, int(metadata["frames"]), float(metadata["fps"]), path.stat().st_size))
-        return pd.DataFrame(rows, columns=["video", "frames", "fps", "bytes"])
+        for name, path, stat in sorted(self._files(SUFFIX)):
+            row = known.get(name)
+            if row is None or row[3] != stat.st_size or stat.st_mtime_ns >= written:
+                with self.open(name) as entry:
+                    row = (name, entry.frames, entry.fps, stat.st_size, *map(entry.num_bytes, MODALITIES))
+            rows.append(row)
+        return pd.DataFrame(rows, columns=list(COLUMNS))
 
     def tidy(self) -> None:
         """Remove what interrupted writes left behind and renew index.parquet; only while nobody writes."""
-        for leftover in self.folder.rglob(f"*{PARTIAL}"):
+        for _, path, _ in self._files(PARTIAL):
+            Path(path).unlink()
+        for leftover in self.folder.glob(f"*{PARTIAL}"):
             leftover.unlink()
         write_whole(self.folder / "index.parquet", self.index().to_parquet(index=False))
 
     def _path(self, name: str) -> Path:
         return self.folder / "videos" / f"{name}{SUFFIX}"
 
-    def _metadata(self, name: str) -> dict[str, str]:
-        with self._open(name) as file:
-            return file.metadata()
-
-    @contextlib.contextmanager
-    def _open(self, name: str) -> Iterator[safe_open]:
+    def _known(self) -> tuple[Mapping[str, tuple], int]:
+        """The rows of index.parquet by name, and when it was written."""
+        path = self.folder / "index.parquet"
         try:
-            file = safe_open(self._path(name), "np")
-        except (OSError, SafetensorError) as error:
-            raise IfttnError(f"{name}: is not in the store {self.folder}, or is damaged ({error})") from error
-        with file:
-            yield file
+            table, written = pd.read_parquet(path), path.stat().st_mtime_ns
+        except (OSError, ValueError):  # not there, or no such file: it is made of the entries anyway
+            return {}, 0
+        if tuple(table.columns) != COLUMNS:
+            return {}, 0
+        return dict(zip(table.video, table.itertuples(index=False, name=None), strict=True)), written
 
-    def _jpeg(self, image: np.ndarray) -> np.ndarray:
-        return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, self.settings.quality])[1].ravel()
+    def _files(self, suffix: str) -> Iterator[tuple[str, str, os.stat_result]]:
+        """Name, path and facts of the files below videos/ that end so; one listing a folder."""
+        pending = [("", str(self.folder / "videos"))]
+        while pending:
+            prefix, folder = pending.pop()
+            with contextlib.suppress(FileNotFoundError), os.scandir(folder) as listing:
+                for file in listing:
+                    if file.is_dir():
+                        pending.append((f"{prefix}{file.name}/", file.path))
+                    elif file.name.endswith(suffix):
+                        yield prefix + file.name.removesuffix(suffix), file.path, file.stat()
+
+    def _refuse_mixing(self, settings: StoreSettings) -> None:
+        there, here = _flat(self.manifest), _flat(_manifest(settings))
+        if there != here:
+            differing = [
+                f"{key} {there.get(key, 'unknown')} there, {here.get(key, 'unknown')} here"
+                for key in sorted({*there, *here})
+                if there.get(key) != here.get(key)
+            ]
+            raise IfttnError(f"{self.folder}: was prepared otherwise: {'; '.join(differing)}; use another folder")
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -152,7 +350,10 @@ def write_whole(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # else a machine that loses power may keep the name and not the bytes
         os.replace(partial, path)
     except OSError as error:
         with contextlib.suppress(OSError):  # where it was never made, or its folder is none
@@ -160,3 +361,30 @@ def write_whole(path: Path, content: bytes) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StoreFullError(f"{path.parent}: the disk is full; what was prepared so far stays readable") from error
         raise IfttnError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+@functools.cache
+def _versions() -> Mapping[str, str]:
+    return {name: version(name) for name in LIBRARIES}
+
+
+def _manifest(settings: StoreSettings) -> Mapping[str, Any]:
+    return {"settings": asdict(settings), "rounding": ROUNDING, "libraries": _versions()}
+
+
+def _flat(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**manifest["settings"], "rounding": manifest.get("rounding"), **manifest.get("libraries", {})}
+
+
+def _encoded(image: UInt8[np.ndarray, "..."], quality: int) -> UInt8[np.ndarray, " bytes"]:
+    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].ravel()
+
+
+def _decoded(
+    jpeg: UInt8[np.ndarray, " bytes"], flag: int, shape: tuple[int, ...]
+) -> UInt8[np.ndarray, "..."]:
+    """ValueError where it is no JPEG of that shape."""
+    image = cv2.imdecode(jpeg, flag)
+    if image is None or image.shape != shape:
+        raise ValueError(f"a JPEG of {None if image is None else image.shape} where one of {shape} belongs")
+    return image

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifttn.data.catalogue import SUFFIXES, all_videos, parse_lists, read_split
+from ifttn.data.catalogue import SUFFIXES, all_videos, contents, parse_lists, read_split
 from ifttn.vocabulary import IfttnError
 
 UCF_SIZES = {1: (9537, 3783), 2: (9586, 3734), 3: (9624, 3696)}
@@ -87,6 +87,23 @@ def test_missing_and_extra_videos_of_ucf101_are_reported_by_name(shared_data: Pa
     assert len(split.missing) == 13318
     assert "YoYo/v_YoYo_g25_c05" in split.missing
     assert [video.name for video in all_videos(tmp_path)] == [split.test[0].name, pushups.name]
+
+
+def test_what_all_lists_name_is_compared_with_the_folder(tmp_path: Path) -> None:
+    hmdb(tmp_path, catch="a.avi 1 \nb.avi 2 \nc.avi 0 \n")
+    (tmp_path / "lists" / "catch_test_split2.txt").write_text("a.avi 2 \nd.avi 1 \n")
+    touch(tmp_path, "catch/a.avi", "catch/c.mp4", "catch/new.avi", "throw/a.avi")
+    found = contents(tmp_path)
+    assert [video.name for video in found.videos] == ["catch/a", "catch/c"]
+    assert found.missing == ("catch/b", "catch/d")
+    assert found.extra == ("catch/new", "throw/a")
+
+
+def test_class_folders_without_lists_lack_nothing(tmp_path: Path) -> None:
+    touch(tmp_path, "run/b.avi", "run/a.avi", "walk/c.avi")
+    found = contents(tmp_path)
+    assert [video.name for video in found.videos] == ["run/a", "run/b", "walk/c"]
+    assert (found.missing, found.extra) == ((), ())
 
 
 def test_videos_of_hmdb51_are_found_whatever_their_names_hold(shared_data: Path, tmp_path: Path) -> None:

@@ -1,9 +1,13 @@
+import gc
+from fractions import Fraction
+
 import av
 import numpy as np
 import pytest
+from av.video.frame import VideoFrame
 
-from ifttn.data.decoding import GOP, decode, read_frames
-from ifttn.data.flow import dis
+from ifttn.data.decoding import CELL, GOP, SHORT, Reader, decode, exported, read_frames
+from ifttn.data.flow import dis, to_bytes
 from ifttn.vocabulary import IfttnError
 
 CLIPS = ("h264_340x256_32frames.mp4", "ucf_like_mpeg4_320x240.avi")
@@ -173,3 +177,285 @@ def test_a_damaged_packet_costs_a_frame_and_not_the_video(tmp_path, pan, encode)
     whole[packet + 8 : packet + 200] = bytes(192)
     path.write_bytes(whole)
     assert 36 <= len(decode(path).frames) <= 40
+
+
+AS_IT_IS = {
+    "plain.avi": {},
+    "quarter_pixels.avi": {"flags": "+qpel"},
+    "four_vectors.avi": {"flags": "+mv4"},
+    "x264.mp4": {"codec": "libx264", "refs": "1"},
+    "x264_start_codes.ts": {"codec": "libx264", "refs": "1"},
+    "baseline.mkv": {"codec": "libx264", "profile": "baseline", "refs": "1"},
+}
+ANEW = {
+    "b_frames.avi": ({"b_frames": 2}, "B-frames"),
+    "interlaced.avi": ({"flags": "+ildct+ilme"}, "interlaced"),
+    "x264.mp4": ({"codec": "libx264", "refs": "3"}, "H.264: several references"),
+    "x264_start_codes.ts": ({"codec": "libx264", "refs": "3"}, "H.264: several references"),
+    "x264_b_frames.mp4": ({"codec": "libx264", "b_frames": 3}, "H.264: several references"),
+    "x264_fields.mkv": ({"codec": "libx264", "refs": "1", "flags": "+ildct"}, "interlaced"),
+    "no_vectors.mkv": ({"codec": "libvpx-vp9", "deadline": "realtime"}, "vp9: neither MPEG-4 nor H.264"),
+    "no_p_frames.avi": ({"codec": "ffv1"}, "ffv1: neither MPEG-4 nor H.264"),
+}
+
+
+def painted_pixel_by_pixel(path, height, width):
+    fields = []
+    for kind, blocks in exported(path):
+        field = np.zeros((2, height, width), np.float32)
+        for source, w, h, _, _, x, y, _, *motion, scale in blocks.tolist():
+            if source < 0:
+                inside = (slice(max(y - h // 2, 0), y + h // 2), slice(max(x - w // 2, 0), x + w // 2))
+                field[0][inside], field[1][inside] = -motion[0] / scale, -motion[1] / scale
+        fields.append(fields[-1] if kind == "I" and fields else field)
+    return np.stack(fields)[1:]
+
+
+@pytest.mark.parametrize("name", AS_IT_IS)
+@pytest.mark.parametrize("size", [(160, 120), (150, 106)])
+def test_every_exported_block_is_painted_up_to_the_borders(tmp_path, pan, encode, name, size):
+    frames = pan(16, *size)
+    frames[:, 30:60, 40:90] = np.roll(frames[:, 30:60, 40:90], 5, axis=0)
+    path = encode(tmp_path / name, frames, **AS_IT_IS[name])
+    decoded = decode(path)
+    assert decoded.transcoded == ""
+    np.testing.assert_array_equal(decoded.vectors, painted_pixel_by_pixel(path, size[1], size[0]))
+    np.testing.assert_array_equal(decoded.frames, read_frames(path))
+    assert decoded.vectors[..., -1].any(axis=(1, 2)).all()
+    assert decoded.vectors[..., -1, :].any(axis=(1, 2)).all()
+
+
+@pytest.mark.parametrize("name", ANEW)
+def test_a_stream_that_reaches_further_is_encoded_anew_and_says_why(tmp_path, pan, encode, name):
+    options, reason = ANEW[name]
+    decoded = decode(encode(tmp_path / name, pan(15), **options))
+    assert decoded.transcoded == reason
+    assert decoded.frames.shape == (15, 120, 160, 3)
+    assert set(decoded.kinds) == {"I", "P"}
+    assert decoded.kinds.count("I") <= 2
+    np.testing.assert_allclose(np.median(decoded.vectors, axis=(2, 3)), np.tile([4, 2], (14, 1)), atol=0.5)
+
+
+def packets_of(path):
+    with av.open(str(path)) as container:
+        return [bytes(packet) for packet in container.demux(video=0) if packet.size]
+
+
+def joined(path, first, second):
+    """One AVI with the packets of two."""
+    with av.open(str(first)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for index, data in enumerate(packets_of(first) + packets_of(second)):
+            packet = av.Packet(data)
+            packet.stream, packet.dts, packet.pts, packet.time_base = stream, index, index, Fraction(1, 25)
+            packet.is_keyframe = index == 0
+            target.mux(packet)
+    return path
+
+
+def test_b_frames_that_come_late_change_only_what_follows(tmp_path, pan, encode):
+    frames = pan(30)
+    first, second = encode(tmp_path / "p.avi", frames[:15]), encode(tmp_path / "b.avi", frames[15:], b_frames=2)
+    decoded = decode(joined(tmp_path / "both.avi", first, second))
+    assert decoded.transcoded == "B-frames"
+    np.testing.assert_array_equal(decoded.frames[:15], read_frames(first))
+    assert set(decoded.kinds) == {"I", "P"}
+    assert len(decoded.kinds) >= 28
+    np.testing.assert_allclose(np.median(decoded.vectors, axis=(2, 3)), np.tile([4, 2], (len(decoded.cells), 1)))
+
+
+def test_a_video_that_changes_its_size_keeps_the_first(tmp_path, pan, encode):
+    first, second = encode(tmp_path / "small.avi", pan(6)), encode(tmp_path / "large.avi", pan(6, 320, 240))
+    decoded = decode(joined(tmp_path / "both.avi", first, second))
+    assert decoded.transcoded == "changes its size"
+    assert decoded.frames.shape == (12, 120, 160, 3)
+
+
+def test_a_frame_that_no_later_one_refers_to_stretches_the_next_vectors(tmp_path, pan, encode):
+    path = encode(tmp_path / "pan.mp4", pan(10), "libx264", refs="1")
+    assert decode(path).transcoded == ""
+    whole, slice_ = bytearray(path.read_bytes()), packets_of(path)[4]
+    header = whole.index(slice_) + 4
+    assert whole[header] & 0x9F == 1  # a slice of a P-frame, behind its length
+    whole[header] = 1  # later frames may not refer to it
+    path.write_bytes(whole)
+    assert decode(path).transcoded == "H.264: temporal layers"
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("plain.avi", {}),
+        ("b_frames.avi", {"b_frames": 2}),
+        ("x264.mp4", {"codec": "libx264", "b_frames": 2}),
+        ("unannounced.mkv", {"codec": "libx264", "refs": "1"}),
+    ],
+)
+@pytest.mark.parametrize("size", [None, (96, 72)])
+def test_sampled_frames_are_those_of_a_full_decoding_bit_for_bit(tmp_path, pan, encode, name, options, size):
+    path, asked = encode(tmp_path / name, pan(30), **options), []
+
+    def choose(count):
+        asked.append(count)
+        return np.array([[count - 1, 3], [3, 17]])
+
+    whole, sampled = decode(path, size), decode(path, size, choose)
+    assert asked == [30]
+    np.testing.assert_array_equal(sampled.indices, [3, 17, 29])
+    np.testing.assert_array_equal(sampled.frames, whole.frames[[3, 17, 29]])
+    np.testing.assert_array_equal(sampled.at(np.array([[17, 29], [3, 17]])), whole.frames[[[17, 29], [3, 17]]])
+    np.testing.assert_array_equal(sampled.cells, whole.cells)
+    assert sampled.kinds == whole.kinds
+
+
+def test_where_fewer_frames_come_than_announced_those_that_came_are_sampled(tmp_path, pan, encode):
+    path = encode(tmp_path / "pan.avi", pan(40))
+    whole = bytearray(path.read_bytes())
+    packet = [i for i in range(len(whole)) if whole[i : i + 4] == b"00dc"][30]
+    whole[packet + 8 : packet + 200] = bytes(192)
+    path.write_bytes(whole)
+    everything, last = decode(path), decode(path, choose=lambda count: [count - 1])
+    np.testing.assert_array_equal(last.frames, everything.frames[-1:])
+    assert decode(path, choose=lambda count: []).frames.shape == (0, 120, 160, 3)
+
+
+@pytest.mark.parametrize("length", [1, 5, GOP, 64])
+@pytest.mark.parametrize("b_frames", [0, 2])
+def test_a_video_is_the_same_in_pieces(tmp_path, pan, encode, length, b_frames):
+    path = encode(tmp_path / "pan.avi", pan(30), b_frames=b_frames)
+    whole, pieces = decode(path), [*Reader(path).pieces(length=length)]
+    assert max(len(piece.kinds) for piece in pieces) <= length
+    np.testing.assert_array_equal(np.concatenate([piece.frames for piece in pieces]), whole.frames)
+    np.testing.assert_array_equal(np.concatenate([piece.indices for piece in pieces]), np.arange(30))
+    np.testing.assert_array_equal(np.concatenate([piece.cells for piece in pieces])[1:], whole.cells)
+    assert "".join(piece.kinds for piece in pieces) == whole.kinds
+
+
+@pytest.mark.parametrize("b_frames", [0, 2])
+def test_frames_are_let_go_without_the_garbage_collector(tmp_path, pan, encode, b_frames):
+    path = encode(tmp_path / "pan.avi", pan(60), b_frames=b_frames)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in Reader(path).pieces(lambda count: [], length=10):
+            assert sum(type(thing) is VideoFrame for thing in gc.get_objects()) <= 6
+    finally:
+        gc.enable()
+
+
+def test_bytes_on_the_cells_are_bytes_on_the_pixels(tmp_path, pan, encode):
+    decoded = decode(encode(tmp_path / "pan.avi", pan(6)), (100, 90))
+    assert decoded.cells.shape[2:] == (2 * -(-120 // (2 * CELL)), 160 // CELL)
+    levels = decoded.on_pixels(to_bytes(decoded.cells[2:4], 20.0))
+    np.testing.assert_array_equal(levels, to_bytes(decoded.vectors, 20.0)[2:4])
+
+
+def test_more_vectors_than_the_buffer_holds_are_painted(tmp_path, pan, encode):
+    frames = np.tile(pan(4), (1, 10, 13, 1))[:, :1088, :1920]
+    path = encode(tmp_path / "large.avi", frames, flags="+mv4", b="40000000")
+    vectors = decode(path).vectors
+    np.testing.assert_array_equal(vectors, painted_pixel_by_pixel(path, 1088, 1920))
+
+
+def test_a_large_video_is_encoded_anew_at_the_short_side_of_the_others(tmp_path, pan, encode):
+    path = encode(tmp_path / "large.mp4", np.tile(pan(5), (1, 5, 5, 1)), "libx264")
+    reader = Reader(path, (340, 256))
+    pieces = [*reader.pieces()]
+    assert (min(reader.coded), reader.size) == (SHORT, (340, 256))
+    expected = (4 * 340 / 800, 2 * 256 / 600)
+    middle = pieces[0].cells[1:, :, 4:-4, 4:-4]
+    np.testing.assert_allclose(np.median(middle, axis=(0, 2, 3)), expected, atol=0.3)
+    assert decode(path).frames.shape == (5, 600, 800, 3)
+
+
+# Rows (a, b, u) of the matrix of a track in MP4, for what a phone that was held upright writes, and so on.
+ROTATED = {1: (0, -1, 1, 0), 2: (-1, 0, 0, -1), 3: (0, 1, -1, 0)}
+
+
+def matrix(a, b, c, d):
+    rows = [[a << 16, b << 16, 0], [c << 16, d << 16, 0], [0, 0, 1 << 30]]
+    return np.array(rows, ">i4").tobytes()
+
+
+@pytest.mark.parametrize("turns", ROTATED)
+def test_a_rotated_video_of_a_phone_is_set_upright(tmp_path, pan, encode, turns):
+    path = encode(tmp_path / "phone.mp4", pan(6), "libx264", refs="1")
+    lying, whole = read_frames(path), path.read_bytes()
+    start = whole.index(b"tkhd")
+    place = whole.index(matrix(1, 0, 0, 1), start)
+    path.write_bytes(whole[:place] + matrix(*ROTATED[turns]) + whole[place + 36 :])
+    decoded, upright = decode(path), np.rot90(lying, turns, axes=(1, 2))
+    assert decoded.transcoded == "rotated"
+    assert decoded.frames.shape == upright.shape
+    assert np.abs(decoded.frames.astype(float) - upright).mean() < 5
+    motion = {1: (2, -4), 2: (-4, -2), 3: (-2, 4)}[turns]
+    np.testing.assert_allclose(np.median(decoded.vectors, axis=(0, 2, 3)), motion, atol=0.5)
+
+
+@pytest.mark.parametrize("b_frames", [0, 2])
+def test_a_size_that_is_odd_is_read(tmp_path, pan, encode, b_frames):
+    decoded = decode(encode(tmp_path / "odd.avi", pan(6, width=151, height=107), b_frames=b_frames))
+    assert decoded.frames.shape == (6, 107, 151, 3)
+    np.testing.assert_array_equal(np.median(decoded.vectors, axis=(0, 2, 3)), (4, 2))
+
+
+@pytest.mark.parametrize("pixels", ["yuv444p", "yuv422p", "yuv420p10le"])
+@pytest.mark.parametrize("refs", [1, 3])
+def test_other_pixel_formats_are_read(tmp_path, pan, pixels, refs):
+    path, frames = tmp_path / "pan.mkv", pan(8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"refs": str(refs), "bf": "0", "crf": "15"})
+        stream.width, stream.height, stream.pix_fmt = 160, 120, pixels
+        for frame in frames:
+            container.mux(stream.encode(VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    decoded = decode(path)
+    assert bool(decoded.transcoded) == (refs > 1)
+    assert np.abs(decoded.frames.astype(float) - frames).mean() < 5
+    np.testing.assert_allclose(np.median(decoded.vectors, axis=(0, 2, 3)), (4, 2), atol=0.3)
+
+
+@pytest.mark.parametrize("refs", ["1", "3"])
+def test_a_variable_frame_rate_changes_neither_frames_nor_vectors(tmp_path, pan, refs):
+    path = tmp_path / "variable.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"refs": refs, "bf": "0"})
+        stream.width, stream.height, stream.codec_context.time_base = 160, 120, Fraction(1, 1000)
+        for time, frame in zip((0, 40, 200, 210, 900, 940, 1500, 1960), pan(8), strict=True):
+            picture = VideoFrame.from_ndarray(frame, format="rgb24")
+            picture.pts, picture.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    decoded = decode(path)
+    assert len(decoded.frames) == 8
+    assert 3 < decoded.fps < 5
+    np.testing.assert_allclose(np.median(decoded.vectors, axis=(2, 3)), np.tile([4, 2], (7, 1)), atol=0.5)
+
+
+def test_two_frames_have_one_field(tmp_path, pan, encode):
+    decoded = decode(encode(tmp_path / "two.avi", pan(2)))
+    assert decoded.cells.shape[0] == 1
+    np.testing.assert_array_equal(np.median(decoded.vectors[0], axis=(1, 2)), (4, 2))
+
+
+def test_a_file_without_a_frame_is_an_error(tmp_path, pan, encode):
+    path = encode(tmp_path / "none.avi", pan(1))
+    whole = bytearray(path.read_bytes())
+    start = whole.index(packets_of(path)[0])
+    whole[start : start + len(packets_of(path)[0])] = bytes(len(packets_of(path)[0]))
+    path.write_bytes(whole)
+    with pytest.raises(IfttnError, match=r"none\.avi: .*only 0 of 1 frames"):
+        decode(path)
+
+
+@pytest.mark.parametrize("clip", [*CLIPS, "h264_426x240.mkv"])
+def test_real_videos_move_as_their_optical_flow_says(shared_data, clip):
+    decoded = decode(shared_data / "clips" / clip, (160, 120))
+    assert decoded.transcoded in ("B-frames", "H.264: several references")
+    assert len(decoded.frames) == len(read_frames(shared_data / "clips" / clip))
+    fields = slice(0, 40)
+    flow, vectors = dis(decoded.frames[:41]), decoded.vectors[fields]
+    moving = np.abs(flow[: len(vectors)]).max(1) > 1
+    agreement = (np.sign(flow[: len(vectors)]) == np.sign(vectors)).all(1)[moving].mean() if moving.any() else 1.0
+    assert agreement > 0.4
+    assert np.median(np.abs(vectors - flow[: len(vectors)])) < 0.5

@@ -1,29 +1,45 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifttn.data.flow import dis, from_bytes, to_bytes
+from ifttn.data.flow import FLOWS, flow_of, from_bytes, luminance, to_bytes, tvl1
+from ifttn.vocabulary import IfttnError
 
 
+@pytest.mark.parametrize("name", FLOWS)
 @pytest.mark.parametrize("size", [(96, 72), (48, 36), (160, 120)])
 @pytest.mark.parametrize("step", [(4, 2), (-3, 1), (0, 0)])
-def test_dis_finds_a_pan(pan, size, step):
-    frames = pan(4, *size, step)
-    flow = dis(frames)
-    assert flow.shape == (3, 2, size[1], size[0])
+def test_every_flow_finds_a_pan(pan, name, size, step):
+    frames = pan(3, *size, step)
+    flow = flow_of(name, frames)
+    assert flow.shape == (2, 2, size[1], size[0])
     inside = flow[:, :, 8:-8, 8:-8]
     assert np.abs(inside - np.array(step)[:, None, None]).mean() < 0.1
 
 
-def test_a_pair_of_frames_does_not_depend_on_the_pairs_before_it(pan):
+@pytest.mark.parametrize("flow", FLOWS.values(), ids=list(FLOWS))
+def test_a_pair_of_frames_does_not_depend_on_the_pairs_before_it(pan, flow):
     frames = pan(4, 96, 72)
     cut = np.concatenate([frames[:1, ::-1], frames[2:]])
-    np.testing.assert_array_equal(dis(cut)[1], dis(frames)[2])
+    np.testing.assert_array_equal(flow(cut)[1], flow(frames)[2])
 
 
-def test_one_frame_has_no_flow(pan):
-    assert dis(pan(1)).shape == (0, 2, 120, 160)
+@pytest.mark.parametrize("flow", FLOWS.values(), ids=list(FLOWS))
+def test_one_frame_has_no_flow(pan, flow):
+    assert flow(pan(1)).shape == (0, 2, 120, 160)
+
+
+def test_tvl1_of_a_video_is_that_of_its_pairs(pan):
+    frames = pan(3, 64, 48)
+    images = torch.from_numpy(luminance(frames))
+    np.testing.assert_array_equal(flow_of("tvl1", frames), tvl1(images[:-1], images[1:]).numpy())
+
+
+def test_an_unknown_flow_is_refused_with_the_choices(pan):
+    with pytest.raises(IfttnError, match="unknown optical flow farneback; choose from tvl1, dis"):
+        flow_of("farneback", pan(2))
 
 
 def test_no_motion_is_exactly_128_and_the_bound_is_127_levels_away():

@@ -1,4 +1,5 @@
 import errno
+import importlib
 import os
 from pathlib import Path
 
@@ -6,8 +7,10 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from joblib.externals.loky import get_reusable_executor
 
-from ifttn.data.preparation import prepare
+from ifttn.data import preparation
+from ifttn.data.preparation import JOURNAL, Row, prepare, summary
 from ifttn.data.store import Store, StoreSettings
 from ifttn.vocabulary import IfttnError
 
@@ -39,8 +42,9 @@ def test_every_video_comes_into_the_store_with_all_modalities(root, tmp_path):
             motion = (store.read(name, modality, np.arange(7)).astype(float) - 128) * 5 / 127
             np.testing.assert_allclose(np.median(motion, axis=(0, 2, 3)), (expected, 0), atol=0.15)
     assert pd.read_parquet(tmp_path / "store" / "index.parquet").video.tolist() == report.video.tolist()
-    written = pd.read_csv(tmp_path / "store" / "report.csv", keep_default_na=False)
-    pd.testing.assert_frame_equal(written, report, check_dtype=False)
+    assert (tmp_path / "store" / "report.csv").read_text() == report.to_csv(index=False)
+    assert report.bytes.tolist() == store.index().bytes.tolist()
+    assert not (tmp_path / "store" / JOURNAL).exists()
 
 
 def test_processes_write_what_one_process_writes(root, tmp_path):
@@ -68,7 +72,7 @@ def test_a_broken_video_is_reported_with_its_reason_and_the_rest_go_on(root, tmp
     failed = report[report.status == "failed"].set_index("video").reason
     assert failed.index.tolist() == [f"Left/v_Left_g0{group}_c01" for group in range(3, 8)]
     for reason, words in zip(
-        failed, ("cannot be decoded", "cannot be decoded", "no video stream", "truncated", "one frame"), strict=True
+        failed, ("is empty", "cannot be decoded", "no video stream", "truncated", "one frame"), strict=True
     ):
         assert words in reason
     assert status(report)["Left/v_Left_g08_c01"] == "done"
@@ -118,6 +122,7 @@ def test_a_full_disk_ends_the_batch_and_a_later_run_goes_on(root, tmp_path, monk
     store = Store(tmp_path / "store")
     assert len(store.index()) == 2
     assert not list(store.folder.rglob("*.partial"))
+    assert pd.read_csv(store.folder / JOURNAL).status.tolist() == ["done", "done"]
     assert sorted(status(prepare(root, store.folder, SETTINGS, jobs=1, progress=False)).values()) == [
         *["done"] * 2,
         *["skipped"] * 2,
@@ -149,6 +154,178 @@ def test_unknown_flow_and_other_settings_are_errors(root, tmp_path):
 def test_progress_is_shown_on_request(root, tmp_path, capfd):
     prepare(root, tmp_path / "store", SETTINGS, jobs=1)
     assert "4/4" in capfd.readouterr().err
+
+
+def test_what_a_video_took_is_told(root, tmp_path, pan, encode):
+    report = prepare(root, tmp_path / "store", SETTINGS, jobs=1, progress=False)
+    lines = summary(report)
+    assert lines[0] == "4 done, 0 skipped, 0 failed"
+    assert lines[1] == f"8 frames and {report.bytes.mean():,.0f} bytes a video"
+    # A pan of one pixel, rounded to 5 / 127 px and compressed.
+    assert (report.stored_mean.between(0.001, 0.1) & (report.stored_p999 > report.stored_mean)).all()
+    assert (report.quantised_p999 <= 2.5 / 127 + 1e-6).all()  # half a level
+    assert f"as stored: {report.stored_mean.mean():.3f} and" in lines[2]
+
+
+def test_a_new_encoding_is_noted(root, tmp_path, pan, encode):
+    encode(root / "Left" / "v_Left_g03_c01.avi", pan(12, 96, 72), b_frames=2)
+    report = prepare(root, tmp_path / "store", SETTINGS, jobs=1, progress=False).set_index("video")
+    assert report.notes["Left/v_Left_g03_c01"] == "encoded anew: B-frames"
+    assert (report.notes.drop("Left/v_Left_g03_c01") == "").all()
+    again = prepare(root, tmp_path / "store", SETTINGS, jobs=1, progress=False)
+    assert again.notes.tolist() == report.notes.tolist()  # what a skipped video took is still known
+    assert summary(again)[-1] == "1 videos encoded anew: B-frames"
+
+
+def test_an_earlier_failure_stays_in_the_report_until_it_is_tried_again(root, tmp_path, pan, encode):
+    late, store = root / "Left" / "v_Left_g01_c02.avi", tmp_path / "store"
+    late.touch()
+    assert status(prepare(root, store, SETTINGS, jobs=1, progress=False))["Left/v_Left_g01_c02"] == "failed"
+    limited = prepare(root, store, SETTINGS, jobs=1, limit=2, progress=False).set_index("video")
+    assert "is empty" in limited.reason["Left/v_Left_g01_c02"]
+    assert (limited.status == "skipped").sum() == 4
+    late.unlink()
+    assert "failed" not in set(prepare(root, store, SETTINGS, jobs=1, progress=False).status)
+
+
+def test_what_is_listed_and_not_there_is_missing(root, tmp_path):
+    lists = root / "lists"
+    lists.mkdir()
+    for action in ("Left", "Right"):
+        names = [f"v_{action}_g{group:02}_c01.avi" for group in (1, 2, 3)]
+        (lists / f"{action}_test_split1.txt").write_text("".join(f"{name} 1 \n" for name in names))
+    report = prepare(root, tmp_path / "store", SETTINGS, jobs=1, progress=False)
+    assert report[report.status == "missing"].video.tolist() == ["Left/v_Left_g03_c01", "Right/v_Right_g03_c01"]
+    assert summary(report)[0] == "4 done, 0 skipped, 0 failed, 2 missing"
+
+
+def test_a_link_out_of_the_data_set_is_refused_and_one_within_it_is_not(root, tmp_path, pan, encode):
+    private = encode(tmp_path / "private.avi", pan(3))
+    encode(tmp_path / "far" / "v_Up_g01_c01.avi", pan(3))
+    (tmp_path / "far" / "v_Up_g02_c01.avi").symlink_to("v_Up_g01_c01.avi")
+    (root / "Up").symlink_to(tmp_path / "far")  # classes on another disk are common
+    (root / "Left" / "v_Left_g03_c01.avi").symlink_to(private)
+    (root / "Left" / "v_Left_g04_c01.avi").symlink_to(root / "Right" / "v_Right_g01_c01.avi")
+    (root / "Left" / "v_Left_g05_c01.avi").symlink_to("nowhere.avi")
+    (tmp_path / "linked").symlink_to(root)
+    report = prepare(tmp_path / "linked", tmp_path / "store", SETTINGS, jobs=1, progress=False)
+    failed = report[report.status == "failed"].set_index("video").reason
+    assert failed.index.tolist() == ["Left/v_Left_g03_c01", "Left/v_Left_g05_c01"]
+    assert f"is a link out of the data set, to {private}" in failed.iloc[0]
+    assert "is not there" in failed.iloc[1]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_a_file_that_may_not_be_read_is_named(root, tmp_path):
+    (root / "Left" / "v_Left_g01_c01.avi").chmod(0)
+    report = prepare(root, tmp_path / "store", SETTINGS, jobs=1, progress=False)
+    assert "may not be read" in report.set_index("video").reason["Left/v_Left_g01_c01"]
+
+
+def test_names_may_hold_whatever_a_file_system_takes(root, tmp_path):
+    names = ["[]()!#&;~", "two  words", "été 中文", "100%d", "quote\"s, 'and' $HOME `ls`", "line\nbreak", "-rf", "a:b"]
+    video = (root / "Left" / "v_Left_g01_c01.avi").read_bytes()
+    for name in names:
+        (root / "Right" / f"{name}.avi").write_bytes(video)
+    (root / "Right" / os.fsdecode(b"latin-\xe9.avi")).write_bytes(video)
+    for expected in ("done", "skipped"):
+        report = prepare(root, tmp_path / "store", SETTINGS, jobs=1, progress=False).set_index("video")
+        assert (report.status[[f"Right/{name}" for name in names]] == expected).all()
+        assert report.reason["Right/latin-\\xe9"].endswith("its name is not UTF-8; rename it")
+    assert len(Store(tmp_path / "store").index()) == 4 + len(names)
+
+
+def test_an_error_of_any_kind_is_the_reason_of_one_video(root, tmp_path, monkeypatch):
+    decode = preparation.decode
+
+    def fail(path, size):
+        if "g02" in path.name:
+            raise MemoryError("no room\nfor this")
+        return decode(path, size)
+
+    monkeypatch.setattr(preparation, "decode", fail)
+    report = prepare(root, tmp_path / "store", SETTINGS, jobs=1, progress=False)
+    assert status(report)["Left/v_Left_g01_c01"] == "done"
+    assert report.reason[1] == f"{root / 'Left' / 'v_Left_g02_c01.avi'}: MemoryError: no room for this"
+
+
+CRASHING = """
+import os, signal
+from ifttn.data.preparation import _prepare_one
+
+def crash(video, work):
+    if video.name == "Left/v_Left_g02_c01":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return _prepare_one(video, work)
+"""
+
+
+def test_a_video_that_crashes_its_process_is_tried_alone_and_listed(root, tmp_path, monkeypatch):
+    (tmp_path / "crashing.py").write_text(CRASHING)
+    monkeypatch.syspath_prepend(tmp_path)
+    get_reusable_executor().shutdown(wait=True)  # new processes learn of the new path
+    monkeypatch.setattr(preparation, "_prepare_one", importlib.import_module("crashing").crash)
+    report = prepare(root, tmp_path / "store", SETTINGS, jobs=2, progress=False).set_index("video")
+    assert (report.status.drop("Left/v_Left_g02_c01") == "done").all()
+    assert "the decoder crashed (SIGSEGV" in report.reason["Left/v_Left_g02_c01"]
+
+
+def test_one_device_serves_all_processes(root, tmp_path, monkeypatch):
+    shared, settings = [], StoreSettings(48, 36, 5.0, flow="tvl1")
+    monkeypatch.setattr(preparation, "serve", lambda *each: shared.append(each) or real(*each))
+    for folder, device in (("alone", "cpu"), ("served", "cpu:0")):
+        report = prepare(root, tmp_path / folder, settings, jobs=2, progress=False, device=device)
+        assert set(report.status) == {"done"}
+    assert shared == [("tvl1", "cpu:0")]
+    assert contents(tmp_path / "alone") == contents(tmp_path / "served")
+
+
+real = preparation.serve
+
+
+def contents(store: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(store)): path.read_bytes() for path in (store / "videos").rglob("*.safetensors")}
+
+
+def test_a_store_is_prepared_by_one_process_at_a_time(root, tmp_path):
+    Store.create(tmp_path / "store", SETTINGS)
+    with preparation._held(tmp_path / "store"), pytest.raises(IfttnError, match="is being prepared by another process"):
+        prepare(root, tmp_path / "store", SETTINGS, jobs=1, progress=False)
+    prepare(root, tmp_path / "store", SETTINGS, jobs=1, progress=False)
+
+
+def test_ctrl_c_loses_nothing_that_was_done(root, tmp_path, monkeypatch):
+    real = preparation._prepare_one
+
+    def stop(video, work):
+        if video.name.startswith("Right"):
+            raise KeyboardInterrupt
+        return real(video, work)
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(preparation, "_prepare_one", stop)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(root, tmp_path / "store", SETTINGS, jobs=1, progress=False)
+    written = pd.read_csv(tmp_path / "store" / "report.csv")
+    assert written.video.tolist() == ["Left/v_Left_g01_c01", "Left/v_Left_g02_c01"]
+    assert (written.status == "done").all()
+    assert len(pd.read_parquet(tmp_path / "store" / "index.parquet")) == 2
+
+
+def test_the_rows_of_a_killed_preparation_are_known_to_the_next(root, tmp_path):
+    store = tmp_path / "store"
+    first = prepare(root, store, SETTINGS, jobs=1, progress=False)
+    (store / "report.csv").unlink()
+    with preparation._journal(store) as note:
+        note(Row("Left/v_Left_g01_c01", "done", notes="encoded anew", frames=8, stored_mean=0.25))
+        note(Row("Right/v_Right_g01_c01", "done", notes="half of this line is los"))
+    journal = store / JOURNAL
+    journal.write_bytes(journal.read_bytes()[:-40])
+    report = prepare(root, store, SETTINGS, jobs=1, progress=False).set_index("video")
+    assert (report.status == "skipped").all()
+    assert (report.notes["Left/v_Left_g01_c01"], report.stored_mean["Left/v_Left_g01_c01"]) == ("encoded anew", 0.25)
+    assert report.notes["Right/v_Right_g01_c01"] == ""
+    assert report.bytes.tolist()[1:] == first.bytes.tolist()[1:]  # told by the store itself
 
 
 @pytest.fixture(autouse=True)

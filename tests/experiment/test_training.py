@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ifttn.data.snippets import SnippetDataset, loader
-from ifttn.data.store import Store
+from ifttn.data.store import Entry
 from ifttn.experiment import training
 from ifttn.experiment.machine import Machine
 from ifttn.experiment.pyramids import FrozenPyramids
@@ -199,13 +199,13 @@ def test_tsns_parameter_groups():
 
 def test_no_sample_is_decoded_twice(streams, tmp_path, monkeypatch):
     read = []
-    usual = Store.read
+    usual = Entry.read
 
-    def counted(self, name, modality, indices):
-        read.append((name, modality))
-        return usual(self, name, modality, indices)
+    def counted(self, modality, *rest):
+        read.append((self.name, modality))
+        return usual(self, modality, *rest)
 
-    monkeypatch.setattr(Store, "read", counted)
+    monkeypatch.setattr(Entry, "read", counted)
     monkeypatch.setitem(PRESETS, "smallest", replace(PRESETS["smallest"], batch=6))
     videos = [video.name for video in streams.split.train]
     micro = replace(streams, machine=Machine(micro_batch=4))

@@ -1,0 +1,223 @@
+"""Frames and motion vectors in one pass, beside the same files decoded with nothing else done.
+
+Decoding alone and ours run in this process, in turns, frames 32 at a time; the figures are of processor time, the
+least of several turns of each 32, summed. Programs of others count their own processor time; the best turn counts.
+"""
+
+import argparse
+import json
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from jaxtyping import Float64, Shaped
+
+from ifttn.bench.peers import python_of
+from ifttn.data.decoding import BLOCK, Reader, exported
+from ifttn.data.doctor import CODECS, pan, write
+from ifttn.vocabulary import IfttnError
+
+EXTRACTOR = ("motion-vector-extractor==2.0.0", "opencv-python-headless<5")
+EXAMPLES = ("MPEG-4", "H.264, one reference")
+"""The codecs of the example videos: read as they are, without being encoded anew."""
+PIECE = 32
+SEGMENTS = 7
+"""Frames of a video converted to RGB: the paper's K."""
+FIELDS = ("source", "w", "h", "src_x", "src_y", "dst_x", "dst_y", "motion_x", "motion_y", "motion_scale")
+"""Of a row of motion-vector-extractor, which has them in this order."""
+_SCRIPT = """
+import json, sys, time
+import numpy as np
+from mvextractor.videocap import VideoCap
+best = float("inf")
+for _ in range(int(sys.argv[3])):
+    began, rows, kinds, video = time.process_time(), [], "", VideoCap()
+    if not video.open(sys.argv[1]):
+        sys.exit("cannot open " + sys.argv[1])
+    video.set_decode_frames(False)
+    while True:
+        good, _, vectors, kind = video.read()
+        if not good:
+            break
+        rows.append(vectors)
+        kinds += kind or "?"
+    best = min(best, time.process_time() - began)
+    video.release()
+rows = [row.reshape(-1, 10) for row in rows]
+np.save(sys.argv[2], np.concatenate([np.insert(row, 0, t, axis=1) for t, row in enumerate(rows)]))
+print(json.dumps([best, kinds]))
+"""
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What motion-vector-extractor reads of a video."""
+
+    rows: list[Shaped[np.ndarray, "_ 10"]]
+    """The vectors of each frame, in the order of FIELDS."""
+    kinds: str
+    seconds: float
+    """Processor time, in its fastest mode: vectors and no frames."""
+
+
+def add_options(p: argparse.ArgumentParser) -> None:
+    """The options of `ifttn bench mv`."""
+    p.add_argument("videos", type=Path, nargs="*", help=f"by default made and removed: {' and '.join(EXAMPLES)}")
+    p.add_argument("--frames", type=int, default=300, help="of a video that is made")
+    p.add_argument("--repetitions", type=int, default=15, help="turns, of which the best counts")
+    p.add_argument("--no-extractor", action="store_true", help="leave out motion-vector-extractor (a download)")
+
+
+def run(o: argparse.Namespace) -> int:
+    """Print a table for each video. Exit code 1 when motion-vector-extractor reads other vectors than we do."""
+    cv2.setNumThreads(0)  # the rates are those of one core
+    ffmpeg = shutil.which("ffmpeg")
+    versions = [f"PyAV {av.__version__} with FFmpeg {av.ffmpeg_version_info}", f"ffmpeg {_version(ffmpeg)}"]
+    print(f"{_processor()}, one core; {', '.join(versions)}; {o.repetitions} turns; microseconds a frame")
+    differ = False
+    with tempfile.TemporaryDirectory(prefix="ifttn-bench-") as folder:
+        for video in o.videos or examples(Path(folder), o.frames):
+            differ |= _table(video, o, ffmpeg)
+    return int(differ)
+
+
+def examples(folder: Path, frames: int) -> list[Path]:
+    """A textured pan with a little noise at 320x240, in each of EXAMPLES."""
+    rng, clean = np.random.default_rng(0), pan(frames, 320, 240, (3, 1))
+    noisy = np.stack([np.clip(frame + rng.normal(0, 1, frame.shape), 0, 255).astype(np.uint8) for frame in clean])
+    codecs = [CODECS[name] for name in EXAMPLES]
+    return [write(folder / f"{codec.encoder}{codec.suffix}", noisy, codec) for codec in codecs]
+
+
+def measure(video: Path, repetitions: int) -> dict[str, float]:
+    """Processor seconds of each way to read a video in this process; `Reader` reads it as it is or encodes it anew."""
+    ways: Mapping[str, Callable[[], Iterator[object]]] = {
+        "decoding alone": lambda: _decoded(video, {}),
+        "decoding that exports vectors": lambda: _decoded(video, {"flags2": "+export_mvs"}),
+        f"ours: vectors painted, {SEGMENTS} frames RGB": lambda: Reader(video).pieces(_spread, PIECE),
+        "ours: vectors painted, all frames RGB": lambda: Reader(video).pieces(None, PIECE),
+    }
+    best: dict[str, Float64[np.ndarray, " n"]] = {}
+    for _ in range(repetitions):
+        for name, way in ways.items():
+            spent = _timed(way())
+            best[name] = np.minimum(best.get(name, spent), spent)
+    return {name: float(spent.sum()) for name, spent in best.items()}
+
+
+def extract(video: Path, repetitions: int = 1) -> Extracted:
+    """Read a video with motion-vector-extractor, in an environment of its own; IfttnError where it cannot be had."""
+    python = python_of("motion-vector-extractor", EXTRACTOR)
+    with tempfile.TemporaryDirectory(prefix="ifttn-bench-") as folder:
+        saved = Path(folder) / "rows.npy"
+        command = [str(python), "-c", _SCRIPT, str(video), str(saved), str(repetitions)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise IfttnError(f"{video}: motion-vector-extractor fails ({done.stderr.strip()[-200:]})")
+        seconds, kinds = json.loads(done.stdout)
+        rows = np.load(saved)
+    return Extracted([rows[rows[:, 0] == t, 1:] for t in range(len(kinds))], kinds, seconds)
+
+
+def differences(video: Path, other: Extracted) -> int:
+    """Frames whose type or vectors differ, row by row and in every field, or that only one of us reads."""
+    ours = [(kind, _as_extracted(blocks)) for kind, blocks in exported(video)]
+    same = sum(
+        kind == other_kind and np.array_equal(rows, other_rows)
+        for (kind, rows), other_kind, other_rows in zip(ours, other.kinds, other.rows, strict=False)
+    )
+    return max(len(ours), len(other.kinds)) - same
+
+
+def _as_extracted(blocks: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, "n 10"]:
+    assert blocks.dtype == BLOCK
+    return np.stack([blocks[field].astype(np.int64) for field in FIELDS], axis=1)
+
+
+def _table(video: Path, o: argparse.Namespace, ffmpeg: str | None) -> bool:
+    reader = Reader(video)
+    count = sum(len(piece.kinds) for piece in reader.pieces(lambda total: []))
+    with av.open(video, metadata_errors="replace") as container:
+        codec = container.streams.video[0].codec_context.name
+    how = f"encoded anew: {reader.transcoded}" if reader.transcoded else "read as it is"
+    print(f"\n{video.name}: {codec} {reader.coded[0]}x{reader.coded[1]}, {count} frames, {how}")
+    print(f"{'':40}{'us a frame':>12}{'rate':>8}")
+    spent = measure(video, o.repetitions)
+    alone = spent["decoding alone"]
+    if ffmpeg:
+        spent["ffmpeg -threads 1 -f null -"] = min(_ffmpeg(ffmpeg, video, count) for _ in range(o.repetitions))
+    other = None
+    if not o.no_extractor:
+        try:
+            other = extract(video, o.repetitions)
+            spent["motion-vector-extractor, no frames"] = other.seconds
+        except IfttnError as error:
+            print(f"no motion-vector-extractor: {error}")
+    for name, seconds in spent.items():
+        print(f"{name:40}{seconds / count * 1e6:12.1f}{alone / seconds:8.2f}")
+    if ffmpeg:
+        ours = spent[f"ours: vectors painted, {SEGMENTS} frames RGB"]
+        print(f"ours, at the rate of the program ffmpeg: {spent['ffmpeg -threads 1 -f null -'] / ours:.2f}")
+    differ = differences(video, other) if other else 0
+    if other:
+        total = sum(len(rows) for rows in other.rows)
+        print(
+            f"vectors as motion-vector-extractor reads them ({total}): {f'{differ} frames differ' if differ else 'yes'}"
+        )
+    return differ > 0
+
+
+def _decoded(video: Path, options: dict[str, str]) -> Iterator[object]:
+    with av.open(video, metadata_errors="replace") as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count, stream.codec_context.options = 1, options
+        frames = container.decode(stream)
+        while sum(1 for _ in islice(frames, PIECE)) == PIECE:
+            yield None
+
+
+def _spread(count: int) -> Sequence[int]:
+    return [(2 * k + 1) * count // (2 * SEGMENTS) for k in range(SEGMENTS)]
+
+
+def _timed(steps: Iterator[object]) -> Float64[np.ndarray, " n"]:
+    """Processor seconds of each step, of opening with the first and of closing with the last."""
+    marks = [time.thread_time()]
+    marks.extend(time.thread_time() for _ in steps)
+    marks.append(time.thread_time())
+    return np.diff(marks)
+
+
+def _ffmpeg(ffmpeg: str, video: Path, frames: int) -> float:
+    """Seconds of one pass; the file is read until 3,000 frames are through, so that starting hardly counts."""
+    loops = -(-3000 // frames)
+    command = [ffmpeg, "-nostdin", "-hide_banner", "-benchmark", "-threads", "1", "-stream_loop", str(loops - 1)]
+    command += ["-i", str(video), "-map", "0:v:0", "-f", "null", "-"]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    found = re.search(r"bench: utime=([\d.]+)s stime=([\d.]+)s", done.stderr)
+    if found is None:
+        raise IfttnError(f"{video}: ffmpeg fails ({done.stderr.strip()[-200:]})")
+    return (float(found[1]) + float(found[2])) / loops
+
+
+def _version(ffmpeg: str | None) -> str:
+    if ffmpeg is None:
+        return "not installed"
+    said = subprocess.run([ffmpeg, "-version"], capture_output=True, text=True, check=False).stdout
+    return said.split()[2] if len(said.split()) > 2 else "of unknown version"
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", info.read_text()) if info.is_file() else None
+    return found[1] if found else platform.processor() or platform.machine()

@@ -1,0 +1,146 @@
+"""Whether flow and motion vectors are right here: a known pan through every extractor and every codec at hand."""
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pandas as pd
+from av.codec.codec import UnknownCodecError
+from av.video.stream import VideoStream
+from jaxtyping import UInt8
+
+from ifttn.data.decoding import Decoded, decode
+from ifttn.data.flow import FLOWS, flow_of, to_bytes
+
+STEP = (4, 2)
+"""Pixels a frame by which the pan moves: to the right and down."""
+TOLERANCE = 0.25
+"""Pixels by which the median of a field may miss it."""
+BOUND = 20.0
+"""Pixels that make bytes 255 and 1."""
+COLUMNS = ("extractor", "codec", "expected", "x", "y", "sign", "size", "zero", "frames", "transcoded", "verdict")
+
+
+@dataclass(frozen=True)
+class Codec:
+    """A way to encode a video."""
+
+    encoder: str
+    """FFmpeg's name of it."""
+    suffix: str = ".mp4"
+    options: dict[str, str] = field(default_factory=dict)
+    b_frames: int = 0
+
+
+CODECS = {
+    "MPEG-4": Codec("mpeg4", ".avi"),
+    "MPEG-4, quarter pixels": Codec("mpeg4", ".avi", {"flags": "+qpel"}),
+    "MPEG-4, B-frames": Codec("mpeg4", ".avi", b_frames=2),
+    "Xvid": Codec("libxvid", ".avi"),
+    "H.264, one reference": Codec("libx264", options={"refs": "1"}),
+    "H.264, several references": Codec("libx264", options={"refs": "4"}),
+    "H.264, B-frames": Codec("libx264", b_frames=3),
+    "HEVC": Codec("libx265", options={"x265-params": "log-level=none"}),
+    "VP9": Codec("libvpx-vp9", ".mkv", {"cpu-used": "8", "deadline": "realtime"}),
+    "motion JPEG": Codec("mjpeg", ".avi"),
+}
+
+
+def doctor(folder: Path | None = None) -> pd.DataFrame:
+    """A row for each extractor and each codec of CODECS that FFmpeg can write here; the videos are kept in `folder`.
+
+    Columns: extractor ("vectors" or a flow of FLOWS), codec, expected ("+4 +2"), x and y (median of the inner fields
+    in pixels), sign and size (whether right), zero (the bytes that a still video gives: 128), frames (the types that
+    were read), transcoded (why, if it was), verdict ("ok", or what is wrong). FFmpeg has no encoder: nothing but a
+    verdict that says so.
+    """
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="ifttn-doctor-") as temporary:
+            return doctor(Path(temporary))
+    rows = []
+    for name, codec in CODECS.items():
+        try:
+            av.Codec(codec.encoder, "w")
+        except UnknownCodecError:
+            rows.append({"extractor": "none", "codec": name, "verdict": f"no encoder {codec.encoder} here"})
+            continue
+        stem = codec.encoder + "".join(f"-{value.strip('+')}" for value in codec.options.values() if "=" not in value)
+        stem += f"-b{codec.b_frames}" * bool(codec.b_frames)
+        moving = decode(write(folder / f"pan-{stem}{codec.suffix}", pan(8), codec))
+        still = decode(write(folder / f"still-{stem}{codec.suffix}", pan(1).repeat(8, 0), codec))
+        rows += [_row(name, extractor, moving, still) for extractor in ("vectors", *FLOWS)]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def add_options(p: argparse.ArgumentParser) -> None:
+    """The options of `ifttn doctor`."""
+    p.add_argument("--folder", type=Path, help="keep the videos there; by default they are removed")
+
+
+def run(o: argparse.Namespace) -> int:
+    """`ifttn doctor`: prints the table; exit code 1 when a row is wrong."""
+    table = doctor(o.folder)
+    print(table.to_string(index=False, na_rep="", float_format="{:+.2f}".format))
+    wrong = table[~table.verdict.str.startswith(("ok", "no encoder"))]
+    print(f"\n{len(wrong)} of {len(table)} rows are wrong." if len(wrong) else "\nEverything is right.")
+    return 1 if len(wrong) else 0
+
+
+def pan(count: int, width: int = 192, height: int = 144, step: tuple[int, int] = STEP) -> UInt8[np.ndarray, "T H W 3"]:
+    """RGB frames of a smooth random texture that moves by `step` = (x, y) pixels a frame; the same every time."""
+    spare = (abs(step[0]) * count, abs(step[1]) * count)
+    noise = np.random.default_rng(0).random((height + 2 * spare[1], width + 2 * spare[0], 3), np.float32)
+    smooth = cv2.GaussianBlur(noise, (0, 0), 3)
+    texture = np.interp(smooth, (smooth.min(), smooth.max()), (0, 255)).astype(np.uint8)
+    corners = [(spare[1] - step[1] * i, spare[0] - step[0] * i) for i in range(count)]
+    return np.stack([texture[top : top + height, left : left + width] for top, left in corners])
+
+
+def write(path: Path, frames: Sequence[np.ndarray] | UInt8[np.ndarray, "T H W 3"], codec: Codec) -> Path:
+    """The frames as a file of 25 a second, with an I-frame every 12."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(path, "w") as container:
+        stream = container.add_stream(codec.encoder, rate=25)
+        assert isinstance(stream, VideoStream)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuvj420p" if codec.encoder == "mjpeg" else "yuv420p"
+        stream.codec_context.gop_size, stream.codec_context.max_b_frames = 12, codec.b_frames
+        stream.codec_context.options = {"b": "4000000", **codec.options}
+        for index, frame in enumerate(frames):
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            picture.pts, picture.time_base = index, Fraction(1, 25)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    return path
+
+
+def _row(codec: str, extractor: str, moving: Decoded, still: Decoded) -> dict[str, object]:
+    if extractor == "vectors":
+        motion, rest = moving.vectors, still.vectors
+    else:  # one frame twice: what a lossy codec does to a still video does move a little
+        motion, rest = (flow_of(extractor, frames) for frames in (moving.frames, still.frames[:1].repeat(2, 0)))
+    x, y = np.median(motion[:, :, 24:-24, 24:-24], axis=(0, 2, 3)).tolist()
+    sign = x * STEP[0] > 0 and y * STEP[1] > 0
+    size = max(abs(abs(x) - STEP[0]), abs(abs(y) - STEP[1])) <= TOLERANCE
+    levels = to_bytes(rest, BOUND)
+    low, high = int(levels.min()), int(levels.max())
+    wrong = [text for good, text in ((sign, "sign"), (size, "size"), (low == high == 128, "zero")) if not good]
+    return {
+        "extractor": extractor,
+        "codec": codec,
+        "expected": "{:+d} {:+d}".format(*STEP),
+        "x": x,
+        "y": y,
+        "sign": sign,
+        "size": size,
+        "zero": str(low) if low == high else f"{low}..{high}",
+        "frames": moving.kinds,
+        "transcoded": moving.transcoded,
+        "verdict": f"wrong {', '.join(wrong)}" if wrong else "ok",
+    }

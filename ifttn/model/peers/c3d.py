@@ -1,0 +1,52 @@
+"""C3D (Tran et al., ICCV 2015, Figure 3): eight 3 x 3 x 3 convolutions on sixteen frames, two hidden layers.
+
+Shapes: S snippets of T = 16 RGB frames, H x W pixels (112), A actions.
+"""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ifttn.model.peers.streams import Streams, cells, volume
+
+FRAMES = 16
+
+
+class C3D(nn.Module):
+    """The network.
+
+    Args:
+        actions: of the classifier.
+        size: side of the images, which the hidden layers follow.
+        width: channels of the first convolution; less than 64 makes all narrower in proportion.
+    """
+
+    def __init__(self, actions: int, size: int = 112, width: int = 64) -> None:
+        super().__init__()
+        layers, inputs = [], 3
+        for group, (outputs, convolutions) in enumerate([(1, 1), (2, 1), (4, 2), (8, 2), (8, 2)]):
+            for _ in range(convolutions):
+                layers += [nn.Conv3d(inputs, outputs * width, 3, padding=1), nn.ReLU()]
+                inputs = outputs * width
+            # Time is left whole by the first pooling; the last pads its odd 7 x 7 cells to 4 x 4, as in the release.
+            first, last = group == 0, group == 4
+            layers.append(nn.MaxPool3d((1 if first else 2, 2, 2), padding=(0, 1, 1) if last else 0))
+        self.features = nn.Sequential(*layers, nn.Flatten())
+        hidden = 64 * width
+        self.classifier = nn.Sequential(
+            nn.Linear(cells(self.features, (3, FRAMES, size, size)), hidden),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.Linear(hidden, actions),
+        )
+
+    def forward(self, planes: Float[Tensor, "S planes H W"]) -> Float[Tensor, "S A"]:
+        """Sixteen normalised frames, stacked -> votes."""
+        return self.classifier(self.features(volume(planes, channels=3)))
+
+
+def c3d(actions: int, size: int = 112, width: int = 64) -> Streams:
+    """C3D on RGB."""
+    return Streams({"rgb": C3D(actions, size, width)})

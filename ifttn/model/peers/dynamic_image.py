@@ -1,0 +1,44 @@
+"""Dynamic image network (Bilen et al., CVPR 2016): approximate rank pooling of frames, then a 2D network, CaffeNet.
+
+Shapes: S snippets of T = 10 RGB frames (their multiple dynamic images), H x W pixels, A actions.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ifttn.model.peers.plain import CAFFENET, Fit, plain
+from ifttn.model.peers.streams import Streams
+
+FRAMES = 10
+
+
+def rank_coefficients(frames: int) -> Float[Tensor, " T"]:
+    """Weights of T frames in a dynamic image; they sum to nothing and favour later frames.
+
+    alpha_t = 2(T - t + 1) - (T + 1)(H_T - H_(t-1)), H_t = 1 + 1/2 + ... + 1/t: the first step of ranking frames,
+    each the mean of all frames up to it, by their time.
+    """
+    t = torch.arange(1, frames + 1, dtype=torch.float64)
+    harmonic = torch.cat([torch.zeros(1, dtype=t.dtype), (1 / t).cumsum(0)])
+    return (2 * (frames - t + 1) - (frames + 1) * (harmonic[-1] - harmonic[:-1])).float()
+
+
+class RankPooling(nn.Module):
+    """Frames -> their dynamic image, scaled to the range of a normalised image: no change stays nothing."""
+
+    def __init__(self, frames: int) -> None:
+        super().__init__()
+        self.weights: Tensor
+        self.register_buffer("weights", rank_coefficients(frames), persistent=False)
+
+    def forward(self, planes: Float[Tensor, "S planes H W"]) -> Float[Tensor, "S 3 H W"]:
+        """T normalised frames, stacked -> one image, in -2..2."""
+        image = torch.einsum("stchw,t->schw", planes.unflatten(1, (-1, 3)), self.weights.to(planes.dtype))
+        # Less than a hundredth is rounding error, and stays small.
+        return 2 * image / image.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-2)
+
+
+def dynamic_image_network(actions: int, size: int = 224, width: int = 96) -> Streams:
+    """The dynamic image's stream; its input is T RGB frames a snippet."""
+    return Streams({"rgb": nn.Sequential(RankPooling(FRAMES), plain(CAFFENET, Fit(3, actions, size, width)))})

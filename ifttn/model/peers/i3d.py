@@ -1,0 +1,86 @@
+"""Two-stream I3D (Carreira & Zisserman, CVPR 2017): Inception-v1, inflated in time, on RGB and on flow.
+
+torchvision's GoogLeNet is the Inception-v1 of I3D module by module, with its batch normalisation and its 3 x 3 in the
+place of 5 x 5; so it is inflated here, weights and all. Against the release, padding is centred (theirs is TensorFlow's
+"same", a pixel further to the right): shapes, parameters and cost are equal.
+
+Shapes: S snippets of T images (64; a multiple of 8), C channels of an image, H x W pixels, A actions.
+"""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchvision.models import GoogLeNet
+
+from ifttn.model.network import Head
+from ifttn.model.peers.streams import Streams, volume
+
+FRAMES = 64
+"""Images of a snippet in training (section 2.5)."""
+
+
+def inflate(module: nn.Module) -> nn.Module:
+    """A module of 2D layers -> the same of 3D layers, every kernel and stride N x N made N x N x N, in place.
+
+    Section 2.4, "bootstrapping": weights are repeated along time and divided by N, so that a video of one image
+    repeated answers as the image does.
+    """
+    for name, child in module.named_children():
+        setattr(module, name, _layer(child) or inflate(child))
+    return module
+
+
+def _layer(layer: nn.Module) -> nn.Module | None:
+    if isinstance(layer, nn.Conv2d):
+        n = layer.kernel_size[0]
+        conv = nn.Conv3d(
+            layer.in_channels,
+            layer.out_channels,
+            n,
+            layer.stride[0],
+            int(layer.padding[0]),
+            bias=layer.bias is not None,
+        )
+        weight = layer.weight[:, :, None].repeat(1, 1, n, 1, 1) / n
+        conv.load_state_dict({**layer.state_dict(), "weight": weight}, assign=True)
+        return conv.train(layer.training)
+    if isinstance(layer, nn.BatchNorm2d):
+        norm = nn.BatchNorm3d(layer.num_features, layer.eps)
+        norm.load_state_dict(layer.state_dict(), assign=True)
+        return norm.train(layer.training)
+    if isinstance(layer, nn.MaxPool2d):
+        return nn.MaxPool3d(layer.kernel_size, layer.stride, layer.padding, ceil_mode=layer.ceil_mode)
+    return None
+
+
+class I3D(nn.Module):
+    """One stream of I3D.
+
+    Args:
+        channels: of one image: 3 of RGB, 2 of flow.
+        actions: of the classifier.
+    """
+
+    def __init__(self, channels: int, actions: int) -> None:
+        super().__init__()
+        net = GoogLeNet(num_classes=1, aux_logits=False, init_weights=False)
+        net.conv1.conv = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
+        parts = [part for name, part in net.named_children() if name not in ("avgpool", "dropout", "fc")]
+        self.trunk = nn.Sequential(*parts)
+        inflate(self.trunk)
+        # The first two poolings leave time as it is, so that it is not pooled away faster than space (section 2.4).
+        self.trunk[1] = nn.MaxPool3d((1, 3, 3), (1, 2, 2), ceil_mode=True)
+        self.trunk[4] = nn.MaxPool3d((1, 3, 3), (1, 2, 2), ceil_mode=True)
+        self.channels = channels
+        self.head = Head(1024, actions, dropout=0.5)
+
+    def forward(self, planes: Float[Tensor, "S planes H W"]) -> Float[Tensor, "S A"]:
+        """Normalised images, stacked -> votes: the mean over time of a linear read-out of a 2 x 7 x 7 average."""
+        x = self.trunk(volume(planes, self.channels))
+        if x.shape[2] > 1:
+            x = (x[:, :, 1:] + x[:, :, :-1]) / 2
+        return self.head(x.mean(2))
+
+
+def two_stream_i3d(actions: int) -> Streams:
+    """RGB and flow, late-fused."""
+    return Streams({"rgb": I3D(3, actions), "flow": I3D(2, actions)})

@@ -1,0 +1,140 @@
+"""OFF (Sun et al., CVPR 2018): optical-flow-guided features on BN-Inception, on RGB and on RGB differences.
+
+The brightness constancy of flow, dF/dx vx + dF/dy vy + dF/dt = 0, read on features: what is orthogonal to the flow is
+(dF/dx, dF/dy, dF/dt), and needs no flow. Layers follow the release (rgb_off/1/deploy_tpl.prototxt), whose one kernel
+sums the central differences of x and y, where the paper writes two Sobel kernels.
+Shapes: N videos, K segments, S = N*K snippets, P = N*(K-1) pairs, C channels, H x W pixels (multiples of
+32), A actions.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ifttn.model.network import Head, Output
+from ifttn.model.peers.streams import consensus, standardise
+from ifttn.model.peers.tsn import BNInception
+from ifttn.model.temporal import change, pairs
+from ifttn.vocabulary import MODALITIES
+
+STAGES = {"28": ("3a", "3b"), "14": ("3c", "4a", "4b", "4c", "4d"), "7": ("5a", "5b")}
+"""Cells a side (of 224 pixels) -> the modules whose features enter there."""
+
+
+class OFFLayer(nn.Module):
+    """Features of snippets -> their spatial gradient and temporal difference, of pairs."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.temporal = nn.Sequential(nn.Conv2d(channels, 2 * width, 1), nn.ReLU())
+        self.spatial = nn.Conv2d(channels, width // 2, 1)
+        self.kernel: Tensor
+        kernel = torch.tensor([[0.0, 1.0, 0.0], [-1.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
+        self.register_buffer("kernel", kernel.repeat(width // 2, 1, 1, 1), persistent=False)
+        self.dropout = nn.Dropout(0.8)
+        self.channels = 2 * width + width // 2
+
+    def forward(self, features: Float[Tensor, "S C H W"], segments: int) -> Float[Tensor, "P _ H W"]:
+        """The gradient of the earlier snippet, then later minus earlier."""
+        reduced = self.spatial(pairs(features, segments)[0])
+        gradient = F.conv2d(reduced, self.kernel, padding=1, groups=reduced.shape[1])
+        return torch.cat([self.dropout(gradient), change(self.temporal(features), segments)], dim=1)
+
+
+class Residual(nn.Module):
+    """A bottleneck without batch normalisation, its sum before the ReLU."""
+
+    def __init__(self, inputs: int, middle: int, kernel: int = 1) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, middle, 1),
+            nn.ReLU(),
+            nn.Conv2d(middle, middle, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(middle, 4 * middle, kernel, padding=kernel // 2),
+        )
+        self.shortcut = nn.Conv2d(inputs, 4 * middle, 1) if inputs != 4 * middle else nn.Identity()
+
+    def forward(self, x: Float[Tensor, "P C H W"]) -> Float[Tensor, "P _ H W"]:
+        """Features -> features of four times `middle` channels."""
+        return self.body(x) + self.shortcut(x)
+
+
+class OFFStream(nn.Module):
+    """BN-Inception's own votes of snippets, and those of the OFF sub-network on pairs, stage by stage.
+
+    Args:
+        channels: planes of a snippet.
+        actions: of the classifiers.
+        width: channels of BN-Inception's first convolution; less than 64 makes all narrower in proportion.
+    """
+
+    def __init__(self, channels: int, actions: int, width: int = 64) -> None:
+        super().__init__()
+        self.base = BNInception(channels, actions, width=width)
+        layers = {name: OFFLayer(self.base.channels[name], width) for stage in STAGES.values() for name in stage}
+        self.layers = nn.ModuleDict(layers)
+        entry = {stage: sum(layers[name].channels for name in names) for stage, names in STAGES.items()}
+        self.stages = nn.ModuleDict(
+            {
+                "28": nn.Sequential(
+                    nn.Conv2d(entry["28"], width, 7, stride=2, padding=3),
+                    nn.ReLU(),
+                    Residual(width, width),
+                    nn.ReLU(),
+                    Residual(4 * width, width),
+                    nn.ReLU(),
+                    Residual(4 * width, width),
+                    nn.ReLU(),
+                ),
+                "14": nn.Sequential(
+                    nn.Conv2d(entry["14"] + 4 * width, 2 * width, 5, stride=2, padding=2),
+                    nn.ReLU(),
+                    Residual(2 * width, 2 * width),
+                    nn.ReLU(),
+                    Residual(8 * width, 2 * width, kernel=3),
+                    nn.ReLU(),
+                ),
+                "7": nn.Sequential(
+                    nn.Conv2d(entry["7"] + 8 * width, 4 * width, 3, padding=1),
+                    nn.ReLU(),
+                    Residual(4 * width, 4 * width),
+                ),
+            }
+        )
+        self.heads = nn.ModuleDict({s: Head(n * width, actions, 0.8) for s, n in (("28", 4), ("14", 8), ("7", 16))})
+
+    def forward(self, images: Float[Tensor, "S C H W"], segments: int) -> dict[str, Float[Tensor, "_ A"]]:
+        """Normalised images -> votes: "base" of snippets, "28", "14" and "7" of pairs."""
+        features = self.base.features(images)
+        votes, carried = {"base": self.base.head(features["5b"])}, []
+        for stage, names in STAGES.items():
+            x = self.stages[stage](torch.cat([self.layers[n](features[n], segments) for n in names] + carried, dim=1))
+            votes[stage], carried = self.heads[stage](x), [x]
+        return votes
+
+
+class OFF(nn.Module):
+    """A stream a modality; the heads of each are its own name, "off-<name>", and two of OFF's lower stages.
+
+    The lower stages' heads (".28", ".14") are there for the loss: the paper supervises every stage, and scores with
+    the last.
+    """
+
+    def __init__(self, actions: int, modalities: Sequence[str] = ("rgb", "rgbdiff"), width: int = 64) -> None:
+        super().__init__()
+        self.streams = nn.ModuleDict({m: OFFStream(MODALITIES[m].channels, actions, width) for m in modalities})
+        self.heads = tuple(head for m in modalities for head in (m, f"off-{m}.28", f"off-{m}.14", f"off-{m}"))
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Output:
+        """Per modality, (N, K, C, H, W) in 0..255, K > 1."""
+        votes = {}
+        for modality, stream in self.streams.items():
+            videos, segments = inputs[modality].shape[:2]
+            names = {"base": modality, "28": f"off-{modality}.28", "14": f"off-{modality}.14", "7": f"off-{modality}"}
+            for stage, vote in stream(standardise(inputs[modality].flatten(0, 1), modality), segments).items():
+                votes[names[stage]] = vote.unflatten(0, (videos, -1))
+        return consensus(votes)

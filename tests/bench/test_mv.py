@@ -1,0 +1,85 @@
+import argparse
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ifttn.bench import mv
+from ifttn.data.decoding import CELL, decode, exported
+from ifttn.data.doctor import CODECS, Codec, pan, write
+
+READ_AS_THEY_ARE = {
+    "MPEG-4": CODECS["MPEG-4"],
+    "quarter pixels": CODECS["MPEG-4, quarter pixels"],
+    "four vectors": Codec("mpeg4", ".avi", {"flags": "+mv4"}),
+    "one reference": CODECS["H.264, one reference"],
+}
+OTHERS = {
+    "MPEG-4, B-frames": CODECS["MPEG-4, B-frames"],
+    "several references": CODECS["H.264, several references"],
+    "H.264, B-frames": CODECS["H.264, B-frames"],
+}
+
+
+def options(*words):
+    parser = argparse.ArgumentParser()
+    mv.add_options(parser)
+    return parser.parse_args(words)
+
+
+def test_the_table_has_every_way_to_read_a_video(tmp_path, capsys):
+    video = write(tmp_path / "pan.avi", pan(40, 96, 80), CODECS["MPEG-4, B-frames"])
+    assert mv.run(options(str(video), "--repetitions", "2", "--no-extractor")) == 0
+    printed = capsys.readouterr().out
+    assert "mpeg4 96x80, 40 frames, encoded anew: B-frames" in printed
+    rows = [line for line in printed.splitlines() if line.startswith(("decoding", "ours: "))]
+    assert len(rows) == 4
+    rates = [float(line.split()[-1]) for line in rows]
+    assert rates[0] == 1
+    assert rates[-1] < rates[0]
+
+
+def test_examples_are_read_as_they_are(tmp_path):
+    videos = mv.examples(tmp_path, 5)
+    assert [decode(video).transcoded for video in videos] == ["", ""]
+
+
+def test_a_difference_to_the_other_reader_is_counted(tmp_path):
+    video = write(tmp_path / "pan.avi", pan(6), CODECS["MPEG-4"])
+    rows = [np.stack([blocks[f].astype(int) for f in mv.FIELDS], 1) for _, blocks in exported(video)]
+    same = mv.Extracted(rows, "IPPPPP", 1.0)
+    assert mv.differences(video, same) == 0
+    moved = [row.copy() for row in rows]
+    moved[3][0, 7] += 1
+    assert mv.differences(video, replace(same, rows=moved)) == 1
+    assert mv.differences(video, replace(same, kinds="IPPBPP")) == 1
+    assert mv.differences(video, replace(same, rows=rows[:-1], kinds="IPPPP")) == 1
+    assert mv.differences(video, replace(same, rows=[rows[0], rows[1][:-1], *rows[2:]])) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*READ_AS_THEY_ARE, *OTHERS])
+def test_motion_vector_extractor_reads_the_same_rows(tmp_path, name):
+    codec = {**READ_AS_THEY_ARE, **OTHERS}[name]
+    frames = pan(30, 150, 106)
+    frames[:, 30:60, 40:90] = np.roll(frames[:, 30:60, 40:90], 5, axis=0)
+    video = write(tmp_path / f"pan{codec.suffix}", frames, codec)
+    other = mv.extract(video)
+    assert sum(map(len, other.rows)) > 1000
+    assert mv.differences(video, other) == 0
+    if name in READ_AS_THEY_ARE:
+        decoded = decode(video)
+        for t in range(1, len(other.kinds)):
+            if other.kinds[t] == "P":
+                for source, w, h, _, _, x, y, *motion, scale in other.rows[t].tolist():
+                    row, column = (y - h // 2) // CELL, (x - w // 2) // CELL
+                    assert source < 0
+                    np.testing.assert_array_equal(decoded.cells[t - 1, :, row, column] * scale, -np.array(motion))
+
+
+@pytest.mark.slow
+def test_motion_vector_extractor_reads_the_same_rows_of_real_videos(shared_data):
+    clips = sorted((shared_data / "clips").iterdir())
+    assert len(clips) == 3
+    for clip in clips:
+        assert mv.differences(clip, mv.extract(clip)) == 0
