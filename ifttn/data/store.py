@@ -58,7 +58,7 @@ class StoreSettings:
     height: int
     bound: float
     """Displacement in pixels of the stored size that byte 255 stands for."""
-    flow: str = "dis"
+    flow: str = "tvl1"
     """Name of the optical flow, a key of flow.FLOWS."""
     quality: int = 95
     """Of the JPEGs, 1..100."""
@@ -108,7 +108,7 @@ class Entry:
             if length > LARGEST_HEADER or self.data > self.size:
                 raise ValueError(f"a header of {length} bytes in a file of {self.size}")
             self.header = json.loads(bytes(self._bytes(8, self.data)))
-            self.frames = len(self._offsets("rgb")) - 1
+            self.frames = int(self.header["rgb.offsets"]["shape"][0]) - 1
             self.fps = float(self.header["__metadata__"]["fps"])
 
     def read(
@@ -132,7 +132,7 @@ class Entry:
         if out is None:
             rows, columns = len(range(height)[part[0]]), len(range(width)[part[1]])
             out = np.empty((len(indices), 3 if modality == "rgb" else 2, rows, columns), np.uint8)
-        ascending = (np.diff(indices) > 0).all()
+        ascending = (indices[1:] > indices[:-1]).all()
         wanted, first, inverse = (indices, range(len(indices)), ()) if ascending else np.unique(indices, True, True)
         with self._named():
             for jpeg, position in zip(self._cut(modality, wanted.tolist()), first, strict=True):
@@ -162,7 +162,7 @@ class Entry:
         """Where each JPEG of a modality begins in the file, and where the last one ends."""
         raw = np.frombuffer(self._bytes(*self._range(f"{modality}.offsets", "I64")), "<i8")
         begin, end = self._range(modality, "U8")
-        if len(raw) < 2 or raw[0] != 0 or raw[-1] != end - begin or (np.diff(raw) <= 0).any():
+        if len(raw) < 2 or raw[0] != 0 or raw[-1] != end - begin or (raw[1:] <= raw[:-1]).any():
             raise ValueError(f"the offsets of {modality} do not fit its {end - begin} bytes")
         return raw + begin
 
@@ -241,11 +241,11 @@ class Store:
         self,
         name: str,
         frames: UInt8[np.ndarray, "T H W 3"],
-        flow: UInt8[np.ndarray, "T-1 2 H W"],
-        mv: UInt8[np.ndarray, "T-1 2 H W"],
+        flow: UInt8[np.ndarray, "M 2 H W"],
+        mv: UInt8[np.ndarray, "M 2 H W"],
         fps: float,
     ) -> None:
-        """Add a video, whole or not at all. RGB frames; motion as bytes of `flow.to_bytes`.
+        """Add a video, whole or not at all. T frames, RGB; M = T - 1 fields each, as bytes of `flow.to_bytes`.
 
         IfttnError where shapes do not fit, or the libraries here are not those that the store was begun with.
         """

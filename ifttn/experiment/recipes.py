@@ -281,6 +281,7 @@ PRESET_ROWS: Mapping[str, Preset | Child[Preset]] = {
     "smallest": like(
         "tiny",
         backbone="smallest",
+        store=StoreSettings(width=96, height=72, bound=5.0, flow="dis"),
         schedules={
             "spatial": Schedule(1, 2e-3, decay_at=None),
             "temporal": Schedule(1, 2e-3, decay_at=None),

@@ -1,10 +1,12 @@
+import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ifttn.data import augmentation
-from ifttn.data.augmentation import Crop, apply, random_crop
+from ifttn.data.augmentation import Crop, apply, fit_on_device, random_crop
 from ifttn.vocabulary import IfttnError
 
 SCALES = (1.0, 0.875, 0.75)
@@ -111,3 +113,48 @@ def test_one_crop_shows_the_same_pixels_in_every_modality(mirrored):
 def test_resizing_leaves_the_magnitude_of_motion_alone():
     fields = np.full((2, 40, 40), 200, np.uint8)
     assert (apply(Crop(0, 0, 20, 40), fields, 32, "flow") == 200).all()
+
+
+def one_by_one(crop: Crop, frames: np.ndarray, size: int, modality: str) -> np.ndarray:
+    """`apply` in the plainest way: OpenCV, a plane at a time."""
+    part = frames[..., crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+    flat = part.reshape(-1, crop.height, crop.width)
+    fitted = np.stack([cv2.resize(plane, (size, size)) for plane in flat]).reshape(*frames.shape[:-2], size, size)
+    if crop.mirrored:
+        fitted = fitted[..., ::-1].copy()
+        if modality in ("flow", "mv"):
+            fitted[..., 0::2, :, :] = 256 - np.maximum(fitted[..., 0::2, :, :], 1).astype(int)
+    return fitted
+
+
+CROPS = [(40, 40), (40, 32), (32, 24), (24, 30), (30, 30), (17, 40)]
+
+
+@pytest.mark.parametrize(("modality", "channels"), [("rgb", 3), ("flow", 10), ("rgbdiff", 15)])
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize(("height", "width"), CROPS)
+def test_planes_together_give_the_bytes_of_planes_apart(modality, channels, mirrored, height, width):
+    crop, frames = Crop(3, 5, height, width, mirrored), planes(3, channels, 50, 60, low=0)
+    np.testing.assert_array_equal(apply(crop, frames, 30, modality), one_by_one(crop, frames, 30, modality))
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize(("modality", "channels", "size"), [("rgb", 3, 30), ("mv", 10, 24), ("rgbdiff", 15, 33)])
+def test_a_device_fits_to_the_same_bytes(device, modality, channels, size):
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    crops = [Crop(0, 0, *shape, mirrored) for shape in CROPS for mirrored in (False, True)]
+    cuts = planes(len(crops), 2, channels, 40, 40, low=0)
+    facts = torch.tensor([(crop.height, crop.width, crop.mirrored) for crop in crops])
+    fitted = fit_on_device(torch.from_numpy(cuts).to(device), facts, size, modality).cpu().numpy()
+    for cut, crop, own in zip(cuts, crops, fitted, strict=True):
+        np.testing.assert_array_equal(own, one_by_one(crop, cut, size, modality))
+
+
+def test_the_paper_s_sizes_are_fitted_to_the_same_bytes():
+    for height, width in ((256, 256), (256, 224), (224, 192), (192, 192), (168, 192)):
+        cut = planes(1, 1, 3, height, width, low=0)
+        square = np.zeros((1, 1, 3, 256, 256), np.uint8)
+        square[..., :height, :width] = cut
+        fitted = fit_on_device(torch.from_numpy(square), torch.tensor([(height, width, 0)]), 224, "rgb").numpy()
+        np.testing.assert_array_equal(fitted, one_by_one(Crop(0, 0, height, width), cut, 224, "rgb"))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,13 @@ def wait(condition, seconds: float = 300) -> None:
         time.sleep(0.005)
 
 
+def is_alive(group: int) -> bool:
+    with suppress(ProcessLookupError):
+        os.killpg(group, 0)
+        return True
+    return False
+
+
 def test_killed_at_twenty_moments_the_store_is_what_an_undisturbed_run_writes(root, undisturbed, tmp_path):
     moments, store, ends = random.Random(0), tmp_path / "store", []
     command = [sys.executable, "-c", PREPARE, str(root), str(store)]
@@ -125,8 +133,7 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(root, tmp_path):
     report = (store / "report.csv").read_text()
     assert 3 <= report.count(",done,") <= len(prepared(store)) < 60
     assert not list(store.rglob("*.partial"))
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)  # nobody of the group is left
+    wait(lambda: not is_alive(process.pid))
 
 
 @pytest.fixture

@@ -2,10 +2,12 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from ifttn.data.snippets import SnippetDataset, loader
+from ifttn.data import augmentation, sampling
+from ifttn.data.snippets import SnippetDataset, finish, loader
 from ifttn.data.store import Store, StoreSettings
 from ifttn.vocabulary import IfttnError, Video
 
@@ -154,6 +156,105 @@ def test_a_data_set_can_be_sent_to_another_process(store):
     data = dataset(store, "noise", scales=SCALES)
     copy = pickle.loads(pickle.dumps(data))
     np.testing.assert_array_equal(copy[0, 0][0]["flow"], data[0, 0][0]["flow"])
+
+
+def plainly(data: SnippetDataset, view: int, index: int) -> dict[str, np.ndarray]:
+    """A sample by way of whole planes, one step after the other."""
+    name, settings = data.videos[index].name, data.store.settings
+    count, rng = data.store.num_frames(name), np.random.default_rng((data.seed, view, index))
+    if data.scales is None:
+        starts, crop = sampling.centre_starts(count, data.segments), data.views[view]
+    else:
+        starts = sampling.random_starts(count, data.segments, rng)
+        crop = augmentation.random_crop(settings.height, settings.width, data.size, data.scales, rng)
+    frames, fields = sampling.snippet_indices(starts, count)
+    every = {m: data.store.read(name, m, np.arange(count - (m != "rgb"))) for m in ("rgb", "flow", "mv")}
+    halves = ((256 + np.diff(every["rgb"].astype(int), axis=0)) // 2).astype(np.uint8)
+    whole = {
+        "rgb": every["rgb"][frames],
+        **{m: every[m][fields].reshape(len(fields), 10, 36, 48) for m in ("flow", "mv")},
+        "rgbdiff": halves[fields].reshape(len(fields), 15, 36, 48),
+    }
+    return {m: augmentation.apply(crop, whole[m], data.size, m) for m in data.modalities}
+
+
+EVERY = ("rgb", "flow", "mv", "rgbdiff")
+
+
+@pytest.mark.parametrize("options", [{"crops": 10}, {"scales": SCALES, "seed": 3}])
+def test_a_sample_is_what_whole_planes_give(store, options):
+    data = dataset(store, "noise", "3", "4", modalities=EVERY, **options)
+    for view in range(10):
+        for index in range(3):
+            inputs, expected = data[view, index][0], plainly(data, view, index)
+            for modality in EVERY:
+                np.testing.assert_array_equal(inputs[modality], expected[modality])
+
+
+@pytest.mark.parametrize("options", [{"crops": 10}, {"scales": SCALES}])
+def test_what_is_finished_later_is_the_same(store, options):
+    names = ("noise", "0", "3", "noise", "4", "1")
+    fitted = dataset(store, *names, modalities=EVERY, **options)
+    later = dataset(store, *names, modalities=EVERY, fitted=False, **options)
+    for view in (0, 7):
+        pairs = zip(
+            loader(later, 4, view=view, shuffle=True), loader(fitted, 4, view=view, shuffle=True), strict=True
+        )
+        for batch, expected in pairs:
+            finished = finish(batch, 32, "cpu")
+            assert finished.names == expected.names
+            assert torch.equal(finished.labels, expected.labels)
+            assert finished.crops is expected.crops is None
+            for modality in EVERY:
+                assert torch.equal(finished.inputs[modality], expected.inputs[modality])
+
+
+def test_a_batch_that_is_kept_is_not_written_again(store):
+    for fitted in (True, False):
+        data = dataset(store, "noise", "0", "1", "2", "4", scales=SCALES, fitted=fitted)
+        kept = [finish(batch, 32, "cpu").inputs for batch in loader(data, 1, view=range(3), shuffle=True)]
+        parts = [batch.inputs["rgb"][0, 0] for batch in loader(data, 1, view=range(3), shuffle=True)]
+        passed = loader(data, 1, view=range(3), shuffle=True)
+        for number, batch in enumerate(passed):
+            inputs = finish(batch, 32, "cpu").inputs
+            for modality, x in kept[number].items():
+                assert torch.equal(inputs[modality], x)
+            assert torch.equal(batch.inputs["rgb"][0, 0], parts[number])
+
+
+def test_memory_is_used_again_once_nobody_holds_it(store):
+    data = dataset(store, "noise", "0", scales=SCALES)
+    places = {batch.inputs["flow"].data_ptr() for batch in loader(data, 1, view=range(8), shuffle=True)}
+    assert len(places) <= 3
+
+
+def test_views_follow_one_another_in_one_loader(store):
+    data = dataset(store, "0", "1", "2", "3", "noise", scales=SCALES)
+    together = loader(data, 2, view=range(4, 7), shuffle=True, start_batch=1)
+    apart = [batch for view in range(4, 7) for batch in loader(data, 2, view=view, shuffle=True)][1:]
+    assert len(together) == len(apart) == 8
+    for batch, expected in zip(together, apart, strict=True):
+        assert batch.names == expected.names
+        assert torch.equal(batch.inputs["flow"], expected.inputs["flow"])
+
+
+@pytest.mark.slow
+def test_spawned_workers_give_the_same_batches(store):
+    data = dataset(store, "0", "1", "noise", scales=SCALES, fitted=False)
+    helped = loader(data, 2, view=0, shuffle=True, workers=1)
+    helped.multiprocessing_context = "spawn"
+    for batch, expected in zip(helped, loader(data, 2, view=0, shuffle=True), strict=True):
+        assert batch.names == expected.names
+        assert torch.equal(finish(batch, 32, "cpu").inputs["flow"], finish(expected, 32, "cpu").inputs["flow"])
+
+
+def test_ten_thousand_videos_are_checked_without_opening_them(store, monkeypatch):
+    opened = []
+    with monkeypatch.context() as watched:
+        watched.setattr(Store, "index", lambda self: pd.DataFrame({"video": [f"A/{i}" for i in range(10_000)]}))
+        watched.setattr(Store, "open", lambda *_: opened.append(1))
+        assert len(dataset(store, *map(str, range(10_000)))) == 10_000
+    assert not opened
 
 
 def test_unknown_modalities_and_unprepared_videos_are_errors(store):

@@ -1,13 +1,20 @@
 import errno
+import io
+import json
 import os
+import struct
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
+from safetensors import safe_open
 
-from ifttn.data.flow import dis, to_bytes
-from ifttn.data.store import Store, StoreFullError, StoreSettings
+from ifttn.data import store as module
+from ifttn.data.flow import dis, from_bytes, to_bytes
+from ifttn.data.store import Entry, Store, StoreFullError, StoreSettings, flow_error
 from ifttn.vocabulary import IfttnError
 
 SETTINGS = StoreSettings(96, 72, 5.0)
@@ -49,10 +56,81 @@ def test_no_motion_is_still_exactly_128_after_jpeg(store, video):
     np.testing.assert_array_equal(store.read("still", "mv", np.arange(11)), still)
 
 
+def test_moving_fields_come_back_to_within_the_error_that_is_told(store, video):
+    fields = dis(video[0])
+    told = flow_error(fields, SETTINGS)
+    store.write("a", *video)
+    errors = np.abs(from_bytes(store.read("a", "flow", np.arange(11)), 5.0) - fields)[np.abs(fields) <= 5]
+    np.testing.assert_allclose((told.stored_mean, told.stored_p999), (errors.mean(), np.quantile(errors, 0.999)), 1e-3)
+    half_a_level = 5 / 127 / 2
+    assert told.bytes_mean < told.bytes_p999 <= half_a_level * 1.001
+    assert told.stored_mean < half_a_level
+    assert told.stored_p999 < 0.25
+
+
+def test_what_saturates_is_counted_apart():
+    fields = np.zeros((2, 2, 72, 96), np.float32)
+    fields[0, 0, :36] = 7
+    told = flow_error(fields, SETTINGS)
+    assert told.saturated == pytest.approx(1 / 8)
+    assert told.bytes_mean == told.bytes_p999 == 0
+    assert flow_error(np.full((1, 2, 72, 96), 9, np.float32), SETTINGS).saturated == 1
+
+
 def test_indices_are_read_in_order_with_repeats(store, video):
     store.write("a", *video)
-    every = store.read("a", "flow", np.arange(11))
-    np.testing.assert_array_equal(store.read("a", "flow", np.array([5, 0, 5])), every[[5, 0, 5]])
+    for modality in ("rgb", "flow"):
+        every = store.read("a", modality, np.arange(11))
+        for indices in ([5, 0, 5], [3, 4, 5, 9], [2], [10, 9]):
+            np.testing.assert_array_equal(store.read("a", modality, np.array(indices)), every[indices])
+        assert store.read("a", modality, np.array([], int)).shape == (0, *every.shape[1:])
+
+
+def test_a_part_goes_where_it_is_wanted(store, video):
+    store.write("a", *video)
+    part, indices = (slice(10, 40), slice(20, 50)), np.array([4, 5, 1])
+    for modality, channels in (("rgb", 3), ("flow", 2)):
+        out = np.zeros((3, channels, 50, 50), np.uint8)
+        with store.open("a") as entry:
+            entry.read(modality, indices, part, out[..., :30, :30])
+        np.testing.assert_array_equal(out[..., :30, :30], store.read("a", modality, indices)[:, :, *part])
+        assert not out[..., 30:, :].any()
+        assert not out[..., 30:].any()
+
+
+@pytest.mark.parametrize("indices", [[12], [-1, 3], [3, 400]])
+def test_indices_outside_of_the_video_are_refused(store, video, indices):
+    store.write("a", *video)
+    with pytest.raises(IfttnError, match="a: .* of 12 are asked for"):
+        store.read("a", "rgb", np.array(indices))
+
+
+def test_other_tools_open_what_is_inside(store, video):
+    store.write("a", *video)
+    expected = {m: store.read("a", m, np.array([3]))[0] for m in ("rgb", "flow", "mv")}
+    with safe_open(store.folder / "videos" / "a.safetensors", "np") as file:
+        for modality, planes in expected.items():
+            offsets, jpegs = file.get_tensor(f"{modality}.offsets"), file.get_tensor(modality)
+            picture = np.asarray(Image.open(io.BytesIO(jpegs[offsets[3] : offsets[4]].tobytes()))).astype(int)
+            planar = picture.transpose(2, 0, 1) if modality == "rgb" else picture.reshape(2, 72, 96)
+            assert np.abs(planar - planes).max() <= 3  # other decoders may round otherwise
+
+
+def test_the_same_video_gives_the_same_bytes(tmp_path, video):
+    names = ["B/2", "A/1", "B/1"]
+    contents = []
+    for number, order in enumerate((names, names[::-1], names)):
+        store = Store.create(tmp_path / str(number), SETTINGS)
+        for name in order:
+            store.write(name, *video)
+            if number:
+                store.tidy()
+                Store.create(store.folder, SETTINGS).write(name, *video)
+        store.tidy()
+        files = sorted(path for path in store.folder.rglob("*") if path.is_file())
+        contents.append({path.relative_to(store.folder): path.read_bytes() for path in files})
+    assert contents[0] == contents[1] == contents[2]
+    assert len(contents[0]) == 5
 
 
 def test_reading_touches_only_what_is_asked_for(store, video):
@@ -87,16 +165,81 @@ def test_the_index_lists_every_video(store, video):
     assert set(index.fps) == {25.0}
 
 
+def test_the_index_tells_the_bytes_of_each_modality(store, video):
+    store.write("a", *video)
+    row = store.index().iloc[0]
+    assert row.bytes == (store.folder / "videos" / "a.safetensors").stat().st_size
+    assert 0 < row.rgb_bytes + row.flow_bytes + row.mv_bytes < row.bytes
+    with store.open("a") as entry:
+        assert sum(map(len, entry.jpegs("flow", np.arange(11)))) == row.flow_bytes
+
+
+def age(store: Store, seconds: float) -> None:
+    """Let every entry be older than the index that follows."""
+    for path in store.folder.rglob("*.safetensors"):
+        then = path.stat().st_mtime - seconds
+        os.utime(path, (then, then))
+
+
+def test_entries_that_the_index_knows_are_not_opened_again(store, video, monkeypatch):
+    for name in ("A/1", "A/2", "B/1"):
+        store.write(name, *video)
+    age(store, 10)
+    store.tidy()
+    expected = store.index()
+    opened = []
+    monkeypatch.setattr(Entry, "__init__", lambda *_: opened.append(1))
+    pd.testing.assert_frame_equal(store.index(), expected)
+    store.tidy()
+    assert not opened
+
+
+def test_a_stale_index_is_seen_through(store, video):
+    for name in ("A/1", "A/2", "B/1"):
+        store.write(name, *video)
+    age(store, 10)
+    store.tidy()
+    store.write("A/0", *video)
+    (store.folder / "videos" / "A" / "1.safetensors").unlink()
+    store.write("B/1", video[0][:5], video[1][:4], video[2][:4], 30.0)
+    index = store.index()
+    assert index.video.tolist() == ["A/0", "A/2", "B/1"]
+    assert index.frames.tolist() == [12, 12, 5]
+    assert index.fps.tolist() == [25.0, 25.0, 30.0]
+
+
+@pytest.mark.parametrize("content", [b"", b"no parquet"])
+def test_a_damaged_index_is_made_anew(store, video, content):
+    store.write("a", *video)
+    (store.folder / "index.parquet").write_bytes(content)
+    assert store.index().video.tolist() == ["a"]
+    pd.DataFrame({"video": ["a"]}).to_parquet(store.folder / "index.parquet")
+    assert store.index().frames.tolist() == [12]
+
+
 def test_an_empty_store_has_an_empty_index(store):
     assert store.index().empty
 
 
-def test_a_store_opens_again_and_refuses_other_settings(store, video):
+def test_a_store_opens_again_and_names_all_that_differs(store, video, monkeypatch):
     store.write("a", *video)
     assert Store.create(store.folder, SETTINGS).num_frames("a") == 12
     assert Store(store.folder).settings == SETTINGS
-    with pytest.raises(IfttnError, match=r"bound=5\.0.*bound=20\.0"):
-        Store.create(store.folder, StoreSettings(96, 72, 20.0))
+    with pytest.raises(IfttnError, match=r"bound 5\.0 there, 20\.0 here; flow dis there, tvl1 here; use another folder"):
+        Store.create(store.folder, StoreSettings(96, 72, 20.0, flow="tvl1"))
+    monkeypatch.setattr(module, "_versions", lambda: {"av": version("av"), "numpy": "0.1"})
+    with pytest.raises(IfttnError, match=r"numpy [\d.]+ there, 0\.1 here"):
+        Store.create(store.folder, SETTINGS)
+    with pytest.raises(IfttnError, match=r"numpy [\d.]+ there, 0\.1 here"):
+        store.write("b", *video)
+    assert Store(store.folder).num_frames("a") == 12  # reading asks for nothing
+
+
+def test_the_manifest_tells_how_the_bytes_came_about(store):
+    manifest = json.loads((store.folder / "manifest.json").read_text())
+    assert manifest["settings"] == {"width": 96, "height": 72, "bound": 5.0, "flow": "dis", "quality": 95}
+    assert "128" in manifest["rounding"]
+    assert manifest["libraries"]["opencv-python-headless"] == version("opencv-python-headless")
 
 
 @pytest.mark.parametrize("manifest", [None, "", "{}", '{"settings": {"width": 3}}'])
@@ -107,26 +250,71 @@ def test_a_folder_without_a_manifest_is_no_store(tmp_path, manifest):
         Store(tmp_path)
 
 
-def test_an_unknown_or_damaged_video_is_named(store, video):
-    with pytest.raises(IfttnError, match="ghost"):
+def test_an_unknown_video_is_named(store):
+    with pytest.raises(IfttnError, match="ghost: is not in the store"):
         store.num_frames("ghost")
-    store.write("a", *video)
-    path = store.folder / "videos" / "a.safetensors"
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(IfttnError, match=r"a: .*damaged"):
-        store.read("a", "rgb", np.array([0]))
+
+
+def with_header(content: bytes, **changes: object) -> bytes:
+    """The entry with other facts in its header."""
+    length = struct.unpack_from("<Q", content)[0]
+    header = json.dumps({**json.loads(content[8 : 8 + length]), **changes}).encode()
+    return struct.pack("<Q", len(header)) + header + content[8 + length :]
+
+
+def tensor(begin: object, end: object, dtype: str = "I64") -> dict[str, object]:
+    return {"dtype": dtype, "shape": [13], "data_offsets": [begin, end]}
+
+
+DAMAGE = {
+    "nothing at all": lambda content: b"",
+    "half of a length": lambda content: content[:5],
+    "half of a header": lambda content: content[:100],
+    "cut in the offsets": lambda content: content[:800],
+    "cut in the frames": lambda content: content[: len(content) - 3000],
+    "zeros": lambda content: bytes(len(content)),
+    "no header": lambda content: content[:8] + b"x" * (len(content) - 8),
+    "a list as header": lambda content: struct.pack("<Q", 2) + b"[]" + content[10:],
+    "nested without end": lambda content: struct.pack("<Q", 100_000) + b"[" * 100_000,
+    "a header beyond the file": lambda content: struct.pack("<Q", len(content) + 1) + content[8:],
+    "a huge header": lambda content: struct.pack("<Q", 2**63 + 5) + content[8:],
+    "a header of megabytes": lambda content: struct.pack("<Q", 2**21) + b" " * 2**21 + content,
+    "no metadata": lambda content: with_header(content, __metadata__=None),
+    "offsets outside": lambda content: with_header(content, **{"rgb.offsets": tensor(0, 2**40)}),
+    "offsets before": lambda content: with_header(content, **{"rgb.offsets": tensor(-400, 0)}),
+    "offsets backwards": lambda content: with_header(content, **{"rgb.offsets": tensor(104, 0)}),
+    "offsets of another kind": lambda content: with_header(content, **{"rgb.offsets": tensor(0, 104, "F64")}),
+    "offsets that are none": lambda content: with_header(content, **{"rgb.offsets": tensor("x", None)}),
+    "offsets of another modality": lambda content: with_header(content, **{"rgb": tensor(0, 104, "U8")}),
+    "an endless number": lambda content: with_header(content, **{"rgb": tensor(float("nan"), float("inf"), "U8")}),
+    "pictures of nothing": lambda content: content[:-5000].replace(b"\xff\xd8\xff", b"\0\0\0") + content[-5000:],
+    "pictures of another size": lambda content: content.replace(struct.pack(">HH", 72, 96), struct.pack(">HH", 72, 95)),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_damaged_entry_is_one_clear_error(store, video, how):
+    store.write("A/x", *video)
+    path = store.folder / "videos" / "A" / "x.safetensors"
+    path.write_bytes(DAMAGE[how](path.read_bytes()))
+    with pytest.raises(IfttnError, match=r"^A/x: its entry .*x\.safetensors is damaged.*prepare again$"):
+        store.read("A/x", "rgb", np.arange(12))
+
+
+def test_a_wrong_count_of_fields_is_refused(store, video):
+    with pytest.raises(IfttnError, match="a: 12 frames do not fit"):
+        store.write("a", video[0], video[1][:-1], video[2][:-1], 25.0)
+    assert "a" not in store
 
 
 def test_a_full_disk_leaves_no_half_video_and_the_rest_readable(store, video, monkeypatch):
     store.write("before", *video)
 
-    def fill(path: Path, content: bytes) -> None:
-        with path.open("wb") as file:
-            file.write(content[: len(content) // 2])
+    def fill(file: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as full:
-        full.setattr(Path, "write_bytes", fill)
+        full.setattr(os, "fsync", fill)
         with pytest.raises(StoreFullError, match="disk is full"):
             store.write("after", *video)
     assert store.index().video.tolist() == ["before"]
