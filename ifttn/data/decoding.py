@@ -381,38 +381,39 @@ class _Canvas:
 def _paint(blocks, stops, cells, at, x_scale, y_scale):
     start = 0
     for stop in stops:
-        field = cells[at]
         if stop < 0:
-            field[:] = cells[at - 1]  # an I-frame holds no vectors: the last motion is taken to go on
+            cells[at] = cells[at - 1]  # an I-frame holds no vectors: the last motion is taken to go on
         else:
-            field[:] = 0
-            for i in range(start, stop):
-                block = blocks[i]
-                if block.source < 0:
-                    unit = -1.0 / block.motion_scale
-                    _paint_block(block, field, x_scale * unit, y_scale * unit)
+            _paint_field(blocks, start, stop, cells[at], x_scale, y_scale)
             start = stop
         at += 1
 
 
 @no_type_check
 @njit(nogil=True, cache=True, error_model="numpy")
-def _paint_block(block, field, x_unit, y_unit):
-    # FFmpeg: src = dst + motion / motion_scale, and dst is the centre of a block of the current frame.
-    x, y = np.float32(block.motion_x * x_unit), np.float32(block.motion_y * y_unit)
-    left, top = (block.dst_x - (block.w >> 1)) // CELL, (block.dst_y - (block.h >> 1)) // CELL
+def _paint_field(blocks, start, stop, field, x_scale, y_scale):
     height, width = field.shape[1:]
-    if not (0 <= left < width and 0 <= top < height):
-        return
-    # A block is one or two cells wide and high; loops would take twice as long.
-    wide, high = block.w > CELL and left + 1 < width, block.h > CELL and top + 1 < height
-    field[0, top, left], field[1, top, left] = x, y
-    if wide:
-        field[0, top, left + 1], field[1, top, left + 1] = x, y
-    if high:
-        field[0, top + 1, left], field[1, top + 1, left] = x, y
-    if wide and high:
-        field[0, top + 1, left + 1], field[1, top + 1, left + 1] = x, y
+    scale, x_unit, y_unit = 0, 0.0, 0.0
+    field[:] = 0
+    for i in range(start, stop):
+        block = blocks[i]
+        left, top = (block.dst_x - (block.w >> 1)) // CELL, (block.dst_y - (block.h >> 1)) // CELL
+        if block.source >= 0 or not (0 <= left < width and 0 <= top < height):
+            continue
+        if block.motion_scale != scale:
+            scale = block.motion_scale
+            x_unit, y_unit = x_scale / scale, y_scale / scale
+        # FFmpeg: src = dst + motion / motion_scale, and dst is the centre of a block of the current frame.
+        x, y = np.float32(-block.motion_x * x_unit), np.float32(-block.motion_y * y_unit)
+        # A block is one or two cells wide and high; loops would take twice as long.
+        wide, high = block.w > CELL and left + 1 < width, block.h > CELL and top + 1 < height
+        field[0, top, left], field[1, top, left] = x, y
+        if wide:
+            field[0, top, left + 1], field[1, top, left + 1] = x, y
+        if high:
+            field[0, top + 1, left], field[1, top + 1, left] = x, y
+        if wide and high:
+            field[0, top + 1, left + 1], field[1, top + 1, left + 1] = x, y
 
 
 def _encoded_anew(frames: Iterator[VideoFrame], size: tuple[int, int]) -> Iterator[VideoFrame]:
