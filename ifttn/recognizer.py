@@ -66,9 +66,8 @@ class Recognizer:
             IfttnError: the file is no video that can be decoded, or has fewer than two frames.
         """
         settings = self.preset.store
-        decoded = decode(video, size=(settings.width, settings.height))
-        starts = centre_starts(len(decoded.frames), self.preset.segments)
-        frames, fields = snippet_indices(starts, len(decoded.frames))
+        decoded = decode(video, (settings.width, settings.height), self._needed)
+        frames, fields = self._snippets(len(decoded.kinds))
         planes = {m: self._planes(m, decoded, frames, fields) for m in self.network.settings.modalities}
         votes: dict[str, list[torch.Tensor]] = {head: [] for head in self.network.heads}
         for crop in test_crops(settings.height, settings.width, self.preset.size, self.preset.crops):
@@ -95,20 +94,27 @@ class Recognizer:
         """Where the network is."""
         return next(self.network.parameters()).device
 
+    def _snippets(self, num_frames: int) -> tuple[Integer[np.ndarray, " K"], Integer[np.ndarray, "K L"]]:
+        return snippet_indices(centre_starts(num_frames, self.preset.segments), num_frames)
+
+    def _needed(self, num_frames: int) -> Integer[np.ndarray, " n"]:
+        frames, fields = self._snippets(num_frames)
+        between = [fields, fields + 1] if "flow" in self.network.settings.modalities else []
+        return np.unique(np.concatenate([frames, *between], axis=None))
+
     def _planes(
         self, modality: str, decoded: Decoded, frames: Integer[np.ndarray, " K"], fields: Integer[np.ndarray, "K L"]
     ) -> UInt8[np.ndarray, "K C H W"]:
         if modality == "rgb":
-            return np.ascontiguousarray(decoded.frames[frames].transpose(0, 3, 1, 2))
+            return np.ascontiguousarray(decoded.at(frames).transpose(0, 3, 1, 2))
         if modality == "mv":
-            moved = decoded.vectors[fields]  # (K, L, 2, H, W)
+            levels = decoded.on_pixels(to_bytes(decoded.cells[fields], self.preset.store.bound))  # (K, L, 2, H, W)
         else:
             flow = FLOWS[self.preset.store.flow]
-            moved = np.stack(
-                [
-                    flow(decoded.frames[start : stop + 2])[[*own - start]]
-                    for own in fields
-                    for start, stop in [(own.min(), own.max())]
-                ]
-            )
-        return to_bytes(moved, self.preset.store.bound).reshape(len(frames), -1, *moved.shape[-2:])
+            moved = [
+                flow(decoded.at(np.arange(start, stop + 2)))[[*own - start]]
+                for own in fields
+                for start, stop in [(own.min(), own.max())]
+            ]
+            levels = to_bytes(np.stack(moved), self.preset.store.bound)
+        return levels.reshape(len(frames), -1, *levels.shape[-2:])
