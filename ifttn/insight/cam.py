@@ -54,8 +54,8 @@ def dilated(network: Network, finer: Finer = 2) -> Iterator[None]:
             conv.stride, conv.padding, conv.dilation = (1, 1), (reach, reach), (rate, rate)
         yield
     finally:
-        for conv, conv.stride, conv.padding, conv.dilation in before:
-            pass
+        for conv, *kept in before:
+            conv.stride, conv.padding, conv.dilation = kept
 
 
 def _bodies(network: Network) -> list[nn.Module]:
@@ -203,9 +203,7 @@ def snippet_maps(
     return (fused.detach() * gradient).sum(1).unflatten(0, (len(actions), -1))
 
 
-def on_pixels(
-    maps: Float[Tensor, "*_ h w"], size: tuple[int, int], stride: float = STRIDE
-) -> Float[Tensor, "*_ H W"]:
+def on_pixels(maps: Float[Tensor, "*_ h w"], size: tuple[int, int], stride: float = STRIDE) -> Float[Tensor, "*_ H W"]:
     """Maps on the pixels that they speak of, linear between the cells' centres and level beyond the last of them.
 
     Padding centres cell i of every level on pixel i * stride, not in the middle of the i-th tile: resizing the map as a
@@ -248,4 +246,3 @@ def shown(
     cut = np.maximum(maps, 0) if display == "relu" else maps - low
     largest = np.abs(cut).max(axes, keepdims=True)
     return (cut / np.maximum(largest, 1e-12)).astype(np.float32), said
-

@@ -8,7 +8,7 @@ them: normalisation is inside the network, so that the published box, steps and 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -71,6 +71,18 @@ PRESETS: Mapping[str, Settings] = {
     # auduno/deepdraw, deepdraw.ipynb, cell 7: the published recipe that needs no auxiliary classifiers.
     "paper": Settings(224, (Octave(190, 224, (2.5, 0.78), (11.0, 11.0)), Octave(450, 269, (0.936, 0.4), (6.0, 3.0)))),
 }
+
+
+def preset_for(crop: int) -> Settings:
+    """The preset of networks that were trained on crops of that side (px).
+
+    Raises:
+        IfttnError: there is none.
+    """
+    for settings in PRESETS.values():
+        if settings.crop == crop:
+            return settings
+    raise IfttnError(f"no preset of drawing for crops of {crop} px: choose from {', '.join(PRESETS)}")
 
 
 @dataclass(frozen=True)
@@ -342,7 +354,9 @@ class _Easel:
             self.places.append((slice(top, top + self.settings.crop), slice(left, left + self.settings.crop)))
 
     def _cut(self, canvas: Float[Tensor, "B M _ H W"]) -> Float[Tensor, "B M _ h w"]:
-        return torch.stack([each[..., rows, columns] for each, (rows, columns) in zip(canvas, self.places, strict=True)])
+        return torch.stack(
+            [each[..., rows, columns] for each, (rows, columns) in zip(canvas, self.places, strict=True)]
+        )
 
     def _cut_fixed(self) -> dict[str, Tensor]:
         return {m: self._cut(x.expand(len(self.places), *x.shape)) for m, x in self.fixed.items()}
@@ -386,7 +400,10 @@ class _Pixels(_Easel):
 
     def canvases(self) -> dict[str, Tensor]:
         count = len(next(iter(self.pixels.values())))
-        return {**{m: x.clone() for m, x in self.pixels.items()}, **{m: x.expand(count, *x.shape) for m, x in self.fixed.items()}}
+        return {
+            **{m: x.clone() for m, x in self.pixels.items()},
+            **{m: x.expand(count, *x.shape) for m, x in self.fixed.items()},
+        }
 
 
 class _Waves(_Easel):
@@ -399,7 +416,13 @@ class _Waves(_Easel):
         self.waves = {}
         snippets = 1 if self.studio.single else 2
         for modality in self.drawn:
-            shape = (1 if self.settings.shared_start else snippets, MODALITIES[modality].channels, height, width // 2 + 1, 2)
+            shape = (
+                1 if self.settings.shared_start else snippets,
+                MODALITIES[modality].channels,
+                height,
+                width // 2 + 1,
+                2,
+            )
             starts = [0.01 * torch.randn(shape, generator=g).expand(snippets, *shape[1:]) for g in generators]
             self.waves[modality] = torch.stack(starts).to(self.studio.device).requires_grad_()
         self.adam = torch.optim.Adam(self.waves.values())

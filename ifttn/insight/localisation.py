@@ -1,5 +1,5 @@
-"""Where do maps lie? The paper's sentence about Figure 6, "the spatial network focuses on the scene, the temporal one on
-the motion, IF-TTN on the objects and their track", as numbers beside what chance and what habit would score.
+"""Where do maps lie? The paper's sentence about Figure 6, "the spatial network focuses on the scene, the temporal one
+on the motion, IF-TTN on the objects and their track", as numbers beside what chance and what habit would score.
 
 Shapes: N videos of K snippets, V votes, R regions, H x W pixels, h x w cells.
 """
@@ -44,10 +44,12 @@ def embedded_regions(row: pd.Series, segments: int, size: tuple[int, int]) -> di
     """
     frames, _ = sampling.snippet_indices(sampling.centre_starts(int(row.frames), segments), int(row.frames))
     masks = diagnostic.ball_masks(row)[frames]  # (K, 2, h, w)
-    balls = np.stack([
-        [cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA) >= 0.5 for mask in each]
-        for each in masks
-    ])
+    balls = np.stack(
+        [
+            [cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA) >= 0.5 for mask in each]
+            for each in masks
+        ]
+    )
     both = balls.any(1)
     return {"red ball": balls[:, 0], "blue ball": balls[:, 1], "balls": both, "background": ~both}
 
@@ -116,8 +118,7 @@ def localise(
     rows = []
     for example in examples:
         size = next(iter(example.inputs.values())).shape[-2:]
-        batch = {m: x[None].float() for m, x in example.inputs.items()}
-        action = torch.tensor([[example.action]], device=next(network.parameters()).device)
+        batch, action = _asked(network, example)
         maps = {f"CAM, every {STRIDE // f} px": _maps(network, batch, action, size, f) for f in finer}
         votes = {head: len(of) for head, of in maps[next(iter(maps))].items()}
         maps["random map"] = {head: _random(count, size, rng) for head, count in votes.items()}
@@ -130,6 +131,15 @@ def localise(
                     for name, region in example.regions.items()
                 ]
     return Localisation(pd.DataFrame(rows), seed)
+
+
+def _asked(
+    network: Network, example: Example, chosen: slice = slice(None)
+) -> tuple[dict[str, Float[Tensor, "1 _ _ H W"]], Int[Tensor, "1 1"]]:
+    """A video's snippets and its action, on the network's device."""
+    device = next(network.parameters()).device
+    batch = {m: x[None, chosen].float().to(device) for m, x in example.inputs.items()}
+    return batch, torch.tensor([[example.action]], device=device)
 
 
 def _maps(
@@ -184,11 +194,10 @@ def road(
 
 def _road(network: Network, head: str, example: Example, chosen: slice, how: tuple) -> list[dict]:
     percentiles, finer, rng = how
-    batch = {m: x[None, chosen].float() for m, x in example.inputs.items()}
+    batch, action = _asked(network, example, chosen)
     size = next(iter(batch.values())).shape[-2:]
     adapter = OneTensor(network, head, segments=chosen.stop - chosen.start)
     stacked, target = stack(network, batch), ClassifierOutputTarget(example.action)
-    action = torch.tensor([[example.action]], device=stacked.device)
     maps = {"CAM": _maps(network, batch, action, size, finer)[head], "random map": _random(1, size, rng)}
     rows = []
     for method, of in maps.items():
@@ -200,14 +209,12 @@ def _road(network: Network, head: str, example: Example, chosen: slice, how: tup
     return rows
 
 
-def cascade(
-    network: Network, examples: Sequence[Example], *, finer: Finer = 4, seed: int = 0
-) -> pd.DataFrame:
+def cascade(network: Network, examples: Sequence[Example], *, finer: Finer = 4, seed: int = 0) -> pd.DataFrame:
     """Sanity check (Adebayo et al. 2018): weights made random from the classifiers downwards must change the maps.
 
     Returns:
-        Rows: how far down weights are random. Columns: per head, the mean rank correlation of the positive evidence with
-        that of the trained network, over examples and votes; 1 is the same map, 0 another one. The network is restored.
+        Rows: how far down weights are random. Columns: per head, the mean rank correlation of the maps with those of
+        the trained network, over examples and votes; 1 is the same map, 0 another one. The network is restored.
     """
     kept = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     generator = torch.Generator().manual_seed(seed)
@@ -228,8 +235,7 @@ def cascade(
 
 
 def _of(network: Network, example: Example, finer: Finer) -> dict[str, Float[np.ndarray, "V h w"]]:
-    batch = {m: x[None].float() for m, x in example.inputs.items()}
-    action = torch.tensor([[example.action]], device=next(network.parameters()).device)
+    batch, action = _asked(network, example)
     maps = class_activation_maps(network, batch, action, finer=finer)
     return {head: of[0, :, 0].cpu().numpy() for head, of in maps.items()}
 
@@ -237,7 +243,10 @@ def _of(network: Network, example: Example, finer: Finer) -> dict[str, Float[np.
 def _downwards(network: Network) -> list[tuple[str, list[nn.Module]]]:
     bodies = [*network.temporal.values(), *network.streams.values()]
     levels = [
-        (f"level {level}", [getattr(body, f"layer{level - 1}") for body in bodies if hasattr(body, f"layer{level - 1}")])
+        (
+            f"level {level}",
+            [getattr(body, f"layer{level - 1}") for body in bodies if hasattr(body, f"layer{level - 1}")],
+        )
         for level in (5, 4, 3, 2)
     ]
     return [("classifier", list(network.heads.values())), *levels]
@@ -270,7 +279,7 @@ def whole_snippets(store: Store, video: Video, modalities: Sequence[str], segmen
 def examples_of(
     store: Store, videos: Sequence[Video], modalities: Sequence[str], segments: int, plan: pd.DataFrame | None = None
 ) -> list[Example]:
-    """Whole frames of videos with their regions: the balls' where a plan of the embedded set knows them, else what moves.
+    """Whole frames of videos with their regions: the balls' where a plan of the embedded set knows them, else motion's.
 
     Args:
         store: prepared, with the videos.

@@ -47,8 +47,8 @@ def swap_report(
         head: whose probability is asked for. The head of a stream takes the mean of its two votes.
 
     Returns:
-        A row a network, index `network`; columns p(A,B), p(B,A), gap = p(A,B) - p(B,A), p(A,A), p(B,B), and becomes, the
-        likeliest action of the swapped pair.
+        A row a network, index `network`; columns p(A,B), p(B,A), gap = p(A,B) - p(B,A), p(A,A), p(B,B), and becomes,
+        the likeliest action of the swapped pair.
     """
     rows = {}
     for name, network in networks.items():
@@ -97,7 +97,7 @@ def nearest_frames(
 
 
 def embed(network: Network, images: Float[Tensor, "M 3 H W"]) -> Float[Tensor, "M E"]:
-    """Unit vectors: pooled level 5 of the spatial stream. Some images at a time, so that many frames fit into memory."""
+    """Unit vectors: pooled level 5 of the spatial stream. Some images at a time, so that many fit into memory."""
     with undisturbed(network), torch.no_grad():
         pooled = [network.streams["rgb"](normalise(some, "rgb"))[5].mean((2, 3)) for some in images.split(64)]
     return normalize(torch.cat(pooled))
@@ -149,9 +149,9 @@ def order_report(
         head: whose probabilities are asked for.
 
     Returns:
-        Columns action, seed; own/apart p(A,B), p(B,A), gap (means over the networks); becomes, the action of the swapped
-        pair; p(A,A), p(B,B); tsn gap, of the mean of snippets' votes (0 by construction); moved, the mean p(A,B) of
-        `apart` after shifts of 8 px; fine, the share of energy above half of the highest frequency; with `frames` the
+        Columns action, seed; own/apart p(A,B), p(B,A), gap (means over the networks); becomes, the action of the
+        swapped pair; p(A,A), p(B,B); tsn gap, of the mean of snippets' votes (0 by construction); moved, the mean
+        p(A,B) of `apart` after shifts of 8 px; fine, the share of energy above half of the highest frequency; with `frames` the
         columns of `retrieval`; with `judge` margin, by how much more the snippet that should come first shows it.
     """
     rows = []
@@ -161,7 +161,11 @@ def order_report(
             if networks:
                 said = swap_report(networks, pair.inputs, pair.action, head=head)
                 row |= {f"{name} {column}": said[column].mean() for column in ("p(A,B)", "p(B,A)", "gap")}
-                row |= {"becomes": said.becomes.iloc[0], "p(A,A)": said["p(A,A)"].iloc[0], "p(B,B)": said["p(B,B)"].iloc[0]}
+                row |= {
+                    "becomes": said.becomes.iloc[0],
+                    "p(A,A)": said["p(A,A)"].iloc[0],
+                    "p(B,B)": said["p(B,B)"].iloc[0],
+                }
         witness = next(iter((apart or own).values()))
         first = witness.settings.modalities[0]
         row["tsn gap"] = swap_report({"": witness}, pair.inputs, pair.action, head=first)["gap"].iloc[0]
@@ -199,8 +203,8 @@ def fine_share(images: Float[Tensor, "M C H W"]) -> float:
 
 
 def kendall(report: pd.DataFrame) -> float:
-    """Kendall's tau between the order of the snippets and that of their nearest frames' times, over pairs: 1 if B always
-    comes later, -1 if earlier."""
+    """Kendall's tau between the order of the snippets and that of their nearest frames' times, over pairs: 1 if B
+    always comes later, -1 if earlier."""
     return float(np.sign(report.later).mean())
 
 

@@ -36,7 +36,7 @@ def test_a_sheet_shows_snippets_side_by_side_and_motion_below():
 
 
 def test_a_png_says_how_it_was_made(tmp_path):
-    said = facts(PRESETS["tiny"], action="Jump – high", seed=3, head="ttn", run="runs/x")
+    said = facts(PRESETS["tiny"], action="Sprünge", seed=3, head="ttn", run="runs/x")
     write_png(tmp_path / "a.png", sheet(state()), said)
     with Image.open(tmp_path / "a.png") as image:
         assert image.text == said
