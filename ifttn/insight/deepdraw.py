@@ -162,7 +162,8 @@ def draw(
         settings: how; `PRESETS` has some.
         head: "fused" or a name of network.heads; "spatial" and "temporal" are the heads of the first and second stream.
         seed: of the noise and of the crops.
-        motion: "drawn"; or held at no motion, "still"; or at a real video's, (2, C, H, W) in 0..255.
+        motion: "drawn"; or held at no motion, "still"; or at a real video's, (2, C, H, W) in 0..255, where
+            `draw_many` takes one for each subject, too, (B, 2, C, H, W).
         palettes: by modality, what real images are like.
 
     Raises:
@@ -231,8 +232,11 @@ class _Studio:
         if not MODALITIES[modality].is_motion or self.motion == "drawn":
             return None
         if isinstance(self.motion, Tensor):
-            return interpolate(self.motion.to(self.device).float(), size, mode="bilinear", align_corners=False)
-        return torch.full((1 if self.single else 2, MODALITIES[modality].channels, *size), 128.0, device=self.device)
+            real = self.motion.to(self.device).float().view(-1, *self.motion.shape[-4:])  # (B or 1, M, C, h, w)
+            resized = interpolate(real.flatten(0, 1), size, mode="bilinear", align_corners=False)
+            return resized.unflatten(0, real.shape[:2])
+        shape = (1, 1 if self.single else 2, MODALITIES[modality].channels, *size)
+        return torch.full(shape, 128.0, device=self.device)
 
     def logits(self, views: Mapping[str, Float[Tensor, "B M _ h w"]]) -> Float[Tensor, "E B A"]:
         """Of every network, for every drawing."""
@@ -359,7 +363,7 @@ class _Easel:
         )
 
     def _cut_fixed(self) -> dict[str, Tensor]:
-        return {m: self._cut(x.expand(len(self.places), *x.shape)) for m, x in self.fixed.items()}
+        return {m: self._cut(x.expand(len(self.places), *x.shape[1:])) for m, x in self.fixed.items()}
 
 
 class _Pixels(_Easel):
@@ -374,7 +378,7 @@ class _Pixels(_Easel):
     def enlarge(self, height: int) -> None:
         self.size = self._size(height)
         self.pixels = {modality: self._enlarged(canvas) for modality, canvas in self.pixels.items()}
-        self.fixed = {modality: self._enlarged(held[None])[0] for modality, held in self.fixed.items()}
+        self.fixed = {modality: self._enlarged(held) for modality, held in self.fixed.items()}
 
     def _enlarged(self, canvas: Tensor) -> Tensor:
         if canvas.shape[-2:] == self.size:
@@ -402,7 +406,7 @@ class _Pixels(_Easel):
         count = len(next(iter(self.pixels.values())))
         return {
             **{m: x.clone() for m, x in self.pixels.items()},
-            **{m: x.expand(count, *x.shape) for m, x in self.fixed.items()},
+            **{m: x.expand(count, *x.shape[1:]) for m, x in self.fixed.items()},
         }
 
 
@@ -458,7 +462,7 @@ class _Waves(_Easel):
     def canvases(self) -> dict[str, Tensor]:
         with torch.no_grad():
             count = len(next(iter(self.waves.values())))
-            return {**self._decoded(), **{m: x.expand(count, *x.shape) for m, x in self.fixed.items()}}
+            return {**self._decoded(), **{m: x.expand(count, *x.shape[1:]) for m, x in self.fixed.items()}}
 
 
 def _step(

@@ -151,8 +151,9 @@ def order_report(
     Returns:
         Columns action, seed; own/apart p(A,B), p(B,A), gap (means over the networks); becomes, the action of the
         swapped pair; p(A,A), p(B,B); tsn gap, of the mean of snippets' votes (0 by construction); moved, the mean
-        p(A,B) of `apart` after shifts of 8 px; fine, the share of energy above half of the highest frequency; with `frames` the
-        columns of `retrieval`; with `judge` margin, by how much more the snippet that should come first shows it.
+        p(A,B) of `apart` after shifts of 8 px; fine, the share of energy above half of the highest frequency; with
+        `frames` the columns of `retrieval`; with `judge` margin, by how much more the snippet that should
+        come first shows it.
     """
     rows = []
     for pair in pairs:
