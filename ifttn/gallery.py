@@ -22,7 +22,7 @@ from ifttn.experiment.runs import Run, write_atomically
 from ifttn.experiment.study import Places, work_on
 from ifttn.experiment.training import Work
 from ifttn.insight.cam import STRIDE, class_activation_maps, on_pixels
-from ifttn.insight.deepdraw import Palette, State, draw_many, preset_for
+from ifttn.insight.deepdraw import Material, Palette, State, draw_many, preset_for
 from ifttn.insight.judge import Judge, train_judge
 from ifttn.insight.localisation import cascade, examples_of, localise, road, whole_snippets
 from ifttn.insight.order import Frames, Pair, in_words, nearest_frames, order_report
@@ -212,7 +212,7 @@ def _last(
     """The finished drawings, some at a time."""
     settings, states = preset_for(find(gallery.work.preset, PRESETS, "preset").size), []
     for first in range(0, len(subjects), 16):
-        *_, done = draw_many(networks, subjects[first : first + 16], settings, head=head, palettes=palettes)
+        *_, done = draw_many(networks, subjects[first : first + 16], settings, head=head, material=Material(palettes))
         states += done
     return states
 

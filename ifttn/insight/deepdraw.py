@@ -7,7 +7,7 @@ them: normalisation is inside the network, so that the published box, steps and 
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -62,11 +62,19 @@ class Settings:
 
 
 PRESETS: Mapping[str, Settings] = {
-    # The embedded actions are made of the same four factors: their logits rise together, so that the logit alone draws
-    # what half of the actions share (the scene) until another of them has the higher one.
+    # Whole frames of the embedded set, looked at as in training, by crops. Its actions are made of the same four factors:
+    # their logits rise together, so that the logit alone draws what half of the actions share until another of them
+    # has the higher one. Shaken and with the blur of large forms, because an order report said so, not taste.
     "tiny": Settings(
-        64, (Octave(40, 64, (1.2, 0.6), (11.0, 11.0)), Octave(60, 77, (0.6, 0.4), (6.0, 3.0))), contrastive=True
+        64,
+        (Octave(100, 72, (3.0, 1.2), (12.0, 8.0)),),
+        contrastive=True,
+        aspect=4 / 3,
+        shift=4.0,
+        zoom=0.15,
+        turn=10.0,
     ),
+    # The published recipe, its lengths in steps and in pixels halved.
     "small": Settings(112, (Octave(95, 112, (1.25, 0.6), (11.0, 11.0)), Octave(225, 134, (0.7, 0.4), (6.0, 3.0)))),
     # auduno/deepdraw, deepdraw.ipynb, cell 7: the published recipe that needs no auxiliary classifiers.
     "paper": Settings(224, (Octave(190, 224, (2.5, 0.78), (11.0, 11.0)), Octave(450, 269, (0.936, 0.4), (6.0, 3.0)))),
@@ -136,7 +144,20 @@ class State:
     step_size: float
 
 
-Motion = Literal["drawn", "still"] | Tensor
+@dataclass(frozen=True)
+class Material:
+    """What a drawing is made from, beside noise. Tensors are one for all drawings, or one for each (B, ...)."""
+
+    palettes: Mapping[str, Palette] = field(default_factory=dict)
+    """By modality, what real images are like."""
+    motion: Literal["drawn", "still"] | Float[Tensor, "... M C h w"] = "drawn"
+    """Drawn; or held at no motion; or held at a real video's, in 0..255."""
+    start: Float[Tensor, "... _ 3 _ _"] | None = None
+    """RGB to start from instead of paper, in 0..255. Where both snippets of a pair start from one real frame, every
+    difference between them is the network's doing."""
+
+
+PLAIN = Material()
 
 
 def draw(
@@ -146,8 +167,7 @@ def draw(
     *,
     head: str = "ttn",
     seed: int = 0,
-    motion: Motion = "drawn",
-    palettes: Mapping[str, Palette] | None = None,
+    material: Material = PLAIN,
 ) -> Iterator[State]:
     """Draws by ascending an action's raw logit (or its contrast), and yields the state after every step.
 
@@ -162,14 +182,12 @@ def draw(
         settings: how; `PRESETS` has some.
         head: "fused" or a name of network.heads; "spatial" and "temporal" are the heads of the first and second stream.
         seed: of the noise and of the crops.
-        motion: "drawn"; or held at no motion, "still"; or at a real video's, (2, C, H, W) in 0..255, where
-            `draw_many` takes one for each subject, too, (B, 2, C, H, W).
-        palettes: by modality, what real images are like.
+        material: what it is made from; by default noise alone.
 
     Raises:
         IfttnError: the network has no such head or action.
     """
-    states = draw_many([network], [(action, seed)], settings, head=head, motion=motion, palettes=palettes)
+    states = draw_many([network], [(action, seed)], settings, head=head, material=material)
     return (state for (state,) in states)
 
 
@@ -179,8 +197,7 @@ def draw_many(
     settings: Settings,
     *,
     head: str = "ttn",
-    motion: Motion = "drawn",
-    palettes: Mapping[str, Palette] | None = None,
+    material: Material = PLAIN,
 ) -> Iterator[tuple[State, ...]]:
     """Draws many subjects, (action, seed) each, in one batch, as `draw` does; yields a state of each after every step.
 
@@ -194,7 +211,7 @@ def draw_many(
     for action, _ in subjects:
         if not 0 <= action < network.settings.actions:
             raise IfttnError(f"no action {action} in this network: choose from 0 to {network.settings.actions - 1}")
-    return _ascent(networks, subjects, settings, _Studio(networks, head, motion, palettes or {}))
+    return _ascent(networks, subjects, settings, _Studio(networks, head, material))
 
 
 @dataclass(frozen=True)
@@ -203,8 +220,11 @@ class _Studio:
 
     networks: Sequence[Network]
     head: str
-    motion: Motion
-    palettes: Mapping[str, Palette]
+    material: Material
+
+    @property
+    def palettes(self) -> Mapping[str, Palette]:
+        return self.material.palettes
 
     @property
     def single(self) -> bool:
@@ -227,16 +247,24 @@ class _Studio:
             middle = self.palettes[modality].mean.cpu()
         return (noise * 8 + middle[:, None, None]).expand(snippets, -1, -1, -1).to(self.device)
 
-    def held(self, modality: str, size: tuple[int, int]) -> Tensor | None:
-        """Motion that is not drawn."""
-        if not MODALITIES[modality].is_motion or self.motion == "drawn":
+    def given(self, modality: str, size: tuple[int, int]) -> Tensor | None:
+        """Motion that is not drawn (B or 1, M, C, H, W)."""
+        motion = self.material.motion
+        if not MODALITIES[modality].is_motion or (isinstance(motion, str) and motion == "drawn"):
             return None
-        if isinstance(self.motion, Tensor):
-            real = self.motion.to(self.device).float().view(-1, *self.motion.shape[-4:])  # (B or 1, M, C, h, w)
-            resized = interpolate(real.flatten(0, 1), size, mode="bilinear", align_corners=False)
-            return resized.unflatten(0, real.shape[:2])
+        if isinstance(motion, Tensor):
+            return self._resized(motion, size)
         shape = (1, 1 if self.single else 2, MODALITIES[modality].channels, *size)
         return torch.full(shape, 128.0, device=self.device)
+
+    def begun(self, modality: str, size: tuple[int, int]) -> Tensor | None:
+        """RGB that a drawing starts from (B or 1, M, 3, H, W)."""
+        start = self.material.start
+        return None if start is None or modality != "rgb" else self._resized(start, size)
+
+    def _resized(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        many = images.to(self.device).float().reshape(-1, *images.shape[-4:])
+        return interpolate(many.flatten(0, 1), size, mode="bilinear", align_corners=False).unflatten(0, many.shape[:2])
 
     def logits(self, views: Mapping[str, Float[Tensor, "B M _ h w"]]) -> Float[Tensor, "E B A"]:
         """Of every network, for every drawing."""
@@ -338,7 +366,7 @@ class _Easel:
         self.studio, self.settings = studio, settings
         self.size = self._size(settings.octaves[0].canvas)
         self.places: list[tuple[slice, slice]] = []
-        self.fixed = {m: fixed for m in studio.modalities if (fixed := studio.held(m, self.size)) is not None}
+        self.fixed = {m: fixed for m in studio.modalities if (fixed := studio.given(m, self.size)) is not None}
         self.drawn = [modality for modality in studio.modalities if modality not in self.fixed]
         self.begin(generators)
 
@@ -373,6 +401,10 @@ class _Pixels(_Easel):
         shared = self.settings.shared_start
         starts = [{m: self.studio.start(m, self.size, shared, g) for m in self.drawn} for g in generators]
         self.pixels = {m: torch.stack([start[m] for start in starts]) for m in self.drawn}
+        for modality, noise in self.pixels.items():
+            begun = self.studio.begun(modality, self.size)
+            if begun is not None:
+                self.pixels[modality] = begun.expand_as(noise).clone()
         self.crops: list[Tensor] = []
 
     def enlarge(self, height: int) -> None:

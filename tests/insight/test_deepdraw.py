@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ifttn.insight.deepdraw import PRESETS, Octave, Palette, Settings, State, blur, draw, draw_many
+from ifttn.insight.deepdraw import PRESETS, Material, Octave, Palette, Settings, State, blur, draw, draw_many
 from ifttn.model.network import Network, NetworkSettings
 from ifttn.vocabulary import IfttnError
 
@@ -172,10 +172,14 @@ def test_the_late_fusion_of_all_heads_can_be_ascended(network):
 
 
 def test_motion_can_be_held_still_or_at_a_real_video_s(network):
-    still = last(draw(network, 0, QUICK, motion="still"))
+    still = last(draw(network, 0, QUICK, material=Material(motion="still")))
     assert (still.motion == 128).all()
     real = torch.randint(0, 256, (2, 10, 38, 38), generator=torch.Generator().manual_seed(0)).float()
-    held = last(draw(network, 0, replace(QUICK, octaves=(Octave(4, 38, (0.6, 0.4), (6.0, 3.0)),)), motion=real))
+    held = last(
+        draw(
+            network, 0, replace(QUICK, octaves=(Octave(4, 38, (0.6, 0.4), (6.0, 3.0)),)), material=Material(motion=real)
+        )
+    )
     torch.testing.assert_close(held.motion, real)
     assert not torch.equal(held.rgb, still.rgb)
 
@@ -231,7 +235,7 @@ def test_a_palette_holds_a_drawing_to_the_colours_of_real_images(network):
     torch.testing.assert_close(palette.mean, real.movedim(1, -1).flatten(0, -2).mean(0))
     variance = torch.cov(real.movedim(1, -1).flatten(0, -2).T) + torch.eye(3)
     torch.testing.assert_close(palette.root @ palette.root, variance, rtol=1e-3, atol=1e-2)
-    drawn = last(draw(network, 0, QUICK, palettes={"rgb": palette}))
+    drawn = last(draw(network, 0, QUICK, material=Material({"rgb": palette})))
     z = torch.einsum("cd,mdhw->mchw", torch.linalg.inv(palette.root), drawn.rgb - palette.mean[:, None, None])
     assert z.square().mean(1).sqrt().max() < 2
     assert drawn.motion.std() > drawn.rgb.std()  # without a palette, motion is free
@@ -246,3 +250,11 @@ def test_two_networks_are_drawn_from_at_once(network):
         with torch.no_grad():
             said = each({"rgb": drawn.rgb[None], "flow": drawn.motion[None]}).logits["ttn"].softmax(1)[0]
         assert said.argmax() == 2
+
+
+def test_a_pair_can_start_from_one_real_frame(network):
+    frame = torch.rand((1, 3, 32, 32), generator=torch.Generator().manual_seed(0)) * 255
+    resting = Settings(32, (Octave(1, 32, (0.0, 0.0), (0.0, 0.0)),))
+    begun = last(draw(network, 0, resting, material=Material(start=frame.expand(2, -1, -1, -1))))
+    torch.testing.assert_close(begun.rgb, frame.expand(2, -1, -1, -1))
+    assert not torch.allclose(begun.motion[0], begun.motion[1])
