@@ -5,6 +5,7 @@ It stands beside `ifttn.cli`, above `lab`: it opens runs, asks `ifttn.insight`, 
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -21,8 +22,9 @@ from ifttn.experiment.recipes import LATE_FUSION, PRESETS, RECIPES, find
 from ifttn.experiment.runs import Run, write_atomically
 from ifttn.experiment.study import Places, work_on
 from ifttn.experiment.training import Work
+from ifttn.insight import deepdraw
 from ifttn.insight.cam import STRIDE, class_activation_maps, on_pixels
-from ifttn.insight.deepdraw import Material, Palette, State, draw_many, preset_for
+from ifttn.insight.deepdraw import Palette, State
 from ifttn.insight.judge import Judge, train_judge
 from ifttn.insight.localisation import cascade, examples_of, localise, road, whole_snippets
 from ifttn.insight.order import Frames, Pair, in_words, nearest_frames, order_report
@@ -204,15 +206,18 @@ def _drawings(gallery: Gallery) -> Iterator[Drawn]:
         ),
     )
     yield _order(gallery, proved, subjects, tsn, judge)
+    if find(gallery.work.preset, PRESETS, "preset").size == deepdraw.PRESETS["tiny-retouch"].crop:
+        yield _retouched(gallery, subjects, palettes, frames, judge)
 
 
 def _last(
     gallery: Gallery, networks: Sequence[Network], subjects: list[tuple[int, int]], head: str, palettes: dict
 ) -> list[State]:
     """The finished drawings, some at a time."""
-    settings, states = preset_for(find(gallery.work.preset, PRESETS, "preset").size), []
+    settings, states = deepdraw.preset_for(find(gallery.work.preset, PRESETS, "preset").size), []
     for first in range(0, len(subjects), 16):
-        *_, done = draw_many(networks, subjects[first : first + 16], settings, head=head, material=Material(palettes))
+        some = subjects[first : first + 16]
+        *_, done = deepdraw.draw_many(networks, some, settings, head=head, material=deepdraw.Material(palettes))
         states += done
     return states
 
@@ -243,6 +248,45 @@ def _block(
         photographs=[p if ok else None for p, ok in zip(photographs, nearest.resembles.tolist(), strict=True)],
         motion=state.motion.round().clamp(0, 255).byte().cpu().numpy(),
         note="; ".join(notes[:2]) + "".join(f"\n{note}" for note in notes[2:]),
+    )
+
+
+def _retouched(
+    gallery: Gallery, subjects: list[tuple[int, int]], palettes: dict, frames: dict[int, Frames], judge: Judge | None
+) -> Drawn:
+    """Both snippets begin as one and the same real frame with its motion; so TTN begins with no difference at all."""
+    appearance, motion = gallery.modalities
+    begun, states = [], []
+    for action, seed in subjects:
+        own = [video for video in gallery.work.split.train if video.label == action]
+        whole = gallery.whole(own[seed % len(own)])
+        begun.append({modality: x[[seed % gallery.segments] * 2].float() for modality, x in whole.items()})
+    networks = list(gallery.drawing.values())
+    for first in range(0, len(subjects), 16):
+        some = begun[first : first + 16]
+        start, moving = (torch.stack([each[modality] for each in some]) for modality in (appearance, motion))
+        material = deepdraw.Material(palettes, motion=moving, start=start)
+        settings = deepdraw.PRESETS["tiny-retouch"]
+        *_, done = deepdraw.draw_many(networks, subjects[first : first + 16], settings, material=material)
+        states += done
+    pairs = [
+        Pair(action, seed, _inputs(gallery, state)) for (action, seed), state in zip(subjects, states, strict=True)
+    ]
+    proved = _report(gallery, pairs, frames, judge)
+    blocks = []
+    for i, (action, _) in list(enumerate(subjects))[: 4 if not gallery.full else None]:
+        if action in _spread(len(gallery.actions), 4) and len(blocks) < 4:
+            pictures = torch.cat([begun[i][appearance][:1], states[i].rgb])
+            block = _block(gallery, action, pictures, states[i], frames[action], proved.iloc[i])
+            blocks.append(replace(block, motion=None))
+    return Drawn(
+        "retouched",
+        "What TTN changes in one real frame to make it a pair",
+        f"As Figures 1 and 7, networks of {' and '.join(gallery.drawing)}; but both snippets began as one training "
+        "frame of the action (left), with its motion, which stayed. Every difference between them is TTN's doing. "
+        f"{in_words(proved)}",
+        figures.figure_1_7(blocks, first="real frame", rows_of="start, retouched"),
+        proved.assign(action=[gallery.actions[int(action)] for action in proved.action]),
     )
 
 
@@ -354,7 +398,7 @@ def _localisation(gallery: Gallery) -> Drawn:
     words = "; ".join(f"{figures.HEADS.get(head, head)} {changed[head].iloc[0]:+.2f}" for head in changed)
     text = (
         f"Class activation maps of {gallery.where} for the true action, {len(examples)} test videos, whole frames, "
-        "means with bootstrap intervals of 95 %; dotted: the region's share of the frame. Rank correlation of the maps "
+        "means with bootstrap intervals of 95 %; in parts of the region's share of the frame. Rank correlation of the maps "
         f"with those of a network whose classifiers are random: {words}."
     )
     if gallery.full:

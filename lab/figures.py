@@ -131,9 +131,9 @@ def _overlay(axes: Axes, frame: UInt8[np.ndarray, "H W 3"], scaled: Float[np.nda
         axes.text(0.5, 0.5, "no positive evidence", color="white", ha="center", va="center", transform=axes.transAxes)
 
 
-def _tile(axes: Axes, image: np.ndarray | None) -> None:
-    """A picture without axes; a black one where there is none."""
-    axes.imshow(np.zeros((1, 1, 3)) if image is None else image, interpolation="nearest")
+def _tile(axes: Axes, image: np.ndarray) -> None:
+    """A picture without axes."""
+    axes.imshow(image, interpolation="nearest")
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(visible=True, color="0.7")
 
@@ -153,8 +153,13 @@ class DrawnAction:
 
 
 @paper_style
-def figure_1_7(actions: Sequence[DrawnAction], columns: int = 2) -> Figure:
-    """Figures 1 and 7: an action a block; above the nearest real frames, below the drawings."""
+def figure_1_7(
+    actions: Sequence[DrawnAction], columns: int = 2, first: str = "TSN", rows_of: str = "drawing"
+) -> Figure:
+    """Figures 1 and 7: an action a block; above the nearest real frames, below the drawings.
+
+    `first` names the first column, `rows_of` what the second row holds.
+    """
     columns = min(columns, len(actions))
     rows = -(-len(actions) // columns)
     lines = 2 + any(drawn.motion is not None for drawn in actions)
@@ -163,21 +168,23 @@ def figure_1_7(actions: Sequence[DrawnAction], columns: int = 2) -> Figure:
     figure = Figure(figsize=(COLUMN * columns, rows * (lines * COLUMN / 3.15 * height / width + 0.4 + notes)))
     parts = figure.subfigures(rows, columns, squeeze=False).flat
     for part, drawn in zip(parts, actions, strict=False):
-        _block(part.subplots(lines, 3), drawn)
+        _block(part.subplots(lines, 3), drawn, (first, rows_of))
         part.suptitle(drawn.action, weight="bold")
         part.supxlabel(drawn.note, size=6)
     return figure
 
 
-def _block(tiles: np.ndarray, drawn: DrawnAction) -> None:
-    for column, title in enumerate(["TSN", "TTN, first snippet", "TTN, second snippet"]):
+def _block(tiles: np.ndarray, drawn: DrawnAction, names: tuple[str, str]) -> None:
+    for column, title in enumerate([names[0], "TTN, first snippet", "TTN, second snippet"]):
         tiles[0, column].set_title(title)
-        _tile(tiles[0, column], _middle(drawn.photographs[column], drawn.drawings[column].shape))
+        photograph = _middle(drawn.photographs[column], drawn.drawings[column].shape)
+        _tile(tiles[0, column], np.zeros_like(drawn.drawings[column]) if photograph is None else photograph)
         _tile(tiles[1, column], drawn.drawings[column])
-    for row, label in enumerate(["nearest frame", "drawing", "drawn motion"][: len(tiles)]):
+    for row, label in enumerate(["nearest frame", names[1], "drawn motion"][: len(tiles)]):
         tiles[row, 0].set_ylabel(label)
     if len(tiles) > 2:
-        fields = [None, None] if drawn.motion is None else flow_colours(drawn.motion)
+        blank = np.full_like(drawn.drawings[:2], 255)
+        fields = blank if drawn.motion is None else flow_colours(drawn.motion)
         for axes, image in zip(tiles[2, 1:], fields, strict=True):
             _tile(axes, image)
         tiles[2, 0].set(xticks=[], yticks=[])
@@ -201,27 +208,31 @@ HEADS = {"rgb": "spatial", "flow": "temporal", "mv": "temporal", "ttn": "IF-TTN"
 def localisation(table: pd.DataFrame) -> Figure:
     """Pointing game and energy of every head in every region, with intervals, beside a random map and a Gaussian.
 
+    Shares are in parts of the region's own share of the frame: 1, dotted, is what a level map scores.
+
     Args:
         table: `ifttn.insight.localisation.Localisation.table()`.
     """
     heads, regions, methods = (list(table.index.unique(level)) for level in ("head", "region", "method"))
     figure = Figure(figsize=(PAGE, 3.2))
-    panels = figure.subplots(2, len(regions), squeeze=False, sharex=True, sharey=True)
+    panels = figure.subplots(2, len(regions), squeeze=False, sharex=True, sharey="row")
     for (row, measured), (column, region) in product(enumerate(("pointing", "energy")), enumerate(regions)):
         axes = panels[row, column]
         for number, method in enumerate(methods):
             of = table.xs((region, method), level=("region", "method")).reindex(heads)
             places = np.arange(len(heads)) + (number - (len(methods) - 1) / 2) * 0.18
+            of = of[[measured, f"{measured} low", f"{measured} high"]].div(of["area"], axis=0)
             spread = [of[measured] - of[f"{measured} low"], of[f"{measured} high"] - of[measured]]
             style = {"fmt": "o", "ms": 3, "lw": 1, "color": SERIES[number % len(SERIES)], "label": method}
             axes.errorbar(places, of[measured], yerr=np.maximum(spread, 0), **style)
-        axes.axhline(table.xs(region, level="region")["area"].mean(), color="0.6", lw=0.6, ls=":")
+        axes.axhline(1, color="0.6", lw=0.6, ls=":")
         axes.set_xticks(range(len(heads)), [HEADS.get(head, head) for head in heads])
         if row == 0:
             axes.set_title(region)
-    panels[0, 0].set_ylabel("pointing game")
-    panels[1, 0].set_ylabel("positive evidence")
-    panels[1, 0].set_ylim(0, 1)
+    panels[0, 0].set_ylabel("pointing game / area")
+    panels[1, 0].set_ylabel("evidence / area")
+    for row in panels:
+        row[0].set_ylim(0, None)
     figure.legend(
         *panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(methods), frameon=False
     )

@@ -62,12 +62,22 @@ class Settings:
 
 
 PRESETS: Mapping[str, Settings] = {
-    # Whole frames of the embedded set, looked at as in training, by crops. Its actions are made of the same four factors:
+    # Whole frames of the embedded set, looked at as in training, by crops. Its actions are made of the same factors:
     # their logits rise together, so that the logit alone draws what half of the actions share until another of them
     # has the higher one. Shaken and with the blur of large forms, because an order report said so, not taste.
     "tiny": Settings(
         64,
         (Octave(100, 72, (3.0, 1.2), (12.0, 8.0)),),
+        contrastive=True,
+        aspect=4 / 3,
+        shift=4.0,
+        zoom=0.15,
+        turn=10.0,
+    ),
+    # For `Material.start`: forms as fine as those of the frame that it begins with.
+    "tiny-retouch": Settings(
+        64,
+        (Octave(60, 72, (1.2, 0.7), (8.0, 4.0)),),
         contrastive=True,
         aspect=4 / 3,
         shift=4.0,

@@ -43,7 +43,7 @@ def rendered(
     return np.stack(frames), np.array(rings)
 
 
-def train_judge(seed: int = 1000, *, flavour: str = "ucf", videos: int = 48, steps: int = 200) -> Judge:
+def train_judge(seed: int = 1000, *, flavour: str = "ucf", videos: int = 48, steps: int = 300) -> Judge:
     """A judge, in seconds: colours permuted and reversed, sizes from 0.6 to 1.5, blur and noise tell it nothing."""
     frames, rings = rendered(seed, flavour=flavour, videos=videos)
     rng = np.random.default_rng(seed)

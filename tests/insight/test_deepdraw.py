@@ -150,11 +150,11 @@ def test_every_preset_of_training_has_one_of_drawing_with_its_crop():
 
 def test_a_batch_draws_what_each_subject_draws_alone(network):
     subjects = [(1, 5), (3, 6)]
-    batch = list(draw_many([network], subjects, QUICK))[-1]
+    batch = next(draw_many([network], subjects, QUICK))  # later, rounding grows from step to step
     for (action, seed), together in zip(subjects, batch, strict=True):
-        alone = last(draw(network, action, QUICK, seed=seed))
-        assert (together.rgb - alone.rgb).abs().mean() < 1
-        assert together.probability == pytest.approx(alone.probability, abs=0.02)
+        alone = next(draw(network, action, QUICK, seed=seed))
+        assert (together.rgb - alone.rgb).abs().mean() < 0.1
+        assert together.logit == pytest.approx(alone.logit, abs=1e-4)
 
 
 @pytest.mark.parametrize(("head", "of"), [("spatial", "rgb"), ("temporal", "flow")])
