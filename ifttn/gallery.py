@@ -398,8 +398,8 @@ def _localisation(gallery: Gallery) -> Drawn:
     words = "; ".join(f"{figures.HEADS.get(head, head)} {changed[head].iloc[0]:+.2f}" for head in changed)
     text = (
         f"Class activation maps of {gallery.where} for the true action, {len(examples)} test videos, whole frames, "
-        "means with bootstrap intervals of 95 %; in parts of the region's share of the frame. Rank correlation of the maps "
-        f"with those of a network whose classifiers are random: {words}."
+        "means with bootstrap intervals of 95 %, in parts of the region's share of the frame. Rank correlation of the "
+        f"maps with those of a network whose classifiers are random: {words}."
     )
     if gallery.full:
         lost = road(gallery.network, examples[::8]).groupby(["head", "method"]).change.mean()
