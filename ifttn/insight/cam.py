@@ -203,7 +203,9 @@ def snippet_maps(
     return (fused.detach() * gradient).sum(1).unflatten(0, (len(actions), -1))
 
 
-def on_pixels(maps: Float[Tensor, "*_ h w"], size: tuple[int, int], stride: float = STRIDE) -> Float[Tensor, "*_ H W"]:
+def on_pixels(
+    maps: Float[Tensor, "*_ h w"], size: tuple[int, int], stride: float = float(STRIDE)
+) -> Float[Tensor, "*_ H W"]:
     """Maps on the pixels that they speak of, linear between the cells' centres and level beyond the last of them.
 
     Padding centres cell i of every level on pixel i * stride, not in the middle of the i-th tile: resizing the map as a

@@ -252,10 +252,11 @@ class _Studio:
         """Light grey paper for RGB, no motion for motion, or the mean of a palette; and faint noise (M, C, H, W)."""
         of, snippets = MODALITIES[modality], 1 if self.single else 2
         noise = torch.randn((1 if shared else snippets, of.channels, *size), generator=generator)
-        middle = torch.full((of.channels,), 200.0 if modality == "rgb" else 128.0)
+        paper = noise * 8 + (200.0 if modality == "rgb" else 128.0)
         if modality in self.palettes:
-            middle = self.palettes[modality].mean.cpu()
-        return (noise * 8 + middle[:, None, None]).expand(snippets, -1, -1, -1).to(self.device)
+            palette = self.palettes[modality]
+            paper = palette.hold(noise * 8 + palette.mean.to(noise)[:, None, None])
+        return paper.expand(snippets, -1, -1, -1).to(self.device)
 
     def given(self, modality: str, size: tuple[int, int]) -> Tensor | None:
         """Motion that is not drawn (B or 1, M, C, H, W)."""

@@ -159,7 +159,7 @@ def _over_frames(maps: Float[np.ndarray, "V H W"], region: Bool[np.ndarray, "K H
 def _random(count: int, size: tuple[int, int], rng: np.random.Generator) -> Float[np.ndarray, "V H W"]:
     """As smooth as the finest map, and of no meaning."""
     cells = torch.from_numpy(rng.random((count, *(-(-side // 8) for side in size)), np.float32))
-    return on_pixels(cells, size, 8).numpy()
+    return on_pixels(cells, size, 8.0).numpy()
 
 
 def _centre(size: tuple[int, int]) -> Float[np.ndarray, "H W"]:

@@ -196,7 +196,7 @@ def test_a_map_lies_on_the_pixels_of_its_cells():
     torch.testing.assert_close(pixels[0, 16], torch.tensor(0.5))
     torch.testing.assert_close(pixels[63, 95], torch.tensor(5.0))
     assert on_pixels(torch.ones(2, 1, 1), (8, 8)).shape == (2, 8, 8)
-    torch.testing.assert_close(on_pixels(maps, (16, 24), stride=8)[::8, ::8], maps)
+    torch.testing.assert_close(on_pixels(maps, (16, 24), stride=8.0)[::8, ::8], maps)
 
 
 def test_what_the_two_snippets_of_a_pair_say_before_the_subtraction_cancels_where_they_are_the_same(inputs):

@@ -91,7 +91,7 @@ def test_frames_of_a_known_time_are_found_again():
 
 def test_noise_is_fine_and_a_ramp_is_not():
     ramp = torch.linspace(0, 255, 64).expand(1, 3, 64, 64)
-    assert fine_share(ramp) < 0.02
+    assert fine_share(ramp) < 0.06
     assert fine_share(torch.rand((1, 3, 64, 64), generator=torch.Generator().manual_seed(0))) > 0.6
 
 
