@@ -4,6 +4,7 @@ on the motion, IF-TTN on the objects and their track", as numbers beside what ch
 Shapes: N videos of K snippets, V votes, R regions, H x W pixels, h x w cells.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -202,7 +203,9 @@ def _road(network: Network, head: str, example: Example, chosen: slice, how: tup
     rows = []
     for method, of in maps.items():
         for percentile in percentiles:
-            with torch.random.fork_rng(devices=[]):  # the imputer adds noise from the global generator
+            # The imputer adds noise from the global generator, and hands tensors to functions of numpy.
+            with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "__array_wrap__ must accept", DeprecationWarning)
                 torch.manual_seed(0)
                 change = ROADMostRelevantFirst(percentile)(stacked, of, [target], adapter)
             rows.append({"head": head, "method": method, "percentile": percentile, "change": float(change[0])})
