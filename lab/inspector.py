@@ -1,0 +1,528 @@
+"""The clip inspector: a video frame by frame, its motion, and what a network sees in it and says of it.
+
+Every frame is a picture of its own in the page, and the slider chooses one there: to scrub asks nothing of the kernel.
+Shapes: T frames, K snippets, H x W pixels.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from ipywidgets import (
+    HTML,
+    Box,
+    Combobox,
+    FloatSlider,
+    HBox,
+    Image,
+    IntSlider,
+    Layout,
+    Play,
+    Stack,
+    Text,
+    ToggleButton,
+    ToggleButtons,
+    VBox,
+    jslink,
+)
+from jaxtyping import UInt8
+from traitlets import Dict, Enum, HasTraits, Int, Tuple, Unicode
+
+from ifttn.experiment.recipes import LATE_FUSION, PRESETS
+from ifttn.experiment.runs import Run, write_atomically
+from ifttn.recognizer import Recognizer
+from ifttn.vocabulary import IfttnError, Video
+from lab import pictures, sketches
+from lab.clip import Clip, Reading, load, read
+from lab.figures import flow_colours
+from lab.panel import Panel, choose
+from lab.shelf import Shelf
+
+HEADS = tuple(LATE_FUSION)
+LAYERS = ("rgb", "flow", "flow arrows", "vectors", "vector arrows", *(f"CAM {head}" for head in HEADS))
+"""What can be drawn, from below to above."""
+NAMES = {"rgb": "RGB", "flow": "flow colours", "vectors": "motion vectors"}
+USUAL = {"rgb": 1.0, "flow": 0.7, "flow arrows": 0.9, "vectors": 0.6, "vector arrows": 0.9}
+SHOWN_WIDTH = 400
+"""Pixels across a picture, about."""
+SPEEDS = {"¼": 0.25, "½": 0.5, "1": 1.0, "2": 2.0}
+
+
+class InspectorState(HasTraits):
+    """All that a person chooses; set it from a notebook as well."""
+
+    dataset = Unicode()
+    split = Int(1)
+    side = Enum(("test", "train"), "test")
+    action = Unicode(help="of the videos offered; empty: every one")
+    video = Unicode(help="a name of the data set")
+    file = Unicode(help="a file of one's own, in place of `video`")
+    run = Unicode(help="a recipe of the split; empty: none is trained")
+    asked = Unicode(help="the action of the maps; empty: the one predicted")
+    layers = Dict({"rgb": 1.0}, help="layer -> opacity in 0..1, of those that are on")
+    frame = Int(0, help="shown, from 0")
+    order = Tuple(help="of the snippets, in the test of order; empty: as filmed")
+
+
+class Inspector(Panel):
+    """`Inspector("results")` in a cell; `Inspector("results", file="my.mp4")` for a file of one's own.
+
+    Args:
+        results: a Shelf, or the folder that `ifttn reproduce` wrote.
+        out: where saved pictures go.
+        chosen: traits of `InspectorState` to begin with.
+    """
+
+    state: InspectorState
+
+    def __init__(self, results: Shelf | Path | str, out: Path | str = "pictures", **chosen: object) -> None:
+        super().__init__("Clip inspector", InspectorState())
+        self.shelf = results if isinstance(results, Shelf) else Shelf(results)
+        self.out = Path(out)
+        self.clip: Clip | None = None
+        self.reading: Reading | None = None
+        self.reordered: Reading | None = None
+        self._loaded: tuple[object, ...] = ()
+        self._drawn: tuple[object, ...] = ()
+        self._silent = False
+        self._build()
+        self.guard(lambda: self._begin(chosen))
+
+    # -- what it is made of
+
+    def _build(self) -> None:
+        self._frame_layout = Layout(width="100%")
+        self.images: list[Image] = []
+        self.stack = Stack(layout=Layout(width="100%"))
+        self.stack.add_class("picture")
+        self.slider = IntSlider(max=0, readout=False, description="Frame", layout=Layout(width="auto"))
+        self.slider.add_class("ifttn-scrub")
+        self.play = Play(max=0, interval=40, show_repeat=False)
+        self.play.add_class("key-space")
+        self.own(jslink((self.slider, "value"), (self.stack, "selected_index")))
+        self.own(jslink((self.play, "value"), (self.slider, "value")))
+        self._line, self._where = HTML(), HTML()
+        self._title, self._bars, self._verdict, self._saved = HTML(), HTML(), HTML(), HTML()
+        speed = ToggleButtons(options=SPEEDS, value=1.0, style={"button_width": "34px"}, tooltips=["times as fast"] * 4)
+        self.speed = speed
+        self._build_choices()
+        save = [
+            self.button(kind, lambda kind=kind: self.save(kind), f"save as {kind} in the folder {self.out}", key)
+            for kind, key in (("PNG", "s"), ("GIF", ""), ("MP4", ""))
+        ]
+        steps = [
+            self.button("⟨ snippet", lambda: self._jump(-1), "to the snippet before", "shift-arrowleft"),
+            self.button("snippet ⟩", lambda: self._jump(1), "to the next snippet", "shift-arrowright"),
+        ]
+        line = Layout(flex_flow="row wrap", align_items="center", gap="4px")
+        help_text = HTML(
+            "<small><kbd>←</kbd><kbd>→</kbd> frame, with <kbd>Shift</kbd> snippet · <kbd>Space</kbd> play · "
+            "<kbd>1</kbd>–<kbd>8</kbd> layer · <kbd>[</kbd><kbd>]</kbd> opacity · <kbd>s</kbd> save · "
+            "<kbd>r</kbd> reverse. Click the time line to go there.</small>"
+        )
+        left = VBox(
+            [
+                self._title,
+                self.stack,
+                self._line,
+                self.slider,
+                HBox([self.play, HTML("<small>speed</small>"), self.speed, *steps], layout=line),
+                HBox([self._where, HTML("<small>save</small>"), *save], layout=line),
+                self._saved,
+                help_text,
+            ],
+            layout=Layout(flex="1 1 400px", max_width="480px", min_width="300px", gap="4px"),
+        )
+        right = VBox(
+            [HTML("<h4>What the network says</h4>"), self._run_row, self._bars, *self._order_rows()]
+            + [HTML("<h4>Layers</h4>"), self._layer_box],
+            layout=Layout(flex="1 1 400px", min_width="340px", gap="5px"),
+        )
+        self.fill(self._pick_row, Box([left, right], layout=Layout(flex_flow="row wrap", gap="20px", width="100%")))
+        state = self.state
+        self.tie((state, "frame"), (self.slider, "value"))
+        self.watch(state, ["frame"], self._follow)
+        self.watch(state, ["video", "file", "run", "split"], self._changed)
+        self.watch(state, ["layers", "asked"], self._redraw)
+        self.watch(state, ["order"], self._changed)
+        self.watch(state, ["dataset", "split", "side", "action"], self._offer)
+        self.watch(self.speed, ["value"], self._set_interval)
+
+    def _build_choices(self) -> None:
+        state, wide = self.state, Layout(width="auto", flex="1 1 180px")
+        self.dataset, self.split, self.side = choose("data set"), choose("split", (1, 2, 3)), choose("", ("test", "train"))
+        self.action = Combobox(placeholder="any class: type to search", ensure_option=False, layout=wide)
+        self.video = choose("video", flex="2 1 260px")
+        self.file = Text(placeholder="or the path of a file of your own", continuous_update=False, layout=wide)
+        self.run, self.asked = choose("run"), choose("maps of", flex="1 1 200px")
+        self._pick_row = HBox(
+            [self.dataset, self.split, self.side, self.action, self.video, self.file],
+            layout=Layout(flex_flow="row wrap", gap="6px", width="100%"),
+        )
+        self._run_row = HBox([self.run, self.asked], layout=Layout(flex_flow="row wrap", gap="6px"))
+        self.tie((state, "side"), (self.side, "value"))
+        self.watch(self.dataset, ["value"], lambda: self._set("dataset", self.dataset.value))
+        self.watch(self.split, ["value"], lambda: self._set("split", self.split.value))
+        self.watch(self.run, ["value"], lambda: self._set("run", self.run.value))
+        self.watch(self.video, ["value"], self._pick)
+        self.watch(self.action, ["value"], lambda: self._set("action", self.action.value))
+        self.watch(self.asked, ["value"], lambda: self._set("asked", self.asked.value))
+        self.watch(self.file, ["value"], lambda: self._set("file", self.file.value.strip()))
+        self._build_layers()
+
+    def _build_layers(self) -> None:
+        self.layer: dict[str, tuple[ToggleButton, FloatSlider]] = {}
+        rows = []
+        for number, name in enumerate(LAYERS, 1):
+            toggle = ToggleButton(
+                description=NAMES.get(name, name), value=name == "rgb", layout=Layout(width="118px"), tooltip=f"key {number}"
+            )
+            toggle.add_class(f"key-{number}")
+            opacity = FloatSlider(
+                USUAL.get(name, 0.7), min=0, max=1, step=0.05, readout=False, layout=Layout(width="90px"), tooltip=f"opacity of {name}"
+            )
+            self.layer[name] = toggle, opacity
+            rows.append(HBox([toggle, opacity], layout=Layout(align_items="center")))
+            for each in (toggle, opacity):
+                self.watch(each, ["value"], self._read_layers)
+        self._layer_rows = dict(zip(LAYERS, rows, strict=True))
+        hidden = Layout(display="none")
+        keys = [self.button(text, lambda by=by: self._fade(by), key=text) for text, by in (("less", -0.1), ("more", 0.1))]
+        self._layer_box = HBox(
+            [*rows, HBox(keys, layout=hidden)], layout=Layout(flex_flow="row wrap", gap="2px 14px", width="100%")
+        )
+
+    def _order_rows(self) -> list[HTML | HBox]:
+        buttons = [
+            self.button("as filmed", lambda: self._reorder("as filmed"), "the snippets in their order"),
+            self.button("swap pair", lambda: self._reorder("swap"), "change the two snippets around the cursor", "x"),
+            self.button("reverse", lambda: self._reorder("reverse"), "last snippet first", "r"),
+            self.button("shuffle", lambda: self._reorder("shuffle"), "any order"),
+        ]
+        row = HBox(buttons, layout=Layout(flex_flow="row wrap", gap="4px"))
+        return [HTML("<h4>Does order matter?</h4>"), row, self._verdict]
+
+    # -- choices
+
+    def _begin(self, chosen: dict[str, object]) -> None:
+        for name in chosen:
+            if name not in InspectorState.class_trait_names():
+                raise IfttnError(f"no {name!r} to choose: {', '.join(InspectorState.class_trait_names())}")
+        datasets = self.shelf.datasets
+        self.dataset.options = datasets
+        trained = max(datasets, key=lambda name: len(self.shelf.runs(name, 1)))
+        self.state.dataset = str(chosen.pop("dataset", trained))
+        self._offer()
+        for name, value in chosen.items():
+            setattr(self.state, name, value)
+        if not self.state.file and not self.state.video:
+            self._pick()
+
+    def _set(self, name: str, value: object) -> None:
+        if not self._silent and value is not None:
+            setattr(self.state, name, value)
+
+    def _pick(self) -> None:
+        if not self._silent and self.video.value:
+            self.state.file = ""
+            self.state.video = self.video.value
+
+    def _offer(self) -> None:
+        """Fill every list with what the choices above it leave."""
+        state = self.state
+        split = self.shelf.split(state.dataset, state.split)
+        videos = split.test if state.side == "test" else split.train
+        if state.action and state.action in split.actions:
+            videos = tuple(video for video in videos if video.action == state.action)
+        runs = self.shelf.runs(state.dataset, state.split)
+        ready = [recipe for recipe, run in runs.items() if run.finished]
+        self._silent = True
+        try:
+            self.dataset.value = state.dataset
+            self.split.options = self.shelf.splits(state.dataset)
+            self.split.value = state.split
+            self.action.options = split.actions
+            names = [video.name for video in videos]
+            self.video.options = [(name.rpartition("/")[2], name) for name in names]
+            self.video.value = state.video if state.video in names else (names[0] if names else None)
+            self.run.options = [(name, name) for name in ready] or [("none is trained", "")]
+            best = next((name for name in ("if-ttn", "mv-if-ttn") if name in ready), ready[0] if ready else "")
+            self.run.value = state.run if state.run in ready else best
+        finally:
+            self._silent = False
+        state.run = self.run.value
+        if not state.file and self.video.value:
+            state.video = self.video.value
+
+    def show(self, dataset: str, split: int, video: str, run: str | None = None) -> None:
+        """Show a video of a data set, and what a run says of it."""
+        with self.state.hold_trait_notifications():
+            self.state.dataset, self.state.split, self.state.action, self.state.file = dataset, split, "", ""
+            inside = {each.name for each in self.shelf.split(dataset, split).test}
+            self.state.side = "test" if video in inside else "train"
+            self.state.video = video
+            self.state.run = run or self.state.run
+
+    # -- work
+
+    def _changed(self) -> None:
+        if self.state.video or self.state.file:
+            self.work("reading the video", self._update)
+
+    def _redraw(self) -> None:
+        if self.clip is not None:
+            self.work("drawing", self._update)
+
+    def _update(self) -> Iterator[float | None]:
+        """Bring what is shown up to date with the state; each part only where it differs."""
+        state = self.state
+        run = self.shelf.runs(state.dataset, state.split).get(state.run) if state.run else None
+        source = (state.file or (state.dataset, state.video), run.folder if run else None)
+        if source != self._loaded:
+            yield from self._load(run)
+            self._loaded = source
+        if run and run.finished and self.clip is not None:
+            self._read_reordered(self.shelf.recognizer(run))
+            self._say_order()
+        self._follow()
+        yield from self._draw()
+
+    def _load(self, run: Run | None) -> Iterator[float | None]:
+        state = self.state
+        preset = run.preset() if run else PRESETS["tiny"]
+        if state.file:
+            path, name, label, store = Path(state.file).expanduser(), Path(state.file).name, None, None
+        else:
+            video: Video = self.shelf.video(state.dataset, state.video)
+            path, name, label = video.path, video.name, video.action
+            store = self.shelf.store(state.dataset, run.asked["preset"]) if run else None
+        clip = yield from load(path, name, label, preset.store, store)
+        reading = None
+        if run is not None:
+            with self.shelf.lock:
+                reading = read(self.shelf.recognizer(run), clip)
+        self.clip, self.reading, self.reordered, self._drawn = clip, reading, None, ()
+        self._present()
+
+    def _read_reordered(self, recognizer: Recognizer) -> None:
+        order, reading = self.state.order, self.reading
+        if not order or reading is None or len(order) != len(reading.sampled):
+            self.reordered = None
+        elif self.reordered is None or self.reordered.order != order:
+            with self.shelf.lock:
+                self.reordered = read(recognizer, self.clip, order)
+
+    def _present(self) -> None:
+        """Everything that a new clip or reading changes, but its pictures."""
+        clip, reading = self.clip, self.reading
+        assert clip is not None
+        last = len(clip.frames) - 1
+        self.play.playing = False
+        self.slider.max = self.play.max = last
+        self.state.frame = min(self.state.frame, last)
+        self._set_interval()
+        while len(self.images) <= last:
+            self.images.append(Image(format="jpeg", layout=self._frame_layout))
+        for image in self.images[last + 1 :]:
+            image.value = b""
+        if len(self.stack.children) < len(self.images):
+            self.stack.children = tuple(self.images)
+            self.stack.selected_index = self.state.frame
+        sampled = reading.sampled.tolist() if reading else []
+        self._line.value = sketches.timeline(len(clip.kinds), sampled, clip.kinds, clip.cuts, clip.fps)
+        shown = f", every {clip.step}th frame shown" if clip.step > 1 else ""
+        self._title.value = (
+            f"<b>{escape(clip.label or clip.name)}</b> <small>{escape(clip.name.rpartition('/')[2])} · "
+            f"{len(clip.kinds)} frames, {clip.fps:.3g} a second{shown}</small>"
+        )
+        heads = reading.votes if reading else {}
+        for head in HEADS:
+            self._layer_rows[f"CAM {head}"].layout.display = "" if head in heads else "none"
+        self._silent = True
+        self.asked.options = [("the predicted action", ""), *((name, name) for name in (reading.actions if reading else ()))]
+        self.asked.value = self.state.asked if reading and self.state.asked in reading.actions else ""
+        self._silent = False
+        if not reading:
+            self._bars.value = (
+                "<div class=empty>No trained run of this split yet.<br><code>ifttn reproduce --quick</code> trains one; "
+                "frames and motion are shown without it.</div>"
+            )
+
+    def _draw(self) -> Iterator[float | None]:
+        """Every frame, the one at the cursor first and then its neighbours."""
+        clip, state = self.clip, self.state
+        if clip is None:
+            return
+        wanted = (id(clip), tuple(sorted(state.layers.items())), state.asked)
+        if wanted == self._drawn:
+            return
+        paint = self.painter()
+        order = sorted(range(len(clip.frames)), key=lambda i: abs(i - state.frame))
+        for done, index in enumerate(order, 1):
+            self.images[index].value = pictures.jpeg(paint(index))
+            yield done / len(order)
+        self._drawn = wanted
+
+    def painter(self) -> Callable[[int], UInt8[np.ndarray, "H W 3"]]:
+        """A function that draws the layers that are on over a frame."""
+        clip, layers, reading = self.clip, dict(self.state.layers), self.reading
+        assert clip is not None
+        height, width = clip.frames.shape[1:3]
+        times = max(1, round(SHOWN_WIDTH / width))
+        width, height = times * width, times * height
+        flow = clip.flow * times if {"flow", "flow arrows"} & layers.keys() else None
+        flow_picture = flow_colours(clip.planes["flow"][clip.fields]) if "flow" in layers else None
+        vectors = clip.vectors * times if {"vectors", "vector arrows"} & layers.keys() else None
+        blocks = None
+        if vectors is not None and "vectors" in layers:
+            blocks = flow_colours(np.clip(128 + 8 * vectors, 1, 255).astype(np.uint8))
+        maps = self._maps()
+
+        def paint(index: int) -> UInt8[np.ndarray, "H W 3"]:
+            picture = np.full((height, width, 3), 24, np.uint8)
+            if "rgb" in layers:
+                frame = pictures.resized(clip.frames[index], width, height)
+                picture = pictures.blended(picture, frame, layers["rgb"])
+            if flow_picture is not None:
+                colours = pictures.resized(flow_picture[index], width, height)
+                picture = pictures.blended(picture, colours, layers["flow"])
+            if blocks is not None:
+                colours = pictures.resized(blocks[index], width, height, smooth=False)
+                picture = pictures.blended(picture, colours, layers["vectors"])
+            for head, values in maps.items():
+                vote = reading.vote(head, index * clip.step)
+                picture = pictures.with_map(picture, values[vote], layers[f"CAM {head}"], reading.crop)
+            if flow is not None and "flow arrows" in layers:
+                picture = pictures.with_arrows(picture, flow[index], layers["flow arrows"], (255, 230, 80))
+            if vectors is not None and "vector arrows" in layers:
+                picture = pictures.with_arrows(picture, vectors[index], layers["vector arrows"], (120, 255, 255))
+            return picture
+
+        return paint
+
+    def _maps(self) -> dict[str, np.ndarray]:
+        """Per head that is on, the maps of the action asked for, by their largest absolute value in the clip."""
+        reading = self.reading
+        if reading is None:
+            return {}
+        asked = self.state.asked
+        action = reading.actions.index(asked) if asked in reading.actions else int(reading.fused.argmax())
+        chosen = {head: reading.maps[head][:, action] for head in reading.maps if f"CAM {head}" in self.state.layers}
+        return {head: values / max(1e-12, float(np.abs(values).max())) for head, values in chosen.items()}
+
+    # -- what follows
+
+    def _follow(self) -> None:
+        """Time and score bars of the frame at the cursor."""
+        clip, reading = self.clip, self.reading
+        if clip is None:
+            return
+        frame = min(self.state.frame * clip.step, len(clip.kinds) - 1)
+        self._where.value = (
+            f"<small>frame <b>{frame + 1}</b> of {len(clip.kinds)} · {frame / clip.fps:.2f} s · {clip.kinds[frame]}</small>"
+        )
+        if reading is None:
+            return
+        columns = []
+        for head, votes in reading.votes.items():
+            vote = reading.vote(head, frame)
+            about = f"snippet {vote + 1}" if len(votes) == len(reading.sampled) else f"pair {vote + 1}–{vote + 2}"
+            columns.append(sketches.Bars(head, about, reading.probabilities(head, vote)))
+        columns.append(sketches.Bars("late fusion", "the video", reading.fused))
+        said = sketches.bars(columns, reading.actions, clip.label)
+        if said != self._bars.value:
+            self._bars.value = said
+
+    def _say_order(self) -> None:
+        reading, other = self.reading, self.reordered
+        if reading is None:
+            self._verdict.value = ""
+            return
+        if other is None:
+            self._verdict.value = (
+                "<small>Each snippet keeps its frame and its motion; only their order changes. A mean over snippets "
+                "cannot notice, a network of differences can.</small>"
+            )
+            return
+        said = ["<table><thead><tr><td></td><th>as filmed</th><th>" + _listed(other.order) + "</th></tr></thead>"]
+        for head in (*reading.votes, "late fusion"):
+            before, after = (r.fused if head == "late fusion" else r.probabilities(head) for r in (reading, other))
+            same = np.allclose(before, after, atol=1e-5)
+            cells = "".join(f"<td style='text-align:left'>{_top(p, reading.actions)}</td>" for p in (before, after))
+            if same:
+                cells = cells.split("</td>")[0] + "</td><td style='text-align:left' class=quiet>the same</td>"
+            said.append(f"<tr><th scope=row>{escape(head)}</th>{cells}</tr>")
+        self._verdict.value = "".join(said) + "</table>"
+
+    def _jump(self, by: int) -> None:
+        clip, reading = self.clip, self.reading
+        if clip is None or reading is None:
+            return
+        at = reading.sampled // clip.step
+        later = [t for t in at if t > self.state.frame] if by > 0 else [t for t in at[::-1] if t < self.state.frame]
+        if later:
+            self.state.frame = int(later[0])
+
+    def _reorder(self, how: str) -> None:
+        if self.reading is None or self.clip is None:
+            raise IfttnError("there is no network to ask: train one, for example with `ifttn reproduce --quick`")
+        order = list(range(len(self.reading.sampled)))
+        if how == "swap":
+            first = self.reading.pair(self.state.frame * self.clip.step)
+            order[first], order[first + 1] = order[first + 1], order[first]
+        elif how == "reverse":
+            order.reverse()
+        elif how == "shuffle":
+            filmed = order.copy()
+            while order in (filmed, list(self.state.order)) and len(order) > 2:
+                random.shuffle(order)
+        self.state.order = () if how == "as filmed" else tuple(order)
+
+    def _read_layers(self) -> None:
+        self.state.layers = {name: slider.value for name, (on, slider) in self.layer.items() if on.value}
+
+    def _fade(self, by: float) -> None:
+        on = [name for name in LAYERS if name in self.state.layers]
+        if on:
+            slider = self.layer[on[-1]][1]
+            slider.value = round(min(1.0, max(0.0, slider.value + by)), 2)
+
+    def _set_interval(self) -> None:
+        if self.clip is not None:
+            self.play.interval = max(16, round(1000 * self.clip.step / self.clip.fps / self.speed.value))
+
+    # -- out
+
+    def save(self, kind: str) -> None:
+        """Write the frame ("PNG") or the whole clip ("GIF", "MP4") with its layers into the folder `out`."""
+        if self.clip is None:
+            raise IfttnError("there is nothing to save yet: choose a video first")
+        self.work(f"saving {kind}", lambda: self._save(kind))
+
+    def _save(self, kind: str) -> Iterator[float | None]:
+        clip, paint, drawn = self.clip, self.painter(), []
+        assert clip is not None
+        name = Path(clip.name).stem
+        if kind == "PNG":
+            name, content = f"{name}_{self.state.frame:04d}", pictures.png(paint(self.state.frame))
+        else:
+            for index in range(len(clip.frames)):
+                drawn.append(paint(index))
+                yield index / len(clip.frames)
+            encode = pictures.gif if kind == "GIF" else pictures.mp4
+            content = encode(drawn, clip.fps / clip.step)
+        path = self.out / f"{name}.{kind.lower()}"
+        write_atomically(path, content)
+        self._saved.value = f"<small role=status>saved {escape(str(path))} ({len(content) / 1e3:.0f} kB)</small>"
+        yield 1.0
+
+
+def _listed(order: Sequence[int]) -> str:
+    return " ".join(str(i + 1) for i in order)
+
+
+def _top(probabilities: np.ndarray, actions: Sequence[str]) -> str:
+    best = int(probabilities.argmax())
+    return f"{escape(actions[best])} <b>{100 * probabilities[best]:.0f}</b>"
