@@ -13,7 +13,6 @@ import numpy as np
 from ipywidgets import (
     HTML,
     Box,
-    Combobox,
     FloatSlider,
     HBox,
     Image,
@@ -21,24 +20,23 @@ from ipywidgets import (
     Layout,
     Play,
     Stack,
-    Text,
     ToggleButton,
     ToggleButtons,
     VBox,
     jslink,
 )
 from jaxtyping import UInt8
-from traitlets import Dict, Enum, HasTraits, Int, Tuple, Unicode
+from traitlets import Dict, Int, Tuple, Unicode
 
-from ifttn.experiment.recipes import LATE_FUSION, PRESETS
-from ifttn.experiment.runs import Run, write_atomically
-from ifttn.recognizer import Recognizer
-from ifttn.vocabulary import IfttnError, Video
+from ifttn.experiment.recipes import LATE_FUSION
+from ifttn.experiment.runs import write_atomically
+from ifttn.vocabulary import IfttnError
 from lab import pictures, sketches
-from lab.clip import Clip, Reading, load, read
+from lab.clip import Reading
 from lab.figures import flow_colours
-from lab.panel import Panel, choose
+from lab.panel import choose
 from lab.shelf import Shelf
+from lab.video_panel import VideoPanel, VideoState
 
 HEADS = tuple(LATE_FUSION)
 LAYERS = ("rgb", "flow", "flow arrows", "vectors", "vector arrows", *(f"CAM {head}" for head in HEADS))
@@ -50,23 +48,16 @@ SHOWN_WIDTH = 400
 SPEEDS = {"¼": 0.25, "½": 0.5, "1": 1.0, "2": 2.0}
 
 
-class InspectorState(HasTraits):
+class InspectorState(VideoState):
     """All that a person chooses; set it from a notebook as well."""
 
-    dataset = Unicode()
-    split = Int(1)
-    side = Enum(("test", "train"), "test")
-    action = Unicode(help="of the videos offered; empty: every one")
-    video = Unicode(help="a name of the data set")
-    file = Unicode(help="a file of one's own, in place of `video`")
-    run = Unicode(help="a recipe of the split; empty: none is trained")
     asked = Unicode(help="the action of the maps; empty: the one predicted")
     layers = Dict({"rgb": 1.0}, help="layer -> opacity in 0..1, of those that are on")
     frame = Int(0, help="shown, from 0")
     order = Tuple(help="of the snippets, in the test of order; empty: as filmed")
 
 
-class Inspector(Panel):
+class Inspector(VideoPanel):
     """`Inspector("results")` in a cell; `Inspector("results", file="my.mp4")` for a file of one's own.
 
     Args:
@@ -78,17 +69,12 @@ class Inspector(Panel):
     state: InspectorState
 
     def __init__(self, results: Shelf | Path | str, out: Path | str = "pictures", **chosen: object) -> None:
-        super().__init__("Clip inspector", InspectorState())
-        self.shelf = results if isinstance(results, Shelf) else Shelf(results)
+        super().__init__("Clip inspector", InspectorState(), results)
         self.out = Path(out)
-        self.clip: Clip | None = None
-        self.reading: Reading | None = None
         self.reordered: Reading | None = None
-        self._loaded: tuple[object, ...] = ()
         self._drawn: tuple[object, ...] = ()
-        self._silent = False
         self._build()
-        self.guard(lambda: self._begin(chosen))
+        self.begin(chosen)
 
     # -- what it is made of
 
@@ -107,7 +93,9 @@ class Inspector(Panel):
         self._title, self._bars, self._verdict, self._saved = HTML(), HTML(), HTML(), HTML()
         speed = ToggleButtons(options=SPEEDS, value=1.0, style={"button_width": "34px"}, tooltips=["times as fast"] * 4)
         self.speed = speed
-        self._build_choices()
+        self.asked = choose("maps of", flex="1 1 200px")
+        self.watch(self.asked, ["value"], lambda: self.choose("asked", self.asked.value))
+        self._build_layers()
         save = [
             self.button(kind, lambda kind=kind: self.save(kind), f"save as {kind} in the folder {self.out}", key)
             for kind, key in (("PNG", "s"), ("GIF", ""), ("MP4", ""))
@@ -119,7 +107,7 @@ class Inspector(Panel):
         line = Layout(flex_flow="row wrap", align_items="center", gap="4px")
         help_text = HTML(
             "<small><kbd>←</kbd><kbd>→</kbd> frame, with <kbd>Shift</kbd> snippet · <kbd>Space</kbd> play · "
-            "<kbd>1</kbd>–<kbd>8</kbd> layer · <kbd>[</kbd><kbd>]</kbd> opacity · <kbd>s</kbd> save · "
+            "<kbd>1</kbd> to <kbd>8</kbd> layer · <kbd>[</kbd><kbd>]</kbd> opacity · <kbd>s</kbd> save · "
             "<kbd>r</kbd> reverse. Click the time line to go there.</small>"
         )
         left = VBox(
@@ -136,52 +124,42 @@ class Inspector(Panel):
             layout=Layout(flex="1 1 400px", max_width="480px", min_width="300px", gap="4px"),
         )
         right = VBox(
-            [HTML("<h4>What the network says</h4>"), self._run_row, self._bars, *self._order_rows()]
+            [
+                HTML("<h4>What the network says</h4>"),
+                HBox([self.run, self.asked], layout=line),
+                self._bars,
+                *self._order_rows(),
+            ]
             + [HTML("<h4>Layers</h4>"), self._layer_box],
             layout=Layout(flex="1 1 400px", min_width="340px", gap="5px"),
         )
-        self.fill(self._pick_row, Box([left, right], layout=Layout(flex_flow="row wrap", gap="20px", width="100%")))
+        self.fill(self.pickers, Box([left, right], layout=Layout(flex_flow="row wrap", gap="20px", width="100%")))
         state = self.state
         self.tie((state, "frame"), (self.slider, "value"))
         self.watch(state, ["frame"], self._follow)
-        self.watch(state, ["video", "file", "run", "split"], self._changed)
         self.watch(state, ["layers", "asked"], self._redraw)
-        self.watch(state, ["order"], self._changed)
-        self.watch(state, ["dataset", "split", "side", "action"], self._offer)
+        self.watch(state, ["order"], self._redraw)
         self.watch(self.speed, ["value"], self._set_interval)
-
-    def _build_choices(self) -> None:
-        state, wide = self.state, Layout(width="auto", flex="1 1 180px")
-        self.dataset, self.split, self.side = choose("data set"), choose("split", (1, 2, 3)), choose("", ("test", "train"))
-        self.action = Combobox(placeholder="any class: type to search", ensure_option=False, layout=wide)
-        self.video = choose("video", flex="2 1 260px")
-        self.file = Text(placeholder="or the path of a file of your own", continuous_update=False, layout=wide)
-        self.run, self.asked = choose("run"), choose("maps of", flex="1 1 200px")
-        self._pick_row = HBox(
-            [self.dataset, self.split, self.side, self.action, self.video, self.file],
-            layout=Layout(flex_flow="row wrap", gap="6px", width="100%"),
-        )
-        self._run_row = HBox([self.run, self.asked], layout=Layout(flex_flow="row wrap", gap="6px"))
-        self.tie((state, "side"), (self.side, "value"))
-        self.watch(self.dataset, ["value"], lambda: self._set("dataset", self.dataset.value))
-        self.watch(self.split, ["value"], lambda: self._set("split", self.split.value))
-        self.watch(self.run, ["value"], lambda: self._set("run", self.run.value))
-        self.watch(self.video, ["value"], self._pick)
-        self.watch(self.action, ["value"], lambda: self._set("action", self.action.value))
-        self.watch(self.asked, ["value"], lambda: self._set("asked", self.asked.value))
-        self.watch(self.file, ["value"], lambda: self._set("file", self.file.value.strip()))
-        self._build_layers()
 
     def _build_layers(self) -> None:
         self.layer: dict[str, tuple[ToggleButton, FloatSlider]] = {}
         rows = []
         for number, name in enumerate(LAYERS, 1):
             toggle = ToggleButton(
-                description=NAMES.get(name, name), value=name == "rgb", layout=Layout(width="118px"), tooltip=f"key {number}"
+                description=NAMES.get(name, name),
+                value=name == "rgb",
+                layout=Layout(width="118px"),
+                tooltip=f"key {number}",
             )
             toggle.add_class(f"key-{number}")
             opacity = FloatSlider(
-                USUAL.get(name, 0.7), min=0, max=1, step=0.05, readout=False, layout=Layout(width="90px"), tooltip=f"opacity of {name}"
+                USUAL.get(name, 0.7),
+                min=0,
+                max=1,
+                step=0.05,
+                readout=False,
+                layout=Layout(width="90px"),
+                tooltip=f"opacity of {name}",
             )
             self.layer[name] = toggle, opacity
             rows.append(HBox([toggle, opacity], layout=Layout(align_items="center")))
@@ -189,7 +167,9 @@ class Inspector(Panel):
                 self.watch(each, ["value"], self._read_layers)
         self._layer_rows = dict(zip(LAYERS, rows, strict=True))
         hidden = Layout(display="none")
-        keys = [self.button(text, lambda by=by: self._fade(by), key=text) for text, by in (("less", -0.1), ("more", 0.1))]
+        keys = [
+            self.button(text, lambda by=by: self._fade(by), key=text) for text, by in (("less", -0.1), ("more", 0.1))
+        ]
         self._layer_box = HBox(
             [*rows, HBox(keys, layout=hidden)], layout=Layout(flex_flow="row wrap", gap="2px 14px", width="100%")
         )
@@ -204,118 +184,33 @@ class Inspector(Panel):
         row = HBox(buttons, layout=Layout(flex_flow="row wrap", gap="4px"))
         return [HTML("<h4>Does order matter?</h4>"), row, self._verdict]
 
-    # -- choices
-
-    def _begin(self, chosen: dict[str, object]) -> None:
-        for name in chosen:
-            if name not in InspectorState.class_trait_names():
-                raise IfttnError(f"no {name!r} to choose: {', '.join(InspectorState.class_trait_names())}")
-        datasets = self.shelf.datasets
-        self.dataset.options = datasets
-        trained = max(datasets, key=lambda name: len(self.shelf.runs(name, 1)))
-        self.state.dataset = str(chosen.pop("dataset", trained))
-        self._offer()
-        for name, value in chosen.items():
-            setattr(self.state, name, value)
-        if not self.state.file and not self.state.video:
-            self._pick()
-
-    def _set(self, name: str, value: object) -> None:
-        if not self._silent and value is not None:
-            setattr(self.state, name, value)
-
-    def _pick(self) -> None:
-        if not self._silent and self.video.value:
-            self.state.file = ""
-            self.state.video = self.video.value
-
-    def _offer(self) -> None:
-        """Fill every list with what the choices above it leave."""
-        state = self.state
-        split = self.shelf.split(state.dataset, state.split)
-        videos = split.test if state.side == "test" else split.train
-        if state.action and state.action in split.actions:
-            videos = tuple(video for video in videos if video.action == state.action)
-        runs = self.shelf.runs(state.dataset, state.split)
-        ready = [recipe for recipe, run in runs.items() if run.finished]
-        self._silent = True
-        try:
-            self.dataset.value = state.dataset
-            self.split.options = self.shelf.splits(state.dataset)
-            self.split.value = state.split
-            self.action.options = split.actions
-            names = [video.name for video in videos]
-            self.video.options = [(name.rpartition("/")[2], name) for name in names]
-            self.video.value = state.video if state.video in names else (names[0] if names else None)
-            self.run.options = [(name, name) for name in ready] or [("none is trained", "")]
-            best = next((name for name in ("if-ttn", "mv-if-ttn") if name in ready), ready[0] if ready else "")
-            self.run.value = state.run if state.run in ready else best
-        finally:
-            self._silent = False
-        state.run = self.run.value
-        if not state.file and self.video.value:
-            state.video = self.video.value
-
-    def show(self, dataset: str, split: int, video: str, run: str | None = None) -> None:
-        """Show a video of a data set, and what a run says of it."""
-        with self.state.hold_trait_notifications():
-            self.state.dataset, self.state.split, self.state.action, self.state.file = dataset, split, "", ""
-            inside = {each.name for each in self.shelf.split(dataset, split).test}
-            self.state.side = "test" if video in inside else "train"
-            self.state.video = video
-            self.state.run = run or self.state.run
-
     # -- work
-
-    def _changed(self) -> None:
-        if self.state.video or self.state.file:
-            self.work("reading the video", self._update)
 
     def _redraw(self) -> None:
         if self.clip is not None:
-            self.work("drawing", self._update)
+            self.work("drawing", self.update)
 
-    def _update(self) -> Iterator[float | None]:
-        """Bring what is shown up to date with the state; each part only where it differs."""
-        state = self.state
-        run = self.shelf.runs(state.dataset, state.split).get(state.run) if state.run else None
-        source = (state.file or (state.dataset, state.video), run.folder if run else None)
-        if source != self._loaded:
-            yield from self._load(run)
-            self._loaded = source
-        if run and run.finished and self.clip is not None:
-            self._read_reordered(self.shelf.recognizer(run))
-            self._say_order()
+    def loaded(self) -> None:
+        """Everything that a new clip or reading changes, but its pictures."""
+        self.reordered, self._drawn = None, ()
+        self._present()
+
+    def refresh(self) -> Iterator[float | None]:
+        """What the rest of the state changes."""
+        if self.reading is not None:
+            self._read_reordered()
+        self._say_order()
         self._follow()
         yield from self._draw()
 
-    def _load(self, run: Run | None) -> Iterator[float | None]:
-        state = self.state
-        preset = run.preset() if run else PRESETS["tiny"]
-        if state.file:
-            path, name, label, store = Path(state.file).expanduser(), Path(state.file).name, None, None
-        else:
-            video: Video = self.shelf.video(state.dataset, state.video)
-            path, name, label = video.path, video.name, video.action
-            store = self.shelf.store(state.dataset, run.asked["preset"]) if run else None
-        clip = yield from load(path, name, label, preset.store, store)
-        reading = None
-        if run is not None:
-            with self.shelf.lock:
-                reading = read(self.shelf.recognizer(run), clip)
-        self.clip, self.reading, self.reordered, self._drawn = clip, reading, None, ()
-        self._present()
-
-    def _read_reordered(self, recognizer: Recognizer) -> None:
-        order, reading = self.state.order, self.reading
-        if not order or reading is None or len(order) != len(reading.sampled):
+    def _read_reordered(self) -> None:
+        order, reading, clip = self.state.order, self.reading, self.clip
+        if not order or reading is None or clip is None or len(order) != len(reading.sampled):
             self.reordered = None
         elif self.reordered is None or self.reordered.order != order:
-            with self.shelf.lock:
-                self.reordered = read(recognizer, self.clip, order)
+            self.reordered = self.ask(clip, order)
 
     def _present(self) -> None:
-        """Everything that a new clip or reading changes, but its pictures."""
         clip, reading = self.clip, self.reading
         assert clip is not None
         last = len(clip.frames) - 1
@@ -340,10 +235,13 @@ class Inspector(Panel):
         heads = reading.votes if reading else {}
         for head in HEADS:
             self._layer_rows[f"CAM {head}"].layout.display = "" if head in heads else "none"
-        self._silent = True
-        self.asked.options = [("the predicted action", ""), *((name, name) for name in (reading.actions if reading else ()))]
+        self.silent = True
+        self.asked.options = [
+            ("the predicted action", ""),
+            *((name, name) for name in (reading.actions if reading else ())),
+        ]
         self.asked.value = self.state.asked if reading and self.state.asked in reading.actions else ""
-        self._silent = False
+        self.silent = False
         if not reading:
             self._bars.value = (
                 "<div class=empty>No trained run of this split yet.<br><code>ifttn reproduce --quick</code> trains one; "
@@ -420,15 +318,13 @@ class Inspector(Panel):
         if clip is None:
             return
         frame = min(self.state.frame * clip.step, len(clip.kinds) - 1)
-        self._where.value = (
-            f"<small>frame <b>{frame + 1}</b> of {len(clip.kinds)} · {frame / clip.fps:.2f} s · {clip.kinds[frame]}</small>"
-        )
+        self._where.value = f"<small>frame <b>{frame + 1}</b> of {len(clip.kinds)} · {frame / clip.fps:.2f} s · {clip.kinds[frame]}</small>"
         if reading is None:
             return
         columns = []
         for head, votes in reading.votes.items():
             vote = reading.vote(head, frame)
-            about = f"snippet {vote + 1}" if len(votes) == len(reading.sampled) else f"pair {vote + 1}–{vote + 2}"
+            about = f"snippet {vote + 1}" if len(votes) == len(reading.sampled) else f"pair {vote + 1}-{vote + 2}"
             columns.append(sketches.Bars(head, about, reading.probabilities(head, vote)))
         columns.append(sketches.Bars("late fusion", "the video", reading.fused))
         said = sketches.bars(columns, reading.actions, clip.label)

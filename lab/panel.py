@@ -91,6 +91,7 @@ if(line&&s){const r=line.getBoundingClientRect(),o=s.noUiSlider.options.range;
 s.noUiSlider.set(Math.round(o.min+(o.max-o.min)*(e.clientX-r.left)/r.width))}})}
 """
 
+
 class Panel(VBox):
     """A widget with a state, a worker and an end.
 
@@ -129,7 +130,9 @@ class Panel(VBox):
         of.observe(changed, names=list(names))
         self._watched.append((of, list(names), changed))
 
-    def button(self, text: str, call: Callable[[], object], tip: str = "", key: str = "", width: str = "auto") -> Button:
+    def button(
+        self, text: str, call: Callable[[], object], tip: str = "", key: str = "", width: str = "auto"
+    ) -> Button:
         """A button whose errors show in the panel; `key` presses it, too."""
         made = Button(description=text, tooltip=tip + (f" (key {key})" if key else ""), layout=Layout(width=width))
         made.on_click(lambda _: self.guard(call))
@@ -169,7 +172,8 @@ class Panel(VBox):
         for end in self._ends:
             end()
         self._ends.clear()
-        for widget in (*self._owned, *(_inside(self) - {self})):
+        inside = set().union(*(_inside(widget) for widget in (self, *self._owned)))
+        for widget in inside - {self}:
             widget.close()
         self._owned.clear()
         super().close()
@@ -195,7 +199,7 @@ class Panel(VBox):
 
 
 def _inside(widget: Widget) -> set[Widget]:
-    """A widget and all that hangs on it: children, layouts, styles."""
+    """A widget and all that hangs on it: children, layouts, styles, the ends of a link."""
     found: set[Widget] = set()
     queue = [widget]
     while queue:

@@ -105,7 +105,8 @@ def chart(curves: Sequence[Curve], title: str, *, width: int = 440, height: int 
     left, bottom, right, upper = 34, 20, 8, 22
     x_low, x_high = min(x for x, _ in points), max(max(x for x, _ in points), min(x for x, _ in points) + 1)
     low = min(0.0, *(y for _, y in points))
-    high = top or max(y for _, y in points) or 1.0
+    high = top or max(0.0, *(y for _, y in points))
+    high = high if high > low else low + 1
 
     def place(x: float, y: float) -> str:
         across = left + (width - left - right) * (x - x_low) / (x_high - x_low)
@@ -118,7 +119,9 @@ def chart(curves: Sequence[Curve], title: str, *, width: int = 440, height: int 
         for c in curves
     )
     dots = "".join(
-        f"<circle cx={place(c.x[-1], c.y[-1]).replace(',', ' cy=')} r=2.4 fill='{c.colour}'/>" for c in curves if len(c.x)
+        f"<circle cx={place(c.x[-1], c.y[-1]).replace(',', ' cy=')} r=2.4 fill='{c.colour}'/>"
+        for c in curves
+        if len(c.x)
     )
     ends = f"<text x={left} y={height - 5}>{x_low:g}</text><text x={width - right} y={height - 5} text-anchor=end>{x_high:g}</text>"
     legend = "".join(
