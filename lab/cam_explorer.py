@@ -54,9 +54,9 @@ class CamExplorer(VideoPanel):
         self.scaling.style.button_width = "84px"
         self.scaling.style.description_width = "initial"
         self._grid, self._caption = HTML(), HTML()
-        row = Layout(flex_flow="row wrap", gap="10px", width="100%", align_items="center")
+        row = Layout(flex_flow="row wrap", grid_gap="10px", width="100%", align_items="center")
         self.fill(self.pickers, HBox([self.run, self.asked], layout=row))
-        self.fill(HBox([self.pair, self.scaling], layout=Layout(flex_flow="row wrap", gap="10px", width="100%")))
+        self.fill(HBox([self.pair, self.scaling], layout=Layout(flex_flow="row wrap", grid_gap="10px", width="100%")))
         self.fill(self._grid, self._caption)
         self.tie((self.state, "scaling"), (self.scaling, "value"))
         self.watch(self.asked, ["value"], lambda: self.choose("asked", self.asked.value))

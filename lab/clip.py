@@ -47,8 +47,8 @@ class Clip:
     step: int
     """Of how many frames one is shown."""
     frames: UInt8[np.ndarray, "T H W 3"]
-    vectors: Float32[np.ndarray, "T 2 h w"]
-    """Motion vectors into the next frame, in pixels of `frames`; h, w = H / 4, W / 4."""
+    vectors: Float32[np.ndarray, "T 2 rows columns"]
+    """Motion vectors into the next frame, in pixels of `frames`, at every fourth."""
     planes: Mapping[str, UInt8[np.ndarray, "_ _ h w"]]
     """Per modality all F frames or F - 1 fields, as a store keeps them."""
     settings: StoreSettings
@@ -191,7 +191,7 @@ def read(recognizer: Recognizer, clip: Clip, order: Sequence[int] | None = None)
     preset, settings = recognizer.preset, clip.settings
     frames, inputs = snippets(recognizer, clip)
     order = tuple(range(preset.segments)) if order is None else tuple(order)
-    asked = {m: torch.from_numpy(x[list(order)])[None].to(recognizer.device) for m, x in inputs.items()}
+    asked = {m: torch.from_numpy(x[list(order)])[None].float().to(recognizer.device) for m, x in inputs.items()}
     every = torch.arange(len(recognizer.actions), device=recognizer.device)[None]
     maps = class_activation_maps(recognizer.network, asked, every)
     with torch.inference_mode():

@@ -98,17 +98,17 @@ class DeepDrawStudio(Panel):
         for name, image in zip(TILES, self.tiles, strict=True):
             image.add_class("picture")
             tiles.append(VBox([HTML(f"<small>{name}</small>"), image], layout=Layout(width="48%")))
-        self._tiles = Box(tiles, layout=Layout(flex_flow="row wrap", gap="6px", width="100%"))
+        self._tiles = Box(tiles, layout=Layout(flex_flow="row wrap", grid_gap="6px", width="100%"))
         self._chart, self._swap, self._kept, self._compared = HTML(), HTML(), HTML(), HTML()
         self.first, self.second = choose("compare", flex="1 1 200px"), choose("with", flex="1 1 200px")
-        row = Layout(flex_flow="row wrap", gap="8px", width="100%", align_items="center")
+        row = Layout(flex_flow="row wrap", grid_gap="8px", width="100%", align_items="center")
         self.fill(HBox([self.dataset, self.split, self.run, self.head], layout=row))
         self.fill(HBox([self.action, self.settings, self.contrastive, self.seed], layout=row))
         self.fill(HBox([self.start_button, self.pause_button, self.stop_button, self.keep_button], layout=row))
         left = VBox([self._tiles], layout=Layout(flex="1 1 380px", min_width="300px"))
-        right = VBox([self._chart, self._swap], layout=Layout(flex="1 1 380px", min_width="300px", gap="8px"))
+        right = VBox([self._chart, self._swap], layout=Layout(flex="1 1 380px", min_width="300px", grid_gap="8px"))
         self.fill(
-            Box([left, right], layout=Layout(flex_flow="row wrap", gap="20px", width="100%")), HTML("<h4>Gallery</h4>")
+            Box([left, right], layout=Layout(flex_flow="row wrap", grid_gap="20px", width="100%")), HTML("<h4>Gallery</h4>")
         )
         self.fill(self._kept, HBox([self.first, self.second], layout=row), self._compared)
         for name in ("dataset", "split", "run", "action", "head", "settings"):

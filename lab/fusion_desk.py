@@ -64,7 +64,7 @@ class FusionDesk(Panel):
 
     def _build(self) -> None:
         self.dataset, self.split, self.fusion = choose("data set"), choose("split", (1, 2, 3)), choose("late fusion")
-        row = Layout(flex_flow="row wrap", gap="6px", width="100%")
+        row = Layout(flex_flow="row wrap", grid_gap="6px", width="100%")
         self._weights, self._warning, self._accuracy = VBox(), HTML(), HTML()
         self._matrix, self._told = HTML(), HTML()
         self.changed = Select(rows=8, layout=Layout(width="100%"))
@@ -74,14 +74,14 @@ class FusionDesk(Panel):
         left = VBox(
             [HTML("<h4>Weights</h4>"), self._weights, HBox([back, equal]), self._warning, HTML("<h4>Accuracy</h4>")]
             + [self._accuracy, HTML("<h4>Videos whose prediction the weights change</h4>"), self._told, self.changed],
-            layout=Layout(flex="1 1 440px", min_width="340px", gap="5px"),
+            layout=Layout(flex="1 1 440px", min_width="340px", grid_gap="5px"),
         )
         right = VBox(
             [HTML("<h4>What is taken for what</h4>"), self._matrix],
-            layout=Layout(flex="1 1 420px", min_width="320px", gap="5px"),
+            layout=Layout(flex="1 1 420px", min_width="320px", grid_gap="5px"),
         )
         pick = HBox([self.dataset, self.split, self.fusion], layout=row)
-        self.fill(pick, Box([left, right], layout=Layout(flex_flow="row wrap", gap="20px", width="100%")))
+        self.fill(pick, Box([left, right], layout=Layout(flex_flow="row wrap", grid_gap="20px", width="100%")))
         for name in ("dataset", "split", "fusion"):
             control = getattr(self, name)
             self.watch(control, ["value"], lambda name=name, control=control: self._set(name, control.value))
@@ -152,7 +152,7 @@ class FusionDesk(Panel):
         if (run, head) not in self._rows:
             slider = FloatSlider(min=0, max=3, step=0.05, description=f"{run}: {head}", layout=Layout(width="330px"))
             slider.style.description_width = "130px"
-            row = HBox([slider, HTML()], layout=Layout(align_items="center", gap="8px"))
+            row = HBox([slider, HTML()], layout=Layout(align_items="center", grid_gap="8px"))
             self._sliders[run, head], self._rows[run, head] = slider, row
             self.own(row)
             self.watch(slider, ["value"], self._read_sliders)

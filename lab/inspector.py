@@ -80,8 +80,9 @@ class Inspector(VideoPanel):
 
     def _build(self) -> None:
         self._frame_layout = Layout(width="100%")
-        self.images: list[Image] = []
-        self.stack = Stack(layout=Layout(width="100%"))
+        self.images = [Image(format="jpeg", layout=self._frame_layout)]
+        # The page shows the child of this index at once: there must always be one.
+        self.stack = Stack(self.images, selected_index=0, layout=Layout(width="100%"))
         self.stack.add_class("picture")
         self.slider = IntSlider(max=0, readout=False, description="Frame", layout=Layout(width="auto"))
         self.slider.add_class("ifttn-scrub")
@@ -104,7 +105,7 @@ class Inspector(VideoPanel):
             self.button("⟨ snippet", lambda: self._jump(-1), "to the snippet before", "shift-arrowleft"),
             self.button("snippet ⟩", lambda: self._jump(1), "to the next snippet", "shift-arrowright"),
         ]
-        line = Layout(flex_flow="row wrap", align_items="center", gap="4px")
+        line = Layout(flex_flow="row wrap", align_items="center", grid_gap="4px")
         help_text = HTML(
             "<small><kbd>←</kbd><kbd>→</kbd> frame, with <kbd>Shift</kbd> snippet · <kbd>Space</kbd> play · "
             "<kbd>1</kbd> to <kbd>8</kbd> layer · <kbd>[</kbd><kbd>]</kbd> opacity · <kbd>s</kbd> save · "
@@ -121,7 +122,7 @@ class Inspector(VideoPanel):
                 self._saved,
                 help_text,
             ],
-            layout=Layout(flex="1 1 400px", max_width="480px", min_width="300px", gap="4px"),
+            layout=Layout(flex="1 1 400px", max_width="480px", min_width="300px", grid_gap="4px"),
         )
         right = VBox(
             [
@@ -131,9 +132,9 @@ class Inspector(VideoPanel):
                 *self._order_rows(),
             ]
             + [HTML("<h4>Layers</h4>"), self._layer_box],
-            layout=Layout(flex="1 1 400px", min_width="340px", gap="5px"),
+            layout=Layout(flex="1 1 400px", min_width="340px", grid_gap="5px"),
         )
-        self.fill(self.pickers, Box([left, right], layout=Layout(flex_flow="row wrap", gap="20px", width="100%")))
+        self.fill(self.pickers, Box([left, right], layout=Layout(flex_flow="row wrap", grid_gap="20px", width="100%")))
         state = self.state
         self.tie((state, "frame"), (self.slider, "value"))
         self.watch(state, ["frame"], self._follow)
@@ -171,7 +172,7 @@ class Inspector(VideoPanel):
             self.button(text, lambda by=by: self._fade(by), key=text) for text, by in (("less", -0.1), ("more", 0.1))
         ]
         self._layer_box = HBox(
-            [*rows, HBox(keys, layout=hidden)], layout=Layout(flex_flow="row wrap", gap="2px 14px", width="100%")
+            [*rows, HBox(keys, layout=hidden)], layout=Layout(flex_flow="row wrap", grid_gap="2px 14px", width="100%")
         )
 
     def _order_rows(self) -> list[HTML | HBox]:
@@ -181,7 +182,7 @@ class Inspector(VideoPanel):
             self.button("reverse", lambda: self._reorder("reverse"), "last snippet first", "r"),
             self.button("shuffle", lambda: self._reorder("shuffle"), "any order"),
         ]
-        row = HBox(buttons, layout=Layout(flex_flow="row wrap", gap="4px"))
+        row = HBox(buttons, layout=Layout(flex_flow="row wrap", grid_gap="4px"))
         return [HTML("<h4>Does order matter?</h4>"), row, self._verdict]
 
     # -- work
@@ -215,16 +216,15 @@ class Inspector(VideoPanel):
         assert clip is not None
         last = len(clip.frames) - 1
         self.play.playing = False
-        self.slider.max = self.play.max = last
-        self.state.frame = min(self.state.frame, last)
-        self._set_interval()
         while len(self.images) <= last:
             self.images.append(Image(format="jpeg", layout=self._frame_layout))
         for image in self.images[last + 1 :]:
             image.value = b""
         if len(self.stack.children) < len(self.images):
             self.stack.children = tuple(self.images)
-            self.stack.selected_index = self.state.frame
+        self.state.frame = min(self.state.frame, last)
+        self.slider.max = self.play.max = last
+        self._set_interval()
         sampled = reading.sampled.tolist() if reading else []
         self._line.value = sketches.timeline(len(clip.kinds), sampled, clip.kinds, clip.cuts, clip.fps)
         shown = f", every {clip.step}th frame shown" if clip.step > 1 else ""

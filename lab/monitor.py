@@ -68,12 +68,12 @@ class Monitor(Panel):
         buttons = HBox([self.button("follow", self.follow, "look every second"), self.button("stop", self.worker.stop)])
         left = VBox(
             [HTML("<h4>Runs</h4><small>Ctrl or Shift chooses several</small>"), self.runs, buttons, self._recipe],
-            layout=Layout(flex="1 1 260px", min_width="240px", gap="6px"),
+            layout=Layout(flex="1 1 260px", min_width="240px", grid_gap="6px"),
         )
         right = VBox(
-            [self.measure, self._chart, self._table], layout=Layout(flex="3 1 520px", min_width="340px", gap="6px")
+            [self.measure, self._chart, self._table], layout=Layout(flex="3 1 520px", min_width="340px", grid_gap="6px")
         )
-        self.fill(Box([left, right], layout=Layout(flex_flow="row wrap", gap="20px", width="100%")))
+        self.fill(Box([left, right], layout=Layout(flex_flow="row wrap", grid_gap="20px", width="100%")))
         self.tie((self.state, "measure"), (self.measure, "value"))
         self.watch(self.runs, ["value"], self._choose)
         self.watch(self.state, ["runs", "measure"], self.draw)

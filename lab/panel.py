@@ -109,7 +109,7 @@ class Panel(VBox):
         self._bar = FloatProgress(max=1.0, layout=Layout(width="140px", height="10px", visibility="hidden"))
         self._alert = HTML()
         heading = HTML(f"<h3>{escape(title)}</h3>")
-        progress = HBox([self._status, self._bar], layout=Layout(align_items="center", gap="10px"))
+        progress = HBox([self._status, self._bar], layout=Layout(align_items="center", grid_gap="10px"))
         apart = Layout(justify_content="space-between", align_items="center", width="100%")
         top = HBox([heading, progress], layout=apart)
         super().__init__([look, top, self._alert])

@@ -91,7 +91,7 @@ def with_arrows(
 
 
 def with_map(
-    picture: Picture, values: Float[np.ndarray, "h w"], opacity: float, where: Rectangle = (0, 0, 1, 1)
+    picture: Picture, values: Float[np.ndarray, "h w"], opacity: float, where: Rectangle = (0.0, 0.0, 1.0, 1.0)
 ) -> Picture:
     """A map over a part of a picture: red for, blue against; the stronger the value, the less of the picture is seen.
 

@@ -104,11 +104,11 @@ def chart(curves: Sequence[Curve], title: str, *, width: int = 440, height: int 
         return f"<div class=empty>{escape(title)}: nothing yet</div>"
     left, bottom, right, upper = 34, 20, 8, 22
     x_low, x_high = min(x for x, _ in points), max(max(x for x, _ in points), min(x for x, _ in points) + 1)
-    low = min(0.0, *(y for _, y in points))
-    high = top or max(0.0, *(y for _, y in points))
+    low = min(0.0, *(float(y) for _, y in points))
+    high = top or max(0.0, *(float(y) for _, y in points))
     high = high if high > low else low + 1
 
-    def place(x: float, y: float) -> str:
+    def place(x: float | int, y: float | int) -> str:
         across = left + (width - left - right) * (x - x_low) / (x_high - x_low)
         return f"{across:.1f},{upper + (height - upper - bottom) * (high - y) / (high - low):.1f}"
 
@@ -137,7 +137,7 @@ def chart(curves: Sequence[Curve], title: str, *, width: int = 440, height: int 
     )
 
 
-def _grid_line(value: float, at: str, end: float) -> str:
+def _grid_line(value: float, at: str, end: int) -> str:
     x, y = at.split(",")
     return (
         f"<line x1={x} x2={end} y1={y} y2={y} class=grid />"

@@ -77,7 +77,7 @@ class TableDesk(Panel):
             self.button("CSV", lambda: self.export("csv"), "every digit, into the folder of tables"),
             self.button("read anew", self.reload, "runs that were tested since"),
         ]
-        wrap = Layout(flex_flow="row wrap", gap="8px", width="100%", align_items="center")
+        wrap = Layout(flex_flow="row wrap", grid_gap="8px", width="100%", align_items="center")
         detail = Box(
             [
                 VBox([self._run], layout=Layout(flex="1 1 300px", min_width="280px")),
@@ -85,7 +85,7 @@ class TableDesk(Panel):
                     [HBox([self._count, self.split]), self.errors], layout=Layout(flex="2 1 420px", min_width="320px")
                 ),
             ],
-            layout=Layout(flex_flow="row wrap", gap="18px", width="100%"),
+            layout=Layout(flex_flow="row wrap", grid_gap="18px", width="100%"),
         )
         table = VBox([self._head, self._body], layout=Layout(width="100%", overflow="auto"))
         self.fill(HBox([self.number, self.column], layout=wrap), self._caption, table, self._notes)

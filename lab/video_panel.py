@@ -49,7 +49,7 @@ class VideoPanel(Panel):
         self.run = choose("run")
         self.pickers = HBox(
             [self.dataset, self.split, self.side, self.action, self.video, self.file],
-            layout=Layout(flex_flow="row wrap", gap="6px", width="100%"),
+            layout=Layout(flex_flow="row wrap", grid_gap="6px", width="100%"),
         )
         for name in ("dataset", "split", "side", "run", "action"):
             control = getattr(self, name)

@@ -136,7 +136,9 @@ def run_cells(browser, jupyterlab) -> Iterator[Callable[..., Notebook]]:
         page.goto(f"{jupyterlab.address}/doc/tree/{name}.ipynb?token={TOKEN}")
         page.wait_for_function("window.jupyterapp !== undefined", timeout=120_000)
         page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
-        page.wait_for_function("document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status === 'idle'", timeout=120_000)
+        page.wait_for_function(
+            "window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'", timeout=120_000
+        )
         page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
         finished = f"""() => {{
             const marks = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(x => x.textContent);
