@@ -51,7 +51,7 @@ class CamExplorer(VideoPanel):
         self.pair.style.button_width = "54px"
         self.pair.style.description_width = "initial"
         self.scaling = ToggleButtons(options=list(SCALINGS), description="scale", tooltips=list(SCALINGS.values()))
-        self.scaling.style.button_width = "84px"
+        self.scaling.style.button_width = "96px"
         self.scaling.style.description_width = "initial"
         self._grid, self._caption = HTML(), HTML()
         row = Layout(flex_flow="row wrap", grid_gap="10px", width="100%", align_items="center")
@@ -144,5 +144,5 @@ def scaled(maps: Float[np.ndarray, "V h w"], vote: int, scaling: str) -> Float[n
 
 def _picture(picture: np.ndarray, told: str, below: str = "") -> str:
     data = base64.b64encode(pictures.jpeg(picture)).decode()
-    below = f"<br><small>{escape(below)}</small>" if below else ""
+    below = f"<small>{escape(below)}</small>" if below else ""
     return f"<td style='text-align:left;vertical-align:top'><img src='data:image/jpeg;base64,{data}' alt='{escape(told)}'>{below}</td>"

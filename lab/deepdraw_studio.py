@@ -119,7 +119,7 @@ class DeepDrawStudio(Panel):
         self.watch(self.state, ["dataset", "split", "run"], self._offer)
         self.watch(self.worker, ["doing", "paused"], self._show_buttons)
         for each in (self.first, self.second):
-            self.watch(each, ["value"], self._compare)
+            self.watch(each, ["value"], self._show_compared)
         self._show_buttons()
         self._show_gallery()
         self._chart.value = sketches.chart([], "logit")
@@ -275,7 +275,7 @@ class DeepDrawStudio(Panel):
             each.value = options[index][1] if len(options) > 1 else None
             each.layout.display = "" if len(options) > 1 else "none"
 
-    def _compare(self) -> None:
+    def _show_compared(self) -> None:
         chosen = [each.value for each in (self.first, self.second)]
         if None in chosen:
             self._compared.value = ""

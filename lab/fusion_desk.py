@@ -67,18 +67,18 @@ class FusionDesk(Panel):
         row = Layout(flex_flow="row wrap", grid_gap="6px", width="100%")
         self._weights, self._warning, self._accuracy = VBox(), HTML(), HTML()
         self._matrix, self._told = HTML(), HTML()
-        self.changed = Select(rows=8, layout=Layout(width="100%"))
+        self.changed = Select(rows=8, layout=Layout(width="auto"))
         self.changed.add_class("ifttn-changed")
         back = self.button("preset weights", self.back, "the weights that were set before any test", "p")
         equal = self.button("all 1", self.equal, "the same weight for every head")
         left = VBox(
             [HTML("<h4>Weights</h4>"), self._weights, HBox([back, equal]), self._warning, HTML("<h4>Accuracy</h4>")]
             + [self._accuracy, HTML("<h4>Videos whose prediction the weights change</h4>"), self._told, self.changed],
-            layout=Layout(flex="1 1 440px", min_width="340px", grid_gap="5px"),
+            layout=Layout(flex="1 1 540px", min_width="340px", grid_gap="5px"),
         )
         right = VBox(
             [HTML("<h4>What is taken for what</h4>"), self._matrix],
-            layout=Layout(flex="1 1 420px", min_width="320px", grid_gap="5px"),
+            layout=Layout(flex="1 1 400px", min_width="300px", grid_gap="5px"),
         )
         pick = HBox([self.dataset, self.split, self.fusion], layout=row)
         self.fill(pick, Box([left, right], layout=Layout(flex_flow="row wrap", grid_gap="20px", width="100%")))

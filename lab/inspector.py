@@ -102,8 +102,8 @@ class Inspector(VideoPanel):
             for kind, key in (("PNG", "s"), ("GIF", ""), ("MP4", ""))
         ]
         steps = [
-            self.button("⟨ snippet", lambda: self._jump(-1), "to the snippet before", "shift-arrowleft"),
-            self.button("snippet ⟩", lambda: self._jump(1), "to the next snippet", "shift-arrowright"),
+            self.button("< snippet", lambda: self._jump(-1), "to the snippet before", "shift-arrowleft"),
+            self.button("snippet >", lambda: self._jump(1), "to the next snippet", "shift-arrowright"),
         ]
         line = Layout(flex_flow="row wrap", align_items="center", grid_gap="4px")
         help_text = HTML(
@@ -115,8 +115,8 @@ class Inspector(VideoPanel):
             [
                 self._title,
                 self.stack,
-                self._line,
                 self.slider,
+                self._line,
                 HBox([self.play, HTML("<small>speed</small>"), self.speed, *steps], layout=line),
                 HBox([self._where, HTML("<small>save</small>"), *save], layout=line),
                 self._saved,
@@ -145,14 +145,12 @@ class Inspector(VideoPanel):
     def _build_layers(self) -> None:
         self.layer: dict[str, tuple[ToggleButton, FloatSlider]] = {}
         rows = []
-        for number, name in enumerate(LAYERS, 1):
+        for name in LAYERS:
             toggle = ToggleButton(
                 description=NAMES.get(name, name),
                 value=name == "rgb",
                 layout=Layout(width="118px"),
-                tooltip=f"key {number}",
             )
-            toggle.add_class(f"key-{number}")
             opacity = FloatSlider(
                 USUAL.get(name, 0.7),
                 min=0,
@@ -230,11 +228,16 @@ class Inspector(VideoPanel):
         shown = f", every {clip.step}th frame shown" if clip.step > 1 else ""
         self._title.value = (
             f"<b>{escape(clip.label or clip.name)}</b> <small>{escape(clip.name.rpartition('/')[2])} · "
-            f"{len(clip.kinds)} frames, {clip.fps:.3g} a second{shown}</small>"
+            f"{len(clip.kinds)} frames, {clip.fps:.3g}/s{shown}</small>"
         )
         heads = reading.votes if reading else {}
         for head in HEADS:
             self._layer_rows[f"CAM {head}"].layout.display = "" if head in heads else "none"
+        offered = [name for name in LAYERS if not name.startswith("CAM") or name.removeprefix("CAM ") in heads]
+        for name, (toggle, _) in self.layer.items():
+            number = offered.index(name) + 1 if name in offered else 0
+            toggle._dom_classes = (f"key-{number}",) if number else ()
+            toggle.tooltip = f"key {number}"
         self.silent = True
         self.asked.options = [
             ("the predicted action", ""),
@@ -285,10 +288,10 @@ class Inspector(VideoPanel):
                 picture = pictures.blended(picture, frame, layers["rgb"])
             if flow_picture is not None:
                 colours = pictures.resized(flow_picture[index], width, height)
-                picture = pictures.blended(picture, colours, layers["flow"])
+                picture = pictures.tinted(picture, colours, layers["flow"])
             if blocks is not None:
                 colours = pictures.resized(blocks[index], width, height, smooth=False)
-                picture = pictures.blended(picture, colours, layers["vectors"])
+                picture = pictures.tinted(picture, colours, layers["vectors"])
             for head, values in maps.items():
                 vote = reading.vote(head, index * clip.step)
                 picture = pictures.with_map(picture, values[vote], layers[f"CAM {head}"], reading.crop)

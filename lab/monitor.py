@@ -59,7 +59,7 @@ class Monitor(Panel):
         self.follow()
 
     def _build(self) -> None:
-        self.runs = SelectMultiple(rows=12, layout=Layout(width="100%"))
+        self.runs = SelectMultiple(rows=12, layout=Layout(width="auto"))
         self.measure = ToggleButtons(
             options=[("loss", "loss"), ("accuracy", "accuracy"), ("videos/s", "videos_per_second")]
         )
@@ -185,5 +185,5 @@ def _recipe(run: Run) -> str:
         trained = ", ".join(part or "everything" for part in stage["trains"])
         lines[f"stage {number}"] = f"{stage['name']}: {schedule.epochs} epochs at {schedule.lr:g}; trains {trained}"
     for start in asked["recipe_row"]["starts_from"]:
-        lines[f"{start['part']} from"] = f"{start['recipe']} ({start['source']})"
+        lines[start["part"]] = f"from {start['recipe']}: {start['source']}"
     return f"<h4>Recipe</h4>{sketches.definitions(lines)}"

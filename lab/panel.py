@@ -17,7 +17,7 @@ STYLE = """
  border:1px solid var(--rule);border-radius:6px;padding:12px 14px;max-width:1080px;overflow:hidden;gap:8px}
 .ifttn:focus-visible{outline:2px solid var(--accent);outline-offset:2px}
 .ifttn .noUi-handle:focus-visible,.ifttn button:focus-visible{outline:2px solid var(--accent);outline-offset:1px}
-.ifttn .widget-html{margin:0;max-width:100%}.ifttn .widget-html-content{line-height:1.45;overflow-wrap:anywhere}
+.ifttn .widget-html{margin:0;max-width:100%}.ifttn .widget-html-content{line-height:1.45;overflow-wrap:break-word}
 .ifttn h3{font-size:15px;font-weight:600;margin:0}.ifttn h4{font-size:13px;font-weight:600;margin:0}
 .ifttn small,.ifttn .quiet,.ifttn .legend{color:var(--quiet);font-size:11.5px}
 .ifttn .empty{color:var(--quiet);border:1px dashed var(--rule);border-radius:4px;padding:18px;text-align:center}
@@ -27,7 +27,8 @@ STYLE = """
 .ifttn kbd{border:1px solid var(--rule);border-radius:3px;padding:0 4px;font-size:11px}
 .ifttn table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:12px;margin:0}
 .ifttn th{font-weight:400;text-align:left;white-space:nowrap;padding:2px 8px 2px 0}
-.ifttn td{text-align:right;padding:2px 8px 2px 0}
+.ifttn td{text-align:right;padding:2px 8px 2px 0;white-space:nowrap}
+.ifttn .cams td{white-space:normal;padding:2px 6px 4px 0}.ifttn .cams img{width:100%;max-width:200px;display:block;border-radius:3px}
 .ifttn thead th{border-bottom:1px solid var(--rule);font-weight:600;vertical-align:bottom}
 .ifttn thead small{display:block;font-weight:400}
 .ifttn table.bars{width:100%;table-layout:fixed}.ifttn .bars tbody th{overflow:hidden;text-overflow:ellipsis}
@@ -51,13 +52,14 @@ STYLE = """
 .ifttn .legend s{display:inline-block;height:11px;border-left:1.5px dashed #7b1fa2;vertical-align:-1px;margin:0 3px}
 .ifttn .picture{background:#1118;border-radius:4px;overflow:hidden;line-height:0}
 .ifttn .picture img{width:100%;height:auto;display:block;margin:0;image-rendering:auto}
-.ifttn .ifttn-scrub{width:auto}.ifttn .ifttn-scrub>label{position:absolute;clip-path:inset(50%)}
-.ifttn dl{display:grid;grid-template-columns:max-content 1fr;gap:1px 12px;margin:0;font-size:12px}
-.ifttn dt{color:var(--quiet)}.ifttn dd{margin:0}
+.ifttn .ifttn-scrub{width:auto;height:22px}.ifttn .widget-play{width:96px}.ifttn .widget-play button{width:46px}.ifttn .ifttn-scrub>label{position:absolute;clip-path:inset(50%)}
+.ifttn .widget-html-content dl{display:grid;grid-template-columns:minmax(5em,max-content) 1fr;gap:1px 12px;margin:0 0 8px;font-size:12px}
+.ifttn .widget-html-content dl dt{color:var(--quiet);float:none;width:auto;font-weight:400;margin:0;white-space:nowrap}
+.ifttn .widget-html-content dl dd{margin:0;float:none;width:auto;min-width:0}
 .ifttn figure{margin:0}.ifttn .chart svg{width:100%;display:block}.ifttn .chart text,.ifttn .confusion text{font-size:9.5px;fill:var(--quiet)}
 .ifttn .chart text.title{font-size:12px;fill:var(--ink);font-weight:600}.ifttn .grid{stroke:var(--rule);stroke-width:1}
 .ifttn .confusion{width:100%;display:block}.ifttn .confusion text[fill]{fill:revert-layer;font-size:8.5px}
-.ifttn .interval{width:120px;height:14px;display:block}.ifttn .interval .range{stroke:var(--accent);stroke-width:2.4}
+.ifttn .interval{width:100px;height:14px;display:block}.ifttn .interval .range{stroke:var(--accent);stroke-width:2.4}
 .ifttn .interval .ours{fill:var(--accent)}.ifttn .interval .paper{fill:none;stroke:var(--quiet);stroke-width:1.2}
 .ifttn .row-cells{display:grid;align-items:center;font-size:12px;font-variant-numeric:tabular-nums;text-align:right;gap:0 10px}
 .ifttn .row-cells small{white-space:nowrap}.ifttn .row-cells .ours{font-weight:600}
@@ -109,7 +111,7 @@ class Panel(VBox):
         self._bar = FloatProgress(max=1.0, layout=Layout(width="140px", height="10px", visibility="hidden"))
         self._alert = HTML()
         heading = HTML(f"<h3>{escape(title)}</h3>")
-        progress = HBox([self._status, self._bar], layout=Layout(align_items="center", grid_gap="10px"))
+        progress = HBox([self._bar, self._status], layout=Layout(align_items="center", grid_gap="10px"))
         apart = Layout(justify_content="space-between", align_items="center", width="100%")
         top = HBox([heading, progress], layout=apart)
         super().__init__([look, top, self._alert])

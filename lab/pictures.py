@@ -57,7 +57,7 @@ def mp4(pictures: Sequence[Picture], fps: float) -> bytes:
     return memory.getvalue()
 
 
-def resized(picture: Picture, width: int, height: int, *, smooth: bool = True) -> Picture:
+def resized(picture: Picture, width: int, height: int, *, smooth: bool = True) -> UInt8[np.ndarray, "_ _ 3"]:
     """Another size; not smooth keeps blocks sharp."""
     return cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST)
 
@@ -65,6 +65,13 @@ def resized(picture: Picture, width: int, height: int, *, smooth: bool = True) -
 def blended(under: Picture, over: Picture, opacity: float) -> Picture:
     """`over` on `under`; opacity in 0..1."""
     return cv2.addWeighted(over, opacity, under, 1 - opacity, 0)
+
+
+def tinted(under: Picture, colours: Picture, opacity: float) -> Picture:
+    """Colours on white laid over a picture, which shows through where they are pale."""
+    share = opacity / 255 * (255 - colours.min(-1, keepdims=True)).astype(np.float32)
+    full = 255 - (255 - colours.astype(np.float32)) * 255 / np.maximum(255 - colours.min(-1, keepdims=True), 1)
+    return (under + share * (full - under)).astype(np.uint8)
 
 
 def with_arrows(

@@ -43,7 +43,7 @@ def bars(columns: Sequence[Bars], actions: Sequence[str], true: str | None, coun
     for action in shown:
         name = escape(actions[action])
         mark = " ✓" if actions[action] == true else ""
-        cells = "".join(_bar(c.probabilities[action], HEAD_COLOURS.get(c.title, "#888")) for c in columns)
+        cells = "".join(_bar(float(c.probabilities[action]), HEAD_COLOURS.get(c.title, "#888")) for c in columns)
         rows.append(f"<tr{' class=true' if mark else ''}><th scope=row title='{name}'>{name}{mark}</th>{cells}</tr>")
     return f"<table class=bars><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 

@@ -69,7 +69,7 @@ class TableDesk(Panel):
         self._caption, self._head, self._body, self._notes = HTML(), HTML(), VBox(), HTML()
         self._run, self._count = HTML(), HTML()
         self.split = choose("split")
-        self.errors = Select(rows=9, layout=Layout(width="100%"))
+        self.errors = Select(rows=9, layout=Layout(width="auto"))
         self.errors.add_class("ifttn-errors")
         self.text = Textarea(layout=Layout(width="100%", height="170px", display="none"))
         actions = [

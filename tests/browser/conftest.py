@@ -15,6 +15,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from ifttn.experiment import training
+
 TOKEN = "of-this-test"
 SHOTS = Path(os.environ.get("IFTTN_SHOTS", Path(__file__).resolve().parents[2] / "build" / "screenshots"))
 """Where the pictures of the panels go."""
@@ -46,10 +48,14 @@ def jupyterlab(tmp_path_factory) -> Iterator[Lab]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     root = Path(__file__).resolve().parents[2]
+    quiet = folder / ".settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    quiet.parent.mkdir(parents=True)
+    quiet.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
     environment = {
         **os.environ,
         "JUPYTER_CONFIG_DIR": str(folder / ".config"),
         "JUPYTER_RUNTIME_DIR": str(folder / ".runtime"),
+        "JUPYTERLAB_SETTINGS_DIR": str(folder / ".settings"),
         "IPYTHONDIR": str(folder / ".ipython"),
         "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]),
         "OMP_NUM_THREADS": "1",
@@ -155,3 +161,15 @@ def run_cells(browser, jupyterlab) -> Iterator[Callable[..., Notebook]]:
 
 def _local(url: str) -> bool:
     return url.startswith(("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:", "http://localhost"))
+
+
+@pytest.fixture(scope="session")
+def results_folder(embedded) -> Path:
+    """An embedded data set with three small runs; IFTTN_BROWSER_RESULTS names a study in its place."""
+    if given := os.environ.get("IFTTN_BROWSER_RESULTS"):
+        return Path(given)
+    root = embedded.data.parents[1]
+    for recipe in ("spatial", "temporal", "if-ttn"):
+        training.train(embedded.work(root / "runs"), recipe)
+        training.test(embedded.work(root / "runs"), recipe)
+    return root

@@ -1,15 +1,18 @@
 """Every panel without a browser: wiring, empty states, mistakes, stop, and an end that leaves nothing behind."""
 
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 from ipywidgets import Image
 from PIL import Image as Pillow
 
 from ifttn.experiment.runs import Run
 from ifttn.vocabulary import IfttnError
+from lab import pictures
 from lab.cam_explorer import CamExplorer, scaled
 from lab.deepdraw_studio import DeepDrawStudio
 from lab.fusion_desk import FusionDesk, sign_test
@@ -71,6 +74,12 @@ def test_a_panel_without_results_says_what_to_do(kind, tmp_path, opened):
 
 
 @pytest.mark.parametrize("kind", PANELS)
+def test_a_panel_is_shown_by_a_notebook(kind, shelf, opened):
+    panel = opened(kind, shelf)
+    assert "application/vnd.jupyter.widget-view+json" in panel._repr_mimebundle_()
+
+
+@pytest.mark.parametrize("kind", PANELS)
 def test_an_unexpected_error_of_a_callback_shows_with_its_place(kind, shelf, opened):
     panel = opened(kind, shelf)
     panel.wait(60.0 if kind is not Monitor else 0.5)
@@ -113,6 +122,20 @@ def test_a_layer_changes_every_picture_and_its_toggle_follows_its_key(inspector)
         inspector.wait(60.0)
         assert shown(inspector) == before
     assert inspector.worker.error == ""
+
+
+def test_after_a_burst_of_choices_the_last_ones_are_shown(inspector):
+    rng = random.Random(0)
+    for _ in range(30):
+        toggle, _ = inspector.layer[rng.choice(["rgb", "flow", "flow arrows", "vectors", "CAM ttn"])]
+        toggle.value = not toggle.value
+        inspector.state.frame = rng.randrange(len(inspector.clip.frames))
+        if rng.random() < 0.3:
+            inspector._reorder(rng.choice(["reverse", "swap", "as filmed"]))
+        time.sleep(rng.random() * 0.05)
+    assert inspector.wait(120.0)
+    paint = inspector.painter()
+    assert shown(inspector) == [pictures.jpeg(paint(index)) for index in range(len(inspector.clip.frames))]
 
 
 def test_only_the_heads_of_the_run_have_a_map(inspector):
@@ -175,16 +198,15 @@ def test_a_file_of_ones_own_is_read_without_a_store_and_a_missing_one_is_named(i
     assert inspector.reading is not None
 
 
-@pytest.mark.parametrize(("kind", "suffix", "pictures"), [("PNG", "png", 1), ("GIF", "gif", None), ("MP4", "mp4", None)])
-def test_what_is_saved_is_what_is_shown(inspector, kind, suffix, pictures):
+@pytest.mark.parametrize(("kind", "suffix", "count"), [("PNG", "png", 1), ("GIF", "gif", None), ("MP4", "mp4", None)])
+def test_what_is_saved_has_every_frame(inspector, kind, suffix, count):
     inspector.save(kind)
     inspector.wait(120.0)
     assert inspector.worker.error == ""
     (path,) = inspector.out.glob(f"*.{suffix}")
     assert str(path.name) in inspector._saved.value
     if suffix != "mp4":
-        count = getattr(Pillow.open(path), "n_frames", 1)
-        assert count == (pictures or len(inspector.clip.frames))
+        assert getattr(Pillow.open(path), "n_frames", 1) == (count or len(inspector.clip.frames))
 
 
 def test_a_split_without_runs_still_shows_frames_and_motion(opened, shelf):
@@ -194,7 +216,7 @@ def test_a_split_without_runs_still_shows_frames_and_motion(opened, shelf):
     assert panel.reading is None
     assert all(shown(panel))
     assert "No trained run" in panel._bars.value
-    panel._reorder("reverse") if False else panel.guard(lambda: panel._reorder("reverse"))
+    panel.guard(lambda: panel._reorder("reverse"))
     assert "ifttn reproduce" in panel.worker.error
 
 
@@ -306,8 +328,6 @@ def test_the_explorer_draws_every_head_for_every_pair_and_scaling(opened, shelf)
 
 
 def test_shared_scaling_keeps_maps_comparable_and_each_map_spans_it_all():
-    import numpy as np
-
     maps = np.array([[[1.0, -2.0]], [[4.0, 0.0]]])
     assert scaled(maps, 0, "signed").tolist() == [[0.25, -0.5]]
     assert scaled(maps, 0, "positive").tolist() == [[0.25, 0.0]]
