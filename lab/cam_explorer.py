@@ -9,13 +9,14 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
+from IPython.display import HTML as HTMLPicture
 from ipywidgets import HTML, HBox, Layout, ToggleButtons
 from jaxtyping import Float
 from traitlets import Enum, Int, Unicode
 
 from lab import pictures
 from lab.figures import flow_colours
-from lab.panel import choose
+from lab.panel import STYLE, choose
 from lab.shelf import Shelf
 from lab.video_panel import VideoPanel, VideoState
 
@@ -68,7 +69,8 @@ class CamExplorer(VideoPanel):
         """Offer the actions and pairs of the new reading."""
         reading = self.reading
         if reading is None:
-            self._grid.value = "<div class=empty>No trained run of this split yet.<br><code>ifttn reproduce --quick</code> trains one.</div>"
+            todo = "<code>ifttn reproduce --quick</code> trains one."
+            self._grid.value = f"<div class=empty>No trained run of this split yet.<br>{todo}</div>"
             self._caption.value = ""
             return
         self.silent = True
@@ -104,9 +106,14 @@ class CamExplorer(VideoPanel):
         truth = f" (true: {escape(clip.label)})" if clip.label and clip.label != name else ""
         self._caption.value = (
             f"<b>{escape(name)}</b>{truth}, late fusion p = {reading.fused[action]:.2f}. "
-            f"<small>{SCALINGS[self.state.scaling]}. A map's mean and the head's bias are its vote. A TTN head has one map "
-            "for both snippets, because it reads them only after their subtraction.</small>"
+            f"<small>{SCALINGS[self.state.scaling]}. A map's mean and the head's bias are its vote. A TTN head has one "
+            "map for both snippets, because it reads them only after their subtraction.</small>"
         )
+
+    def as_html(self) -> HTMLPicture:
+        """The figure, for a page without a kernel; waits until it is drawn."""
+        self.wait()
+        return HTMLPicture(f"<div class=ifttn>{self._grid.value}{self._caption.value}</div><style>{STYLE}</style>")
 
     def _cells(self, action: int, snippet: int, pair: int) -> list[str]:
         clip, reading = self.clip, self.reading
@@ -145,4 +152,5 @@ def scaled(maps: Float[np.ndarray, "V h w"], vote: int, scaling: str) -> Float[n
 def _picture(picture: np.ndarray, told: str, below: str = "") -> str:
     data = base64.b64encode(pictures.jpeg(picture)).decode()
     below = f"<small>{escape(below)}</small>" if below else ""
-    return f"<td style='text-align:left;vertical-align:top'><img src='data:image/jpeg;base64,{data}' alt='{escape(told)}'>{below}</td>"
+    image = f"<img src='data:image/jpeg;base64,{data}' alt='{escape(told)}'>"
+    return f"<td style='text-align:left;vertical-align:top'>{image}{below}</td>"

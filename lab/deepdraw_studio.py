@@ -108,7 +108,8 @@ class DeepDrawStudio(Panel):
         left = VBox([self._tiles], layout=Layout(flex="1 1 380px", min_width="300px"))
         right = VBox([self._chart, self._swap], layout=Layout(flex="1 1 380px", min_width="300px", grid_gap="8px"))
         self.fill(
-            Box([left, right], layout=Layout(flex_flow="row wrap", grid_gap="20px", width="100%")), HTML("<h4>Gallery</h4>")
+            Box([left, right], layout=Layout(flex_flow="row wrap", grid_gap="20px", width="100%")),
+            HTML("<h4>Gallery</h4>"),
         )
         self.fill(self._kept, HBox([self.first, self.second], layout=row), self._compared)
         for name in ("dataset", "split", "run", "action", "head", "settings"):
@@ -141,7 +142,7 @@ class DeepDrawStudio(Panel):
         ready = {name: run for name, run in self.shelf.runs(state.dataset, state.split).items() if run.finished}
         if not ready:
             raise IfttnError(
-                f"no trained run of {state.dataset}, split {state.split}: `ifttn reproduce --quick` trains one to draw with"
+                f"no trained run of {state.dataset}, split {state.split}: `ifttn reproduce --quick` trains one"
             )
         run = (
             state.run
@@ -228,8 +229,8 @@ class DeepDrawStudio(Panel):
             ""
             if swapped is None
             else (
-                "<br>A drawing passes the swap on the network that drew it whatever it means: only a network trained apart "
-                "can bear witness."
+                "<br>A drawing passes the swap on the network that drew it whatever it means: only a network trained "
+                "apart can bear witness."
             )
         )
         self._swap.value = f"<small>{octave}.{told}</small>"
@@ -309,5 +310,6 @@ def _card(drawing: Drawing, width: int) -> str:
     swapped = "" if drawing.swapped is None else f", swapped {drawing.swapped:.2f}"
     return (
         f"<figure style='max-width:{2 * width + 8}px'><div style='display:flex;flex-wrap:wrap;gap:4px'>{images}</div>"
-        f"<figcaption><small>{escape(drawing.title)}: p = {drawing.probability:.2f}{swapped}</small></figcaption></figure>"
+        f"<figcaption><small>{escape(drawing.title)}: p = {drawing.probability:.2f}{swapped}</small></figcaption>"
+        "</figure>"
     )

@@ -9,6 +9,7 @@ from math import comb
 from pathlib import Path
 
 import numpy as np
+from IPython.display import HTML as HTMLPicture
 from ipywidgets import HTML, Box, FloatSlider, HBox, Layout, Select, VBox
 from jaxtyping import Float, Int
 from traitlets import Dict, HasTraits, Unicode
@@ -19,7 +20,7 @@ from ifttn.experiment import tables
 from ifttn.experiment.evaluation import Scores, factor_accuracy, late_fusion, mean_class_accuracy, top1, wilson
 from ifttn.vocabulary import IfttnError
 from lab import sketches
-from lab.panel import Panel, choose
+from lab.panel import STYLE, Panel, choose
 from lab.shelf import Shelf
 
 Weights = Mapping[str, Mapping[str, float]]
@@ -72,8 +73,17 @@ class FusionDesk(Panel):
         back = self.button("preset weights", self.back, "the weights that were set before any test", "p")
         equal = self.button("all 1", self.equal, "the same weight for every head")
         left = VBox(
-            [HTML("<h4>Weights</h4>"), self._weights, HBox([back, equal]), self._warning, HTML("<h4>Accuracy</h4>")]
-            + [self._accuracy, HTML("<h4>Videos whose prediction the weights change</h4>"), self._told, self.changed],
+            [
+                HTML("<h4>Weights</h4>"),
+                self._weights,
+                HBox([back, equal]),
+                self._warning,
+                HTML("<h4>Accuracy</h4>"),
+                self._accuracy,
+                HTML("<h4>Videos whose prediction the weights change</h4>"),
+                self._told,
+                self.changed,
+            ],
             layout=Layout(flex="1 1 540px", min_width="340px", grid_gap="5px"),
         )
         right = VBox(
@@ -117,8 +127,8 @@ class FusionDesk(Panel):
             self._weights.children = ()
             self._accuracy.value = self._matrix.value = self._told.value = ""
             raise IfttnError(
-                f"no tested run of {state.dataset}, split {state.split}: `ifttn test if-ttn --split {state.split}` makes "
-                "its scores, once it is trained"
+                f"no tested run of {state.dataset}, split {state.split}: `ifttn test if-ttn --split {state.split}` "
+                "makes its scores, once it is trained"
             )
         self.worker.error = ""
         state.fusion = self.fusion.value
@@ -191,6 +201,10 @@ class FusionDesk(Panel):
         self._warning.value = _warning(tuned, not any(weights.values()))
         self._tell_changes(first, now, before)
 
+    def as_html(self) -> HTMLPicture:
+        """The accuracies and the confusion, for a page without a kernel."""
+        return HTMLPicture(f"<div class=ifttn>{self._accuracy.value}{self._matrix.value}</div><style>{STYLE}</style>")
+
     def _accuracies(self, fused: Mapping[str, Float[np.ndarray, "N A"]], labels: Int[np.ndarray, " N"]) -> str:
         factors = self._factors()
         names = "".join(f"<th>{escape(name)}</th>" for name in factors)
@@ -203,7 +217,8 @@ class FusionDesk(Panel):
             cells = "".join(f"<td>{value:.2f}</td>" for value in right.values())
             rows.append(
                 f"<tr><th scope=row>{escape(name)}</th><td><b>{100 * share:.1f}</b></td>"
-                f"<td><small>{100 * low:.1f}-{100 * high:.1f}</small></td><td>{sketches.interval(share, low, high)}</td>"
+                f"<td><small>{100 * low:.1f}-{100 * high:.1f}</small></td>"
+                f"<td>{sketches.interval(share, low, high)}</td>"
                 f"<td>{100 * mean_class_accuracy(scores, labels):.1f}</td>{cells}</tr>"
             )
         return f"<table>{head}<tbody>{''.join(rows)}</tbody></table><small>{len(labels)} test videos</small>"
@@ -221,7 +236,8 @@ class FusionDesk(Panel):
         told = f"{gained.sum()} become right, {lost.sum()} become wrong, {(changed & ~gained & ~lost).sum()} stay wrong"
         if gained.sum() + lost.sum():
             told += f" (sign test: p = {sign_test(int(gained.sum()), int(lost.sum())):.2g})"
-        self._told.value = f"<small role=status>{told if changed.any() else 'None: these are the preset weights, or as good as they.'}</small>"
+        told = told if changed.any() else "None: every video is taken for what the preset weights take it for."
+        self._told.value = f"<small role=status>{told}</small>"
         options = [
             (f"{mark} {scores.videos[i].rpartition('/')[2]}: {scores.actions[before[i]]} → {scores.actions[now[i]]}", i)
             for mark, which in (("+", gained), ("-", lost), ("·", changed & ~gained & ~lost))

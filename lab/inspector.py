@@ -43,6 +43,10 @@ LAYERS = ("rgb", "flow", "flow arrows", "vectors", "vector arrows", *(f"CAM {hea
 """What can be drawn, from below to above."""
 NAMES = {"rgb": "RGB", "flow": "flow colours", "vectors": "motion vectors"}
 USUAL = {"rgb": 1.0, "flow": 0.7, "flow arrows": 0.9, "vectors": 0.6, "vector arrows": 0.9}
+FLOW_INK, VECTOR_INK = (255, 230, 80), (120, 255, 255)
+"""Colours of the arrows."""
+Layer = Callable[[np.ndarray, int], np.ndarray]
+"""(picture, frame shown) -> the picture with the layer over it."""
 SHOWN_WIDTH = 400
 """Pixels across a picture, about."""
 SPEEDS = {"¼": 0.25, "½": 0.5, "1": 1.0, "2": 2.0}
@@ -118,7 +122,7 @@ class Inspector(VideoPanel):
                 self.slider,
                 self._line,
                 HBox([self.play, HTML("<small>speed</small>"), self.speed, *steps], layout=line),
-                HBox([self._where, HTML("<small>save</small>"), *save], layout=line),
+                HBox([self._where, HTML("<small>save as</small>"), *save], layout=line),
                 self._saved,
                 help_text,
             ],
@@ -130,8 +134,9 @@ class Inspector(VideoPanel):
                 HBox([self.run, self.asked], layout=line),
                 self._bars,
                 *self._order_rows(),
-            ]
-            + [HTML("<h4>Layers</h4>"), self._layer_box],
+                HTML("<h4>Layers</h4>"),
+                self._layer_box,
+            ],
             layout=Layout(flex="1 1 400px", min_width="340px", grid_gap="5px"),
         )
         self.fill(self.pickers, Box([left, right], layout=Layout(flex_flow="row wrap", grid_gap="20px", width="100%")))
@@ -247,7 +252,8 @@ class Inspector(VideoPanel):
         self.silent = False
         if not reading:
             self._bars.value = (
-                "<div class=empty>No trained run of this split yet.<br><code>ifttn reproduce --quick</code> trains one; "
+                "<div class=empty>No trained run of this split yet.<br><code>ifttn reproduce --quick</code> "
+                "trains one; "
                 "frames and motion are shown without it.</div>"
             )
 
@@ -268,50 +274,48 @@ class Inspector(VideoPanel):
 
     def painter(self) -> Callable[[int], UInt8[np.ndarray, "H W 3"]]:
         """A function that draws the layers that are on over a frame."""
-        clip, layers, reading = self.clip, dict(self.state.layers), self.reading
+        clip, layers = self.clip, self.state.layers
         assert clip is not None
         height, width = clip.frames.shape[1:3]
         times = max(1, round(SHOWN_WIDTH / width))
         width, height = times * width, times * height
-        flow = clip.flow * times if {"flow", "flow arrows"} & layers.keys() else None
-        flow_picture = flow_colours(clip.planes["flow"][clip.fields]) if "flow" in layers else None
-        vectors = clip.vectors * times if {"vectors", "vector arrows"} & layers.keys() else None
-        blocks = None
-        if vectors is not None and "vectors" in layers:
-            blocks = flow_colours(np.clip(128 + 8 * vectors, 1, 255).astype(np.uint8))
-        maps = self._maps()
+        on = sorted((name for name in LAYERS if name in layers), key=lambda name: name.endswith("arrows"))
+        drawn = [self._layer(clip, name, layers[name], times) for name in on]
 
         def paint(index: int) -> UInt8[np.ndarray, "H W 3"]:
             picture = np.full((height, width, 3), 24, np.uint8)
-            if "rgb" in layers:
-                frame = pictures.resized(clip.frames[index], width, height)
-                picture = pictures.blended(picture, frame, layers["rgb"])
-            if flow_picture is not None:
-                colours = pictures.resized(flow_picture[index], width, height)
-                picture = pictures.tinted(picture, colours, layers["flow"])
-            if blocks is not None:
-                colours = pictures.resized(blocks[index], width, height, smooth=False)
-                picture = pictures.tinted(picture, colours, layers["vectors"])
-            for head, values in maps.items():
-                vote = reading.vote(head, index * clip.step)
-                picture = pictures.with_map(picture, values[vote], layers[f"CAM {head}"], reading.crop)
-            if flow is not None and "flow arrows" in layers:
-                picture = pictures.with_arrows(picture, flow[index], layers["flow arrows"], (255, 230, 80))
-            if vectors is not None and "vector arrows" in layers:
-                picture = pictures.with_arrows(picture, vectors[index], layers["vector arrows"], (120, 255, 255))
+            for layer in drawn:
+                picture = layer(picture, index)
             return picture
 
         return paint
 
-    def _maps(self) -> dict[str, np.ndarray]:
-        """Per head that is on, the maps of the action asked for, by their largest absolute value in the clip."""
-        reading = self.reading
-        if reading is None:
-            return {}
-        asked = self.state.asked
+    def _layer(self, clip: Clip, name: str, opacity: float, times: int) -> Layer:
+        """What draws one layer over a picture that is so many times as large as a frame."""
+        height, width = (times * side for side in clip.frames.shape[1:3])
+        if name == "rgb":
+            return lambda under, i: pictures.blended(under, pictures.resized(clip.frames[i], width, height), opacity)
+        if name.endswith("arrows"):
+            field, colour = (clip.flow, FLOW_INK) if name.startswith("flow") else (clip.vectors, VECTOR_INK)
+            return lambda under, i: pictures.with_arrows(under, times * field[i], opacity, colour)
+        if name.startswith("CAM"):
+            return self._map_layer(clip, name.removeprefix("CAM "), opacity)
+        smooth = name == "flow"
+        levels = clip.planes["flow"][clip.fields] if smooth else np.clip(128 + 8 * times * clip.vectors, 1, 255)
+        colours = flow_colours(levels.astype(np.uint8))
+        return lambda under, i: pictures.tinted(
+            under, pictures.resized(colours[i], width, height, smooth=smooth), opacity
+        )
+
+    def _map_layer(self, clip: Clip, head: str, opacity: float) -> Layer:
+        """A head's maps of the action asked for, by their largest absolute value in the clip."""
+        reading, asked = self.reading, self.state.asked
+        if reading is None or head not in reading.maps:
+            return lambda under, _: under
         action = reading.actions.index(asked) if asked in reading.actions else int(reading.fused.argmax())
-        chosen = {head: reading.maps[head][:, action] for head in reading.maps if f"CAM {head}" in self.state.layers}
-        return {head: values / max(1e-12, float(np.abs(values).max())) for head, values in chosen.items()}
+        maps = reading.maps[head][:, action]
+        maps = maps / max(1e-12, float(np.abs(maps).max()))
+        return lambda under, i: pictures.with_map(under, maps[reading.vote(head, i * clip.step)], opacity, reading.crop)
 
     # -- what follows
 
@@ -321,7 +325,8 @@ class Inspector(VideoPanel):
         if clip is None:
             return
         frame = min(self.state.frame * clip.step, len(clip.kinds) - 1)
-        self._where.value = f"<small>frame <b>{frame + 1}</b> of {len(clip.kinds)} · {frame / clip.fps:.2f} s · {clip.kinds[frame]}</small>"
+        at = f"{frame / clip.fps:.2f} s · {clip.kinds[frame]}-frame"
+        self._where.value = f"<small>frame <b>{frame + 1}</b> of {len(clip.kinds)} · {at}</small>"
         if reading is None:
             return
         columns = []

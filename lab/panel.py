@@ -13,7 +13,8 @@ from lab.worker import Worker
 
 STYLE = """
 .ifttn{--ink:var(--jp-ui-font-color1,#222);--quiet:var(--jp-ui-font-color2,#666);--rule:var(--jp-border-color2,#ddd);
- --accent:var(--jp-brand-color1,#1976d2);color:var(--ink);font:13px/1.45 var(--jp-ui-font-family,system-ui,sans-serif);
+ --accent:var(--jp-brand-color1,#1976d2);color:var(--ink);
+font:13px/1.45 var(--jp-ui-font-family,system-ui,sans-serif);
  border:1px solid var(--rule);border-radius:6px;padding:12px 14px;max-width:1080px;overflow:hidden;gap:8px}
 .ifttn:focus-visible{outline:2px solid var(--accent);outline-offset:2px}
 .ifttn .noUi-handle:focus-visible,.ifttn button:focus-visible{outline:2px solid var(--accent);outline-offset:1px}
@@ -28,21 +29,26 @@ STYLE = """
 .ifttn table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:12px;margin:0}
 .ifttn th{font-weight:400;text-align:left;white-space:nowrap;padding:2px 8px 2px 0}
 .ifttn td{text-align:right;padding:2px 8px 2px 0;white-space:nowrap}
-.ifttn .cams td{white-space:normal;padding:2px 6px 4px 0}.ifttn .cams img{width:100%;max-width:200px;display:block;border-radius:3px}
+.ifttn .cams td{white-space:normal;padding:2px 6px 4px 0}.ifttn .cams img{width:100%;max-width:200px;display:block;
+border-radius:3px}
 .ifttn thead th{border-bottom:1px solid var(--rule);font-weight:600;vertical-align:bottom}
 .ifttn thead small{display:block;font-weight:400}
 .ifttn table.bars{width:100%;table-layout:fixed}.ifttn .bars tbody th{overflow:hidden;text-overflow:ellipsis}
-.ifttn .bars thead td,.ifttn .bars tbody th{width:34%}.ifttn .bars td{position:relative;text-align:left;padding:2px 6px 2px 0}
-.ifttn .bars i{display:inline-block;height:12px;max-width:calc(100% - 24px);border-radius:0 2px 2px 0;vertical-align:-2px;min-width:1px}
+.ifttn .bars thead td,.ifttn .bars tbody th{width:34%}.ifttn .bars td{position:relative;text-align:left;
+padding:2px 6px 2px 0}
+.ifttn .bars i{display:inline-block;height:12px;max-width:calc(100% - 24px);border-radius:0 2px 2px 0;
+vertical-align:-2px;min-width:1px}
 .ifttn .bars b{font-weight:400;font-size:11px;margin-left:3px}.ifttn .bars .true th{font-weight:600}
 .ifttn .timeline{position:relative;margin:0 6px;padding-top:1px}
 .ifttn .spans{position:relative;height:22px}
 .ifttn .spans div{position:absolute;top:0;bottom:0;box-sizing:border-box;border:1px solid var(--rule);font-size:11px;
  color:var(--quiet);text-align:left;padding-left:4px;background:rgba(128,128,128,.06);overflow:hidden}
 .ifttn .spans div:nth-child(even){background:rgba(128,128,128,.16)}
-.ifttn .timeline u{position:absolute;bottom:0;width:0;height:0;border:5px solid transparent;border-bottom:8px solid #d55e00;
+.ifttn .timeline u{position:absolute;bottom:0;width:0;height:0;border:5px solid transparent;
+border-bottom:8px solid #d55e00;
  margin-left:-5px;text-decoration:none}
-.ifttn .timeline svg{display:block;width:100%;height:14px;margin-top:2px}.ifttn .timeline path{vector-effect:non-scaling-stroke;stroke-width:2}
+.ifttn .timeline svg{display:block;width:100%;height:14px;margin-top:2px}
+.ifttn .timeline path{vector-effect:non-scaling-stroke;stroke-width:2}
 .ifttn .timeline s{position:absolute;top:0;height:24px;border-left:1.5px dashed #7b1fa2;margin-left:-1px}
 .ifttn .timeline em{position:absolute;top:-2px;bottom:-2px;width:2px;margin-left:-1px;background:var(--accent);
  left:calc(var(--at,0)*100%)}
@@ -52,18 +58,25 @@ STYLE = """
 .ifttn .legend s{display:inline-block;height:11px;border-left:1.5px dashed #7b1fa2;vertical-align:-1px;margin:0 3px}
 .ifttn .picture{background:#1118;border-radius:4px;overflow:hidden;line-height:0}
 .ifttn .picture img{width:100%;height:auto;display:block;margin:0;image-rendering:auto}
-.ifttn .ifttn-scrub{width:auto;height:22px}.ifttn .widget-play{width:96px}.ifttn .widget-play button{width:46px}.ifttn .ifttn-scrub>label{position:absolute;clip-path:inset(50%)}
-.ifttn .widget-html-content dl{display:grid;grid-template-columns:minmax(5em,max-content) 1fr;gap:1px 12px;margin:0 0 8px;font-size:12px}
-.ifttn .widget-html-content dl dt{color:var(--quiet);float:none;width:auto;font-weight:400;margin:0;white-space:nowrap}
+.ifttn .ifttn-scrub{width:auto;height:22px}.ifttn .widget-play{width:96px}.ifttn .widget-play button{width:46px}
+.ifttn .ifttn-scrub>label{position:absolute;clip-path:inset(50%)}
+.ifttn .widget-html-content dl{display:grid;grid-template-columns:minmax(5em,max-content) 1fr;gap:1px 12px;
+margin:0 0 8px;font-size:12px}
+.ifttn .widget-html-content dl dt{color:var(--quiet);float:none;width:auto;font-weight:400;margin:0;
+white-space:nowrap}
 .ifttn .widget-html-content dl dd{margin:0;float:none;width:auto;min-width:0}
-.ifttn figure{margin:0}.ifttn .chart svg{width:100%;display:block}.ifttn .chart text,.ifttn .confusion text{font-size:9.5px;fill:var(--quiet)}
-.ifttn .chart text.title{font-size:12px;fill:var(--ink);font-weight:600}.ifttn .grid{stroke:var(--rule);stroke-width:1}
+.ifttn figure{margin:0}.ifttn .chart svg{width:100%;display:block}
+.ifttn .chart text,.ifttn .confusion text{font-size:9.5px;fill:var(--quiet)}
+.ifttn .chart text.title{font-size:12px;fill:var(--ink);font-weight:600}.ifttn .grid{stroke:var(--rule);
+stroke-width:1}
 .ifttn .confusion{width:100%;display:block}.ifttn .confusion text[fill]{fill:revert-layer;font-size:8.5px}
 .ifttn .interval{width:100px;height:14px;display:block}.ifttn .interval .range{stroke:var(--accent);stroke-width:2.4}
 .ifttn .interval .ours{fill:var(--accent)}.ifttn .interval .paper{fill:none;stroke:var(--quiet);stroke-width:1.2}
-.ifttn .row-cells{display:grid;align-items:center;font-size:12px;font-variant-numeric:tabular-nums;text-align:right;gap:0 10px}
+.ifttn .row-cells{display:grid;align-items:center;font-size:12px;font-variant-numeric:tabular-nums;text-align:right;
+gap:0 10px}
 .ifttn .row-cells small{white-space:nowrap}.ifttn .row-cells .ours{font-weight:600}
-.ifttn .ifttn-row>button{text-align:left;padding-left:8px}.ifttn .ifttn-row>button.mod-chosen{box-shadow:inset 3px 0 var(--accent)}
+.ifttn .ifttn-row>button{text-align:left;padding-left:8px}
+.ifttn .ifttn-row>button.mod-chosen{box-shadow:inset 3px 0 var(--accent)}
 .ifttn .up{color:#2e7d32}.ifttn .down{color:#c62828}
 @media (prefers-reduced-motion:reduce){.ifttn *{transition:none!important}}
 """
@@ -78,17 +91,21 @@ const names={' ':'space','[':'less',']':'more','?':'help'};
 const follow=()=>{const h=root.querySelector('.ifttn-scrub .noUi-handle');if(!h)return;
 const [v,a,b]=['now','min','max'].map(x=>+h.getAttribute('aria-value'+x));
 h.setAttribute('aria-label','Frame');root.style.setProperty('--at',b>a?(v-a)/(b-a):0)};
-new MutationObserver(follow).observe(root,{subtree:true,attributes:true,attributeFilter:['aria-valuenow','aria-valuemax']});
+new MutationObserver(follow).observe(root,{subtree:true,
+attributes:true,attributeFilter:['aria-valuenow','aria-valuemax']});
 root.addEventListener('keydown',e=>{const t=e.target;
 if(e.ctrlKey||e.metaKey||e.altKey||t.matches('input:not([type=checkbox]),textarea,select'))return;
 const handle=t.closest('.noUi-handle'),scrub=root.querySelector('.ifttn-scrub .noUi-handle');
 if(scrub&&!handle&&!e.shiftKey&&['ArrowLeft','ArrowRight','Home','End'].includes(e.key)){
-scrub.dispatchEvent(new KeyboardEvent('keydown',{key:e.key,cancelable:true}));e.preventDefault();e.stopPropagation();return}
+scrub.dispatchEvent(new KeyboardEvent('keydown',{key:e.key,cancelable:true}));e.preventDefault();e.stopPropagation();
+return}
 if(t.matches('button')&&(e.key===' '||e.key==='Enter'))return;
 const name='key-'+(e.shiftKey&&e.key.length>1?'shift-':'')+(names[e.key]||e.key.toLowerCase());
 const found=root.querySelector('.'+CSS.escape(name));
-if(found){(found.matches('button')?found:found.querySelector('button')).click();e.preventDefault();e.stopPropagation()}});
-root.addEventListener('click',e=>{const line=e.target.closest('.timeline'),s=root.querySelector('.ifttn-scrub .noUi-target');
+if(found){(found.matches('button')?found:found.querySelector('button')).click();e.preventDefault();
+e.stopPropagation()}});
+root.addEventListener('click',e=>{const line=e.target.closest('.timeline'),
+s=root.querySelector('.ifttn-scrub .noUi-target');
 if(line&&s){const r=line.getBoundingClientRect(),o=s.noUiSlider.options.range;
 s.noUiSlider.set(Math.round(o.min+(o.max-o.min)*(e.clientX-r.left)/r.width))}})}
 """

@@ -123,7 +123,10 @@ def chart(curves: Sequence[Curve], title: str, *, width: int = 440, height: int 
         for c in curves
         if len(c.x)
     )
-    ends = f"<text x={left} y={height - 5}>{x_low:g}</text><text x={width - right} y={height - 5} text-anchor=end>{x_high:g}</text>"
+    ends = (
+        f"<text x={left} y={height - 5}>{x_low:g}</text>"
+        f"<text x={width - right} y={height - 5} text-anchor=end>{x_high:g}</text>"
+    )
     legend = "".join(
         f"<span><i style='background:{c.colour};{'opacity:.5' if c.dashed else ''}'></i>{escape(c.name)} "
         f"<b>{c.y[-1]:.3g}</b></span>"
@@ -154,7 +157,7 @@ def _round_values(low: float, high: float) -> list[float]:
 
 
 def confusion(predicted: Int[np.ndarray, " N"], labels: Int[np.ndarray, " N"], actions: Sequence[str]) -> str:
-    """What each action (row) is taken for (column), as a share of its videos; every cell says so where it is pointed at."""
+    """What each action (row) is taken for (column), as a share of its videos."""
     count = len(actions)
     counts = np.zeros((count, count), int)
     np.add.at(counts, (labels, predicted), 1)

@@ -1,4 +1,4 @@
-"""A panel about one video: choosing it and a run, reading it, and asking the network, once for every panel that does."""
+"""A panel about one video: choosing it and a run, reading it, asking the network; once for all that do."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

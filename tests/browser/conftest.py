@@ -69,7 +69,13 @@ def jupyterlab(tmp_path_factory) -> Iterator[Lab]:
         "LabApp.expose_app_in_browser": True,
         "LabApp.extension_manager": "readonly",
     }
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", *(f"--{name}={value}" for name, value in options.items())]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        *(f"--{name}={value}" for name, value in options.items()),
+    ]
     with (folder / "server.log").open("w") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
@@ -150,7 +156,11 @@ def run_cells(browser, jupyterlab) -> Iterator[Callable[..., Notebook]]:
             const marks = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(x => x.textContent);
             return marks.slice(0, {len(sources)}).every(x => /\\[\\d+\\]/.test(x)) }}"""
         page.wait_for_function(finished, timeout=1000 * timeout)
-        problems = page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr'], .jp-RenderedText[data-mime-type='application/vnd.jupyter.error']")
+        problems = page.locator(
+            ", ".join(
+                f".jp-RenderedText[data-mime-type='application/vnd.jupyter.{kind}']" for kind in ("stderr", "error")
+            )
+        )
         assert problems.count() == 0, problems.first.inner_text()
         return notebook
 

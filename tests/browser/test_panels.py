@@ -12,7 +12,8 @@ AT = "Math.round(+document.querySelector('.ifttn-scrub .noUi-handle').getAttribu
 WATCH = """() => {
     window.painted = [];
     const look = () => {
-        const image = [...document.querySelectorAll('.picture img')].find(i => i.offsetParent && i.complete && i.naturalWidth);
+        const images = [...document.querySelectorAll('.picture img')];
+        const image = images.find(i => i.offsetParent && i.complete && i.naturalWidth);
         if (image && image.src !== window.painted.at(-1)) window.painted.push(image.src);
         window.watching = requestAnimationFrame(look) };
     look() }"""
@@ -33,7 +34,9 @@ def open_inspector(run_cells, opening, name):
 def test_the_inspector_is_scrubbed_by_keys_and_every_press_paints_its_frame(run_cells, opening, capsys):
     notebook, waited = open_inspector(run_cells, opening, "inspector")
     page = notebook.page
-    page.wait_for_function("document.querySelector('.ifttn [role=status]').textContent.includes('ready')", timeout=60_000)
+    page.wait_for_function(
+        "document.querySelector('.ifttn [role=status]').textContent.includes('ready')", timeout=60_000
+    )
     notebook.shot("inspector")
     panel = page.locator(".ifttn").first
     panel.focus()
@@ -47,7 +50,9 @@ def test_the_inspector_is_scrubbed_by_keys_and_every_press_paints_its_frame(run_
     assert page.evaluate(AT) == presses
     assert page.locator(".jp-Cell").count() == cells  # no key went to JupyterLab, where arrows and letters are commands
     with capsys.disabled():
-        print(f"\nscrubbing by keys: {painted} frames painted of {presses}; first frame {waited:.2f} s after the cell ran")
+        print(
+            f"\nscrubbing by keys: {painted} frames painted of {presses}; first frame {waited:.2f} s after the cell ran"
+        )
     assert painted >= 0.9 * presses
     for key in ("2", "3", "r", "Shift+ArrowRight", "x"):
         page.keyboard.press(key)
@@ -85,7 +90,9 @@ def test_a_row_of_a_table_is_clicked_through_to_a_clip(run_cells, opening):
 
 
 def test_the_desk_warns_when_a_slider_is_moved(run_cells, opening):
-    notebook = run_cells("fusion", opening, "from lab.fusion_desk import FusionDesk\npanel = FusionDesk(results)\npanel")
+    notebook = run_cells(
+        "fusion", opening, "from lab.fusion_desk import FusionDesk\npanel = FusionDesk(results)\npanel"
+    )
     page = notebook.page
     page.locator(".noUi-handle").first.focus(timeout=60_000)
     for _ in range(3):
@@ -104,19 +111,27 @@ def test_a_drawing_is_started_paused_resumed_and_stopped(run_cells, opening, cap
     page.get_by_role("button", name="draw").click()
     page.wait_for_function(FIRST_FRAME, timeout=60_000)
     page.get_by_role("button", name="pause").click()
-    page.wait_for_function("document.querySelector('.ifttn [role=status]').textContent.includes('paused')", timeout=20_000)
+    page.wait_for_function(
+        "document.querySelector('.ifttn [role=status]').textContent.includes('paused')", timeout=20_000
+    )
     page.get_by_role("button", name="go on").click()
-    page.wait_for_function("!document.querySelector('.ifttn [role=status]').textContent.includes('paused')", timeout=20_000)
+    page.wait_for_function(
+        "!document.querySelector('.ifttn [role=status]').textContent.includes('paused')", timeout=20_000
+    )
     began = time.monotonic()
     page.get_by_role("button", name="stop").click()
-    page.wait_for_function("document.querySelector('.ifttn [role=status]').textContent.includes('ready')", timeout=20_000)
+    page.wait_for_function(
+        "document.querySelector('.ifttn [role=status]').textContent.includes('ready')", timeout=20_000
+    )
     with capsys.disabled():
         print(f"\nstop took {time.monotonic() - began:.2f} s, from the click to 'ready' ({status.inner_text()})")
     notebook.shot("deepdraw")
     assert notebook.complaints == []
 
 
-@pytest.mark.parametrize(("name", "module", "panel"), [("cam", "cam_explorer", "CamExplorer"), ("monitor", "monitor", "Monitor")])
+@pytest.mark.parametrize(
+    ("name", "module", "panel"), [("cam", "cam_explorer", "CamExplorer"), ("monitor", "monitor", "Monitor")]
+)
 def test_the_other_panels_show_something(run_cells, opening, name, module, panel):
     notebook = run_cells(name, opening, f"from lab.{module} import {panel}\npanel = {panel}(results)\npanel")
     wanted = "table.cams img" if name == "cam" else ".chart polyline"

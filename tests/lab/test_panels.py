@@ -307,7 +307,16 @@ def test_the_time_to_go_is_that_of_the_epochs_to_come(results, tmp_path):
     run.folder.mkdir()
     run.begin({key: value for key, value in asked.items() if key != "made_with"})
     assert look_ahead(run, run.metrics()).state == "begun"
-    line = {"stage": "ttn", "epoch": 0, "of": 1, "loss": 2.0, "accuracy": 0.5, "lr": 1.0, "seconds": 7.0, "videos_per_second": 3.0}
+    line = {
+        "stage": "ttn",
+        "epoch": 0,
+        "of": 1,
+        "loss": 2.0,
+        "accuracy": 0.5,
+        "lr": 1.0,
+        "seconds": 7.0,
+        "videos_per_second": 3.0,
+    }
     run.log(line)
     outlook = look_ahead(run, run.metrics())
     assert (outlook.state, outlook.epoch, outlook.of, outlook.seconds_left) == ("training", 1, 2, 7.0)
@@ -317,7 +326,12 @@ def test_the_explorer_draws_every_head_for_every_pair_and_scaling(opened, shelf)
     panel = opened(CamExplorer, shelf)
     panel.wait(60.0)
     figures = {panel._grid.value}
-    for name, value in (("pair", 2), ("scaling", "positive"), ("scaling", "each map"), ("asked", panel.asked.options[5][1])):
+    for name, value in (
+        ("pair", 2),
+        ("scaling", "positive"),
+        ("scaling", "each map"),
+        ("asked", panel.asked.options[5][1]),
+    ):
         setattr(panel.state, name, value)
         panel.wait(60.0)
         figures.add(panel._grid.value)
@@ -367,7 +381,7 @@ def test_one_seed_draws_one_picture(opened, shelf, tmp_path):
     panel = opened(DeepDrawStudio, shelf, tmp_path, head="rgb")
     for _ in range(2):
         panel.start()
-        wait_for(lambda: panel.drawn is not None and panel.drawn.step == 5 or not panel.worker.doing)
+        wait_for(lambda: (panel.drawn is not None and panel.drawn.step == 5) or not panel.worker.doing)
         assert panel.wait(120.0)
         drawn.append(panel.drawn.rgb)
     assert (drawn[0] == drawn[1]).all()
