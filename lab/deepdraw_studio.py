@@ -277,11 +277,11 @@ class DeepDrawStudio(Panel):
             each.layout.display = "" if len(options) > 1 else "none"
 
     def _show_compared(self) -> None:
-        chosen = [each.value for each in (self.first, self.second)]
-        if None in chosen:
+        chosen = [each.value for each in (self.first, self.second) if each.value is not None]
+        if len(chosen) < 2:
             self._compared.value = ""
             return
-        cards = "".join(_card(self.gallery[index], 180) for index in chosen)
+        cards = "".join(_card(self.gallery[int(index)], 180) for index in chosen)
         self._compared.value = f"<div style='display:flex;flex-wrap:wrap;gap:24px'>{cards}</div>"
 
     def _show_buttons(self) -> None:

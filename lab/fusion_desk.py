@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from html import escape
 from math import comb
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from IPython.display import HTML as HTMLPicture
@@ -35,7 +36,7 @@ class DeskState(HasTraits):
     dataset = Unicode()
     split = Integer(1)
     fusion = Unicode("complete", help="name of a late fusion of the tables")
-    weights = Dict(help="(recipe, head) -> weight")
+    weights: Any = Dict(help="(recipe, head) -> weight")
 
 
 class FusionDesk(Panel):
@@ -131,7 +132,7 @@ class FusionDesk(Panel):
                 "makes its scores, once it is trained"
             )
         self.worker.error = ""
-        state.fusion = self.fusion.value
+        state.fusion = str(self.fusion.value)
         self.scores = {name: runs[name].scores() for name in self.preset}
         self.back()
         self._tell()
@@ -167,7 +168,7 @@ class FusionDesk(Panel):
             self.own(row)
             self.watch(slider, ["value"], self._read_sliders)
         row = self._rows[run, head]
-        row.children[1].value = f"<small>preset {self.preset[run][head]:g}</small>"
+        cast(HTML, row.children[1]).value = f"<small>preset {self.preset[run][head]:g}</small>"
         return row
 
     def _read_sliders(self) -> None:
@@ -190,7 +191,7 @@ class FusionDesk(Panel):
         first = next(iter(self.scores.values()))
         preset = {(run, head): weight for run, heads in self.preset.items() for head, weight in heads.items()}
         tuned = weights != preset
-        rows = {"these weights": weights} if tuned else {}
+        rows: dict[str, dict[tuple[str, str], float]] = {"these weights": weights} if tuned else {}
         rows |= {"preset weights": preset}
         if len(preset) > 1:
             rows |= {"all 1": dict.fromkeys(preset, 1.0)}

@@ -32,7 +32,7 @@ from ifttn.experiment.recipes import LATE_FUSION
 from ifttn.experiment.runs import write_atomically
 from ifttn.vocabulary import IfttnError
 from lab import pictures, sketches
-from lab.clip import Reading
+from lab.clip import Clip, Reading
 from lab.figures import flow_colours
 from lab.panel import choose
 from lab.shelf import Shelf
@@ -395,7 +395,7 @@ class Inspector(VideoPanel):
 
     def _set_interval(self) -> None:
         if self.clip is not None:
-            self.play.interval = max(16, round(1000 * self.clip.step / self.clip.fps / self.speed.value))
+            self.play.interval = max(16, round(1000 * self.clip.step / self.clip.fps / float(self.speed.value or 1)))
 
     # -- out
 

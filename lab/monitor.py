@@ -145,7 +145,7 @@ def look_ahead(run: Run, metrics: pd.DataFrame) -> Outlook:
         return Outlook("tested" if run.tested else "trained", stage, done, of, None)
     if not done:
         return Outlook("begun", stage, 0, of, None)
-    pace = float(metrics["seconds"].tail(3).mean())
+    pace = float(metrics["seconds"].to_numpy(float)[-3:].mean())
     silent = time.time() - _changed_at(run) > SILENT * pace + 60
     return Outlook("stopped?" if silent else "training", stage, done, of, (of - done) * pace)
 

@@ -118,6 +118,8 @@ class Panel(VBox):
     long is done in a callback: it goes to `work`. Errors of both show in the panel.
     """
 
+    state: Any
+
     def __init__(self, title: str, state: HasTraits) -> None:
         self.title, self.state, self.worker = title, state, Worker()
         self._watched: list[tuple[HasTraits, list[str], Callable[..., Any]]] = []
@@ -233,7 +235,7 @@ def _inside(widget: Widget) -> set[Widget]:
     return found
 
 
-def labelled(text: str, widget: Widget) -> Widget:
+def labelled(text: str, widget: Any) -> Any:
     """A control with its description as wide as it needs."""
     widget.description = text
     widget.style.description_width = "initial"

@@ -35,8 +35,8 @@ class Bars(NamedTuple):
 def bars(columns: Sequence[Bars], actions: Sequence[str], true: str | None, count: int = 5) -> str:
     """A table of score bars: the likeliest actions by the last column, and the true one; a column a head."""
     last = columns[-1].probabilities
-    shown = list(np.argsort(-last, kind="stable")[:count])
-    if true in actions and actions.index(true) not in shown:
+    shown: list[int] = np.argsort(-last, kind="stable")[:count].tolist()
+    if true is not None and true in actions and actions.index(true) not in shown:
         shown[-1] = actions.index(true)
     head = "".join(f"<th scope=col>{escape(c.title)}<small>{escape(c.about)}</small></th>" for c in columns)
     rows = []

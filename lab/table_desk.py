@@ -246,7 +246,7 @@ class TableDesk(Panel):
             self.inspector = Inspector(self.shelf)
             self.fill(self.inspector)
         recipe = list(self.table.late_fusions[cell.source])[-1]
-        self.inspector.show(cell.measured.dataset, self.split.value, self.state.error, recipe)
+        self.inspector.show(cell.measured.dataset, int(self.split.value or 1), self.state.error, recipe)
 
     def export(self, suffix: str) -> None:
         """Write the table as "tex" or "csv" into the folder `out`, and show it."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ipywidgets import Combobox, HBox, Layout, Text
 from traitlets import Enum, HasTraits, Int, Unicode
@@ -29,7 +30,8 @@ class VideoState(HasTraits):
 class VideoPanel(Panel):
     """Reads the chosen video in its worker; a subclass shows `clip` and `reading` in `loaded` and `refresh`."""
 
-    state: VideoState
+    state: Any
+    """A VideoState."""
 
     def __init__(self, title: str, state: VideoState, results: Shelf | Path | str) -> None:
         super().__init__(title, state)

@@ -72,7 +72,7 @@ def test_another_order_changes_the_pairs_and_no_stream(results, loaded):
 def test_a_frame_belongs_to_its_nearest_snippet_and_to_the_pair_around_it(results, loaded):
     reading = clip.read(Recognizer.load(results / "runs" / "embedded-ucf" / "split1" / "if-ttn"), loaded)
     last = len(loaded.kinds) - 1
-    assert [reading.snippet(t) for t in reading.sampled] == [0, 1, 2, 3]
+    assert [reading.snippet(t) for t in reading.sampled.tolist()] == [0, 1, 2, 3]
     assert (reading.snippet(0), reading.snippet(last)) == (0, 3)
     assert (reading.pair(0), reading.pair(int(reading.sampled[1])), reading.pair(last)) == (0, 1, 2)
     assert reading.vote("ttn", last) == 2

@@ -1,9 +1,11 @@
 """Every panel without a browser: wiring, empty states, mistakes, stop, and an end that leaves nothing behind."""
 
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from html import unescape
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from lab.fusion_desk import FusionDesk, sign_test
 from lab.inspector import Inspector
 from lab.monitor import Monitor, look_ahead
 from lab.panel import Panel
+from lab.player import player
 from lab.shelf import Shelf
 from lab.table_desk import TableDesk
 
@@ -206,7 +209,8 @@ def test_what_is_saved_has_every_frame(inspector, kind, suffix, count):
     (path,) = inspector.out.glob(f"*.{suffix}")
     assert str(path.name) in inspector._saved.value
     if suffix != "mp4":
-        assert getattr(Pillow.open(path), "n_frames", 1) == (count or len(inspector.clip.frames))
+        with Pillow.open(path) as picture:
+            assert getattr(picture, "n_frames", 1) == (count or len(inspector.clip.frames))
 
 
 def test_a_split_without_runs_still_shows_frames_and_motion(opened, shelf):
@@ -396,3 +400,18 @@ def test_opening_fifty_clips_leaves_as_many_widgets_as_one(results):
         with Inspector(results) as panel:
             panel.wait(60.0)
     assert set(_instances) == before
+
+
+def test_the_player_holds_every_frame_and_needs_no_network(inspector):
+    html = str(player(inspector).data)
+    text = unescape(html.partition('srcdoc="')[2].partition('" width')[0])
+    assert "http" not in text.replace("http-equiv", "")
+    frames = re.search(r"const frames=\[(.*?)\],fps", text, re.S)
+    assert frames
+    assert frames[1].count("'") == 2 * len(inspector.clip.frames)
+
+
+def test_what_a_page_without_a_kernel_shows_is_what_the_panel_shows(opened, shelf):
+    explorer, desk = opened(CamExplorer, shelf), opened(FusionDesk, shelf)
+    assert "<table class=cams>" in str(explorer.as_html().data)
+    assert "preset weights" in str(desk.as_html().data)
