@@ -180,7 +180,7 @@ class Panel(VBox):
         """Keep two traits equal until the panel is closed; the source says what they begin with."""
         self._ends.append(link(source, target).unlink)
 
-    def wait(self, timeout: float | None = 60) -> bool:
+    def wait(self, timeout: float | int | None = 60) -> bool:
         """Until nothing is under way: for scripts and tests, never in a callback."""
         return self.worker.wait(timeout)
 

@@ -62,7 +62,7 @@ class Worker(HasTraits):
             self.paused = paused
             self._changed.notify_all()
 
-    def wait(self, timeout: float | None = None) -> bool:
+    def wait(self, timeout: float | int | None = None) -> bool:
         """Until nothing is left to do; False where that took longer than `timeout` seconds."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._busy and self._next is None, timeout)

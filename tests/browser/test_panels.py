@@ -7,12 +7,12 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-FIRST_FRAME = "[...document.querySelectorAll('.picture img')].some(i => i.offsetParent && i.naturalWidth > 10)"
+FIRST_FRAME = "[...document.querySelectorAll('.picture img, img.picture')].some(i => i.offsetParent && i.naturalWidth > 10)"
 AT = "Math.round(+document.querySelector('.ifttn-scrub .noUi-handle').getAttribute('aria-valuenow'))"
 WATCH = """() => {
     window.painted = [];
     const look = () => {
-        const images = [...document.querySelectorAll('.picture img')];
+        const images = [...document.querySelectorAll('.picture img, img.picture')];
         const image = images.find(i => i.offsetParent && i.complete && i.naturalWidth);
         if (image && image.src !== window.painted.at(-1)) window.painted.push(image.src);
         window.watching = requestAnimationFrame(look) };
@@ -82,7 +82,7 @@ def test_a_row_of_a_table_is_clicked_through_to_a_clip(run_cells, opening):
     page.get_by_role("button", name="complete IF-TTN").click(timeout=60_000)
     page.wait_for_selector(".ifttn-errors option", timeout=30_000)
     notebook.shot("tables")
-    name = page.locator(".ifttn-errors option").first.inner_text().split("  ")[0]
+    name = page.locator(".ifttn-errors option").first.inner_text().split()[0]
     page.locator(".ifttn-errors select").select_option(index=0)
     page.wait_for_function(FIRST_FRAME, timeout=120_000)
     assert page.locator(".ifttn .ifttn small", has_text=name).count() >= 1
