@@ -161,7 +161,7 @@ def _row(name: str, colour: str, metrics: pd.DataFrame, outlook: Outlook) -> str
         numbers = f"<td>{last['loss']:.3f}</td><td>{last['accuracy']:.3f}</td><td>{last['videos_per_second']:.0f}</td>"
     left = duration(outlook.seconds_left) if outlook.seconds_left is not None else ""
     return (
-        f"<tr><th scope=row class=legend><i style='background:{colour}'></i> {escape(name)}</th>"
+        f"<tr><th scope=row><b style='color:{colour}'>&#9632;</b> {escape(name)}</th>"
         f"<td>{outlook.state}</td><td>{escape(outlook.stage)}</td><td>{outlook.epoch} of {outlook.of}</td>"
         f"{numbers}<td>{left}</td></tr>"
     )

@@ -67,4 +67,5 @@ def player(inspector: Inspector, height: int = 520) -> HTML:
     line = sketches.timeline(len(clip.kinds), sampled, clip.kinds, clip.cuts, clip.fps)
     told = f"predicted: {reading.actions[int(reading.fused.argmax())]} {reading.fused.max():.2f}" if reading else ""
     text = page(frames, clip.fps / clip.step, clip.label or clip.name, told, line)
-    return HTML(f'<iframe srcdoc="{escape(text, quote=True)}" width="560" height="{height}" style="border:0"></iframe>')
+    frame = f'<iframe srcdoc="{escape(text, quote=True)}" width="560" height="{height}" style="border:0"></iframe>'
+    return HTML(f"<div>{frame}</div>")  # bare, IPython would advise an IFrame, which wants a file

@@ -7,7 +7,9 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-FIRST_FRAME = "[...document.querySelectorAll('.picture img, img.picture')].some(i => i.offsetParent && i.naturalWidth > 10)"
+FIRST_FRAME = (
+    "[...document.querySelectorAll('.picture img, img.picture')].some(i => i.offsetParent && i.naturalWidth > 10)"
+)
 AT = "Math.round(+document.querySelector('.ifttn-scrub .noUi-handle').getAttribute('aria-valuenow'))"
 WATCH = """() => {
     window.painted = [];
