@@ -12,8 +12,10 @@ import av
 import cv2
 import numpy as np
 from av.video.stream import VideoStream
+from IPython.display import Image as PngImage
 from jaxtyping import Float, Num, UInt8
 from matplotlib import colormaps
+from matplotlib.figure import Figure
 from PIL import Image
 
 Picture = UInt8[np.ndarray, "H W 3"]
@@ -31,6 +33,13 @@ def jpeg(picture: Picture, quality: int = 85) -> bytes:
 def png(picture: Picture) -> bytes:
     """Without loss."""
     return cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
+
+
+def shown(figure: Figure) -> PngImage:
+    """A figure for a notebook, which shows by itself only those that pyplot made."""
+    memory = io.BytesIO()
+    figure.savefig(memory, format="png")
+    return PngImage(data=memory.getvalue(), width=int(100 * figure.get_figwidth()))
 
 
 def gif(pictures: Sequence[Picture], fps: float) -> bytes:

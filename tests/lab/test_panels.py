@@ -296,7 +296,7 @@ def test_every_table_can_be_shown_and_exported(opened, shelf, tmp_path):
 def test_the_monitor_shows_a_run_that_another_process_writes(opened, shelf, results, tmp_path):
     panel = opened(Monitor, shelf, runs=("embedded-ucf/split1/if-ttn",))
     wait_for(lambda: "tested" in panel._table.value)
-    assert "stage 2" in panel._recipe.value
+    wait_for(lambda: "stage 2" in panel._recipe.value)
     panel.state.runs = ("embedded-ucf/split1/if-ttn", "embedded-ucf/split1/spatial")
     assert panel._chart.value.count("<polyline") == 2
     began = time.monotonic()
