@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Float64, Shaped
 
 from ifttn.bench.peers import python_of
-from ifttn.data.decoding import BLOCK, Reader, exported
+from ifttn.data.decoding import Reader, exported
 from ifttn.data.doctor import CODECS, pan, write
 from ifttn.vocabulary import IfttnError
 
@@ -35,10 +35,13 @@ SEGMENTS = 7
 """Frames of a video converted to RGB: the paper's K."""
 FIELDS = ("source", "w", "h", "src_x", "src_y", "dst_x", "dst_y", "motion_x", "motion_y", "motion_scale")
 """Of a row of motion-vector-extractor, which has them in this order."""
+_DEFINED = ("source", "w", "h", "dst_x", "dst_y", "motion_scale")
+# On one core: with several threads it reads other vectors of some H.264 frames from one time to the next.
 _SCRIPT = """
-import json, sys, time
+import json, os, sys, time
 import numpy as np
 from mvextractor.videocap import VideoCap
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 best = float("inf")
 for _ in range(int(sys.argv[3])):
     began, rows, kinds, video = time.process_time(), [], "", VideoCap()
@@ -130,18 +133,21 @@ def extract(video: Path, repetitions: int = 1) -> Extracted:
 
 
 def differences(video: Path, other: Extracted) -> int:
-    """Frames whose type or vectors differ, row by row and in every field, or that only one of us reads."""
-    ours = [(kind, _as_extracted(blocks)) for kind, blocks in exported(video)]
-    same = sum(
-        kind == other_kind and np.array_equal(rows, other_rows)
-        for (kind, rows), other_kind, other_rows in zip(ours, other.kinds, other.rows, strict=False)
-    )
-    return max(len(ours), len(other.kinds)) - same
+    """Frames whose type or vectors differ, row by row and in every field, or that only one of us reads.
 
-
-def _as_extracted(blocks: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, "n 10"]:
-    assert blocks.dtype == BLOCK
-    return np.stack([blocks[field].astype(np.int64) for field in FIELDS], axis=1)
+    Of a B-frame of MPEG-4 only the blocks are compared: where a block has no vector of its own (direct mode), FFmpeg
+    exports what happens to lie in memory, which is one reason to encode such videos anew.
+    """
+    with av.open(video, metadata_errors="replace") as container:
+        undefined = "B" if container.streams.video[0].codec_context.name == "mpeg4" else ""
+    same = count = 0
+    for t, (kind, blocks) in enumerate(exported(video)):
+        count += 1
+        fields = [FIELDS.index(field) for field in FIELDS if kind != undefined or field in _DEFINED]
+        ours = np.stack([blocks[field].astype(np.int64) for field in FIELDS], axis=1)
+        if other.kinds[t : t + 1] == kind:
+            same += np.array_equal(ours[:, fields], other.rows[t][:, fields])
+    return max(count, len(other.kinds)) - same
 
 
 def _table(video: Path, o: argparse.Namespace, ffmpeg: str | None) -> bool:

@@ -69,6 +69,8 @@ def run(o: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="ifttn-bench-") as folder:
         store = Store(o.store) if o.store else example(Path(folder), preset.store)
+        if store.index().empty:
+            raise IfttnError(f"{store.folder}: holds no video")
         _print_header(o, store, preset)
         measured: dict[tuple[str, ...], Rates] = {}
         for row, (name, (recipe, stage)) in enumerate(STAGES.items()):
@@ -104,8 +106,6 @@ def example(folder: Path, settings: StoreSettings) -> Store:
 def dataset_of(store: Store, preset: Preset, modalities: Sequence[str], videos: int) -> SnippetDataset:
     """Training samples of so many videos of the store, over again where it has fewer."""
     names = store.index().video.tolist()
-    if not names:
-        raise IfttnError(f"{store.folder}: holds no video")
     chosen = [names[i % len(names)] for i in range(videos)]
     return SnippetDataset(
         store,
@@ -121,9 +121,9 @@ def dataset_of(store: Store, preset: Preset, modalities: Sequence[str], videos: 
 def measure(dataset: SnippetDataset, batch: int, repetitions: int) -> Rates:
     """The bare loop and the loader in turns, batch by batch over the samples of one view."""
     jpegs = [list(_jpegs(dataset, range(i, min(i + batch, len(dataset))))) for i in range(0, len(dataset), batch)]
-    best = np.full((3, len(jpegs)), np.inf)
+    best, kinds = np.full((3, len(jpegs)), np.inf), (dataset, replace(dataset, fitted=True))
     for _ in range(repetitions):
-        loaders = [iter(loader(each, batch, view=0, shuffle=False)) for each in (dataset, replace(dataset, fitted=True))]
+        loaders = [iter(loader(each, batch, view=0, shuffle=False)) for each in kinds]
         for number, own in enumerate(jpegs):
             turns = (partial(_decode, own), *(partial(next, each) for each in loaders))
             best[:, number] = np.minimum(best[:, number], [_seconds(turn) for turn in turns])
@@ -136,7 +136,7 @@ def _seconds(turn: Callable[[], object]) -> float:
     return time.process_time() - began
 
 
-def _decode(jpegs: Iterable[tuple[UInt8[np.ndarray, " bytes"], int]]) -> None:
+def _decode(jpegs: Iterable[tuple[UInt8[np.ndarray, " _"], int]]) -> None:
     for jpeg, flag in jpegs:
         cv2.imdecode(jpeg, flag)
 
@@ -173,14 +173,14 @@ def appetite(recipe: str, stage: int, preset: Preset, seconds: float = 5.0) -> f
     return steps * videos / (time.perf_counter() - began)
 
 
-def _jpegs(dataset: SnippetDataset, indices: Iterable[int]) -> Iterator[tuple[UInt8[np.ndarray, " bytes"], int]]:
+def _jpegs(dataset: SnippetDataset, indices: Iterable[int]) -> Iterator[tuple[UInt8[np.ndarray, " _"], int]]:
     for index in indices:
         with dataset.store.open(dataset.videos[index].name) as entry:
             frames, fields, _ = dataset.draw((0, index), entry.frames)
             for modality in dataset.modalities:
                 is_motion = MODALITIES[modality].is_motion
                 flag = cv2.IMREAD_GRAYSCALE if is_motion else cv2.IMREAD_COLOR_RGB
-                yield from ((jpeg, flag) for jpeg in entry.jpegs(modality, fields if is_motion else frames))
+                yield from ((jpeg, flag) for jpeg in entry.jpegs(modality, fields.ravel() if is_motion else frames))
 
 
 def _print_header(o: argparse.Namespace, store: Store, preset: Preset) -> None:

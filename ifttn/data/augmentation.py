@@ -90,11 +90,11 @@ def fit(
     """What is left to do to planes that hold the crop alone: resize and mirror them, to `fitted`."""
     targets = fitted.reshape(-1, size, size)
     if modality == "rgb":
-        images = cut.reshape(-1, 3, *cut.shape[-2:]).transpose(0, 2, 3, 1)
+        images = cut.reshape(-1, *cut.shape[-3:]).transpose(0, 2, 3, 1)
     else:  # OpenCV resizes four planes as channels in little more time than two
         planes = cut.reshape(-1, *cut.shape[-2:])
         images = (cv2.merge(list(planes[first : first + 4])) for first in range(0, len(planes), 4))
-    step = 3 if modality == "rgb" else 4
+    step = cut.shape[-3] if modality == "rgb" else 4
     for first, image in zip(range(0, len(targets), step), images, strict=True):
         image = cv2.resize(np.ascontiguousarray(image), (size, size), interpolation=cv2.INTER_LINEAR)
         cv2.split(cv2.flip(image, 1) if crop.mirrored else image, list(targets[first : first + step]))

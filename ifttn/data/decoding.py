@@ -137,12 +137,12 @@ def exported(path: Path) -> Iterator[tuple[str, Shaped[np.ndarray, " n"]]]:
     with reader.opened() as container:
         for frame in reader.frames(container):
             vectors = _exported(frame)
-            yield KINDS[frame.pict_type], np.frombuffer(vectors, BLOCK) if vectors else np.empty(0, BLOCK)
+            yield KINDS[frame.pict_type], np.frombuffer(memoryview(vectors), BLOCK) if vectors else np.empty(0, BLOCK)
 
 
 def _exported(frame: VideoFrame) -> MotionVectors | None:
     # Not frame.side_data: frame and data would hold each other, and stay until the garbage collector comes.
-    for data in SideDataContainer(frame):
+    for data in SideDataContainer(frame):  # pyright: ignore[reportCallIssue]
         if type(data) is MotionVectors:
             return data
     return None
@@ -371,36 +371,49 @@ class _Canvas:
 
     @staticmethod
     def _buffer(count: int) -> tuple[np.ndarray, memoryview]:
-        rows = np.empty(count, BLOCK)
-        return rows, memoryview(rows.view(np.uint8))
+        raw = bytearray(count * BLOCK.itemsize)
+        return np.frombuffer(raw, BLOCK), memoryview(raw)
 
 
-@no_type_check  # numba compiles plain functions only
+# numba compiles plain functions only, hence `no_type_check`.
+@no_type_check
 @njit(nogil=True, cache=True, error_model="numpy")
 def _paint(blocks, stops, cells, at, x_scale, y_scale):
-    start, unit, x_unit, y_unit = 0, 0, 0.0, 0.0
+    start = 0
     for stop in stops:
-        field = cells[at]
         if stop < 0:
-            field[:] = cells[at - 1]  # an I-frame holds no vectors: the last motion is taken to go on
+            cells[at] = cells[at - 1]  # an I-frame holds no vectors: the last motion is taken to go on
         else:
-            field[:] = 0
-            for i in range(start, stop):
-                block = blocks[i]
-                if block.source >= 0:
-                    continue
-                if block.motion_scale != unit:
-                    unit = block.motion_scale
-                    x_unit, y_unit = -x_scale / unit, -y_scale / unit
-                # FFmpeg: src = dst + motion / motion_scale, and dst is the centre of a block of the current frame.
-                x, y = np.float32(block.motion_x * x_unit), np.float32(block.motion_y * y_unit)
-                left, top = (block.dst_x - (block.w >> 1)) // CELL, (block.dst_y - (block.h >> 1)) // CELL
-                for row in range(max(top, 0), min(top + (block.h + CELL - 1) // CELL, field.shape[1])):
-                    for column in range(max(left, 0), min(left + (block.w + CELL - 1) // CELL, field.shape[2])):
-                        field[0, row, column] = x
-                        field[1, row, column] = y
+            _paint_field(blocks, start, stop, cells[at], x_scale, y_scale)
             start = stop
         at += 1
+
+
+@no_type_check
+@njit(nogil=True, cache=True, error_model="numpy")
+def _paint_field(blocks, start, stop, field, x_scale, y_scale):
+    height, width = field.shape[1:]
+    scale, x_unit, y_unit = 0, 0.0, 0.0
+    field[:] = 0
+    for i in range(start, stop):
+        block = blocks[i]
+        left, top = (block.dst_x - (block.w >> 1)) // CELL, (block.dst_y - (block.h >> 1)) // CELL
+        if block.source >= 0 or not (0 <= left < width and 0 <= top < height):
+            continue
+        if block.motion_scale != scale:
+            scale = block.motion_scale
+            x_unit, y_unit = x_scale / scale, y_scale / scale
+        # FFmpeg: src = dst + motion / motion_scale, and dst is the centre of a block of the current frame.
+        x, y = np.float32(-block.motion_x * x_unit), np.float32(-block.motion_y * y_unit)
+        # A block is one or two cells wide and high; loops would take twice as long.
+        wide, high = block.w > CELL and left + 1 < width, block.h > CELL and top + 1 < height
+        field[0, top, left], field[1, top, left] = x, y
+        if wide:
+            field[0, top, left + 1], field[1, top, left + 1] = x, y
+        if high:
+            field[0, top + 1, left], field[1, top + 1, left] = x, y
+        if wide and high:
+            field[0, top + 1, left + 1], field[1, top + 1, left + 1] = x, y
 
 
 def _encoded_anew(frames: Iterator[VideoFrame], size: tuple[int, int]) -> Iterator[VideoFrame]:
@@ -426,7 +439,7 @@ def _upright(frame: VideoFrame) -> VideoFrame:
     if not frame.rotation:
         return frame
     turned = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
-    return VideoFrame.from_ndarray(np.ascontiguousarray(turned), format="rgb24")
+    return VideoFrame.from_ndarray(np.ascontiguousarray(turned, np.uint8), format="rgb24")
 
 
 def _reason(error: Exception) -> str:

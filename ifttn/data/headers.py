@@ -58,7 +58,7 @@ def _parsed(unit: bytes, length_size: int) -> Parameters | None:
     if profile in _HIGH:
         if bits.number() == 3:  # 4:4:4
             bits.take(1)
-        bits.number(), bits.number(), bits.take(1)  # bit depths, lossless
+        bits.skip("nn1")  # bit depths, lossless
         if bits.take(1):
             return None
     bits.number()  # length of frame numbers
@@ -66,11 +66,10 @@ def _parsed(unit: bytes, length_size: int) -> Parameters | None:
     if order == 0:
         bits.number()
     elif order == 1:
-        bits.take(1), bits.number(), bits.number()
-        for _ in range(bits.number()):
-            bits.number()
+        bits.skip("1nn")
+        bits.skip("n" * bits.number())
     references = bits.number()
-    bits.take(1), bits.number(), bits.number()  # gaps, width, height
+    bits.skip("1nn")  # gaps, width, height
     return Parameters(references, bool(bits.take(1)), length_size)
 
 
@@ -82,6 +81,11 @@ class _Bits:
         """The next bits; ValueError past the end."""
         taken, self.rest = self.rest[:count], self.rest[count:]
         return int(taken, 2)
+
+    def skip(self, codes: str) -> None:
+        """One bit for each 1, one number for each n."""
+        for code in codes:
+            self.take(1) if code == "1" else self.number()
 
     def number(self) -> int:
         """The next Exp-Golomb code, read without a sign (section 9.1)."""

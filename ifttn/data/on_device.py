@@ -5,6 +5,7 @@ A GPU gets each batch while it computes on the one before.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader
@@ -23,7 +24,7 @@ def batches(dataset: SnippetDataset, keys: Sequence[Keys], device: str, workers:
         replace(dataset, fitted=False) if on_gpu else dataset,
         batch_sampler=[list(batch) for batch in keys],
         num_workers=workers,
-        collate_fn=whole,
+        collate_fn=cast(Any, whole),
         worker_init_fn=single_threaded,
         pin_memory=on_gpu,
     )

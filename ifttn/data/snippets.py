@@ -7,7 +7,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -107,7 +107,9 @@ class SnippetDataset(Dataset):
             frames, fields, crop = self.draw(key, entry.frames)
             for modality, x in planes.items():
                 if self.fitted:
-                    cut = _planes(np.empty(_laid((*x.shape[:2], crop.height, crop.width), modality), np.uint8), modality)
+                    cut = _planes(
+                        np.empty(_laid((*x.shape[:2], crop.height, crop.width), modality), np.uint8), modality
+                    )
                     _read(entry, modality, frames, fields, crop, cut)
                     augmentation.fit(cut, crop, self.size, modality, x)
                 else:
@@ -134,7 +136,7 @@ def loader(
         dataset,
         batch_sampler=_Batches(dataset, batch, views, shuffle, start_batch),
         num_workers=workers,
-        collate_fn=whole,
+        collate_fn=cast(Any, whole),
         worker_init_fn=single_threaded,
         pin_memory=torch.cuda.is_available(),
     )

@@ -132,8 +132,9 @@ class Entry:
         if out is None:
             rows, columns = len(range(height)[part[0]]), len(range(width)[part[1]])
             out = np.empty((len(indices), 3 if modality == "rgb" else 2, rows, columns), np.uint8)
-        ascending = (indices[1:] > indices[:-1]).all()
-        wanted, first, inverse = (indices, range(len(indices)), ()) if ascending else np.unique(indices, True, True)
+        wanted, first, inverse = indices, np.arange(len(indices)), None
+        if not (indices[1:] > indices[:-1]).all():
+            wanted, first, inverse = np.unique(indices, return_index=True, return_inverse=True)
         with self._named():
             for jpeg, position in zip(self._cut(modality, wanted.tolist()), first, strict=True):
                 if modality == "rgb":
@@ -143,11 +144,11 @@ class Entry:
                     image = _decoded(jpeg, cv2.IMREAD_GRAYSCALE, (2 * height, width))
                     out[position] = image.reshape(2, height, width)[:, *part]
                 del image  # so that the next one takes its place, which the cache still holds
-        if not ascending:
+        if inverse is not None:
             out[:] = out[first[inverse]]
         return out
 
-    def jpegs(self, modality: str, indices: Integer[np.ndarray, " n"]) -> list[UInt8[np.ndarray, " bytes"]]:
+    def jpegs(self, modality: str, indices: Integer[np.ndarray, " n"]) -> list[UInt8[np.ndarray, " _"]]:
         """The JPEG files of some frames or fields, by ascending index, each once."""
         with self._named():
             return [jpeg.copy() for jpeg in self._cut(modality, np.unique(indices).tolist())]
@@ -185,7 +186,7 @@ class Entry:
             raise ValueError(f"ends before byte {end}")
         return place
 
-    def _cut(self, modality: str, wanted: Sequence[int]) -> Iterator[UInt8[np.ndarray, " bytes"]]:
+    def _cut(self, modality: str, wanted: Sequence[int]) -> Iterator[UInt8[np.ndarray, " _"]]:
         """JPEGs by ascending index, each until the next is asked for; neighbours come from one read."""
         offsets = self._offsets(modality)
         if not wanted:
@@ -292,7 +293,7 @@ class Store:
         """
         known, written = self._known()
         rows = []
-        for name, path, stat in sorted(self._files(SUFFIX)):
+        for name, _path, stat in sorted(self._files(SUFFIX)):
             row = known.get(name)
             if row is None or row[3] != stat.st_size or stat.st_mtime_ns >= written:
                 with self.open(name) as entry:
@@ -380,9 +381,7 @@ def _encoded(image: UInt8[np.ndarray, "..."], quality: int) -> UInt8[np.ndarray,
     return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].ravel()
 
 
-def _decoded(
-    jpeg: UInt8[np.ndarray, " bytes"], flag: int, shape: tuple[int, ...]
-) -> UInt8[np.ndarray, "..."]:
+def _decoded(jpeg: UInt8[np.ndarray, " bytes"], flag: int, shape: tuple[int, ...]) -> UInt8[np.ndarray, "..."]:
     """ValueError where it is no JPEG of that shape."""
     image = cv2.imdecode(jpeg, flag)
     if image is None or image.shape != shape:

@@ -12,7 +12,9 @@ from ifttn.vocabulary import IfttnError
 def options(*arguments: object) -> argparse.Namespace:
     p = argparse.ArgumentParser()
     bench.add_options(p)
-    return p.parse_args(["--preset", "tiny", "--videos", "2", "--batch", "2", "--repetitions", "1", *map(str, arguments)])
+    return p.parse_args(
+        ["--preset", "tiny", "--videos", "2", "--batch", "2", "--repetitions", "1", *map(str, arguments)]
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +29,9 @@ def test_every_stage_has_a_row_and_the_cores_that_a_device_needs(capsys):
     lines = capsys.readouterr().out.splitlines()
     heads = lines[-5].split()
     for line, name, rate in zip(lines[-4:], bench.STAGES, (100, 200, 300, 400), strict=True):
-        row = dict(zip(["stage", "bare", "loader", "ratio", "fitted", "of", "device", "cores"], line.split(), strict=True))
+        row = dict(
+            zip(["stage", "bare", "loader", "ratio", "fitted", "of", "device", "cores"], line.split(), strict=True)
+        )
         assert row["stage"] == name
         assert float(row["ratio"]) == pytest.approx(float(row["loader"]) / float(row["bare"]), abs=0.01)
         assert float(row["device"]) == rate

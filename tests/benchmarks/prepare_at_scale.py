@@ -149,6 +149,7 @@ def measure(label: str, root: Path, store: Path, jobs: int | None) -> tuple[dict
     row |= {status: int(counts.get(status, 0)) for status in ("done", "failed", "missing")}
     row |= {"seconds": round(middle - began, 1), "again": round(time.perf_counter() - middle, 1)}
     row |= {"done again": int((again.status == "done").sum()), "peak MiB": round(peak())}
+    print(row, file=sys.stderr)
     return row, report
 
 

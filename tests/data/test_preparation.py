@@ -144,7 +144,7 @@ def test_a_limit_spreads_over_the_actions(root, tmp_path):
 
 
 def test_unknown_flow_and_other_settings_are_errors(root, tmp_path):
-    with pytest.raises(IfttnError, match="unknown optical flow horn; choose from dis"):
+    with pytest.raises(IfttnError, match="unknown optical flow horn; choose from tvl1, dis"):
         prepare(root, tmp_path / "store", StoreSettings(48, 36, 5.0, flow="horn"), progress=False)
     Store.create(tmp_path / "store", SETTINGS)
     with pytest.raises(IfttnError, match="another folder"):
@@ -260,6 +260,7 @@ def crash(video, work):
 """
 
 
+@pytest.mark.slow
 def test_a_video_that_crashes_its_process_is_tried_alone_and_listed(root, tmp_path, monkeypatch):
     (tmp_path / "crashing.py").write_text(CRASHING)
     monkeypatch.syspath_prepend(tmp_path)

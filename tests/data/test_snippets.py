@@ -9,7 +9,7 @@ import torch
 from ifttn.data import augmentation, sampling
 from ifttn.data.snippets import SnippetDataset, finish, loader
 from ifttn.data.store import Store, StoreSettings
-from ifttn.vocabulary import IfttnError, Video
+from ifttn.vocabulary import Batch, IfttnError, Video
 
 SCALES = (1.0, 0.875, 0.75)
 
@@ -197,9 +197,7 @@ def test_what_is_finished_later_is_the_same(store, options):
     fitted = dataset(store, *names, modalities=EVERY, **options)
     later = dataset(store, *names, modalities=EVERY, fitted=False, **options)
     for view in (0, 7):
-        pairs = zip(
-            loader(later, 4, view=view, shuffle=True), loader(fitted, 4, view=view, shuffle=True), strict=True
-        )
+        pairs = zip(loader(later, 4, view=view, shuffle=True), loader(fitted, 4, view=view, shuffle=True), strict=True)
         for batch, expected in pairs:
             finished = finish(batch, 32, "cpu")
             assert finished.names == expected.names
@@ -209,17 +207,21 @@ def test_what_is_finished_later_is_the_same(store, options):
                 assert torch.equal(finished.inputs[modality], expected.inputs[modality])
 
 
+def corner(batch: Batch) -> torch.Tensor:
+    return batch.inputs["rgb"][0, 0, :, :20, :20]
+
+
 def test_a_batch_that_is_kept_is_not_written_again(store):
     for fitted in (True, False):
         data = dataset(store, "noise", "0", "1", "2", "4", scales=SCALES, fitted=fitted)
         kept = [finish(batch, 32, "cpu").inputs for batch in loader(data, 1, view=range(3), shuffle=True)]
-        parts = [batch.inputs["rgb"][0, 0] for batch in loader(data, 1, view=range(3), shuffle=True)]
+        parts = [corner(batch) for batch in loader(data, 1, view=range(3), shuffle=True)]
         passed = loader(data, 1, view=range(3), shuffle=True)
         for number, batch in enumerate(passed):
             inputs = finish(batch, 32, "cpu").inputs
             for modality, x in kept[number].items():
                 assert torch.equal(inputs[modality], x)
-            assert torch.equal(batch.inputs["rgb"][0, 0], parts[number])
+            assert torch.equal(corner(batch), parts[number])
 
 
 def test_memory_is_used_again_once_nobody_holds_it(store):

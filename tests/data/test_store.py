@@ -4,7 +4,6 @@ import json
 import os
 import struct
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,7 +16,7 @@ from ifttn.data.flow import dis, from_bytes, to_bytes
 from ifttn.data.store import Entry, Store, StoreFullError, StoreSettings, flow_error
 from ifttn.vocabulary import IfttnError
 
-SETTINGS = StoreSettings(96, 72, 5.0)
+SETTINGS = StoreSettings(96, 72, 5.0, flow="dis")
 
 
 @pytest.fixture
@@ -101,7 +100,7 @@ def test_a_part_goes_where_it_is_wanted(store, video):
 @pytest.mark.parametrize("indices", [[12], [-1, 3], [3, 400]])
 def test_indices_outside_of_the_video_are_refused(store, video, indices):
     store.write("a", *video)
-    with pytest.raises(IfttnError, match="a: .* of 12 are asked for"):
+    with pytest.raises(IfttnError, match=r"a: .* of 12 are asked for"):
         store.read("a", "rgb", np.array(indices))
 
 
@@ -225,7 +224,9 @@ def test_a_store_opens_again_and_names_all_that_differs(store, video, monkeypatc
     store.write("a", *video)
     assert Store.create(store.folder, SETTINGS).num_frames("a") == 12
     assert Store(store.folder).settings == SETTINGS
-    with pytest.raises(IfttnError, match=r"bound 5\.0 there, 20\.0 here; flow dis there, tvl1 here; use another folder"):
+    with pytest.raises(
+        IfttnError, match=r"bound 5\.0 there, 20\.0 here; flow dis there, tvl1 here; use another folder"
+    ):
         Store.create(store.folder, StoreSettings(96, 72, 20.0, flow="tvl1"))
     monkeypatch.setattr(module, "_versions", lambda: {"av": version("av"), "numpy": "0.1"})
     with pytest.raises(IfttnError, match=r"numpy [\d.]+ there, 0\.1 here"):
