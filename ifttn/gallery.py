@@ -200,7 +200,7 @@ def _drawings(gallery: Gallery) -> Iterator[Drawn]:
         f"p(B,A): probability of the action for the drawn pair and for its swap; {witness} did not draw.",
         figures.figure_1_7(
             [
-                _block(gallery, action, torch.cat([tsn[i].rgb, ttn[i].rgb]), ttn[i], frames[action], proved.iloc[i])
+                _block(gallery, action, torch.cat([_rgb(tsn[i]), _rgb(ttn[i])]), ttn[i], frames[action], proved.iloc[i])
                 for i, action in enumerate(shown)
             ]
         ),
@@ -223,7 +223,13 @@ def _last(
 
 
 def _inputs(gallery: Gallery, state: State) -> dict[str, Tensor]:
-    return dict(zip(gallery.modalities, (state.rgb, state.motion), strict=True))
+    assert isinstance(state.motion, Tensor)
+    return dict(zip(gallery.modalities, (_rgb(state), state.motion), strict=True))
+
+
+def _rgb(state: State) -> Tensor:
+    assert isinstance(state.rgb, Tensor)
+    return state.rgb
 
 
 def _report(gallery: Gallery, pairs: list[Pair], frames: dict[int, Frames], judge: Judge | None) -> pd.DataFrame:
@@ -276,7 +282,7 @@ def _retouched(
     blocks = []
     for i, (action, _) in list(enumerate(subjects))[: 4 if not gallery.full else None]:
         if action in _spread(len(gallery.actions), 4) and len(blocks) < 4:
-            pictures = torch.cat([begun[i][appearance][:1], states[i].rgb])
+            pictures = torch.cat([begun[i][appearance][:1], _rgb(states[i])])
             block = _block(gallery, action, pictures, states[i], frames[action], proved.iloc[i])
             blocks.append(replace(block, motion=None))
     return Drawn(
@@ -306,7 +312,7 @@ def _order(
     words = in_words(proved)
     if judge is not None and gallery.orders is not None:
         with torch.no_grad():
-            said = judge(torch.cat([state.rgb for state in tsn if state.rgb is not None])).cpu().numpy()
+            said = judge(torch.cat([_rgb(state) for state in tsn])).cpu().numpy()
         # A TSN drawing is one snippet: paired with its neighbour's, which differs in order alone, it has no sequence.
         signs = 1 - 2 * np.array([gallery.orders[action] for action, _ in subjects])
         words += f" Of TSN's drawings, {int((said * signs > 0).sum())} of {len(said)} show what comes first."

@@ -54,8 +54,8 @@ def dilated(network: Network, finer: Finer = 2) -> Iterator[None]:
             conv.stride, conv.padding, conv.dilation = (1, 1), (reach, reach), (rate, rate)
         yield
     finally:
-        for conv, *kept in before:
-            conv.stride, conv.padding, conv.dilation = kept
+        for conv, stride, padding, dilation in before:
+            conv.stride, conv.padding, conv.dilation = stride, padding, dilation
 
 
 def _bodies(network: Network) -> list[nn.Module]:
@@ -164,7 +164,9 @@ class OneTensor(nn.Module):
             cam = GradCAM(self, [self.probe])
             cam.compute_input_gradient = True
             try:
-                return cam(stacked, targets)  # not in a `with cam`: that would swallow an IndexError
+                return cam(
+                    stacked, cast(list[nn.Module], targets)
+                )  # not in a `with cam`: that would swallow an IndexError
             finally:
                 cam.activations_and_grads.release()
 

@@ -316,8 +316,8 @@ def _ascent(
             said = said.gather(-1, actions[None, :, None].expand(2, -1, 1))[..., 0].tolist()
             rgb, motion = _split(easel.canvases())
             yield tuple(
-                State(number, done, of, *of_one, *pictures, sigma, step_size)
-                for *of_one, pictures in zip(*said, zip(rgb, motion, strict=True), strict=True)
+                State(number, done, of, logit, probability, picture, moving, sigma, step_size)
+                for logit, probability, picture, moving in zip(*said, rgb, motion, strict=True)
             )
 
 

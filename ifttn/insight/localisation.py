@@ -51,7 +51,7 @@ def embedded_regions(row: pd.Series, segments: int, size: tuple[int, int]) -> di
             for each in masks
         ]
     )
-    both = balls.any(1)
+    both = np.asarray(balls.any(1))
     return {"red ball": balls[:, 0], "blue ball": balls[:, 1], "balls": both, "background": ~both}
 
 
@@ -118,7 +118,7 @@ def localise(
     rng = np.random.default_rng(seed)
     rows = []
     for example in examples:
-        size = next(iter(example.inputs.values())).shape[-2:]
+        size = _size(example.inputs)
         batch, action = _asked(network, example)
         maps = {f"CAM, every {STRIDE // f} px": _maps(network, batch, action, size, f) for f in finer}
         votes = {head: len(of) for head, of in maps[next(iter(maps))].items()}
@@ -141,6 +141,12 @@ def _asked(
     device = next(network.parameters()).device
     batch = {m: x[None, chosen].float().to(device) for m, x in example.inputs.items()}
     return batch, torch.tensor([[example.action]], device=device)
+
+
+def _size(inputs: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Height and width."""
+    height, width = next(iter(inputs.values())).shape[-2:]
+    return height, width
 
 
 def _maps(
@@ -196,7 +202,7 @@ def road(
 def _road(network: Network, head: str, example: Example, chosen: slice, how: tuple) -> list[dict]:
     percentiles, finer, rng = how
     batch, action = _asked(network, example, chosen)
-    size = next(iter(batch.values())).shape[-2:]
+    size = _size(batch)
     adapter = OneTensor(network, head, segments=chosen.stop - chosen.start)
     stacked, target = stack(network, batch), ClassifierOutputTarget(example.action)
     maps = {"CAM": _maps(network, batch, action, size, finer)[head], "random map": _random(1, size, rng)}
@@ -208,7 +214,9 @@ def _road(network: Network, head: str, example: Example, chosen: slice, how: tup
                 warnings.filterwarnings("ignore", "__array_wrap__ must accept", DeprecationWarning)
                 torch.manual_seed(0)
                 change = ROADMostRelevantFirst(percentile)(stacked, of, [target], adapter)
-            rows.append({"head": head, "method": method, "percentile": percentile, "change": float(change[0])})
+            rows.append(
+                {"head": head, "method": method, "percentile": percentile, "change": float(np.asarray(change)[0])}
+            )
     return rows
 
 
@@ -294,10 +302,10 @@ def examples_of(
     examples = []
     for video in videos:
         inputs = whole_snippets(store, video, modalities, segments)
-        size = next(iter(inputs.values())).shape[-2:]
+        size = _size(inputs)
         if plan is None:
             regions = moving_regions(inputs[modalities[-1]].numpy())
         else:
-            regions = embedded_regions(plan.loc[video.name], segments, (size[0], size[1]))
+            regions = embedded_regions(plan.loc[video.name], segments, size)
         examples.append(Example(inputs, video.label, regions))
     return examples

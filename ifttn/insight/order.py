@@ -5,7 +5,7 @@ Shapes: D drawings of M snippets, T frames, C channels, E features, H x W pixels
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -157,7 +157,7 @@ def order_report(
     """
     rows = []
     for pair in pairs:
-        row: dict[str, float] = {"action": pair.action, "seed": pair.seed}
+        row: dict[str, Any] = {"action": pair.action, "seed": pair.seed}
         for name, networks in (("own", own), ("apart", apart)):
             if networks:
                 said = swap_report(networks, pair.inputs, pair.action, head=head)
@@ -209,23 +209,27 @@ def kendall(report: pd.DataFrame) -> float:
     return float(np.sign(report.later).mean())
 
 
+def _count(right: Any) -> int:
+    return int(np.count_nonzero(right))
+
+
 def in_words(report: pd.DataFrame, what: str = "drawings") -> str:
     """What the report proves, failures counted."""
     count, said = len(report), []
     if "apart gap" in report:
-        right = int((report["apart gap"] > 0).sum())
+        right = _count(report["apart gap"] > 0)
         said.append(
             f"networks that did not draw them find the order in {right} of {count} {what} "
             f"(mean gap {report['apart gap'].mean():+.2f}, p(A,B) {report['apart p(A,B)'].mean():.2f})"
         )
     if "own gap" in report:
-        said.append(f"the drawing network itself in {int((report['own gap'] > 0).sum())}, which proves nothing")
+        said.append(f"the drawing network itself in {_count(report['own gap'] > 0)}, which proves nothing")
     if "margin" in report:
-        said.append(f"a judge of form sees the right sequence in {int((report.margin > 0).sum())} of {count}")
+        said.append(f"a judge of form sees the right sequence in {_count(report.margin > 0)} of {count}")
     if "later" in report:
         said.append(
-            f"the nearest real frames of B come later than those of A in {int((report.later > 0).sum())} "
-            f"(tau {kendall(report):+.2f}; p < 0.05 in {int((report.p < 0.05).sum())})"
+            f"the nearest real frames of B come later than those of A in {_count(report.later > 0)} "
+            f"(tau {kendall(report):+.2f}; p < 0.05 in {_count(report.p < 0.05)})"
         )
     said.append(f"the mean of snippets' votes has a gap of at most {report['tsn gap'].abs().max():.0e}")
     sentence = "; ".join(said)
