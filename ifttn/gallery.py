@@ -1,36 +1,61 @@
-"""From trained runs to the paper's Figures 1, 6 and 7, and to the curves of their training.
+"""From trained runs to the paper's Figures 1, 6 and 7, what they prove, and the curves of training.
 
 It stands beside `ifttn.cli`, above `lab`: it opens runs, asks `ifttn.insight`, and lets `lab.figures` draw.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from ifttn.data.snippets import SnippetDataset
+from ifttn.data import diagnostic
 from ifttn.experiment.evaluation import late_fusion
 from ifttn.experiment.recipes import LATE_FUSION, PRESETS, RECIPES, find
 from ifttn.experiment.runs import Run, write_atomically
 from ifttn.experiment.study import Places, work_on
 from ifttn.experiment.training import Work
 from ifttn.insight import deepdraw
-from ifttn.insight.cam import class_activation_maps
-from ifttn.insight.order import nearest_frames, swap_report
+from ifttn.insight.cam import STRIDE, class_activation_maps, on_pixels
+from ifttn.insight.deepdraw import Palette, State
+from ifttn.insight.judge import Judge, train_judge
+from ifttn.insight.localisation import cascade, examples_of, localise, road, whole_snippets
+from ifttn.insight.order import Frames, Pair, in_words, nearest_frames, order_report
 from ifttn.model.network import Network
-from ifttn.vocabulary import IfttnError, Video
+from ifttn.vocabulary import MODALITIES, IfttnError, Video
 from lab import figures, report
 
 COMPLETE = ("if-ttn", "mv-if-ttn")
 """Recipes whose network is complete; the figures show the first that is trained."""
 
+FINER = 4
+"""Maps have a cell every 32 / FINER px."""
 
-def draw(work: Work, out: Path) -> list[report.Figure]:
+
+class Drawn(NamedTuple):
+    """A figure or a table on its way to a file."""
+
+    name: str
+    title: str
+    caption: str
+    figure: figures.Figure
+    table: pd.DataFrame | None = None
+
+
+def draw(work: Work, out: Path, *, full: bool = False) -> list[report.Figure]:
     """Draw every figure that the trained runs of a split allow, as PNG files in `out`; a line of caption beside each.
+
+    Args:
+        work: a split, its store and its runs.
+        out: folder; what the figures prove lies there as CSV files, too.
+        full: draw all actions with five seeds and measure on all test videos, in hours instead of a minute.
 
     Raises:
         IfttnError: no complete network is trained on this split.
@@ -40,14 +65,16 @@ def draw(work: Work, out: Path) -> list[report.Figure]:
         raise IfttnError(
             f"no tested run of {' or '.join(COMPLETE)} in {work.run('').folder}: `ifttn train if-ttn` first"
         )
-    drawn = []
-    for name, title, caption, figure in _figures(work, run):
+    done = []
+    for each in _figures(Gallery(work, run, full)):
         png = BytesIO()
-        figure.savefig(png, format="png")
-        write_atomically(out / f"{name}.png", png.getvalue())
-        write_atomically(out / f"{name}.txt", f"{title}\n{caption}\n".encode())
-        drawn.append(report.Figure(title, caption, png.getvalue()))
-    return drawn
+        each.figure.savefig(png, format="png")
+        write_atomically(out / f"{each.name}.png", png.getvalue())
+        write_atomically(out / f"{each.name}.txt", f"{each.title}\n{each.caption}\n".encode())
+        if each.table is not None:
+            write_atomically(out / f"{each.name}.csv", each.table.to_csv().encode())
+        done.append(report.Figure(each.title, each.caption, png.getvalue()))
+    return done
 
 
 def draw_split(places: Places, dataset: str, split: int, preset: str, device: str, seed: int) -> None:
@@ -61,51 +88,81 @@ def load(out: Path) -> list[report.Figure]:
     return [report.Figure(title, caption, png.read_bytes()) for png, (title, caption, _) in texts.items()]
 
 
-def _figures(work: Work, run: Run) -> Iterator[tuple[str, str, str, figures.Figure]]:
-    network = run.network(work.device)
-    motion = network.settings.modalities[1]
-    where = f"{run.folder.name} on {work.split.dataset}, split {work.split.number}, preset {work.preset}"
-    yield (
-        "figure_1_7",
-        "Figures 1 and 7: what an action looks like to TSN and to TTN",
-        f"DeepDraw on {where}, seed 0. Below, from noise alone: what drives the spatial stream (TSN), and the ordered "
-        "pair of snippets, with their motion, that drives the TTN branch. Above: the nearest training frames of the "
-        "action by the spatial stream's features; black where none is near. p(A,B) and p(B,A): probability of the "
-        "action for the drawn pair and for its swap.",
-        figures.figure_1_7(_drawn_actions(work, network)),
-    )
-    yield (
-        "figure_6",
-        "Figure 6: where the streams and IF-TTN look",
-        f"Class activation maps of {where}, for the true action, on test videos that it gets right where there are "
-        f"any; the snippets lie on either side of the video's middle. Motion is {motion}. IF-TTN has one map for both "
-        "snippets, because it reads them only after their subtraction.",
-        figures.figure_6(_cam_examples(work, run, network)),
-    )
+class Gallery:
+    """What all figures of a run share: its network, witnesses, real frames, and what the embedded set knows of them."""
+
+    def __init__(self, work: Work, run: Run, full: bool) -> None:
+        self.work, self.run, self.full = work, run, full
+        self.network = run.network(work.device)
+        self.modalities = self.network.settings.modalities
+        self.segments = find(work.preset, PRESETS, "preset").segments
+        self.actions = work.split.actions
+        self.plan: pd.DataFrame | None = None
+        with suppress(IfttnError):  # of other data sets, balls and phases are not known
+            self.plan = diagnostic.factors(work.split.test[0].path.parents[1])
+        self.where = f"{run.folder.name} on {work.split.dataset}, split {work.split.number}, preset {work.preset}"
+        own = {f"split {work.split.number}": self.network}
+        others = dict(self._trained_apart())
+        helper = dict(list(others.items())[:-1][:1])  # with two others, one helps to draw and one bears witness
+        self.drawing = {**own, **helper}
+        self.apart = {name: network for name, network in others.items() if name not in helper}
+
+    def _trained_apart(self) -> Iterator[tuple[str, Network]]:
+        """Networks of other splits, which never saw this one: only they can bear witness to a drawing."""
+        for split in sorted({1, 2, 3} - {self.work.split.number}):
+            other = Run.of(self.work.runs, self.work.split.dataset, split, self.run.folder.name)
+            if other.finished:
+                yield f"split {split}", other.network(self.work.device)
+
+    def whole(self, video: Video) -> dict[str, Tensor]:
+        """A video's test snippets, whole frames: per modality (K, C, H, W)."""
+        snippets = whole_snippets(self.work.store, video, self.modalities, self.segments)
+        return {modality: x.to(self.work.device) for modality, x in snippets.items()}
+
+    def palettes(self, videos: int = 48) -> dict[str, Palette]:
+        """What real frames and motion are like, of videos spread over the training list."""
+        train = self.work.split.train
+        seen = [self.whole(video) for video in train[:: max(1, len(train) // videos)]]
+        return {m: Palette.of(torch.cat([each[m] for each in seen])) for m in self.modalities}
+
+    def frames(self, action: int, videos: int = 16) -> Frames:
+        """Training frames of an action, and when they come."""
+        own = [video for video in self.work.split.train if video.label == action][:videos]
+        images = torch.cat([self.whole(video)["rgb"] for video in own]).float()
+        return Frames(images, np.tile((np.arange(self.segments) + 0.5) / self.segments, len(own)))
+
+    @property
+    def orders(self) -> list[int] | None:
+        """Of each action of the embedded set: 0 if rings come first, 1 if discs do."""
+        if self.plan is None:
+            return None
+        return self.plan.groupby("action").order.first().reindex(list(self.actions)).tolist()
+
+
+def _figures(gallery: Gallery) -> Iterator[Drawn]:
+    yield from _drawings(gallery)
+    yield _maps(gallery)
+    yield _localisation(gallery)
+    work, run = gallery.work, gallery.run
     runs = {name: work.run(name) for name in (*RECIPES[run.folder.name].needs, run.folder.name)}
-    yield (
+    yield Drawn(
         "training",
         "Training",
         f"Loss of each recipe over its stages ({work.split.dataset}, split {work.split.number}).",
         figures.training_curves({name: each.metrics() for name, each in runs.items()}),
     )
     scores = run.scores()
-    fused = late_fusion([(scores, {head: LATE_FUSION[head] for head in scores.heads})])
-    yield (
+    yield Drawn(
         "confusion",
         "What is taken for what",
-        f"Late-fused scores of {where}, test videos.",
-        figures.confusion(fused, scores.labels, scores.actions),
+        f"Late-fused scores of {gallery.where}, test videos.",
+        figures.confusion(_fused(run), scores.labels, scores.actions),
     )
 
 
-def _snippets(work: Work, videos: tuple[Video, ...], network: Network, index: int) -> dict[str, Tensor]:
-    """The central view of one video: per modality (K, C, H, W)."""
-    preset = find(work.preset, PRESETS, "preset")
-    dataset = SnippetDataset(
-        work.store, videos, network.settings.modalities, segments=preset.segments, size=preset.size
-    )
-    return {modality: torch.from_numpy(x).to(work.device) for modality, x in dataset[0, index][0].items()}
+def _fused(run: Run) -> np.ndarray:
+    scores = run.scores()
+    return late_fusion([(scores, {head: LATE_FUSION[head] for head in scores.heads})])
 
 
 def _images(planes: Tensor) -> UInt8[np.ndarray, "_ H W 3"]:
@@ -118,75 +175,243 @@ def _spread(actions: int, count: int) -> list[int]:
     return sorted({action for each in first for action in (each, each + 1) if action < actions})
 
 
-def _cam_examples(work: Work, run: Run, network: Network) -> list[figures.CamExample]:
-    scores = run.scores()
-    right = late_fusion([(scores, {h: LATE_FUSION[h] for h in scores.heads})]).argmax(1) == scores.labels
-    names = {video.name: index for index, video in enumerate(work.split.test)}
+# Figures 1 and 7, and what they prove.
+
+
+def _drawings(gallery: Gallery) -> Iterator[Drawn]:
+    shown = _spread(len(gallery.actions), 4)
+    subjects = (
+        [(a, s) for s in range(5) for a in range(len(gallery.actions))] if gallery.full else [(a, 0) for a in shown]
+    )
+    palettes, judge = gallery.palettes(), None if gallery.plan is None else train_judge()
+    ttn = _last(gallery, list(gallery.drawing.values()), subjects, "ttn", palettes)
+    tsn = _last(gallery, [gallery.network], subjects, "spatial", palettes)
+    pairs = [Pair(action, seed, _inputs(gallery, state)) for (action, seed), state in zip(subjects, ttn, strict=True)]
+    frames = {action: gallery.frames(action) for action in {action for action, _ in subjects}}
+    proved = _report(gallery, pairs, frames, judge)
+    by = " and ".join(gallery.drawing)
+    witness = f"the network of {' and '.join(gallery.apart)}" if gallery.apart else "no network"
+    yield Drawn(
+        "figure_1_7",
+        "Figures 1 and 7: what an action looks like to TSN and to TTN",
+        f"DeepDraw on {gallery.where}, seed 0, networks of {by}. Below, from noise alone: what drives the spatial "
+        "stream (TSN), and the ordered pair of snippets, with their motion, that drives the TTN branch. Above: the "
+        "nearest training frames of the action by the spatial stream's features; black where none is near. p(A,B) and "
+        f"p(B,A): probability of the action for the drawn pair and for its swap; {witness} did not draw.",
+        figures.figure_1_7(
+            [
+                _block(gallery, action, torch.cat([_rgb(tsn[i]), _rgb(ttn[i])]), ttn[i], frames[action], proved.iloc[i])
+                for i, action in enumerate(shown)
+            ]
+        ),
+    )
+    yield _order(gallery, proved, subjects, tsn, judge)
+    if find(gallery.work.preset, PRESETS, "preset").size == deepdraw.PRESETS["tiny-retouch"].crop:
+        yield _retouched(gallery, subjects, palettes, frames, judge)
+
+
+def _last(
+    gallery: Gallery, networks: Sequence[Network], subjects: list[tuple[int, int]], head: str, palettes: dict
+) -> list[State]:
+    """The finished drawings, some at a time."""
+    settings, states = deepdraw.preset_for(find(gallery.work.preset, PRESETS, "preset").size), []
+    for first in range(0, len(subjects), 16):
+        some = subjects[first : first + 16]
+        *_, done = deepdraw.draw_many(networks, some, settings, head=head, material=deepdraw.Material(palettes))
+        states += done
+    return states
+
+
+def _inputs(gallery: Gallery, state: State) -> dict[str, Tensor]:
+    assert isinstance(state.motion, Tensor)
+    return dict(zip(gallery.modalities, (_rgb(state), state.motion), strict=True))
+
+
+def _rgb(state: State) -> Tensor:
+    assert isinstance(state.rgb, Tensor)
+    return state.rgb
+
+
+def _report(gallery: Gallery, pairs: list[Pair], frames: dict[int, Frames], judge: Judge | None) -> pd.DataFrame:
+    known = None if judge is None or gallery.orders is None else (judge, gallery.orders)
+    return order_report(pairs, gallery.drawing, gallery.apart, frames=frames, judge=known)
+
+
+def _block(
+    gallery: Gallery, action: int, drawings: Tensor, state: State, frames: Frames, proved: pd.Series
+) -> figures.DrawnAction:
+    nearest = nearest_frames(gallery.network, drawings, frames.images)
+    photographs = _images(frames.images)[nearest.indices[:, 0].cpu().numpy()]
+    notes = [f"drawing networks: p(A,B) {proved['own p(A,B)']:.2f}, p(B,A) {proved['own p(B,A)']:.2f}"]
+    if gallery.apart:
+        notes.append(f"apart: p(A,B) {proved['apart p(A,B)']:.2f}, p(B,A) {proved['apart p(B,A)']:.2f}")
+    if "margin" in proved:
+        notes.append(f"judge of form: {'right' if proved.margin > 0 else 'wrong'} sequence ({proved.margin:+.1f})")
+    assert isinstance(state.motion, Tensor)
+    return figures.DrawnAction(
+        action=gallery.actions[action],
+        drawings=_images(drawings),
+        photographs=[p if ok else None for p, ok in zip(photographs, nearest.resembles.tolist(), strict=True)],
+        motion=state.motion.round().clamp(0, 255).byte().cpu().numpy(),
+        note="; ".join(notes[:2]) + "".join(f"\n{note}" for note in notes[2:]),
+    )
+
+
+def _retouched(
+    gallery: Gallery, subjects: list[tuple[int, int]], palettes: dict, frames: dict[int, Frames], judge: Judge | None
+) -> Drawn:
+    """Both snippets begin as one and the same real frame with its motion; so TTN begins with no difference at all."""
+    appearance, motion = gallery.modalities
+    begun, states = [], []
+    for action, seed in subjects:
+        own = [video for video in gallery.work.split.train if video.label == action]
+        whole = gallery.whole(own[seed % len(own)])
+        begun.append({modality: x[[seed % gallery.segments] * 2].float() for modality, x in whole.items()})
+    networks = list(gallery.drawing.values())
+    for first in range(0, len(subjects), 16):
+        some = begun[first : first + 16]
+        start, moving = (torch.stack([each[modality] for each in some]) for modality in (appearance, motion))
+        material = deepdraw.Material(palettes, motion=moving, start=start)
+        settings = deepdraw.PRESETS["tiny-retouch"]
+        *_, done = deepdraw.draw_many(networks, subjects[first : first + 16], settings, material=material)
+        states += done
+    pairs = [
+        Pair(action, seed, _inputs(gallery, state)) for (action, seed), state in zip(subjects, states, strict=True)
+    ]
+    proved = _report(gallery, pairs, frames, judge)
+    blocks = []
+    for i, (action, _) in list(enumerate(subjects))[: 4 if not gallery.full else None]:
+        if action in _spread(len(gallery.actions), 4) and len(blocks) < 4:
+            pictures = torch.cat([begun[i][appearance][:1], _rgb(states[i])])
+            block = _block(gallery, action, pictures, states[i], frames[action], proved.iloc[i])
+            blocks.append(replace(block, motion=None))
+    return Drawn(
+        "retouched",
+        "What TTN changes in one real frame to make it a pair",
+        f"As Figures 1 and 7, networks of {' and '.join(gallery.drawing)}; but both snippets began as one training "
+        "frame of the action (left), with its motion, which stayed. Every difference between them is TTN's doing. "
+        f"{in_words(proved)}",
+        figures.figure_1_7(blocks, first="real frame", rows_of="start, retouched"),
+        proved.assign(action=[gallery.actions[int(action)] for action in proved.action]),
+    )
+
+
+def _order(
+    gallery: Gallery, proved: pd.DataFrame, subjects: list[tuple[int, int]], tsn: list[State], judge: Judge | None
+) -> Drawn:
+    witnesses = gallery.apart or gallery.drawing
+    real = order_report(_real_pairs(gallery, 320 if gallery.full else 32), {}, witnesses)
+    gaps = {"drawn, by the drawing networks": proved["own gap"].to_numpy()}
+    if gallery.apart:
+        gaps["drawn, by a network apart"] = proved["apart gap"].to_numpy()
+    if gallery.full:
+        floor = _floor(gallery, subjects)
+        gaps["drawn from random weights"] = floor["apart gap"].to_numpy()
+    gaps["drawn, by TSN"] = proved["tsn gap"].to_numpy()
+    gaps["real neighbouring snippets"] = real["apart gap"].to_numpy()
+    words = in_words(proved)
+    if judge is not None and gallery.orders is not None:
+        with torch.no_grad():
+            said = judge(torch.cat([_rgb(state) for state in tsn])).cpu().numpy()
+        # A TSN drawing is one snippet: paired with its neighbour's, which differs in order alone, it has no sequence.
+        signs = 1 - 2 * np.array([gallery.orders[action] for action, _ in subjects])
+        words += f" Of TSN's drawings, {int((said * signs > 0).sum())} of {len(said)} show what comes first."
+    return Drawn(
+        "order",
+        "Do the drawings carry order?",
+        f"Each dot a pair of snippets of {gallery.where}. {words}",
+        figures.order_gaps(gaps),
+        proved.assign(action=[gallery.actions[int(action)] for action in proved.action]),
+    )
+
+
+def _real_pairs(gallery: Gallery, count: int) -> list[Pair]:
+    """The pair around the middle of test videos spread over the list."""
+    test, middle, pairs = gallery.work.split.test, (gallery.segments - 1) // 2, []
+    for video in test[:: max(1, len(test) // count)]:
+        inputs = {modality: x[middle : middle + 2].float() for modality, x in gallery.whole(video).items()}
+        pairs.append(Pair(video.label, 0, inputs))
+    return pairs
+
+
+def _floor(gallery: Gallery, subjects: list[tuple[int, int]]) -> pd.DataFrame:
+    """What a network that has learned nothing draws."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        untrained = Network(gallery.network.settings).to(gallery.work.device).eval()
+    states = _last(gallery, [untrained], subjects[: len(gallery.actions)], "ttn", gallery.palettes())
+    pairs = [Pair(a, s, _inputs(gallery, state)) for (a, s), state in zip(subjects, states, strict=False)]
+    return order_report(pairs, {}, gallery.apart or gallery.drawing)
+
+
+# Figure 6, and what it proves.
+
+
+def _maps(gallery: Gallery) -> Drawn:
+    run, network, split = gallery.run, gallery.network, gallery.work.split
+    scores, fused = run.scores(), _fused(run)
+    right = fused.argmax(1) == scores.labels
+    videos = {video.name: video for video in split.test}
     examples = []
-    for action in _spread(len(work.split.actions), 4):
+    for action in _spread(len(split.actions), 4):
         own = scores.labels == action
-        video = scores.videos[int(np.argmax(own & right if (own & right).any() else own))]
-        inputs = _snippets(work, work.split.test, network, names[video])
-        batch = {modality: x[None].float() for modality, x in inputs.items()}
-        maps = class_activation_maps(network, batch, torch.tensor([[action]], device=work.device))
-        with torch.inference_mode():
-            logits = network(batch).logits
-        appearance, motion = network.settings.modalities
-        middle = (len(inputs[appearance]) - 1) // 2  # the pair around the middle of the video
-        pair = slice(middle, middle + 2)
-        shown = {head: each[0, :, 0].cpu().numpy() for head, each in maps.items()}
-        said = [logits[head][0].softmax(0)[action].item() for head in (appearance, motion, "ttn")]
-        examples.append(
-            figures.CamExample(
-                title=work.split.actions[action],
-                frames=_images(inputs[appearance][pair]),
-                motion=inputs[motion][pair].cpu().numpy(),
-                spatial=shown[appearance][pair],
-                temporal=shown[motion][pair],
-                pair=shown["ttn"][middle],
-                probabilities=(said[0], said[1], said[2]),
-            )
+        if own.any():
+            sure = np.where(own & right if (own & right).any() else own, 1, 0)
+            examples.append(_cam_example(gallery, videos[scores.videos[int(sure.argmax())]], action))
+    motion = MODALITIES[network.settings.modalities[1]].name
+    return Drawn(
+        "figure_6",
+        "Figure 6: where the streams and IF-TTN look",
+        f"Class activation maps of {gallery.where}, on whole frames, a cell every {STRIDE // FINER} px (last levels "
+        "dilated), for the true action, on test videos that it gets right where there are any; the snippets lie on "
+        f"either side of the video's middle. Motion is {motion}. IF-TTN has one map for both snippets, because it "
+        "reads them only after their subtraction.",
+        figures.figure_6(examples),
+    )
+
+
+def _cam_example(gallery: Gallery, video: Video, action: int) -> figures.CamExample:
+    network, inputs = gallery.network, gallery.whole(video)
+    appearance, motion = gallery.modalities
+    middle = (gallery.segments - 1) // 2  # the pair around the middle of the video
+    pair = slice(middle, middle + 2)
+    batch = {modality: x[None].float() for modality, x in inputs.items()}
+    maps = class_activation_maps(network, batch, torch.tensor([[action]], device=gallery.work.device), finer=FINER)
+    with torch.inference_mode():
+        logits = network(batch).logits
+    height, width = inputs[appearance].shape[-2:]
+    shown = {
+        head: on_pixels(each[0, :, 0], (height, width), STRIDE / FINER).cpu().numpy() for head, each in maps.items()
+    }
+    said = [logits[head][0].softmax(0)[action].item() for head in (appearance, motion, "ttn")]
+    return figures.CamExample(
+        title=gallery.actions[action],
+        frames=_images(inputs[appearance][pair]),
+        motion=inputs[motion][pair].cpu().numpy(),
+        spatial=shown[appearance][pair],
+        temporal=shown[motion][pair],
+        pair=shown["ttn"][middle],
+        probabilities=(said[0], said[1], said[2]),
+    )
+
+
+def _localisation(gallery: Gallery) -> Drawn:
+    test = gallery.work.split.test
+    videos = test if gallery.full else test[:: max(1, len(test) // 32)]
+    examples = examples_of(gallery.work.store, videos, gallery.modalities, gallery.segments, gallery.plan)
+    table = localise(gallery.network, examples, finer=(1, FINER)).table()
+    changed = cascade(gallery.network, examples[:: max(1, len(examples) // 4)][:4])
+    words = "; ".join(f"{figures.HEADS.get(head, head)} {changed[head].iloc[0]:+.2f}" for head in changed)
+    text = (
+        f"Class activation maps of {gallery.where} for the true action, {len(examples)} test videos, whole frames, "
+        "means with bootstrap intervals of 95 %, in parts of the region's share of the frame. Rank correlation of the "
+        f"maps with those of a network whose classifiers are random: {words}."
+    )
+    if gallery.full:
+        lost = road(gallery.network, examples[::8]).groupby(["head", "method"]).change.mean()
+        text += " ROAD, mean change of the logit: " + "; ".join(
+            f"{' '.join(map(str, k))} {v:+.2f}" for k, v in lost.items()
         )
-    return examples
-
-
-def _drawn_actions(work: Work, network: Network) -> list[figures.DrawnAction]:
-    size = find(work.preset, PRESETS, "preset").size
-    settings = next(settings for settings in deepdraw.PRESETS.values() if settings.crop == size)
-    apart = _trained_apart(work, network)
-    drawn = []
-    for action in _spread(len(work.split.actions), 4):
-        *_, tsn = deepdraw.draw(network, action, settings, head="rgb")
-        *_, ttn = deepdraw.draw(network, action, settings, head="ttn")
-        assert isinstance(tsn.rgb, Tensor)
-        assert isinstance(ttn.rgb, Tensor)
-        assert isinstance(ttn.motion, Tensor)
-        drawings = torch.cat([tsn.rgb, ttn.rgb])
-        own = tuple(video for video in work.split.train if video.label == action)[:12]
-        frames = torch.cat([_snippets(work, own, network, index)["rgb"] for index in range(len(own))])
-        nearest = nearest_frames(network, drawings, frames.float())
-        photographs = _images(frames)[nearest.indices[:, 0].cpu().numpy()]
-        pair = {"rgb": ttn.rgb, network.settings.modalities[1]: ttn.motion}
-        probabilities = swap_report({"this network": network, **apart}, pair, action)
-        drawn.append(
-            figures.DrawnAction(
-                action=work.split.actions[action],
-                drawings=_images(drawings),
-                photographs=[p if ok else None for p, ok in zip(photographs, nearest.resembles.tolist(), strict=True)],
-                motion=ttn.motion.round().byte().cpu().numpy(),
-                note="\n".join(
-                    f"{name}: p(A,B) {row['p(A,B)']:.2f}, p(B,A) {row['p(B,A)']:.2f}"
-                    for name, row in probabilities.iterrows()
-                ),
-            )
-        )
-    return drawn
-
-
-def _trained_apart(work: Work, network: Network) -> dict[str, Network]:
-    """A network of another split, which never saw this one: only it can bear witness to a drawing."""
-    for split in {1, 2, 3} - {work.split.number}:
-        other = Run.of(work.runs, work.split.dataset, split, COMPLETE[0 if "flow" in network.streams else 1])
-        if other.finished:
-            return {f"network of split {split}": other.network(work.device)}
-    return {}
+    return Drawn(
+        "localisation", "Figure 6 in numbers: where the evidence lies", text, figures.localisation(table), table
+    )

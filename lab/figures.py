@@ -1,14 +1,14 @@
 """Arrays in, matplotlib Figures out: the paper's Figures 1, 6 and 7, training curves, confusion, timings.
 
 Every function returns a `Figure` of its own, made without pyplot: `figure.savefig` saves it, a notebook shows it.
-Shapes: H x W pixels, h x w cells, C motion planes x1, y1, x2, y2, ... in bytes around 128, N videos, A actions.
+Shapes: H x W pixels, C motion planes x1, y1, x2, y2, ... in bytes around 128, N videos, A actions.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal
 
-import cv2
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, UInt8
@@ -69,9 +69,10 @@ class CamExample:
     title: str
     frames: UInt8[np.ndarray, "2 H W 3"]
     motion: UInt8[np.ndarray, "2 C H W"]
-    spatial: Float[np.ndarray, "2 h w"]
-    temporal: Float[np.ndarray, "2 h w"]
-    pair: Float[np.ndarray, "h w"]
+    spatial: Float[np.ndarray, "2 H W"]
+    """A value a pixel (`ifttn.insight.cam.on_pixels`): cells resized as a picture would lie half a cell away."""
+    temporal: Float[np.ndarray, "2 H W"]
+    pair: Float[np.ndarray, "H W"]
     """Of IF-TTN: one map for both snippets."""
     probabilities: tuple[float, float, float] | None = None
     """Of the action, by the spatial stream, the temporal stream and IF-TTN."""
@@ -118,23 +119,21 @@ def figure_6(examples: Sequence[CamExample], display: Display = "signed") -> Fig
     return figure
 
 
-def _overlay(axes: Axes, frame: UInt8[np.ndarray, "H W 3"], scaled: Float[np.ndarray, "h w"], display: Display) -> None:
+def _overlay(axes: Axes, frame: UInt8[np.ndarray, "H W 3"], scaled: Float[np.ndarray, "H W"], display: Display) -> None:
     """A map over a frame in grey: the stronger the evidence, the less of the frame is seen."""
     name, low = _SHOWN[display]
-    height, width, _ = frame.shape
-    values = cv2.resize(scaled.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)[..., None]
-    values = np.clip(values, low, 1)
+    values = np.clip(scaled[..., None], low, 1)
     grey = frame.mean(-1, keepdims=True) / 255
-    opacity = 0.75 * np.abs(values) if display == "signed" else 0.6
+    opacity = 0.7 * np.abs(values) if display == "signed" else 0.6
     colours = colormaps[name](Normalize(low, 1)(values[..., 0]))[..., :3]
     _tile(axes, (1 - opacity) * grey + opacity * colours)
     if display == "relu" and scaled.max() <= 0:
         axes.text(0.5, 0.5, "no positive evidence", color="white", ha="center", va="center", transform=axes.transAxes)
 
 
-def _tile(axes: Axes, image: np.ndarray | None) -> None:
-    """A picture without axes; a black one where there is none."""
-    axes.imshow(np.zeros((1, 1, 3)) if image is None else image, interpolation="nearest")
+def _tile(axes: Axes, image: np.ndarray) -> None:
+    """A picture without axes."""
+    axes.imshow(image, interpolation="nearest")
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(visible=True, color="0.7")
 
@@ -154,43 +153,111 @@ class DrawnAction:
 
 
 @paper_style
-def figure_1_7(actions: Sequence[DrawnAction], columns: int = 2) -> Figure:
-    """Figures 1 and 7: an action a block; above the nearest real frames, below the drawings."""
+def figure_1_7(
+    actions: Sequence[DrawnAction], columns: int = 2, first: str = "TSN", rows_of: str = "drawing"
+) -> Figure:
+    """Figures 1 and 7: an action a block; above the nearest real frames, below the drawings.
+
+    `first` names the first column, `rows_of` what the second row holds.
+    """
     columns = min(columns, len(actions))
     rows = -(-len(actions) // columns)
     lines = 2 + any(drawn.motion is not None for drawn in actions)
-    figure = Figure(figsize=(COLUMN * columns, rows * (lines * COLUMN / 3.2 + 0.45)))
+    _, height, width, _ = actions[0].drawings.shape
+    notes = 0.11 * max(drawn.note.count("\n") + 1 for drawn in actions)
+    figure = Figure(figsize=(COLUMN * columns, rows * (lines * COLUMN / 3.15 * height / width + 0.4 + notes)))
     parts = figure.subfigures(rows, columns, squeeze=False).flat
     for part, drawn in zip(parts, actions, strict=False):
-        _block(part.subplots(lines, 3), drawn)
+        _block(part.subplots(lines, 3), drawn, (first, rows_of))
         part.suptitle(drawn.action, weight="bold")
         part.supxlabel(drawn.note, size=6)
     return figure
 
 
-def _block(tiles: np.ndarray, drawn: DrawnAction) -> None:
-    for column, title in enumerate(["TSN", "TTN, first snippet", "TTN, second snippet"]):
+def _block(tiles: np.ndarray, drawn: DrawnAction, names: tuple[str, str]) -> None:
+    for column, title in enumerate([names[0], "TTN, first snippet", "TTN, second snippet"]):
         tiles[0, column].set_title(title)
-        _tile(tiles[0, column], _square(drawn.photographs[column]))
+        photograph = _middle(drawn.photographs[column], drawn.drawings[column].shape)
+        _tile(tiles[0, column], np.zeros_like(drawn.drawings[column]) if photograph is None else photograph)
         _tile(tiles[1, column], drawn.drawings[column])
-    for row, label in enumerate(["nearest frame", "drawing", "drawn motion"][: len(tiles)]):
+    for row, label in enumerate(["nearest frame", names[1], "drawn motion"][: len(tiles)]):
         tiles[row, 0].set_ylabel(label)
     if len(tiles) > 2:
-        fields = [None, None] if drawn.motion is None else flow_colours(drawn.motion)
+        blank = np.full_like(drawn.drawings[:2], 255)
+        fields = blank if drawn.motion is None else flow_colours(drawn.motion)
         for axes, image in zip(tiles[2, 1:], fields, strict=True):
             _tile(axes, image)
         tiles[2, 0].set(xticks=[], yticks=[])
         tiles[2, 0].spines[:].set_visible(False)
 
 
-def _square(image: np.ndarray | None) -> np.ndarray | None:
-    """The middle of a photograph, so that it fills a tile as its drawing does."""
+def _middle(image: np.ndarray | None, like: tuple[int, ...]) -> np.ndarray | None:
+    """The middle of a photograph, of a drawing's proportions, so that it fills a tile as the drawing does."""
     if image is None:
         return None
     height, width, _ = image.shape
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return image[top : top + side, left : left + side]
+    tall, wide = min(height, width * like[0] // like[1]), min(width, height * like[1] // like[0])
+    top, left = (height - tall) // 2, (width - wide) // 2
+    return image[top : top + tall, left : left + wide]
+
+
+HEADS = {"rgb": "spatial", "flow": "temporal", "mv": "temporal", "ttn": "IF-TTN"}
+
+
+@paper_style
+def localisation(table: pd.DataFrame) -> Figure:
+    """Pointing game and energy of every head in every region, with intervals, beside a random map and a Gaussian.
+
+    Shares are in parts of the region's own share of the frame: 1, dotted, is what a level map scores.
+
+    Args:
+        table: `ifttn.insight.localisation.Localisation.table()`.
+    """
+    heads, regions, methods = (list(table.index.unique(level)) for level in ("head", "region", "method"))
+    figure = Figure(figsize=(PAGE, 3.2))
+    panels = figure.subplots(2, len(regions), squeeze=False, sharex=True, sharey="row")
+    for (row, measured), (column, region) in product(enumerate(("pointing", "energy")), enumerate(regions)):
+        axes = panels[row, column]
+        for number, method in enumerate(methods):
+            of = table.xs((region, method), level=("region", "method")).reindex(heads)
+            places = np.arange(len(heads)) + (number - (len(methods) - 1) / 2) * 0.18
+            of = of[[measured, f"{measured} low", f"{measured} high"]].div(of["area"], axis=0)
+            spread = [of[measured] - of[f"{measured} low"], of[f"{measured} high"] - of[measured]]
+            style = {"fmt": "o", "ms": 3, "lw": 1, "color": SERIES[number % len(SERIES)], "label": method}
+            axes.errorbar(places, of[measured], yerr=np.maximum(spread, 0), **style)
+        axes.axhline(1, color="0.6", lw=0.6, ls=":")
+        axes.set_xticks(range(len(heads)), [HEADS.get(head, head) for head in heads])
+        if row == 0:
+            axes.set_title(region)
+    panels[0, 0].set_ylabel("pointing game / area")
+    panels[1, 0].set_ylabel("evidence / area")
+    for row in panels:
+        row[0].set_ylim(0, None)
+    figure.legend(
+        *panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(methods), frameon=False
+    )
+    return figure
+
+
+@paper_style
+def order_gaps(gaps: Mapping[str, Float[np.ndarray, " _"]]) -> Figure:
+    """p(A,B) - p(B,A) of every pair, a line a condition and a dot a pair, with the mean: the evidence for order."""
+    figure = Figure(figsize=(COLUMN + 1.2, 0.5 + 0.3 * len(gaps)))
+    axes = figure.subplots()
+    rng = np.random.default_rng(0)
+    for line, values in enumerate(gaps.values()):
+        axes.plot(
+            values, line + rng.uniform(-0.2, 0.2, len(values)), ".", color=SERIES[line % len(SERIES)], ms=4, alpha=0.6
+        )
+        axes.plot([values.mean()] * 2, [line - 0.35, line + 0.35], color="black", lw=1.2)
+        axes.text(
+            1.08, line, f"{values.mean():+.2f}  (> 0: {(values > 0.01).sum()} of {len(values)})", va="center", size=6
+        )
+    axes.axvline(0, color="0.6", lw=0.6, ls=":")
+    axes.set_yticks(range(len(gaps)), list(gaps))
+    axes.set(xlim=(-1.05, 1.05), xlabel="p(A,B) - p(B,A)")
+    axes.invert_yaxis()
+    return figure
 
 
 @paper_style

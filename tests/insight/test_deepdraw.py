@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import islice
 
 import cv2
@@ -5,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ifttn.insight.deepdraw import PRESETS, Octave, Settings, State, blur, draw
+from ifttn.insight.deepdraw import PRESETS, Material, Octave, Palette, Settings, State, blur, draw, draw_many
 from ifttn.model.network import Network, NetworkSettings
 from ifttn.vocabulary import IfttnError
 
@@ -141,3 +142,124 @@ def test_the_paper_preset_is_the_published_recipe():
 def test_an_unknown_head_or_action_is_refused_at_once(network, action, head, names):
     with pytest.raises(IfttnError, match=names):
         draw(network, action, QUICK, head=head)
+
+
+def test_every_preset_of_training_has_one_of_drawing_with_its_crop():
+    assert {name: PRESETS[name].crop for name in ("tiny", "small", "paper")} == {"tiny": 64, "small": 112, "paper": 224}
+
+
+def test_a_batch_draws_what_each_subject_draws_alone(network):
+    subjects = [(1, 5), (3, 6)]
+    batch = next(draw_many([network], subjects, QUICK))  # later, rounding grows from step to step
+    for (action, seed), together in zip(subjects, batch, strict=True):
+        alone = next(draw(network, action, QUICK, seed=seed))
+        assert (together.rgb - alone.rgb).abs().mean() < 0.1
+        assert together.logit == pytest.approx(alone.logit, abs=1e-4)
+
+
+@pytest.mark.parametrize(("head", "of"), [("spatial", "rgb"), ("temporal", "flow")])
+def test_the_objectives_have_the_paper_s_names(network, head, of):
+    named, own = last(draw(network, 1, QUICK, head=head)), last(draw(network, 1, QUICK, head=of))
+    picture = "rgb" if of == "rgb" else "motion"
+    assert torch.equal(getattr(named, picture), getattr(own, picture))
+
+
+def test_the_late_fusion_of_all_heads_can_be_ascended(network):
+    settings = Settings(64, (Octave(15, 64, (1.2, 0.6), (11.0, 11.0)),), contrastive=True)
+    states = list(draw(network, 0, settings, head="fused"))
+    assert states[-1].probability > states[0].probability
+    assert states[-1].rgb.shape[0] == 2
+
+
+def test_motion_can_be_held_still_or_at_a_real_video_s(network):
+    still = last(draw(network, 0, QUICK, material=Material(motion="still")))
+    torch.testing.assert_close(still.motion, torch.full_like(still.motion, 128))
+    real = torch.randint(0, 256, (2, 10, 38, 38), generator=torch.Generator().manual_seed(0)).float()
+    held = last(
+        draw(
+            network, 0, replace(QUICK, octaves=(Octave(4, 38, (0.6, 0.4), (6.0, 3.0)),)), material=Material(motion=real)
+        )
+    )
+    torch.testing.assert_close(held.motion, real)
+    assert not torch.equal(held.rgb, still.rgb)
+
+
+def test_a_shared_start_leaves_every_difference_to_the_network():
+    torch.manual_seed(0)
+    network = Network(NetworkSettings(actions=4, backbone="tiny")).eval()
+    for part in network.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(part.bias)  # as after training: without, no difference is nothing to start from
+    settings = Settings(32, (Octave(1, 32, (0.0, 0.0), (0.0, 0.0)),), shared_start=True)
+    start = last(draw(network, 0, settings))
+    assert torch.equal(start.rgb[0], start.rgb[1])
+    moved = last(draw(network, 0, replace(settings, octaves=(Octave(2, 32, (0.0, 0.0), (5.0, 5.0)),))))
+    assert not torch.allclose(moved.rgb[0], moved.rgb[1])
+
+
+@pytest.mark.parametrize(
+    "switch",
+    [{"shift": 4.0, "zoom": 0.1, "turn": 10.0}, {"smooth": 0.5}, {"smooth_in_time": 0.5}, {"waves": True}],
+    ids=["shaken", "smooth", "smooth in time", "waves"],
+)
+def test_a_modern_switch_changes_the_drawing_and_repeats(network, switch):
+    octaves = (Octave(6, 36, (0.6, 0.4), (0.05, 0.05) if "waves" in switch else (8.0, 8.0)),)
+    plain = Settings(32, octaves, aspect=4 / 3)
+    one, same = (last(draw(network, 1, replace(plain, **switch), seed=3)) for _ in range(2))
+    assert one.rgb.shape == (2, 3, 36, 48)
+    assert torch.equal(one.rgb, same.rgb)
+    assert torch.equal(one.motion, same.motion)
+    assert not torch.equal(one.motion, last(draw(network, 1, plain, seed=3)).motion)
+    assert one.rgb.min() >= -1e-3
+    assert one.rgb.max() <= 255 + 1e-3
+
+
+def test_total_variation_smooths(network):
+    octaves = (Octave(15, 32, (0.0, 0.0), (8.0, 8.0)),)
+    rough, smooth = (last(draw(network, 1, Settings(32, octaves, smooth=weight))) for weight in (0.0, 50.0))
+    assert smooth.rgb.diff(dim=-1).abs().mean() < 0.7 * rough.rgb.diff(dim=-1).abs().mean()
+
+
+def test_total_variation_in_time_makes_the_fields_of_a_snippet_alike(network):
+    octaves = (Octave(15, 32, (0.0, 0.0), (8.0, 8.0)),)
+    free, slow = (last(draw(network, 1, Settings(32, octaves, smooth_in_time=weight))) for weight in (0.0, 50.0))
+    changes = [(state.motion[:, 2:] - state.motion[:, :-2]).abs().mean() for state in (free, slow)]
+    assert changes[1] < 0.7 * changes[0]
+
+
+def test_waves_keep_one_size_of_canvas(network):
+    with pytest.raises(IfttnError, match="one size"):
+        last(draw(network, 0, replace(QUICK, waves=True)))
+
+
+def test_a_palette_holds_a_drawing_to_the_colours_of_real_images(network):
+    generator = torch.Generator().manual_seed(0)
+    real = 100 + 10 * torch.randn((5, 3, 16, 16), generator=generator)
+    real[:, 2] = 60 + 0.2 * real[:, 0]
+    palette = Palette.of(real)
+    torch.testing.assert_close(palette.mean, real.movedim(1, -1).flatten(0, -2).mean(0))
+    variance = torch.cov(real.movedim(1, -1).flatten(0, -2).T) + torch.eye(3)
+    torch.testing.assert_close(palette.root @ palette.root, variance, rtol=1e-3, atol=1e-2)
+    octaves = (Octave(6, 38, (0.6, 0.4), (6.0, 3.0)),)
+    drawn = last(draw(network, 0, Settings(32, octaves), material=Material({"rgb": palette})))
+    z = torch.einsum("cd,mdhw->mchw", torch.linalg.inv(palette.root), drawn.rgb - palette.mean[:, None, None])
+    assert z.square().mean(1).sqrt().max() < 2
+
+
+def test_two_networks_are_drawn_from_at_once(network):
+    torch.manual_seed(1)
+    other = Network(NetworkSettings(actions=4, backbone="tiny")).eval()
+    settings = Settings(64, (Octave(20, 64, (1.2, 0.6), (11.0, 11.0)),), contrastive=True)
+    (drawn,) = list(draw_many([network, other], [(2, 0)], settings))[-1]
+    for each in (network, other):
+        with torch.no_grad():
+            said = each({"rgb": drawn.rgb[None], "flow": drawn.motion[None]}).logits["ttn"].softmax(1)[0]
+        assert said.argmax() == 2
+
+
+def test_a_pair_can_start_from_one_real_frame(network):
+    frame = torch.rand((1, 3, 32, 32), generator=torch.Generator().manual_seed(0)) * 255
+    resting = Settings(32, (Octave(1, 32, (0.0, 0.0), (0.0, 0.0)),))
+    begun = last(draw(network, 0, resting, material=Material(start=frame.expand(2, -1, -1, -1))))
+    torch.testing.assert_close(begun.rgb, frame.expand(2, -1, -1, -1))
+    assert not torch.allclose(begun.motion[0], begun.motion[1])

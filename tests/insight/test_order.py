@@ -1,7 +1,8 @@
+import numpy as np
 import pytest
 import torch
 
-from ifttn.insight.order import nearest_frames, swap_report
+from ifttn.insight.order import Frames, Pair, fine_share, in_words, nearest_frames, order_report, retrieval, swap_report
 from ifttn.model.network import Network, NetworkSettings
 
 
@@ -70,3 +71,45 @@ def test_a_drawing_far_from_every_frame_resembles_none():
     found = nearest_frames(build(None), torch.full((1, 3, 32, 32), 255.0), 100 + 10 * noise)
     assert found.indices.shape == (1, 1)
     assert not found.resembles.any()
+
+
+def test_frames_of_a_known_time_are_found_again():
+    generator = torch.Generator().manual_seed(0)
+    early, late = torch.full((30, 3, 32, 32), 60.0), torch.zeros((30, 3, 32, 32))
+    late[..., 8:24, 8:24] = 255
+    images = torch.cat([early, late]) + 5 * torch.rand((60, 3, 32, 32), generator=generator)
+    times = np.concatenate([np.linspace(0, 0.4, 30), np.linspace(0.6, 1, 30)]).astype(np.float32)
+    frames, pair = Frames(images, times), images[[3, 50]]
+    said = retrieval(build(None), pair, frames)
+    assert said["t(A)"] < 0.4
+    assert said["t(B)"] > 0.6
+    assert said["p"] <= 0.002
+    swapped = retrieval(build(None), pair.flip(0), frames)
+    assert swapped["later"] == pytest.approx(-said["later"])
+    assert swapped["p"] > 0.99
+
+
+def test_noise_is_fine_and_a_ramp_is_not():
+    ramp = torch.linspace(0, 255, 64).expand(1, 3, 64, 64)
+    assert fine_share(ramp) < 0.06
+    assert fine_share(torch.rand((1, 3, 64, 64), generator=torch.Generator().manual_seed(0))) > 0.6
+
+
+def test_the_report_has_a_row_a_pair_and_a_sentence_that_counts_failures(pair):
+    generator = torch.Generator().manual_seed(2)
+    frames = Frames(torch.rand((30, 3, 32, 32), generator=generator) * 255, np.linspace(0, 1, 30, dtype=np.float32))
+    pairs = [Pair(1, 0, pair), Pair(1, 1, {name: x.flip(0) for name, x in pair.items()})]
+    brightness = (lambda images: images.mean((1, 2, 3)) - 127, [0, 1, 0])
+    report = order_report(
+        pairs, {"own": build()}, {"apart": build(seed=3)}, frames=dict.fromkeys(range(3), frames), judge=brightness
+    )
+    assert list(report.seed) == [0, 1]
+    np.testing.assert_allclose(report["apart gap"][0], -report["apart gap"][1], atol=1e-6)
+    np.testing.assert_allclose(report["tsn gap"], 0, atol=1e-6)
+    np.testing.assert_allclose(report.later[0], -report.later[1], atol=1e-6)
+    assert report.margin[0] == pytest.approx(-report.margin[1])
+    assert report.moved.between(0, 1).all()
+    said = in_words(report)
+    assert "in 1 of 2 drawings" in said
+    assert "right sequence in 1 of 2" in said
+    assert "own gap" not in order_report(pairs[:1], {}, {"apart": build()})

@@ -7,7 +7,18 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from lab.figures import CamExample, DrawnAction, confusion, figure_1_7, figure_6, flow_colours, timings, training_curves
+from lab.figures import (
+    CamExample,
+    DrawnAction,
+    confusion,
+    figure_1_7,
+    figure_6,
+    flow_colours,
+    localisation,
+    order_gaps,
+    timings,
+    training_curves,
+)
 
 
 def texts(figure: Figure) -> list[str]:
@@ -30,7 +41,7 @@ def stack(x: int, y: int) -> np.ndarray:
 def example(shift: float = 0.0) -> CamExample:
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (2, 12, 16, 3), np.uint8)
-    maps = rng.uniform(-1, 1, (5, 2, 3)).astype(np.float32) + np.float32(shift)
+    maps = rng.uniform(-1, 1, (5, 12, 16)).astype(np.float32) + np.float32(shift)
     return CamExample("Jump", frames, stack(40, 0), maps[:2], maps[2:4], maps[4], (0.1, 0.25, 0.98))
 
 
@@ -75,7 +86,8 @@ def test_one_map_of_a_pair_lies_on_both_frames():
 
 def test_a_map_is_red_where_it_is_for_and_blue_where_it_is_against():
     one = example()
-    pair = np.array([[1, 1, -1], [1, 1, -1]], np.float32)
+    pair = np.ones((12, 16), np.float32)
+    pair[:, 8:] = -1
     shown = pictures(figure_6([CamExample("Jump", one.frames, one.motion, one.spatial, one.temporal, pair)]))[4]
     assert (shown[:, 0, 0] > shown[:, 0, 2]).all()
     assert (shown[:, -1, 0] < shown[:, -1, 2]).all()
@@ -92,10 +104,35 @@ def test_figures_1_and_7_show_photographs_over_drawings_and_a_black_tile_where_t
     figure = figure_1_7([drawn([photograph, None, photograph])] * 3)
     shown = pictures(figure)
     assert len(shown) == 18
-    assert shown[0].shape == (12, 12, 3)
+    assert shown[0].shape == (12, 16, 3)
     assert (shown[1] == 0).all()
     np.testing.assert_array_equal(shown[5], drawn([]).drawings[2])
     assert {"Jump", "TSN", "TTN, first snippet", "p(A,B) 0.99"} <= set(texts(figure))
+
+
+def test_a_photograph_of_other_proportions_shows_its_middle():
+    photograph = np.zeros((12, 30, 3), np.uint8)
+    photograph[:, 7:23] = 200
+    shown = pictures(figure_1_7([drawn([photograph] * 3)]))[0]
+    assert shown.shape == (12, 16, 3)
+    assert (shown == 200).all()
+
+
+def test_localisation_has_a_panel_a_region_and_a_mark_a_method():
+    index = pd.MultiIndex.from_product(
+        [["rgb", "flow", "ttn"], ["balls", "background"], ["CAM", "random map"]], names=["head", "region", "method"]
+    )
+    table = pd.DataFrame(0.5, index, ["pointing", "energy"]).assign(area=0.3)
+    for measured in ("pointing", "energy"):
+        table[f"{measured} low"], table[f"{measured} high"] = 0.4, 0.6
+    figure = localisation(table)
+    assert len(figure.axes) == 4
+    assert {"spatial", "temporal", "IF-TTN", "balls", "background", "CAM", "random map"} <= set(texts(figure))
+
+
+def test_order_gaps_say_means_and_failures():
+    figure = order_gaps({"drawn": np.array([0.9, 0.7, -0.1]), "TSN": np.zeros(3)})
+    assert {"drawn", "TSN", "+0.50  (> 0: 2 of 3)", "+0.00  (> 0: 0 of 3)"} <= set(texts(figure))
 
 
 def test_drawn_motion_has_a_row_of_its_own():

@@ -1,0 +1,274 @@
+"""The fusion desk: late fusion by hand over saved scores, and what each weight changes.
+
+Everything is arithmetic on scores: no network is opened. Shapes: N videos, A actions.
+"""
+
+from collections.abc import Callable, Mapping
+from html import escape
+from math import comb
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from IPython.display import HTML as HTMLPicture
+from ipywidgets import HTML, Box, FloatSlider, HBox, Layout, Select, VBox
+from jaxtyping import Float, Int
+from traitlets import Dict, HasTraits, Unicode
+from traitlets import Int as Integer
+
+from ifttn.data import diagnostic
+from ifttn.experiment import tables
+from ifttn.experiment.evaluation import Scores, factor_accuracy, late_fusion, mean_class_accuracy, top1, wilson
+from ifttn.vocabulary import IfttnError
+from lab import sketches
+from lab.panel import STYLE, Panel, choose
+from lab.shelf import Shelf
+
+Weights = Mapping[str, Mapping[str, float]]
+"""Recipe -> head -> weight."""
+Opener = Callable[[str, int, str, str], object]
+"""(data set, split, video, recipe): show it."""
+
+
+class DeskState(HasTraits):
+    """All that a person chooses."""
+
+    dataset = Unicode()
+    split = Integer(1)
+    fusion = Unicode("complete", help="name of a late fusion of the tables")
+    weights: Any = Dict(help="(recipe, head) -> weight")
+
+
+class FusionDesk(Panel):
+    """`FusionDesk("results")` in a cell.
+
+    Args:
+        results: a Shelf, or the folder that `ifttn reproduce` wrote.
+        open_video: called with a video that is clicked on, for example `inspector.show`.
+        chosen: traits of `DeskState` to begin with.
+    """
+
+    state: DeskState
+
+    def __init__(self, results: Shelf | Path | str, open_video: Opener | None = None, **chosen: object) -> None:
+        super().__init__("Fusion desk", DeskState())
+        self.shelf = results if isinstance(results, Shelf) else Shelf(results)
+        self.open_video = open_video
+        self.late_fusions = {
+            name: parts for table in tables.load().values() for name, parts in table.late_fusions.items()
+        }
+        self.scores: dict[str, Scores] = {}
+        self._sliders: dict[tuple[str, str], FloatSlider] = {}
+        self._rows: dict[tuple[str, str], HBox] = {}
+        self._silent = False
+        self._build()
+        self.guard(lambda: self._begin(chosen))
+
+    def _build(self) -> None:
+        self.dataset, self.split, self.fusion = choose("data set"), choose("split", (1, 2, 3)), choose("late fusion")
+        row = Layout(flex_flow="row wrap", grid_gap="6px", width="100%")
+        self._weights, self._warning, self._accuracy = VBox(), HTML(), HTML()
+        self._matrix, self._told = HTML(), HTML()
+        self.changed = Select(rows=8, layout=Layout(width="auto"))
+        self.changed.add_class("ifttn-changed")
+        back = self.button("preset weights", self.back, "the weights that were set before any test", "p")
+        equal = self.button("all 1", self.equal, "the same weight for every head")
+        left = VBox(
+            [
+                HTML("<h4>Weights</h4>"),
+                self._weights,
+                HBox([back, equal]),
+                self._warning,
+                HTML("<h4>Accuracy</h4>"),
+                self._accuracy,
+                HTML("<h4>Videos whose prediction the weights change</h4>"),
+                self._told,
+                self.changed,
+            ],
+            layout=Layout(flex="1 1 540px", min_width="340px", grid_gap="5px"),
+        )
+        right = VBox(
+            [HTML("<h4>What is taken for what</h4>"), self._matrix],
+            layout=Layout(flex="1 1 400px", min_width="300px", grid_gap="5px"),
+        )
+        pick = HBox([self.dataset, self.split, self.fusion], layout=row)
+        self.fill(pick, Box([left, right], layout=Layout(flex_flow="row wrap", grid_gap="20px", width="100%")))
+        for name in ("dataset", "split", "fusion"):
+            control = getattr(self, name)
+            self.watch(control, ["value"], lambda name=name, control=control: self._set(name, control.value))
+        self.watch(self.state, ["dataset", "split", "fusion"], self._open)
+        self.watch(self.state, ["weights"], self._tell)
+        self.watch(self.changed, ["value"], self._show_video)
+
+    def _begin(self, chosen: dict[str, object]) -> None:
+        datasets = self.shelf.datasets
+        self.dataset.options = datasets
+        with self.state.hold_trait_notifications():
+            self.state.dataset = max(datasets, key=lambda name: len(self.shelf.runs(name, 1)))
+            for name, value in chosen.items():
+                setattr(self.state, name, value)
+
+    def _set(self, name: str, value: object) -> None:
+        if not self._silent and value is not None:
+            setattr(self.state, name, value)
+
+    def _open(self) -> None:
+        """Read the scores of a split, and lay out the sliders of a late fusion."""
+        state = self.state
+        runs = {name: run for name, run in self.shelf.runs(state.dataset, state.split).items() if run.tested}
+        ready = [name for name, parts in self.late_fusions.items() if parts.keys() <= runs.keys()]
+        self._silent = True
+        try:
+            self.dataset.value, self.split.value = state.dataset, state.split
+            self.fusion.options = ready
+            self.fusion.value = state.fusion if state.fusion in ready else (ready[-1] if ready else None)
+        finally:
+            self._silent = False
+        if not ready:
+            self._weights.children = ()
+            self._accuracy.value = self._matrix.value = self._told.value = ""
+            raise IfttnError(
+                f"no tested run of {state.dataset}, split {state.split}: `ifttn test if-ttn --split {state.split}` "
+                "makes its scores, once it is trained"
+            )
+        self.worker.error = ""
+        state.fusion = str(self.fusion.value)
+        self.scores = {name: runs[name].scores() for name in self.preset}
+        self.back()
+        self._tell()
+
+    @property
+    def preset(self) -> Weights:
+        """The weights of the chosen late fusion, as the tables have them."""
+        return self.late_fusions[self.state.fusion]
+
+    def back(self) -> None:
+        """To the preset weights."""
+        self._weigh({(run, head): weight for run, heads in self.preset.items() for head, weight in heads.items()})
+
+    def equal(self) -> None:
+        """To a weight of 1 everywhere."""
+        self._weigh({(run, head): 1.0 for run, heads in self.preset.items() for head in heads})
+
+    def _weigh(self, weights: dict[tuple[str, str], float]) -> None:
+        self._silent = True
+        self._weights.children = [self._row(run, head) for run, head in weights]
+        for key, weight in weights.items():
+            self._sliders[key].value = weight
+        self._silent = False
+        self.state.weights = weights
+
+    def _row(self, run: str, head: str) -> HBox:
+        """A slider and its preset, made once."""
+        if (run, head) not in self._rows:
+            slider = FloatSlider(min=0, max=3, step=0.05, description=f"{run}: {head}", layout=Layout(width="330px"))
+            slider.style.description_width = "130px"
+            row = HBox([slider, HTML()], layout=Layout(align_items="center", grid_gap="8px"))
+            self._sliders[run, head], self._rows[run, head] = slider, row
+            self.own(row)
+            self.watch(slider, ["value"], self._read_sliders)
+        row = self._rows[run, head]
+        cast(HTML, row.children[1]).value = f"<small>preset {self.preset[run][head]:g}</small>"
+        return row
+
+    def _read_sliders(self) -> None:
+        if not self._silent:
+            self.state.weights = {key: self._sliders[key].value for key in self.state.weights}
+
+    # -- what the weights do
+
+    def fused(self, weights: Mapping[tuple[str, str], float]) -> Float[np.ndarray, "N A"]:
+        """Late-fused scores."""
+        parts: dict[str, dict[str, float]] = {}
+        for (run, head), weight in weights.items():
+            parts.setdefault(run, {})[head] = weight
+        return late_fusion([(self.scores[run], heads) for run, heads in parts.items()])
+
+    def _tell(self) -> None:
+        weights = self.state.weights
+        if not weights or not self.scores:
+            return
+        first = next(iter(self.scores.values()))
+        preset = {(run, head): weight for run, heads in self.preset.items() for head, weight in heads.items()}
+        tuned = weights != preset
+        rows: dict[str, dict[tuple[str, str], float]] = {"these weights": weights} if tuned else {}
+        rows |= {"preset weights": preset}
+        if len(preset) > 1:
+            rows |= {"all 1": dict.fromkeys(preset, 1.0)}
+            rows |= {f"{head} of {run} alone": {(run, head): 1.0} for run, head in preset}
+        self._accuracy.value = self._accuracies({name: self.fused(row) for name, row in rows.items()}, first.labels)
+        now, before = self.fused(weights).argmax(1), self.fused(preset).argmax(1)
+        self._matrix.value = sketches.confusion(now, first.labels, first.actions)
+        self._warning.value = _warning(tuned, not any(weights.values()))
+        self._tell_changes(first, now, before)
+
+    def as_html(self) -> HTMLPicture:
+        """The accuracies and the confusion, for a page without a kernel."""
+        return HTMLPicture(f"<div class=ifttn>{self._accuracy.value}{self._matrix.value}</div><style>{STYLE}</style>")
+
+    def _accuracies(self, fused: Mapping[str, Float[np.ndarray, "N A"]], labels: Int[np.ndarray, " N"]) -> str:
+        factors = self._factors()
+        names = "".join(f"<th>{escape(name)}</th>" for name in factors)
+        head = f"<thead><tr><td></td><th>top-1</th><th colspan=2>95 % interval</th><th>classes</th>{names}</tr></thead>"
+        rows = []
+        for name, scores in fused.items():
+            share = top1(scores, labels)
+            low, high = wilson(round(share * len(labels)), len(labels))
+            right = factor_accuracy(scores, labels, factors)
+            cells = "".join(f"<td>{value:.2f}</td>" for value in right.values())
+            rows.append(
+                f"<tr><th scope=row>{escape(name)}</th><td><b>{100 * share:.1f}</b></td>"
+                f"<td><small>{100 * low:.1f}-{100 * high:.1f}</small></td>"
+                f"<td>{sketches.interval(share, low, high)}</td>"
+                f"<td>{100 * mean_class_accuracy(scores, labels):.1f}</td>{cells}</tr>"
+            )
+        return f"<table>{head}<tbody>{''.join(rows)}</tbody></table><small>{len(labels)} test videos</small>"
+
+    def _factors(self) -> dict[str, Int[np.ndarray, " A"]]:
+        folder = self.shelf.places.data(self.state.dataset)
+        if not (folder / "factors.parquet").exists():
+            return {}
+        values = diagnostic.factors(folder).groupby("action").first().sort_index()
+        return {factor: values[factor].to_numpy() for factor in diagnostic.FACTORS}
+
+    def _tell_changes(self, scores: Scores, now: Int[np.ndarray, " N"], before: Int[np.ndarray, " N"]) -> None:
+        labels, changed = scores.labels, now != before
+        gained, lost = changed & (now == labels), changed & (before == labels)
+        told = f"{gained.sum()} become right, {lost.sum()} become wrong, {(changed & ~gained & ~lost).sum()} stay wrong"
+        if gained.sum() + lost.sum():
+            told += f" (sign test: p = {sign_test(int(gained.sum()), int(lost.sum())):.2g})"
+        told = told if changed.any() else "None: every video is taken for what the preset weights take it for."
+        self._told.value = f"<small role=status>{told}</small>"
+        options = [
+            (f"{mark} {scores.videos[i].rpartition('/')[2]}: {scores.actions[before[i]]} → {scores.actions[now[i]]}", i)
+            for mark, which in (("+", gained), ("-", lost), ("·", changed & ~gained & ~lost))
+            for i in map(int, np.flatnonzero(which))
+        ]
+        self._silent = True
+        self.changed.options = options
+        self.changed.value = None
+        self._silent = False
+        self.changed.layout.display = "" if options else "none"
+
+    def _show_video(self) -> None:
+        if self._silent or self.changed.value is None or self.open_video is None:
+            return
+        run, scores = list(self.scores.items())[-1]
+        self.open_video(self.state.dataset, self.state.split, scores.videos[self.changed.value], run)
+
+
+def sign_test(gained: int, lost: int) -> float:
+    """Probability of a difference as large, or larger, were a change as likely for the better as for the worse."""
+    total = gained + lost
+    return min(1.0, 2 * sum(comb(total, k) for k in range(min(gained, lost) + 1)) / 2**total)
+
+
+def _warning(tuned: bool, nothing: bool) -> str:
+    if nothing:
+        return "<div class=warn>Every weight is 0: nothing is said, and the first action wins every video.</div>"
+    if tuned:
+        return (
+            "<div class=warn>Weights chosen while looking at test scores are tuned on the test set: "
+            "what they reach is not a result. The preset weights were set before any test.</div>"
+        )
+    return "<small>The preset weights were set before any test was scored.</small>"

@@ -1,0 +1,249 @@
+"""What every panel shares: one state, one worker, a line that says how it goes, a look, keys, and a clean end."""
+
+from collections.abc import Callable, Iterator, Sequence
+from html import escape
+from typing import Any
+
+import ipywidgets as widgets
+from ipywidgets import HTML, Button, FloatProgress, HBox, Layout, VBox, Widget
+from traitlets import HasTraits, link
+
+from lab.report import duration
+from lab.worker import Worker
+
+STYLE = """
+.ifttn{--ink:var(--jp-ui-font-color1,#222);--quiet:var(--jp-ui-font-color2,#666);--rule:var(--jp-border-color2,#ddd);
+ --accent:var(--jp-brand-color1,#1976d2);color:var(--ink);
+font:13px/1.45 var(--jp-ui-font-family,system-ui,sans-serif);
+ border:1px solid var(--rule);border-radius:6px;padding:12px 14px;max-width:1080px;overflow:hidden;gap:8px}
+.ifttn:focus-visible{outline:2px solid var(--accent);outline-offset:2px}
+.ifttn .noUi-handle:focus-visible,.ifttn button:focus-visible{outline:2px solid var(--accent);outline-offset:1px}
+.ifttn .widget-html{margin:0;max-width:100%}.ifttn .widget-html-content{line-height:1.45;overflow-wrap:break-word}
+.ifttn h3{font-size:15px;font-weight:600;margin:0}.ifttn h4{font-size:13px;font-weight:600;margin:0}
+.ifttn small,.ifttn .quiet,.ifttn .legend{color:var(--quiet);font-size:11.5px}
+.ifttn .empty{color:var(--quiet);border:1px dashed var(--rule);border-radius:4px;padding:18px;text-align:center}
+.ifttn [role=alert]{border-left:3px solid #c62828;background:rgba(198,40,40,.08);padding:6px 10px;border-radius:3px}
+.ifttn .warn{border-left:3px solid #ef8e00;background:rgba(239,142,0,.1);padding:6px 10px;border-radius:3px}
+.ifttn pre{font-size:11px;max-height:14em;overflow:auto;margin:4px 0}
+.ifttn kbd{border:1px solid var(--rule);border-radius:3px;padding:0 4px;font-size:11px}
+.ifttn table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:12px;margin:0}
+.ifttn th{font-weight:400;text-align:left;white-space:nowrap;padding:2px 8px 2px 0}
+.ifttn td{text-align:right;padding:2px 8px 2px 0;white-space:nowrap}
+.ifttn .cams td{white-space:normal;padding:2px 6px 4px 0}.ifttn .cams img{width:100%;max-width:200px;display:block;
+border-radius:3px}
+.ifttn thead th{border-bottom:1px solid var(--rule);font-weight:600;vertical-align:bottom}
+.ifttn thead small{display:block;font-weight:400}
+.ifttn table.bars{width:100%;table-layout:fixed}.ifttn .bars tbody th{overflow:hidden;text-overflow:ellipsis}
+.ifttn .bars thead td,.ifttn .bars tbody th{width:34%}.ifttn .bars td{position:relative;text-align:left;
+padding:2px 6px 2px 0}
+.ifttn .bars i{display:inline-block;height:12px;max-width:calc(100% - 24px);border-radius:0 2px 2px 0;
+vertical-align:-2px;min-width:1px}
+.ifttn .bars b{font-weight:400;font-size:11px;margin-left:3px}.ifttn .bars .true th{font-weight:600}
+.ifttn .timeline{position:relative;margin:0 6px;padding-top:1px}
+.ifttn .spans{position:relative;height:22px}
+.ifttn .spans div{position:absolute;top:0;bottom:0;box-sizing:border-box;border:1px solid var(--rule);font-size:11px;
+ color:var(--quiet);text-align:left;padding-left:4px;background:rgba(128,128,128,.06);overflow:hidden}
+.ifttn .spans div:nth-child(even){background:rgba(128,128,128,.16)}
+.ifttn .timeline u{position:absolute;bottom:0;width:0;height:0;border:5px solid transparent;
+border-bottom:8px solid #d55e00;
+ margin-left:-5px;text-decoration:none}
+.ifttn .timeline svg{display:block;width:100%;height:14px;margin-top:2px}
+.ifttn .timeline path{vector-effect:non-scaling-stroke;stroke-width:2}
+.ifttn .timeline s{position:absolute;top:0;height:24px;border-left:1.5px dashed #7b1fa2;margin-left:-1px}
+.ifttn .timeline em{position:absolute;top:-2px;bottom:-2px;width:2px;margin-left:-1px;background:var(--accent);
+ left:calc(var(--at,0)*100%)}
+.ifttn .legend{display:flex;flex-wrap:wrap;gap:2px 14px;margin:2px 6px}
+.ifttn .legend i{display:inline-block;width:9px;height:9px;border-radius:2px;margin:0 3px 0 4px}
+.ifttn .legend u{display:inline-block;border:4px solid transparent;border-bottom:7px solid #d55e00;vertical-align:2px}
+.ifttn .legend s{display:inline-block;height:11px;border-left:1.5px dashed #7b1fa2;vertical-align:-1px;margin:0 3px}
+.ifttn .picture{background:#1118;border-radius:4px;overflow:hidden;line-height:0}
+.ifttn .picture img{width:100%;height:auto;display:block;margin:0;image-rendering:auto}
+.ifttn .ifttn-scrub{width:auto;height:22px}.ifttn .widget-play{width:96px}.ifttn .widget-play button{width:46px}
+.ifttn .ifttn-scrub>label{position:absolute;clip-path:inset(50%)}
+.ifttn .widget-html-content dl{display:grid;grid-template-columns:minmax(5em,max-content) 1fr;gap:1px 12px;
+margin:0 0 8px;font-size:12px}
+.ifttn .widget-html-content dl dt{color:var(--quiet);float:none;width:auto;font-weight:400;margin:0;
+white-space:nowrap}
+.ifttn .widget-html-content dl dd{margin:0;float:none;width:auto;min-width:0}
+.ifttn figure{margin:0}.ifttn .chart svg{width:100%;display:block}
+.ifttn .chart text,.ifttn .confusion text{font-size:9.5px;fill:var(--quiet)}
+.ifttn .chart text.title{font-size:12px;fill:var(--ink);font-weight:600}.ifttn .grid{stroke:var(--rule);
+stroke-width:1}
+.ifttn .confusion{width:100%;display:block}.ifttn .confusion text[fill]{fill:revert-layer;font-size:8.5px}
+.ifttn .interval{width:100px;height:14px;display:block}.ifttn .interval .range{stroke:var(--accent);stroke-width:2.4}
+.ifttn .interval .ours{fill:var(--accent)}.ifttn .interval .paper{fill:none;stroke:var(--quiet);stroke-width:1.2}
+.ifttn .row-cells{display:grid;align-items:center;font-size:12px;font-variant-numeric:tabular-nums;text-align:right;
+gap:0 10px}
+.ifttn .row-cells small{white-space:nowrap}.ifttn .row-cells .ours{font-weight:600}
+.ifttn .ifttn-row>button{text-align:left;padding-left:8px}
+.ifttn .ifttn-row>button.mod-chosen{box-shadow:inset 3px 0 var(--accent)}
+.ifttn .up{color:#2e7d32}.ifttn .down{color:#c62828}
+@media (prefers-reduced-motion:reduce){.ifttn *{transition:none!important}}
+"""
+
+# Runs in the page when the panel's style is in force. ipywidgets has no keys of its own; without
+# data-lm-suppress-shortcuts JupyterLab would take ours for its own and move, or delete, cells.
+KEYS = """
+const root=this.closest('.ifttn');
+if(root&&!root.dataset.keys){root.dataset.keys='on';root.setAttribute('data-lm-suppress-shortcuts','true');
+root.tabIndex=0;root.setAttribute('role','region');root.setAttribute('aria-label',this.dataset.title);
+const names={' ':'space','[':'less',']':'more','?':'help'};
+const follow=()=>{const h=root.querySelector('.ifttn-scrub .noUi-handle');if(!h)return;
+const [v,a,b]=['now','min','max'].map(x=>+h.getAttribute('aria-value'+x));
+h.setAttribute('aria-label','Frame');root.style.setProperty('--at',b>a?(v-a)/(b-a):0)};
+new MutationObserver(follow).observe(root,{subtree:true,
+attributes:true,attributeFilter:['aria-valuenow','aria-valuemax']});
+root.addEventListener('keydown',e=>{const t=e.target;
+if(e.ctrlKey||e.metaKey||e.altKey||t.matches('input:not([type=checkbox]),textarea,select'))return;
+const handle=t.closest('.noUi-handle'),scrub=root.querySelector('.ifttn-scrub .noUi-handle');
+if(scrub&&!handle&&!e.shiftKey&&['ArrowLeft','ArrowRight','Home','End'].includes(e.key)){
+scrub.dispatchEvent(new KeyboardEvent('keydown',{key:e.key,cancelable:true}));e.preventDefault();e.stopPropagation();
+return}
+if(t.matches('button')&&(e.key===' '||e.key==='Enter'))return;
+const name='key-'+(e.shiftKey&&e.key.length>1?'shift-':'')+(names[e.key]||e.key.toLowerCase());
+const found=root.querySelector('.'+CSS.escape(name));
+if(found){(found.matches('button')?found:found.querySelector('button')).click();e.preventDefault();
+e.stopPropagation()}});
+root.addEventListener('click',e=>{const line=e.target.closest('.timeline'),
+s=root.querySelector('.ifttn-scrub .noUi-target');
+if(line&&s){const r=line.getBoundingClientRect(),o=s.noUiSlider.options.range;
+s.noUiSlider.set(Math.round(o.min+(o.max-o.min)*(e.clientX-r.left)/r.width))}})}
+"""
+
+
+class Panel(VBox):
+    """A widget with a state, a worker and an end.
+
+    `close()` ends the thread and every widget inside; a panel is a context manager that does so. Nothing that takes
+    long is done in a callback: it goes to `work`. Errors of both show in the panel.
+    """
+
+    state: Any
+
+    def __init__(self, title: str, state: HasTraits) -> None:
+        self.title, self.state, self.worker = title, state, Worker()
+        self._watched: list[tuple[HasTraits, list[str], Callable[..., Any]]] = []
+        self._owned: list[Widget] = []
+        self._ends: list[Callable[[], object]] = []
+        look = HTML(f'<style data-title="{escape(title)}" onload="{escape(KEYS, quote=True)}">{STYLE}</style>')
+        self._status = HTML()
+        self._bar = FloatProgress(max=1.0, layout=Layout(width="140px", height="10px", visibility="hidden"))
+        self._alert = HTML()
+        heading = HTML(f"<h3>{escape(title)}</h3>")
+        progress = HBox([self._bar, self._status], layout=Layout(align_items="center", grid_gap="10px"))
+        apart = Layout(justify_content="space-between", align_items="center", width="100%")
+        top = HBox([heading, progress], layout=apart)
+        super().__init__([look, top, self._alert])
+        self.add_class("ifttn")
+        self.watch(self.worker, ["doing", "share", "paused"], self._show_progress)
+        self.watch(self.worker, ["error"], self._show_error)
+
+    def fill(self, *children: Widget) -> None:
+        """Put these below the heading."""
+        self.children = (*self.children, *children)
+
+    def watch(self, of: HasTraits, names: Sequence[str], call: Callable[[], object]) -> None:
+        """Call whenever one of these traits changes; an error of the call shows in the panel."""
+
+        def changed(_: object) -> None:
+            self.guard(call)
+
+        of.observe(changed, names=list(names))
+        self._watched.append((of, list(names), changed))
+
+    def button(
+        self, text: str, call: Callable[[], object], tip: str = "", key: str = "", width: str = "auto"
+    ) -> Button:
+        """A button whose errors show in the panel; `key` presses it, too."""
+        made = Button(description=text, tooltip=tip + (f" (key {key})" if key else ""), layout=Layout(width=width))
+        made.on_click(lambda _: self.guard(call))
+        if key:
+            made.add_class(f"key-{key}")
+        return made
+
+    def guard(self, call: Callable[[], object]) -> None:
+        """Call; what it raises would be lost in a callback, and is shown."""
+        try:
+            call()
+        except Exception as error:
+            self.worker.say(error)
+
+    def work(self, doing: str, job: Callable[[], Iterator[float | None]]) -> None:
+        """Let the worker do it, in place of what it does."""
+        self.worker.start(doing, job)
+
+    def own(self, *more: Widget) -> None:
+        """Close these with the panel: widgets that are not among its children, such as links."""
+        self._owned.extend(more)
+
+    def tie(self, source: tuple[HasTraits, str], target: tuple[HasTraits, str]) -> None:
+        """Keep two traits equal until the panel is closed; the source says what they begin with."""
+        self._ends.append(link(source, target).unlink)
+
+    def wait(self, timeout: float | int | None = 60) -> bool:
+        """Until nothing is under way: for scripts and tests, never in a callback."""
+        return self.worker.wait(timeout)
+
+    def close(self) -> None:
+        """End the thread, the links and every widget inside."""
+        self.worker.close()
+        for of, names, changed in self._watched:
+            of.unobserve(changed, names=names)
+        self._watched.clear()
+        for end in self._ends:
+            end()
+        self._ends.clear()
+        inside = set().union(*(_inside(widget) for widget in (self, *self._owned)))
+        for widget in inside - {self}:
+            widget.close()
+        self._owned.clear()
+        super().close()
+
+    def __enter__(self) -> "Panel":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _show_progress(self) -> None:
+        worker = self.worker
+        left = f", {duration(worker.seconds_left)} to go" if worker.seconds_left else ""
+        said = f"{escape(worker.doing)}{' (paused)' if worker.paused else left}" if worker.doing else "ready"
+        self._status.value = f"<span class=quiet role=status>{said}</span>"
+        self._bar.value = worker.share or 0.0
+        self._bar.layout.visibility = "visible" if worker.doing and worker.share else "hidden"
+
+    def _show_error(self) -> None:
+        error, details = escape(self.worker.error), escape(self.worker.details)
+        more = f"<details><summary>where</summary><pre>{details}</pre></details>" if details else ""
+        self._alert.value = f"<div role=alert>{error}{more}</div>" if error else ""
+
+
+def _inside(widget: Widget) -> set[Widget]:
+    """A widget and all that hangs on it: children, layouts, styles, the ends of a link."""
+    found: set[Widget] = set()
+    queue = [widget]
+    while queue:
+        each = queue.pop()
+        if each in found:
+            continue
+        found.add(each)
+        for name in each.keys:
+            value = getattr(each, name, None)
+            values = value if isinstance(value, tuple | list) else [value]
+            queue.extend(v for v in values if isinstance(v, Widget))
+    return found
+
+
+def labelled(text: str, widget: Any) -> Any:
+    """A control with its description as wide as it needs."""
+    widget.description = text
+    widget.style.description_width = "initial"
+    return widget
+
+
+def choose(text: str, options: Sequence[Any] = (), **more: Any) -> widgets.Dropdown:
+    """A labelled choice."""
+    made = widgets.Dropdown(options=options, layout=Layout(width="auto", **more))
+    labelled(text, made)
+    return made

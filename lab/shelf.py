@@ -1,0 +1,100 @@
+"""What there is to look at: the data sets, splits, videos and trained runs of a study."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from threading import RLock
+
+from ifttn.data.catalogue import read_split
+from ifttn.data.store import Store
+from ifttn.experiment.recipes import RECIPES
+from ifttn.experiment.runs import Run
+from ifttn.experiment.study import Places
+from ifttn.recognizer import Recognizer
+from ifttn.vocabulary import IfttnError, Split, Video
+
+
+class Shelf:
+    """A folder of results, as `ifttn reproduce` lays it out, and data sets that lie elsewhere.
+
+    Args:
+        results: holds data/, stores/ and runs/.
+        data: further folders of data sets; a store of one is looked for in `results`, by its name.
+        device: where networks are put.
+    """
+
+    def __init__(self, results: Path | str, data: Sequence[Path | str] = (), device: str = "cpu") -> None:
+        self.places, self.device = Places(Path(results)), device
+        self.elsewhere = {Path(folder).resolve().name: Path(folder) for folder in data}
+        self.lock = RLock()
+        """Held by whoever runs a network: two threads must not."""
+        self.split = lru_cache(8)(self._split)
+        self._loaded = lru_cache(2)(self._load)
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Names of the data sets.
+
+        Raises:
+            IfttnError: there is none.
+        """
+        own = self.places.root / "data"
+        names = sorted(path.name for path in own.iterdir() if path.is_dir()) if own.is_dir() else []
+        if not names and not self.elsewhere:
+            raise IfttnError(
+                f"no data set in {own}: `ifttn reproduce --quick` writes one and trains on it, "
+                "or name the folder of yours, Shelf(results, data=[folder])"
+            )
+        return *names, *(name for name in self.elsewhere if name not in names)
+
+    def splits(self, dataset: str) -> tuple[int, ...]:
+        """Those of 1, 2, 3 that a data set has lists for."""
+        found = []
+        for number in (1, 2, 3):
+            try:
+                found.append(self.split(dataset, number).number)
+            except IfttnError:
+                if number == 1:
+                    raise
+        return tuple(found)
+
+    def _split(self, dataset: str, number: int) -> Split:
+        return read_split(self.elsewhere.get(dataset, self.places.data(dataset)), number)
+
+    def video(self, dataset: str, name: str) -> Video:
+        """A video by name.
+
+        Raises:
+            IfttnError: the data set has no such video.
+        """
+        split = self.split(dataset, 1)
+        for video in (*split.test, *split.train):
+            if video.name == name:
+                return video
+        raise IfttnError(f"no video {name!r} in {dataset}: it is not in its lists, or its file is missing")
+
+    def runs(self, dataset: str, split: int) -> dict[str, Run]:
+        """Every run of a split that has begun, by recipe, in the order of the recipes."""
+        runs = {recipe: Run.of(self.places.runs, dataset, split, recipe) for recipe in RECIPES}
+        return {recipe: run for recipe, run in runs.items() if (run.folder / "recipe.json").exists()}
+
+    def all_runs(self) -> dict[str, Run]:
+        """Every run that has begun, by "<data set>/split<n>/<recipe>"."""
+        folders = sorted(path.parent for path in self.places.runs.glob("*/split*/*/recipe.json"))
+        return {folder.relative_to(self.places.runs).as_posix(): Run(folder) for folder in folders}
+
+    def recognizer(self, run: Run) -> Recognizer:
+        """The network of a finished run; the last two are kept.
+
+        Raises:
+            IfttnError: the run is not finished.
+        """
+        return self._loaded(run.folder)
+
+    def _load(self, folder: Path) -> Recognizer:
+        return Recognizer.load(folder, self.device)
+
+    def store(self, dataset: str, preset: str) -> Store | None:
+        """The prepared data set, where there is one."""
+        folder = self.places.store(dataset, preset)
+        return Store(folder) if (folder / "manifest.json").exists() else None

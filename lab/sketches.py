@@ -1,0 +1,211 @@
+"""Numbers to HTML and SVG: the time line, score bars, curves, a confusion matrix. Text a screen reader can read.
+
+Shapes: K snippets, A actions, N videos.
+"""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib import colormaps
+
+from lab.figures import SERIES
+
+HEAD_COLOURS = {
+    **dict.fromkeys(("rgb", "ttn-rgb"), SERIES[0]),
+    **dict.fromkeys(("flow", "mv", "ttn-flow"), SERIES[1]),
+    "ttn": SERIES[2],
+    "late fusion": SERIES[3],
+}
+KIND_COLOURS = {"I": "#d55e00", "P": "#56b4e9", "B": "#bbb"}
+
+
+class Bars(NamedTuple):
+    """A column of probabilities."""
+
+    title: str
+    about: str
+    """What it speaks of, such as "snippet 3"."""
+    probabilities: Float[np.ndarray, " A"]
+
+
+def bars(columns: Sequence[Bars], actions: Sequence[str], true: str | None, count: int = 5) -> str:
+    """A table of score bars: the likeliest actions by the last column, and the true one; a column a head."""
+    last = columns[-1].probabilities
+    shown: list[int] = np.argsort(-last, kind="stable")[:count].tolist()
+    if true is not None and true in actions and actions.index(true) not in shown:
+        shown[-1] = actions.index(true)
+    head = "".join(f"<th scope=col>{escape(c.title)}<small>{escape(c.about)}</small></th>" for c in columns)
+    rows = []
+    for action in shown:
+        name = escape(actions[action])
+        mark = " ✓" if actions[action] == true else ""
+        cells = "".join(_bar(float(c.probabilities[action]), HEAD_COLOURS.get(c.title, "#888")) for c in columns)
+        rows.append(f"<tr{' class=true' if mark else ''}><th scope=row title='{name}'>{name}{mark}</th>{cells}</tr>")
+    return f"<table class=bars><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _bar(share: float, colour: str) -> str:
+    return f"<td><i style='width:{100 * share:.1f}%;background:{colour}'></i><b>{100 * share:.0f}</b></td>"
+
+
+def timeline(count: int, sampled: Sequence[int], kinds: str, cuts: Sequence[int], fps: float) -> str:
+    """K segments and their sampled snippets, cuts and frame types, along a video of `count` frames.
+
+    Its cursor stands where the CSS variable --at (0..1) says: the page moves it, no message from the kernel does.
+    """
+    last = max(1, count - 1)
+    middles = [(a + b) / 2 for a, b in pairwise(sampled)]
+    edges = [0.0, *middles, float(last)] if len(sampled) else []
+    spans = "".join(
+        f"<div style='left:{100 * a / last:.2f}%;width:{100 * (b - a) / last:.2f}%'>{k}</div>"
+        for k, (a, b) in enumerate(pairwise(edges), 1)
+    )
+    marks = "".join(
+        f"<u style='left:{100 * t / last:.2f}%' title='snippet {k}: frame {t + 1}, {t / fps:.2f} s'></u>"
+        for k, t in enumerate(sampled, 1)
+    )
+    shots = "".join(f"<s style='left:{100 * t / last:.2f}%' title='cut before frame {t + 1}'></s>" for t in cuts)
+    strokes = "".join(f"<path d='{_strokes(kinds, kind)}' stroke='{KIND_COLOURS[kind]}'/>" for kind in KIND_COLOURS)
+    told = ", ".join(f"{kinds.count(kind)} {kind}" for kind in KIND_COLOURS if kind in kinds)
+    legend = " ".join(f"<i style='background:{KIND_COLOURS[k]}'></i>{k}" for k in KIND_COLOURS if k in kinds)
+    return (
+        f"<div class=timeline role=img aria-label='{len(sampled)} segments; snippets at frames "
+        f"{', '.join(str(t + 1) for t in sampled)}; {len(cuts)} cuts; frame types: {told}'>"
+        f"<div class=spans>{spans}{marks}</div>"
+        f"<svg viewBox='-.5 0 {count} 8' preserveAspectRatio=none>{strokes}</svg>{shots}<em></em></div>"
+        f"<div class=legend><span><u></u> sampled snippet</span><span><s></s> cut, estimated</span>"
+        f"<span>frame types: {legend}</span></div>"
+    )
+
+
+def _strokes(kinds: str, kind: str) -> str:
+    top = 0 if kind == "I" else 3
+    return "".join(f"M{i} {top}V8" for i, each in enumerate(kinds) if each == kind)
+
+
+class Curve(NamedTuple):
+    """A line of a chart."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    colour: str
+    dashed: bool = False
+
+
+def chart(curves: Sequence[Curve], title: str, *, width: int = 440, height: int = 190, top: float | None = None) -> str:
+    """A line chart with its legend; the vertical axis starts at 0."""
+    points = [(x, y) for curve in curves for x, y in zip(curve.x, curve.y, strict=True)]
+    if not points:
+        return f"<div class=empty>{escape(title)}: nothing yet</div>"
+    left, bottom, right, upper = 34, 20, 8, 22
+    x_low, x_high = min(x for x, _ in points), max(max(x for x, _ in points), min(x for x, _ in points) + 1)
+    low = min(0.0, *(float(y) for _, y in points))
+    high = top or max(0.0, *(float(y) for _, y in points))
+    high = high if high > low else low + 1
+
+    def place(x: float | int, y: float | int) -> str:
+        across = left + (width - left - right) * (x - x_low) / (x_high - x_low)
+        return f"{across:.1f},{upper + (height - upper - bottom) * (high - y) / (high - low):.1f}"
+
+    grid = "".join(_grid_line(value, place(x_low, value), width - right) for value in _round_values(low, high))
+    lines = "".join(
+        f"<polyline points='{' '.join(place(x, y) for x, y in zip(c.x, c.y, strict=True))}' fill=none "
+        f"stroke='{c.colour}' stroke-width=1.6 {'stroke-dasharray=4,3' if c.dashed else ''}/>"
+        for c in curves
+    )
+    dots = "".join(
+        f"<circle cx={place(c.x[-1], c.y[-1]).replace(',', ' cy=')} r=2.4 fill='{c.colour}'/>"
+        for c in curves
+        if len(c.x)
+    )
+    ends = (
+        f"<text x={left} y={height - 5}>{x_low:g}</text>"
+        f"<text x={width - right} y={height - 5} text-anchor=end>{x_high:g}</text>"
+    )
+    legend = "".join(
+        f"<span><i style='background:{c.colour};{'opacity:.5' if c.dashed else ''}'></i>{escape(c.name)} "
+        f"<b>{c.y[-1]:.3g}</b></span>"
+        for c in curves
+        if len(c.y)
+    )
+    return (
+        f"<figure class=chart><svg viewBox='0 0 {width} {height}' role=img aria-label='{escape(title)}'>"
+        f"<text x=4 y=13 class=title>{escape(title)}</text>{grid}{lines}{dots}{ends}</svg>"
+        f"<figcaption class=legend>{legend}</figcaption></figure>"
+    )
+
+
+def _grid_line(value: float, at: str, end: int) -> str:
+    x, y = at.split(",")
+    return (
+        f"<line x1={x} x2={end} y1={y} y2={y} class=grid />"
+        f"<text x={float(x) - 4} y={float(y) + 3} text-anchor=end>{value:g}</text>"
+    )
+
+
+def _round_values(low: float, high: float) -> list[float]:
+    """Three to six round numbers."""
+    rough = (high - low) / 4
+    power = 10 ** np.floor(np.log10(rough))
+    step = float(power * min((1, 2, 2.5, 5, 10), key=lambda m: abs(m * power - rough)))
+    return [round(i * step, 10) for i in range(int(np.ceil(low / step - 1e-9)), int(high / step + 1e-9) + 1)]
+
+
+def confusion(predicted: Int[np.ndarray, " N"], labels: Int[np.ndarray, " N"], actions: Sequence[str]) -> str:
+    """What each action (row) is taken for (column), as a share of its videos."""
+    count = len(actions)
+    counts = np.zeros((count, count), int)
+    np.add.at(counts, (labels, predicted), 1)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = max(3, min(22, 400 // count))
+    colours = colormaps["cividis"]
+    cells = []
+    for row, column in np.argwhere(counts):
+        red, green, blue, _ = colours(float(shares[row, column]), bytes=True)
+        told = f"{actions[row]} taken for {actions[column]}: {counts[row, column]} of {counts[row].sum()}"
+        cells.append(
+            f"<rect x={column * side} y={row * side} width={side} height={side} fill='rgb({red},{green},{blue})'>"
+            f"<title>{escape(told)}</title></rect>"
+        )
+        if side >= 16:
+            ink = "#000" if shares[row, column] > 0.55 else "#fff"
+            cells.append(
+                f"<text x={(column + 0.5) * side} y={(row + 0.5) * side + 3} fill='{ink}' text-anchor=middle>"
+                f"{100 * shares[row, column]:.0f}</text>"
+            )
+    total = count * side
+    red, green, blue, _ = colours(0.0, bytes=True)
+    legend = ""
+    if side >= 10:
+        legend = "".join(
+            f"<text x={total + 6} y={(i + 0.5) * side + 3}>{i + 1} {escape(name)}</text>"
+            f"<text x={(i + 0.5) * side} y={total + 12} text-anchor=middle>{i + 1}</text>"
+            for i, name in enumerate(actions)
+        )
+    width = total + (190 if legend else 0)
+    return (
+        f"<svg class=confusion viewBox='0 0 {width} {total + 16}' style='max-width:{width}px' role=img "
+        f"aria-label='confusion matrix of {count} actions; rows are true, columns predicted'>"
+        f"<rect width={total} height={total} fill='rgb({red},{green},{blue})'/>{''.join(cells)}{legend}</svg>"
+    )
+
+
+def interval(share: float, low: float, high: float, paper: float | None = None) -> str:
+    """A share with its interval on a line from 0 to 1; a hollow mark for what the paper has."""
+    theirs = "" if paper is None else f"<circle cx={100 * paper:.1f} cy=5 r=2.6 class=paper />"
+    return (
+        f"<svg class=interval viewBox='-3 0 106 10' role=img aria-label='{low:.3f} to {high:.3f}'>"
+        f"<line x1=0 x2=100 y1=5 y2=5 class=grid />"
+        f"<line x1={100 * low:.1f} x2={100 * high:.1f} y1=5 y2=5 class=range />"
+        f"<circle cx={100 * share:.1f} cy=5 r=2.6 class=ours />{theirs}</svg>"
+    )
+
+
+def definitions(pairs: Mapping[str, object]) -> str:
+    """Names and values, a line each."""
+    return "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in pairs.items()) + "</dl>"

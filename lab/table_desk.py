@@ -1,0 +1,283 @@
+"""The paper's tables, to click through: a row, its runs and its errors, and from an error to its video."""
+
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+
+from ipywidgets import HTML, Box, Button, HBox, Layout, Select, Textarea, ToggleButtons, VBox
+from traitlets import HasTraits, Int, Unicode
+
+from ifttn.experiment import study, tables
+from ifttn.experiment.evaluation import late_fusion
+from ifttn.experiment.runs import write_atomically
+from ifttn.experiment.tables import Cell, Table
+from ifttn.vocabulary import IfttnError
+from lab import sketches
+from lab import tables as written
+from lab.inspector import Inspector
+from lab.panel import Panel, choose
+from lab.shelf import Shelf
+
+COLUMNS = "3.2em 3.6em 3.4em 6.5em 130px 3.4em 3.4em"
+"""Widths of: paper, measured, difference, interval, its picture, mean class, videos; then one a factor."""
+WIDE = "15.5em"
+
+
+class TableState(HasTraits):
+    """All that a person chooses."""
+
+    number = Int(3)
+    column = Int(0, help="of the paper's table, where it has several")
+    row = Int(-1, help="chosen; -1: none")
+    split = Int(0, help="whose errors are listed; 0: the first that is measured")
+    error = Unicode(help="name of the video that is looked at")
+
+
+class TableDesk(Panel):
+    """`TableDesk("results")` in a cell.
+
+    Args:
+        results: a Shelf, or the folder that `ifttn reproduce` wrote.
+        inspector: shows the video of an error; without one, the panel opens its own.
+        out: where LaTeX and CSV go.
+        number: of the table to begin with.
+    """
+
+    state: TableState
+
+    def __init__(
+        self,
+        results: Shelf | Path | str,
+        inspector: Inspector | None = None,
+        out: Path | str = "tables",
+        number: int = 3,
+    ) -> None:
+        super().__init__("Tables", TableState(number=number))
+        self.shelf = results if isinstance(results, Shelf) else Shelf(results)
+        self.inspector, self.out = inspector, Path(out)
+        self.tables: dict[int, Table] = {}
+        self._rows: list[tuple[HBox, Button, HTML]] = []
+        self._silent = False
+        self._build()
+        self.reload()
+
+    def _build(self) -> None:
+        self.number = ToggleButtons(options=[(f"Table {n}", n) for n in range(1, 7)], value=self.state.number)
+        self.number.style.button_width = "68px"
+        self.column = ToggleButtons(options=["accuracy"])
+        self.column.style.button_width = "130px"
+        self._caption, self._head, self._body, self._notes = HTML(), HTML(), VBox(), HTML()
+        self._run, self._count = HTML(), HTML()
+        self.split = choose("split")
+        self.errors = Select(rows=9, layout=Layout(width="auto"))
+        self.errors.add_class("ifttn-errors")
+        self.text = Textarea(layout=Layout(width="100%", height="170px", display="none"))
+        actions = [
+            self.button("LaTeX", lambda: self.export("tex"), "booktabs, into the folder of tables"),
+            self.button("CSV", lambda: self.export("csv"), "every digit, into the folder of tables"),
+            self.button("read anew", self.reload, "runs that were tested since"),
+        ]
+        wrap = Layout(flex_flow="row wrap", grid_gap="8px", width="100%", align_items="center")
+        detail = Box(
+            [
+                VBox([self._run], layout=Layout(flex="1 1 300px", min_width="280px")),
+                VBox(
+                    [HBox([self._count, self.split]), self.errors], layout=Layout(flex="2 1 420px", min_width="320px")
+                ),
+            ],
+            layout=Layout(flex_flow="row wrap", grid_gap="18px", width="100%"),
+        )
+        table = VBox([self._head, self._body], layout=Layout(width="100%", overflow="auto"))
+        self.fill(HBox([self.number, self.column], layout=wrap), self._caption, table, self._notes)
+        self.fill(HBox(actions, layout=wrap), self.text, detail)
+        self.tie((self.state, "number"), (self.number, "value"))
+        self.watch(self.column, ["value"], lambda: self._choose("column", self.column.value))
+        self.watch(self.split, ["value"], lambda: self._choose("split", self.split.value))
+        self.watch(self.state, ["number"], self._turn)
+        self.watch(self.state, ["column"], self._show)
+        self.watch(self.state, ["row", "split"], self._show_row)
+        self.watch(self.errors, ["value"], self._pick_error)
+
+    def _choose(self, name: str, value: int | None) -> None:
+        if not self._silent and value is not None:
+            setattr(self.state, name, value)
+
+    def reload(self) -> None:
+        """Read the scores of every run anew."""
+        self.work("reading scores", self._read)
+
+    def _read(self) -> Iterator[float | None]:
+        found = study.measured(self.shelf.places.runs, self.shelf.places.root / "data")
+        yield None
+        self.tables = {table.number: table for table in found}
+        self._show()
+        if not any(cell.measured for table in found for cell in table.cells):
+            raise IfttnError(
+                f"no tested run in {self.shelf.places.runs}, so that only the paper's numbers show: "
+                "`ifttn reproduce --quick` fills Table 3, `ifttn reproduce` all of them"
+            )
+
+    @property
+    def table(self) -> Table:
+        """The one shown."""
+        return self.tables[self.state.number]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Of the chosen column, a row each."""
+        return [row[min(self.state.column, len(row) - 1)] for row in self.table.rows]
+
+    def _turn(self) -> None:
+        self.state.row = -1
+        if self.state.column:
+            self.state.column = 0  # shows the table as well
+        else:
+            self._show()
+
+    # -- the table
+
+    def _show(self) -> None:
+        if not self.tables:
+            return
+        table, cells = self.table, self.cells
+        self._silent = True
+        many = len(table.columns) > 1
+        self.column.options = [(f"{c.name} ({c.unit})", i) for i, c in enumerate(table.columns)]
+        self.column.value = self.state.column
+        self.column.layout.display = "" if many else "none"
+        self._silent = False
+        self._caption.value = (
+            f"<b>Table {table.number}. {escape(table.title)}.</b> <small>{escape(tables.heading(table))}</small>"
+        )
+        names = ("paper", "measured", "diff.", "95 % interval", "", "classes", "videos", *table.factors)
+        heads = "".join(f"<small>{escape(name)}</small>" for name in names)
+        self._head.value = (
+            f"<div style='padding-left:{WIDE}'><div class=row-cells style='{_grid(table)}'>{heads}</div></div>"
+        )
+        while len(self._rows) < len(cells):
+            self._rows.append(self._new_row(len(self._rows)))
+        for (_, button, html), cell in zip(self._rows, cells, strict=False):
+            button.description, button.tooltip = cell.method, f"{cell.method}: its run and its errors"
+            button.disabled = cell.measured is None
+            html.value = f"<div class=row-cells style='{_grid(table)}'>{_line(cell, table)}</div>"
+        self._body.children = [row for row, _, _ in self._rows[: len(cells)]]
+        found = "".join(
+            f"<li><b>{finding.verdict}</b>: {escape(finding.text)}. <small>{escape(finding.evidence)}</small></li>"
+            for finding in tables.findings(table)
+        )
+        notes = "".join(f"<li><small>{escape(note)}</small></li>" for note in table.notes)
+        self._notes.value = f"<ul style='margin:4px 0;padding-left:18px'>{found}{notes}</ul>"
+        self.text.layout.display = "none"
+        self._show_row()
+
+    def _new_row(self, index: int) -> tuple[HBox, Button, HTML]:
+        button = self.button("", lambda: self._choose("row", index), width=WIDE)
+        html = HTML()
+        row = HBox([button, html], layout=Layout(align_items="center"))
+        row.add_class("ifttn-row")
+        self.own(row)
+        return row, button, html
+
+    # -- a row
+
+    def _show_row(self) -> None:
+        for index, (_, button, _) in enumerate(self._rows):
+            (button.add_class if index == self.state.row else button.remove_class)("mod-chosen")
+        cell = self.cells[self.state.row] if 0 <= self.state.row < len(self.cells) else None
+        measured = cell.measured if cell else None
+        for each in (self.split, self.errors):
+            each.layout.display = "" if measured else "none"
+        if cell is None or measured is None:
+            self._run.value = "<div class=quiet>Choose a row to see its runs and what they get wrong.</div>"
+            self._count.value = ""
+            return
+        self._silent = True
+        self.split.options = measured.splits
+        split = self.state.split if self.state.split in measured.splits else measured.splits[0]
+        self.split.value = split
+        self._silent = False
+        parts = self.table.late_fusions[cell.source]
+        runs = self.shelf.runs(measured.dataset, split)
+        lines = [f"<h4>{escape(cell.method)}</h4>"]
+        for recipe, heads in parts.items():
+            asked = runs[recipe].asked
+            weights = ", ".join(f"{head} {weight:g}" for head, weight in heads.items())
+            stages = ", ".join(stage["name"] for stage in asked["recipe_row"]["stages"])
+            network = asked["network"]
+            lines.append(
+                sketches.definitions(
+                    {
+                        "run": f"{measured.dataset}/split{split}/{recipe}",
+                        "weights": weights,
+                        "fusion": network["fusion"] or "none",
+                        "backbone": f"{network['backbone']} (preset {asked['preset']})",
+                        "stages": stages,
+                        "seed": asked["seed"],
+                    }
+                )
+            )
+        self._run.value = "".join(lines)
+        self._list_errors(measured.dataset, split, parts)
+
+    def _list_errors(self, dataset: str, split: int, parts: tables.LateFusion) -> None:
+        runs = self.shelf.runs(dataset, split)
+        scores = [runs[recipe].scores() for recipe in parts]
+        predicted = late_fusion(list(zip(scores, parts.values(), strict=True))).argmax(1)
+        first = scores[0]
+        wrong = [i for i in range(len(first.videos)) if predicted[i] != first.labels[i]]
+        self._count.value = (
+            f"<b>{len(wrong)} errors</b> <small>of {len(first.videos)} test videos; choose one to look at it</small>"
+        )
+        self._silent = True
+        self.errors.options = [
+            (f"{first.videos[i].rpartition('/')[2]}  taken for  {first.actions[predicted[i]]}", first.videos[i])
+            for i in wrong
+        ]
+        self.errors.value = None
+        self._silent = False
+
+    def _pick_error(self) -> None:
+        if self._silent or self.errors.value is None:
+            return
+        cell = self.cells[self.state.row]
+        assert cell.measured is not None
+        self.state.error = self.errors.value
+        if self.inspector is None:
+            self.inspector = Inspector(self.shelf)
+            self.fill(self.inspector)
+        recipe = list(self.table.late_fusions[cell.source])[-1]
+        self.inspector.show(cell.measured.dataset, int(self.split.value or 1), self.state.error, recipe)
+
+    def export(self, suffix: str) -> None:
+        """Write the table as "tex" or "csv" into the folder `out`, and show it."""
+        frame = tables.to_frame(self.table)
+        text = written.to_latex(frame) if suffix == "tex" else written.to_csv(frame)
+        path = self.out / f"table_{self.state.number}.{suffix}"
+        write_atomically(path, text.encode())
+        self.text.value = text
+        self.text.description_allow_html = False
+        self.text.layout.display = ""
+        self._count.value = f"<small role=status>saved {escape(str(path))}</small>"
+
+
+def _grid(table: Table) -> str:
+    return f"grid-template-columns:{COLUMNS}{' 3.6em' * len(table.factors)}"
+
+
+def _line(cell: Cell, table: Table) -> str:
+    paper = "" if cell.paper is None else f"{cell.paper:.{1 if cell.column.unit == '%' else 0}f}"
+    m = cell.measured
+    if m is None:
+        return f"<span class=quiet>{paper}</span>"
+    low, high = m.interval
+    apart = ""
+    if cell.paper is not None and cell.column.unit == "%":
+        difference = 100 * m.top1 - cell.paper
+        apart = f"<span class={'up' if difference > 0 else 'down'}>{difference:+.1f}</span>"
+    theirs = None if cell.paper is None else cell.paper / 100
+    factors = "".join(f"<span>{m.factors[f]:.2f}</span>" if f in m.factors else "<span></span>" for f in table.factors)
+    return (
+        f"<span class=quiet>{paper}</span><span class=ours>{100 * m.top1:.1f}</span>{apart or '<span></span>'}"
+        f"<small>{100 * low:.1f}-{100 * high:.1f}</small>{sketches.interval(m.top1, low, high, theirs)}"
+        f"<span>{100 * m.mean_class:.1f}</span><span>{m.videos}</span>{factors}"
+    )

@@ -1,0 +1,179 @@
+"""A panel about one video: choosing it and a run, reading it, asking the network; once for all that do."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ipywidgets import Combobox, HBox, Layout, Text
+from traitlets import Enum, HasTraits, Int, Unicode
+
+from ifttn.experiment.recipes import PRESETS
+from ifttn.experiment.runs import Run
+from ifttn.vocabulary import IfttnError
+from lab.clip import Clip, Reading, load, read
+from lab.panel import Panel, choose
+from lab.shelf import Shelf
+
+
+class VideoState(HasTraits):
+    """Which video, and whose opinion of it."""
+
+    dataset = Unicode()
+    split = Int(1)
+    side = Enum(("test", "train"), "test")
+    action = Unicode(help="of the videos offered; empty: every one")
+    video = Unicode(help="a name of the data set")
+    file = Unicode(help="a file of one's own, in place of `video`")
+    run = Unicode(help="a recipe of the split; empty: none is trained")
+
+
+class VideoPanel(Panel):
+    """Reads the chosen video in its worker; a subclass shows `clip` and `reading` in `loaded` and `refresh`."""
+
+    state: Any
+    """A VideoState."""
+
+    def __init__(self, title: str, state: VideoState, results: Shelf | Path | str) -> None:
+        super().__init__(title, state)
+        self.shelf = results if isinstance(results, Shelf) else Shelf(results)
+        self.clip: Clip | None = None
+        self.reading: Reading | None = None
+        """None: no run is trained."""
+        self.silent = False
+        """While lists are filled: what they report is no choice."""
+        self._source: tuple[object, ...] = ()
+        wide = Layout(width="auto", flex="1 1 180px")
+        self.dataset, self.split = choose("data set"), choose("split", (1, 2, 3))
+        self.side = choose("", ("test", "train"), min_width="70px")
+        self.action = Combobox(placeholder="any class: type to search", ensure_option=False, layout=wide)
+        self.video = choose("video", flex="2 1 280px")
+        self.file = Text(placeholder="or the path of a file of your own", continuous_update=False, layout=wide)
+        self.run = choose("run")
+        self.pickers = HBox(
+            [self.dataset, self.split, self.side, self.action, self.video, self.file],
+            layout=Layout(flex_flow="row wrap", grid_gap="6px", width="100%"),
+        )
+        for name in ("dataset", "split", "side", "run", "action"):
+            control = getattr(self, name)
+            self.watch(control, ["value"], lambda name=name, control=control: self.choose(name, control.value))
+        self.watch(self.video, ["value"], self._pick)
+        self.watch(self.file, ["value"], lambda: self.choose("file", self.file.value.strip()))
+        self.watch(state, ["dataset", "split", "side", "action"], self._offer)
+        self.watch(state, ["video", "file", "run", "split"], self.read_video)
+
+    def begin(self, chosen: Mapping[str, object]) -> None:
+        """Choose what was asked for, and otherwise the first video of the data set with most runs."""
+        self.guard(lambda: self._begin(chosen))
+
+    def _begin(self, chosen: Mapping[str, object]) -> None:
+        names = self.state.trait_names()
+        for name in chosen:
+            if name not in names:
+                raise IfttnError(f"no {name!r} to choose: {', '.join(sorted(names))}")
+        datasets = self.shelf.datasets
+        self.dataset.options = datasets
+        with self.state.hold_trait_notifications():
+            self.state.dataset = max(datasets, key=lambda name: len(self.shelf.runs(name, 1)))
+            for name, value in chosen.items():
+                setattr(self.state, name, value)
+        self._offer()
+
+    def choose(self, name: str, value: object) -> None:
+        """A control was touched."""
+        if not self.silent and value is not None:
+            setattr(self.state, name, value)
+
+    def _pick(self) -> None:
+        if not self.silent and self.video.value:
+            self.state.file = ""
+            self.state.video = self.video.value
+
+    def _offer(self) -> None:
+        """Fill every list with what the choices above it leave."""
+        state = self.state
+        split = self.shelf.split(state.dataset, state.split)
+        videos = split.test if state.side == "test" else split.train
+        if state.action in split.actions:
+            videos = tuple(video for video in videos if video.action == state.action)
+        names = [video.name for video in videos]
+        runs = self.shelf.runs(state.dataset, state.split)
+        ready = [recipe for recipe, run in runs.items() if run.finished]
+        best = next((name for name in ("if-ttn", "mv-if-ttn") if name in ready), ready[0] if ready else "")
+        self.silent = True
+        try:
+            self.dataset.value, self.side.value = state.dataset, state.side
+            self.split.options = self.shelf.splits(state.dataset)
+            self.split.value = state.split
+            self.action.options = split.actions
+            self.video.options = [(name.rpartition("/")[2], name) for name in names]
+            self.video.value = state.video if state.video in names else (names[0] if names else None)
+            self.run.options = [(name, name) for name in ready] or [("none is trained", "")]
+            self.run.value = state.run if state.run in ready else best
+        finally:
+            self.silent = False
+        state.run = self.run.value
+        if not state.file and self.video.value:
+            state.video = self.video.value
+
+    def show(self, dataset: str, split: int, video: str, run: str | None = None) -> None:
+        """Show a video of a data set, and what a run says of it."""
+        inside = {each.name for each in self.shelf.split(dataset, split).test}
+        with self.state.hold_trait_notifications():
+            self.state.dataset, self.state.split, self.state.action, self.state.file = dataset, split, "", ""
+            self.state.side = "test" if video in inside else "train"
+            self.state.video = video
+            self.state.run = run or self.state.run
+
+    def read_video(self) -> None:
+        """Let the worker bring what is shown up to date."""
+        if self.state.video or self.state.file:
+            self.work("reading the video", self.update)
+
+    def update(self) -> Iterator[float | None]:
+        """Bring what is shown up to date with the state; each part only where it differs."""
+        run = self.chosen_run
+        source = (self.state.file or (self.state.dataset, self.state.video), run.folder if run else None)
+        if source != self._source:
+            yield from self._load(run)
+            self._source = source
+            self.loaded()
+        yield from self.refresh()
+
+    @property
+    def chosen_run(self) -> Run | None:
+        """None: no run is trained."""
+        state = self.state
+        return self.shelf.runs(state.dataset, state.split).get(state.run) if state.run else None
+
+    def _load(self, run: Run | None) -> Iterator[float | None]:
+        state = self.state
+        preset = run.preset() if run else PRESETS["tiny"]
+        if state.file:
+            path, name, label, store = Path(state.file).expanduser(), Path(state.file).name, None, None
+        else:
+            video = self.shelf.video(state.dataset, state.video)
+            path, name, label = video.path, video.name, video.action
+            store = self.shelf.store(state.dataset, run.asked["preset"]) if run else None
+        clip = yield from load(path, name, label, preset.store, store)
+        reading = self.ask(clip) if run else None
+        self.clip, self.reading = clip, reading
+
+    def ask(self, clip: Clip, order: Sequence[int] | None = None) -> Reading:
+        """What the chosen run says of a clip.
+
+        Raises:
+            IfttnError: none is chosen.
+        """
+        run = self.chosen_run
+        if run is None:
+            raise IfttnError("there is no network to ask: `ifttn reproduce --quick` trains one")
+        with self.shelf.lock:
+            return read(self.shelf.recognizer(run), clip, order)
+
+    def loaded(self) -> None:
+        """A new clip or reading is there."""
+        raise NotImplementedError
+
+    def refresh(self) -> Iterator[float | None]:
+        """Steps that show what else the state asks for."""
+        raise NotImplementedError

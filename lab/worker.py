@@ -1,0 +1,120 @@
+"""One thread for the long work of one panel: the latest job only, with progress, stop, pause and errors as traits."""
+
+import time
+from collections.abc import Callable, Iterator
+from threading import Condition, Thread
+from traceback import format_exc
+
+from traitlets import Bool, Float, HasTraits, Unicode
+
+from ifttn.vocabulary import IfttnError
+
+Job = Callable[[], Iterator[float | None]]
+"""Starts a piece of work; each value of its iterator is the share done, in 0..1, or None where that is not known."""
+
+TICK = 0.1
+"""Shortest time (s) between two reports of progress: a browser need not draw more."""
+
+
+class Worker(HasTraits):
+    """Does one job at a time in a thread of its own; a new job takes the place of the one under way.
+
+    A job is asked for its next value over and over: between two values it can be stopped, paused or replaced. To pause
+    is to ask no more, so that a paused job goes on exactly where it was. Traits are set from the thread.
+    """
+
+    doing = Unicode(help="what is being done; empty: nothing")
+    share = Float(None, allow_none=True, help="of the job, done so far")
+    seconds_left = Float(None, allow_none=True)
+    paused = Bool(False)
+    error = Unicode(help="why the last job failed, in a sentence")
+    details = Unicode(help="where it failed, for those who mend it; empty for a mistake that a person can mend")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._changed = Condition()
+        self._next: tuple[str, Job] | None = None
+        self._busy = self._stopped = self._closed = False
+        self._thread: Thread | None = None
+
+    def start(self, doing: str, job: Job) -> None:
+        """Do this now, in place of what is under way. A worker that was closed does nothing more."""
+        with self._changed:
+            if self._closed:
+                return
+            self._next = (doing, job)
+            self._changed.notify_all()
+            if self._thread is None:
+                self._thread = Thread(target=self._loop, name=f"worker: {doing}", daemon=True)
+                self._thread.start()
+        self.paused = False
+
+    def stop(self) -> None:
+        """Give up the job under way, and the one that waits."""
+        with self._changed:
+            self._next, self._stopped = None, True
+            self._changed.notify_all()
+        self.paused = False
+
+    def pause(self, paused: bool = True) -> None:
+        """Halt the job between two values, or let it go on."""
+        with self._changed:
+            self.paused = paused
+            self._changed.notify_all()
+
+    def wait(self, timeout: float | int | None = None) -> bool:
+        """Until nothing is left to do; False where that took longer than `timeout` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._busy and self._next is None, timeout)
+
+    def close(self) -> None:
+        """Stop, and end the thread."""
+        with self._changed:
+            self._closed = self._stopped = True
+            self._next = None
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+        self.unobserve_all()
+
+    def say(self, error: Exception) -> None:
+        """Show an error of a job, or of a callback, whose own would be lost."""
+        mendable = isinstance(error, IfttnError)
+        self.details = "" if mendable else format_exc()
+        self.error = str(error) if mendable else f"unexpected {type(error).__name__}: {error}"
+
+    def _loop(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or self._next is not None)
+                if self._next is None:
+                    return
+                (doing, job), self._next = self._next, None
+                self._busy, self._stopped = True, False
+            self._work(doing, job)
+            with self._changed:
+                self._busy = False
+                self._changed.notify_all()
+
+    def _work(self, doing: str, job: Job) -> None:
+        self.error = self.details = ""
+        self.share = self.seconds_left = None
+        self.doing = doing
+        began = reported = time.monotonic()
+        try:
+            for share in job():
+                now = time.monotonic()
+                if share is not None and now - reported >= TICK:
+                    reported = now
+                    self.share, self.seconds_left = share, (now - began) * (1 - share) / share if share else None
+                if not self._may_go_on():
+                    break
+        except Exception as error:
+            self.say(error)
+        self.doing = ""
+
+    def _may_go_on(self) -> bool:
+        with self._changed:
+            ends = lambda: self._closed or self._stopped or self._next is not None  # noqa: E731
+            self._changed.wait_for(lambda: ends() or not self.paused)
+            return not ends()

@@ -1,0 +1,102 @@
+"""CAM maps a second beside the package grad-cam used plainly, and DeepDraw steps a second by preset and batch.
+
+    python tests/benchmarks/insight.py [--device cuda] [--presets tiny small paper] [--repeat 5]
+
+On a CPU the clock is the process's own time, so that a busy machine does not tell; the two sides take turns, the best
+of the repetitions counts. grad-cam gives one map a call and head, cut at 0; ours all heads at once, signed.
+"""
+
+import argparse
+import platform
+import time
+from collections.abc import Callable
+from itertools import islice
+
+import numpy as np
+import torch
+from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+from ifttn.insight.cam import OneTensor, class_activation_maps, stack
+from ifttn.insight.deepdraw import PRESETS, draw_many
+from ifttn.model.network import Network, NetworkSettings
+
+BACKBONES = {"tiny": "tiny", "small": "resnet18", "paper": "resnet50"}
+
+
+def clock(device: str) -> float:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+def best(sides: dict[str, Callable[[], object]], repeat: int, device: str) -> dict[str, float]:
+    """Least seconds of each side, the sides taking turns; the first turn does not count."""
+    seconds = {name: np.inf for name in sides}
+    for turn in range(repeat + 1):
+        for name, side in sides.items():
+            start = clock(device)
+            side()
+            if turn:
+                seconds[name] = min(seconds[name], clock(device) - start)
+    return seconds
+
+
+def maps(network: Network, size: int, o: argparse.Namespace) -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = {m: torch.rand((8, 2, c, size, size), generator=generator) * 255 for m, c in (("rgb", 3), ("flow", 10))}
+    inputs = {m: x.to(o.device) for m, x in inputs.items()}
+    actions = torch.zeros((8, 1), dtype=torch.long, device=o.device)
+    adapter, stacked = OneTensor(network, "ttn"), stack(network, inputs)
+    package = GradCAM(adapter, [adapter.probe])
+    targets = [ClassifierOutputTarget(0)] * 8
+    sides = {
+        "ours, signed, three heads": lambda: class_activation_maps(network, inputs, actions),
+        "ours, 2x finer": lambda: class_activation_maps(network, inputs, actions, finer=2),
+        "ours, 4x finer": lambda: class_activation_maps(network, inputs, actions, finer=4),
+        "grad-cam, one head": lambda: package(stacked, targets),
+    }
+    seconds = best(sides, o.repeat, o.device)
+    exact = class_activation_maps(network, inputs, actions)["ttn"][:, 0, 0].clamp_min(0)
+    resized = torch.nn.functional.interpolate(exact[:, None], (size, size), mode="bilinear")[:, 0].cpu().numpy()
+    resized -= resized.min((1, 2), keepdims=True)
+    difference = np.abs(resized / (1e-7 + resized.max((1, 2), keepdims=True)) - package(stacked, targets)).max()
+    package.activations_and_grads.release()
+    counts = {name: 8 * (1 if "one head" in name else 5) for name in sides}
+    for name, each in seconds.items():
+        print(f"  {name:28} {counts[name] / each:9.1f} maps/s   {8 / each:8.1f} pairs/s")
+    print(f"  largest difference of the two pictures (0..1): {difference:.1e}")
+
+
+def steps(network: Network, preset: str, o: argparse.Namespace) -> None:
+    for batch in o.batch:
+        states = draw_many([network], [(a % 16, a) for a in range(batch)], PRESETS[preset])
+        seconds = best({"": lambda states=states: list(islice(states, 1))}, o.repeat, o.device)[""]
+        print(
+            f"  DeepDraw, batch {batch:3}            {1 / seconds:9.2f} steps/s "
+            f"  {batch / seconds:8.1f} drawings x steps/s"
+        )
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    p.add_argument("--device", default="cpu")
+    p.add_argument("--presets", nargs="+", default=["tiny"], choices=list(BACKBONES))
+    p.add_argument("--batch", nargs="+", type=int, default=[1, 8])
+    p.add_argument("--repeat", type=int, default=3)
+    o = p.parse_args()
+    torch.set_num_threads(1)
+    name = torch.cuda.get_device_name() if o.device.startswith("cuda") else f"{platform.processor()} CPU, 1 thread"
+    print(f"{name}; torch {torch.__version__}; best of {o.repeat}")
+    for preset in o.presets:
+        torch.manual_seed(0)
+        network = Network(NetworkSettings(actions=16, backbone=BACKBONES[preset])).to(o.device).eval()
+        size = PRESETS[preset].crop
+        print(f"{preset}: {BACKBONES[preset]}, {size} px, pairs of RGB and flow")
+        maps(network, size, o)
+        steps(network, preset, o)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+
+from ifttn.data.store import Store
+from ifttn.experiment.recipes import PRESETS
+from ifttn.recognizer import Recognizer
+from ifttn.vocabulary import IfttnError
+from lab import clip
+
+SETTINGS = PRESETS["smallest"].store
+
+
+def finish(steps):
+    """What a generator returns, and what it yielded."""
+    shares = []
+    while True:
+        try:
+            shares.append(next(steps))
+        except StopIteration as end:
+            return end.value, shares
+
+
+@pytest.fixture(scope="module")
+def video(embedded):
+    return embedded.split.test[0]
+
+
+@pytest.fixture(scope="module")
+def loaded(embedded, video):
+    return finish(clip.load(video.path, video.name, video.action, SETTINGS, Store(embedded.store)))[0]
+
+
+def test_a_clip_from_its_store_and_one_from_its_file_hold_the_same(loaded, video):
+    own, shares = finish(clip.load(video.path, video.name, None, SETTINGS))
+    assert shares == sorted(shares)
+    for modality, tolerance in (("rgb", 4), ("flow", 3), ("mv", 3)):
+        apart = np.abs(own.planes[modality].astype(int) - loaded.planes[modality])
+        assert apart.mean() < tolerance  # a store holds JPEGs
+    assert (own.frames == loaded.frames).all()
+    assert len(loaded.kinds) == len(loaded.frames) == len(loaded.flow) == len(loaded.vectors)
+    assert loaded.kinds[0] == "I"
+
+
+def test_the_cuts_of_the_embedded_videos_are_found(loaded):
+    lengths = np.diff([0, *loaded.cuts, len(loaded.kinds)])
+    assert len(loaded.cuts) >= 3
+    assert lengths[1:-1].min() >= 13
+    assert lengths[1:-1].max() <= 16
+
+
+def test_a_reading_says_what_the_recognizer_says(results, loaded, video):
+    recognizer = Recognizer.load(results / "runs" / "embedded-ucf" / "split1" / "if-ttn")
+    reading = clip.read(recognizer, loaded)
+    said = recognizer(video.path)
+    assert reading.sampled.tolist() == np.rint(said.seconds * loaded.fps).astype(int).tolist()
+    for head, votes in reading.votes.items():
+        assert np.corrcoef(votes.ravel(), said.votes[head].ravel())[0, 1] > 0.98  # JPEG, again
+        head_bias = recognizer.network.heads[head].bias.detach().numpy()
+        assert reading.maps[head].mean((2, 3)) + head_bias == pytest.approx(votes, abs=1e-4)
+    assert reading.fused.sum() == pytest.approx(1)
+
+
+def test_another_order_changes_the_pairs_and_no_stream(results, loaded):
+    recognizer = Recognizer.load(results / "runs" / "embedded-ucf" / "split1" / "if-ttn")
+    filmed, turned = clip.read(recognizer, loaded), clip.read(recognizer, loaded, (3, 2, 1, 0))
+    for head in ("rgb", "flow"):
+        assert turned.votes[head] == pytest.approx(filmed.votes[head][::-1], abs=1e-5)
+        assert turned.probabilities(head) == pytest.approx(filmed.probabilities(head), abs=1e-5)
+    assert turned.votes["ttn"] != pytest.approx(filmed.votes["ttn"], abs=1e-5)
+
+
+def test_a_frame_belongs_to_its_nearest_snippet_and_to_the_pair_around_it(results, loaded):
+    reading = clip.read(Recognizer.load(results / "runs" / "embedded-ucf" / "split1" / "if-ttn"), loaded)
+    last = len(loaded.kinds) - 1
+    assert [reading.snippet(t) for t in reading.sampled.tolist()] == [0, 1, 2, 3]
+    assert (reading.snippet(0), reading.snippet(last)) == (0, 3)
+    assert (reading.pair(0), reading.pair(int(reading.sampled[1])), reading.pair(last)) == (0, 1, 2)
+    assert reading.vote("ttn", last) == 2
+    assert reading.vote("rgb", last) == 3
+
+
+def test_a_file_that_is_missing_is_no_video_or_is_too_long_is_named(tmp_path, encode, monkeypatch):
+    with pytest.raises(IfttnError, match="is not there"):
+        clip.probe(tmp_path / "none.mp4")
+    (tmp_path / "text.avi").write_text("no video")
+    with pytest.raises(IfttnError, match=r"text\.avi cannot be read as a video"):
+        clip.probe(tmp_path / "text.avi")
+    monkeypatch.setattr(clip, "LONGEST", 10)
+    long = encode(tmp_path / "long.avi", [np.full((48, 64, 3), i, np.uint8) for i in range(20)])
+    with pytest.raises(IfttnError, match="more than 10 frames: cut a piece"):
+        clip.probe(long)
+
+
+def test_of_a_long_file_every_second_frame_is_shown(tmp_path, encode, monkeypatch):
+    monkeypatch.setattr(clip, "SHOWN", 10)
+    path = encode(tmp_path / "v.avi", [np.full((48, 64, 3), 10 * i, np.uint8) for i in range(20)])
+    made, _ = finish(clip.load(path, "v", None, SETTINGS))
+    assert (made.step, len(made.frames), len(made.kinds)) == (2, 10, 20)
+    assert [round(float(frame.mean()) / 10) for frame in made.frames] == list(range(0, 20, 2))

@@ -1,0 +1,417 @@
+"""Every panel without a browser: wiring, empty states, mistakes, stop, and an end that leaves nothing behind."""
+
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from html import unescape
+
+import numpy as np
+import pytest
+from ipywidgets import Image
+from PIL import Image as Pillow
+
+from ifttn.experiment.runs import Run
+from ifttn.vocabulary import IfttnError
+from lab import pictures
+from lab.cam_explorer import CamExplorer, scaled
+from lab.deepdraw_studio import DeepDrawStudio
+from lab.fusion_desk import FusionDesk, sign_test
+from lab.inspector import Inspector
+from lab.monitor import Monitor, look_ahead
+from lab.panel import Panel
+from lab.player import player
+from lab.shelf import Shelf
+from lab.table_desk import TableDesk
+
+PANELS = (Inspector, FusionDesk, TableDesk, Monitor, CamExplorer, DeepDrawStudio)
+
+
+@pytest.fixture(scope="module")
+def shelf(results):
+    return Shelf(results)
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[..., Panel]]:
+    """Panels, closed at the end of the test."""
+    made = []
+
+    def make(kind, *arguments, **chosen):
+        made.append(kind(*arguments, **chosen))
+        return made[-1]
+
+    yield make
+    for panel in made:
+        panel.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("worker")]
+
+
+@pytest.fixture
+def inspector(opened, shelf, tmp_path):
+    panel = opened(Inspector, shelf, tmp_path / "out")
+    assert panel.wait(60.0)
+    assert panel.worker.error == ""
+    return panel
+
+
+def wait_for(condition, seconds=30.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def shown(panel) -> list[bytes]:
+    return [image.value for image in panel.images]
+
+
+@pytest.mark.parametrize("kind", PANELS)
+def test_a_panel_without_results_says_what_to_do(kind, tmp_path, opened):
+    panel = opened(kind, tmp_path / "none")
+    panel.wait(1.0)
+    assert "ifttn" in panel.worker.error
+    assert panel.worker.details == ""
+    assert "role=alert" in panel._alert.value
+
+
+@pytest.mark.parametrize("kind", PANELS)
+def test_a_panel_is_shown_by_a_notebook(kind, shelf, opened):
+    panel = opened(kind, shelf)
+    assert "application/vnd.jupyter.widget-view+json" in panel._repr_mimebundle_()
+
+
+@pytest.mark.parametrize("kind", PANELS)
+def test_an_unexpected_error_of_a_callback_shows_with_its_place(kind, shelf, opened):
+    panel = opened(kind, shelf)
+    panel.wait(60.0 if kind is not Monitor else 0.5)
+    panel.worker.stop()
+    panel.wait(10.0)
+    panel.guard(lambda: {}["absent"])
+    assert "KeyError" in panel._alert.value
+    assert "<details>" in panel._alert.value
+
+
+def test_every_frame_of_a_clip_is_a_picture_and_the_slider_spans_them(inspector):
+    count = len(inspector.clip.frames)
+    assert len(set(shown(inspector))) == count
+    assert (inspector.slider.min, inspector.slider.max, inspector.play.max) == (0, count - 1, count - 1)
+    assert [child for child in inspector.stack.children if isinstance(child, Image)] == inspector.images
+
+
+def test_to_scrub_sends_no_picture_and_the_bars_follow(inspector):
+    before, bars = shown(inspector), inspector._bars.value
+    inspector.slider.value = inspector.slider.max
+    assert inspector.state.frame == inspector.slider.max
+    assert "pair 3-4" in inspector._bars.value
+    assert inspector._bars.value != bars
+    assert shown(inspector) == before
+    assert f"frame <b>{inspector.slider.max + 1}</b>" in inspector._where.value
+
+
+def test_a_layer_changes_every_picture_and_its_toggle_follows_its_key(inspector):
+    before = shown(inspector)
+    for name in ("flow", "flow arrows", "vectors", "vector arrows", "CAM ttn"):
+        toggle, opacity = inspector.layer[name]
+        toggle.value = True
+        inspector.wait(60.0)
+        after = shown(inspector)
+        assert sum(a != b for a, b in zip(after, before, strict=True)) > 0.7 * len(before), name
+        opacity.value = 0.3
+        inspector.wait(60.0)
+        assert shown(inspector) != after
+        toggle.value = False
+        inspector.wait(60.0)
+        assert shown(inspector) == before
+    assert inspector.worker.error == ""
+
+
+def test_after_a_burst_of_choices_the_last_ones_are_shown(inspector):
+    rng = random.Random(0)
+    for _ in range(30):
+        toggle, _ = inspector.layer[rng.choice(["rgb", "flow", "flow arrows", "vectors", "CAM ttn"])]
+        toggle.value = not toggle.value
+        inspector.state.frame = rng.randrange(len(inspector.clip.frames))
+        if rng.random() < 0.3:
+            inspector._reorder(rng.choice(["reverse", "swap", "as filmed"]))
+        time.sleep(rng.random() * 0.05)
+    assert inspector.wait(120.0)
+    paint = inspector.painter()
+    assert shown(inspector) == [pictures.jpeg(paint(index)) for index in range(len(inspector.clip.frames))]
+
+
+def test_only_the_heads_of_the_run_have_a_map(inspector):
+    visible = {name for name, row in inspector._layer_rows.items() if row.layout.display != "none"}
+    assert {name for name in visible if name.startswith("CAM")} == {"CAM rgb", "CAM flow", "CAM ttn"}
+
+
+def test_reversing_the_snippets_changes_the_pairs_and_no_stream(inspector):
+    inspector._reorder("reverse")
+    inspector.wait(60.0)
+    assert inspector.state.order == (3, 2, 1, 0)
+    rows = dict(zip(("rgb", "flow", "ttn"), inspector._verdict.value.split("<tr>")[2:5], strict=True))
+    assert "the same" in rows["rgb"]
+    assert "the same" in rows["flow"]
+    inspector._reorder("swap")
+    inspector.wait(60.0)
+    assert inspector.state.order == (1, 0, 2, 3)
+    inspector._reorder("shuffle")
+    inspector.wait(60.0)
+    assert sorted(inspector.state.order) == [0, 1, 2, 3]
+    assert inspector.state.order != (0, 1, 2, 3)
+    inspector._reorder("as filmed")
+    inspector.wait(60.0)
+    assert "<table>" not in inspector._verdict.value
+
+
+def test_another_video_uses_the_same_widgets(inspector):
+    images = list(inspector.images)
+    for name in [name for _, name in inspector.video.options][1:4]:
+        inspector.video.value = name
+        assert inspector.wait(60.0)
+        assert inspector.clip.name == name
+        count = len(inspector.clip.frames)
+        assert all(shown(inspector)[:count])
+        assert not any(shown(inspector)[count:])
+    assert inspector.images[: len(images)] == images
+    assert inspector.worker.error == ""
+
+
+def test_a_class_leaves_its_videos_and_the_train_side_has_others(inspector):
+    action = inspector.action.options[3]
+    inspector.action.value = action
+    inspector.wait(60.0)
+    assert {name.partition("/")[0] for _, name in inspector.video.options} == {action}
+    test = {name for _, name in inspector.video.options}
+    inspector.side.value = "train"
+    inspector.wait(60.0)
+    assert not test & {name for _, name in inspector.video.options}
+    assert inspector.clip.label == action
+
+
+def test_a_file_of_ones_own_is_read_without_a_store_and_a_missing_one_is_named(inspector, tmp_path):
+    inspector.file.value = str(tmp_path / "none.mp4")
+    inspector.wait(60.0)
+    assert "is not there" in inspector.worker.error
+    inspector.file.value = str(inspector.shelf.video("embedded-ucf", inspector.video.options[1][1]).path)
+    assert inspector.wait(120.0)
+    assert inspector.worker.error == ""
+    assert inspector.clip.label is None
+    assert inspector.reading is not None
+
+
+@pytest.mark.parametrize(("kind", "suffix", "count"), [("PNG", "png", 1), ("GIF", "gif", None), ("MP4", "mp4", None)])
+def test_what_is_saved_has_every_frame(inspector, kind, suffix, count):
+    inspector.save(kind)
+    inspector.wait(120.0)
+    assert inspector.worker.error == ""
+    (path,) = inspector.out.glob(f"*.{suffix}")
+    assert str(path.name) in inspector._saved.value
+    if suffix != "mp4":
+        with Pillow.open(path) as picture:
+            assert getattr(picture, "n_frames", 1) == (count or len(inspector.clip.frames))
+
+
+def test_a_split_without_runs_still_shows_frames_and_motion(opened, shelf):
+    panel = opened(Inspector, shelf, split=2)
+    panel.wait(60.0)
+    assert panel.worker.error == ""
+    assert panel.reading is None
+    assert all(shown(panel))
+    assert "No trained run" in panel._bars.value
+    panel.guard(lambda: panel._reorder("reverse"))
+    assert "ifttn reproduce" in panel.worker.error
+
+
+def test_a_trait_that_does_not_exist_is_named(opened, shelf):
+    panel = opened(Inspector, shelf, colour="red")
+    assert "no 'colour' to choose" in panel.worker.error
+
+
+def test_the_desk_begins_at_the_weights_of_the_tables_and_warns_of_others(opened, shelf):
+    desk = opened(FusionDesk, shelf)
+    assert desk.state.weights == {("if-ttn", "rgb"): 1.0, ("if-ttn", "flow"): 1.5, ("if-ttn", "ttn"): 1.5}
+    assert "not a result" not in desk._warning.value
+    desk._sliders["if-ttn", "ttn"].value = 0.0
+    assert "not a result" in desk._warning.value
+    assert "these weights" in desk._accuracy.value
+    for slider in desk._sliders.values():
+        slider.value = 0.0
+    assert "Every weight is 0" in desk._warning.value
+    desk.back()
+    assert "not a result" not in desk._warning.value
+    assert desk._sliders["if-ttn", "ttn"].value == 1.5
+
+
+def test_the_desk_lists_exactly_the_videos_whose_prediction_changes(opened, shelf):
+    clicked = []
+    desk = opened(FusionDesk, shelf, lambda *video: clicked.append(video))
+    preset = desk.fused(desk.state.weights).argmax(1)
+    desk._sliders["if-ttn", "ttn"].value = 0.0
+    desk._sliders["if-ttn", "rgb"].value = 0.0
+    now = desk.fused(desk.state.weights).argmax(1)
+    assert sorted(index for _, index in desk.changed.options) == (now != preset).nonzero()[0].tolist()
+    index = desk.changed.options[0][1]
+    desk.changed.value = index
+    scores = next(iter(desk.scores.values()))
+    assert clicked == [("embedded-ucf", 1, scores.videos[index], "if-ttn")]
+
+
+def test_the_sign_test_is_that_of_a_fair_coin():
+    assert sign_test(5, 5) == 1.0
+    assert sign_test(0, 0) == 1.0
+    assert sign_test(10, 0) == pytest.approx(2 / 2**10)
+
+
+def test_a_row_of_a_table_leads_to_its_run_its_errors_and_their_clip(opened, shelf, tmp_path):
+    desk = opened(TableDesk, shelf, out=tmp_path)
+    desk.wait(60.0)
+    assert desk.worker.error == ""
+    row = [cell.method for cell in desk.cells].index("complete IF-TTN")
+    desk._rows[row][1].click()
+    assert desk.state.row == row
+    assert "embedded-ucf/split1/if-ttn" in desk._run.value
+    wrong = round((1 - desk.cells[row].measured.top1) * desk.cells[row].measured.videos)
+    assert len(desk.errors.options) == wrong
+    desk.errors.value = desk.errors.options[0][1]
+    desk.inspector.wait(60.0)
+    assert desk.inspector.clip.name == desk.errors.options[0][1]
+    assert desk.inspector.worker.error == ""
+
+
+def test_every_table_can_be_shown_and_exported(opened, shelf, tmp_path):
+    desk = opened(TableDesk, shelf, out=tmp_path)
+    desk.wait(60.0)
+    for number in range(1, 7):
+        desk.state.number = number
+        desk.export("tex")
+        assert f"\\label{{tab:{number}}}" in (tmp_path / f"table_{number}.tex").read_text()
+        desk.export("csv")
+        assert desk.text.value == (tmp_path / f"table_{number}.csv").read_text()
+        assert len(desk._body.children) == len(desk.table.rows)
+    assert desk.worker.error == ""
+
+
+def test_the_monitor_shows_a_run_that_another_process_writes(opened, shelf, results, tmp_path):
+    panel = opened(Monitor, shelf, runs=("embedded-ucf/split1/if-ttn",))
+    wait_for(lambda: "tested" in panel._table.value)
+    wait_for(lambda: "stage 2" in panel._recipe.value)
+    panel.state.runs = ("embedded-ucf/split1/if-ttn", "embedded-ucf/split1/spatial")
+    assert panel._chart.value.count("<polyline") == 2
+    began = time.monotonic()
+    panel.worker.stop()
+    assert panel.wait(5.0)
+    assert time.monotonic() - began < 0.3
+
+
+def test_the_time_to_go_is_that_of_the_epochs_to_come(results, tmp_path):
+    asked = Run(results / "runs" / "embedded-ucf" / "split1" / "if-ttn").asked
+    run = Run(tmp_path / "run")
+    run.folder.mkdir()
+    run.begin({key: value for key, value in asked.items() if key != "made_with"})
+    assert look_ahead(run, run.metrics()).state == "begun"
+    line = {
+        "stage": "ttn",
+        "epoch": 0,
+        "of": 1,
+        "loss": 2.0,
+        "accuracy": 0.5,
+        "lr": 1.0,
+        "seconds": 7.0,
+        "videos_per_second": 3.0,
+    }
+    run.log(line)
+    outlook = look_ahead(run, run.metrics())
+    assert (outlook.state, outlook.epoch, outlook.of, outlook.seconds_left) == ("training", 1, 2, 7.0)
+
+
+def test_the_explorer_draws_every_head_for_every_pair_and_scaling(opened, shelf):
+    panel = opened(CamExplorer, shelf)
+    panel.wait(60.0)
+    figures = {panel._grid.value}
+    for name, value in (
+        ("pair", 2),
+        ("scaling", "positive"),
+        ("scaling", "each map"),
+        ("asked", panel.asked.options[5][1]),
+    ):
+        setattr(panel.state, name, value)
+        panel.wait(60.0)
+        figures.add(panel._grid.value)
+    assert panel.worker.error == ""
+    assert len(figures) == 5
+    assert panel._grid.value.count("<img") == 2 * 5
+    assert panel.asked.options[5][1] in panel._caption.value
+
+
+def test_shared_scaling_keeps_maps_comparable_and_each_map_spans_it_all():
+    maps = np.array([[[1.0, -2.0]], [[4.0, 0.0]]])
+    assert scaled(maps, 0, "signed").tolist() == [[0.25, -0.5]]
+    assert scaled(maps, 0, "positive").tolist() == [[0.25, 0.0]]
+    assert scaled(maps, 0, "each map").tolist() == [[1.0, 0.0]]
+
+
+def test_a_drawing_is_paused_resumed_stopped_kept_and_compared(opened, shelf, tmp_path):
+    panel = opened(DeepDrawStudio, shelf, tmp_path, seed=3)
+    with pytest.raises(IfttnError, match="no drawing to keep"):
+        panel.keep()
+    panel.start_button.click()
+    wait_for(lambda: panel.drawn is not None and panel.drawn.step > 2)
+    panel.pause_button.click()
+    time.sleep(0.3)
+    halted = panel.drawn.step
+    time.sleep(0.3)
+    assert panel.drawn.step == halted
+    panel.keep_button.click()
+    panel.pause_button.click()
+    wait_for(lambda: panel.drawn.step > halted)
+    began = time.monotonic()
+    panel.stop_button.click()
+    assert panel.wait(10.0)
+    assert time.monotonic() - began < 0.3
+    panel.keep_button.click()
+    assert len(panel.gallery) == 2
+    assert "seed 3" in panel.gallery[0].title
+    assert len(list(tmp_path.glob("*_seed3_*.png"))) == 8
+    assert panel._compared.value.count("<figure") == 2
+    assert panel.gallery[0].swapped is not None
+    assert panel.worker.error == ""
+    assert all(image.value for image in panel.tiles)
+
+
+def test_one_seed_draws_one_picture(opened, shelf, tmp_path):
+    drawn = []
+    panel = opened(DeepDrawStudio, shelf, tmp_path, head="rgb")
+    for _ in range(2):
+        panel.start()
+        wait_for(lambda: (panel.drawn is not None and panel.drawn.step == 5) or not panel.worker.doing)
+        assert panel.wait(120.0)
+        drawn.append(panel.drawn.rgb)
+    assert (drawn[0] == drawn[1]).all()
+    assert panel._swaps == []
+
+
+def test_opening_fifty_clips_leaves_as_many_widgets_as_one(results):
+    from ipywidgets.widgets.widget import _instances
+
+    before = set(_instances)
+    for _ in range(5):
+        with Inspector(results) as panel:
+            panel.wait(60.0)
+    assert set(_instances) == before
+
+
+def test_the_player_holds_every_frame_and_needs_no_network(inspector):
+    html = str(player(inspector).data)
+    text = unescape(html.partition('srcdoc="')[2].partition('" width')[0])
+    assert "http" not in text.replace("http-equiv", "")
+    frames = re.search(r"const frames=\[(.*?)\],fps", text, re.S)
+    assert frames
+    assert frames[1].count("'") == 2 * len(inspector.clip.frames)
+
+
+def test_what_a_page_without_a_kernel_shows_is_what_the_panel_shows(opened, shelf):
+    explorer, desk = opened(CamExplorer, shelf), opened(FusionDesk, shelf)
+    assert "<table class=cams>" in str(explorer.as_html().data)
+    assert "preset weights" in str(desk.as_html().data)

@@ -1,0 +1,57 @@
+import io
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from lab import pictures
+
+RNG = np.random.default_rng(0)
+PICTURE = RNG.integers(0, 256, (24, 32, 3), np.uint8)
+
+
+def test_png_keeps_every_pixel_and_jpeg_nearly():
+    assert (np.asarray(Image.open(io.BytesIO(pictures.png(PICTURE)))) == PICTURE).all()
+    smooth = np.full((24, 32, 3), (200, 40, 90), np.uint8)
+    assert np.abs(np.asarray(Image.open(io.BytesIO(pictures.jpeg(smooth)))).astype(int) - smooth).max() < 6
+
+
+@pytest.mark.parametrize("fps", [10.0, 25.0, 30000 / 1001])
+def test_gif_and_mp4_hold_every_picture_at_its_rate(fps):
+    shades = [np.full((25, 33, 3), 20 * i, np.uint8) for i in range(12)]  # odd sides, which H.264 cannot have
+    looped = Image.open(io.BytesIO(pictures.gif(shades, fps)))
+    assert looped.n_frames == 12
+    assert looped.info["duration"] == pytest.approx(1000 / fps, abs=10)
+    with av.open(io.BytesIO(pictures.mp4(shades, fps))) as container:
+        stream = container.streams.video[0]
+        decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+        assert float(stream.average_rate) == pytest.approx(fps, rel=1e-3)
+    assert [round(float(frame.mean()) / 20) for frame in decoded] == list(range(12))
+
+
+def test_a_map_reddens_what_is_for_and_blues_what_is_against_inside_its_rectangle_only():
+    grey = np.full((40, 40, 3), 128, np.uint8)
+    values = np.array([[1.0, -1.0]])
+    drawn = pictures.with_map(grey, values, 1.0, (0.25, 0.25, 0.5, 0.5)).astype(int)
+    inside = drawn[12:28, 12:28]
+    assert inside[:, 0, 0].mean() > inside[:, 0, 2].mean() + 100
+    assert inside[:, -1, 2].mean() > inside[:, -1, 0].mean() + 100
+    drawn[10:30, 10:30] = 128
+    assert (drawn == 128).all()
+    nothing = pictures.with_map(grey, np.zeros((2, 2)), 1.0)
+    assert (nothing[1:-1, 1:-1] == 128).all()
+
+
+def test_arrows_point_along_the_motion_and_leave_still_places_alone():
+    black = np.zeros((48, 48, 3), np.uint8)
+    field = np.zeros((2, 12, 12), np.float32)
+    assert not pictures.with_arrows(black, field, 1.0, (255, 255, 255)).any()
+    field[0] = 6
+    right = pictures.with_arrows(black, field, 1.0, (255, 255, 255))
+    rows, columns = np.nonzero(right[..., 0])
+    assert columns.max() - 8 > 8 - rows.min() or len(rows) > 0
+    assert {8, 24, 40} <= set(rows.tolist())
+    first = right[:16, :20, 0].any(0).nonzero()[0]
+    assert first.min() >= 7
+    assert first.max() >= 13

@@ -1,0 +1,52 @@
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from lab import sketches
+
+
+def test_the_time_line_puts_segments_snippets_and_frame_types_where_they_are():
+    html = sketches.timeline(100, [12, 37, 62, 87], "I" + "P" * 98 + "B", [50], 25.0)
+    assert "4 segments; snippets at frames 13, 38, 63, 88; 1 cuts; frame types: 1 I, 98 P, 1 B" in html
+    widths = [float(width) for width in re.findall(r"width:([\d.]+)%'>\d", html)]
+    assert sum(widths) == pytest.approx(100, abs=0.1)
+    assert f"left:{100 * 37 / 99:.2f}%" in html
+    assert html.count("<u style") == 4
+    assert html.count("<s style") == 1
+
+
+def test_the_bars_show_the_likeliest_and_always_the_true_action():
+    probabilities = np.array([0.4, 0.3, 0.2, 0.06, 0.04])
+    names = ["a", "b", "c", "d", "e<"]
+    html = sketches.bars([sketches.Bars("ttn", "pair 1-2", probabilities)], names, "e<", count=3)
+    assert re.findall(r"title='([^']*)'", html) == ["a", "b", "e&lt;"]
+    assert "class=true" in html
+    assert "width:40.0%" in html
+
+
+def test_a_chart_is_drawn_of_nothing_of_one_point_and_of_values_below_zero():
+    assert "nothing yet" in sketches.chart([], "loss")
+    for values in ([0.0], [-3.0, -1.0], [2.0, 2.0], [1e-9, 5.0]):
+        html = sketches.chart([sketches.Curve("run", list(range(len(values))), values, "#000")], "loss")
+        places = re.search(r"points='([^']*)'", html)
+        assert places
+        for place in places[1].split():
+            x, y = map(float, place.split(","))
+            assert 0 <= x <= 440
+            assert 0 <= y <= 190
+
+
+def test_a_confusion_cell_says_how_many_of_its_action():
+    html = sketches.confusion(np.array([0, 1, 1]), np.array([0, 0, 1]), ["run", "sit & wait"])
+    svg = ElementTree.fromstring(re.sub(r"([\w-]+)=([^'\s>/]+)(?=[\s>/])", r"\1='\2'", html))
+    told = [title.text for title in svg.iter("title")]
+    assert "run taken for sit & wait: 1 of 2" in told
+    assert "sit & wait taken for sit & wait: 1 of 1" in told
+
+
+def test_an_interval_stands_between_its_ends():
+    html = sketches.interval(0.5, 0.4, 0.6, paper=0.95)
+    assert "x1=40.0 x2=60.0" in html
+    assert "cx=95.0" in html

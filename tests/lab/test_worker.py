@@ -1,0 +1,129 @@
+import threading
+import time
+
+import pytest
+
+from ifttn.vocabulary import IfttnError
+from lab.worker import Worker
+
+
+@pytest.fixture
+def worker():
+    made = Worker()
+    yield made
+    made.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("worker")]
+
+
+def counting(seen, step=0.005, until=100_000):
+    def job():
+        for i in range(until):
+            seen.append(i)
+            time.sleep(step)
+            yield i / until
+
+    return job
+
+
+def wait_for(condition, seconds=10.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_a_job_runs_to_its_end_and_says_what_it_does(worker):
+    seen = []
+    said = []
+    worker.observe(lambda change: said.append(change.new), "doing")
+    worker.start("counting", counting(seen, step=0, until=5))
+    assert worker.wait(10.0)
+    assert seen == [0, 1, 2, 3, 4]
+    assert said == ["counting", ""]
+
+
+def test_stop_takes_effect_within_0_3_s_and_nothing_more_is_done(worker):
+    seen = []
+    worker.start("counting", counting(seen))
+    wait_for(lambda: len(seen) > 3)
+    began = time.monotonic()
+    worker.stop()
+    assert worker.wait(10.0)
+    assert time.monotonic() - began < 0.3
+    count = len(seen)
+    time.sleep(0.05)
+    assert len(seen) == count
+
+
+def test_a_paused_job_goes_on_where_it_was(worker):
+    seen = []
+    worker.start("counting", counting(seen))
+    wait_for(lambda: len(seen) > 3)
+    worker.pause()
+    time.sleep(0.05)
+    halted = len(seen)
+    time.sleep(0.1)
+    assert len(seen) == halted
+    worker.pause(False)
+    wait_for(lambda: len(seen) > halted + 3)
+    assert seen == list(range(len(seen)))
+
+
+def test_a_paused_job_can_be_stopped(worker):
+    seen = []
+    worker.start("counting", counting(seen))
+    wait_for(lambda: len(seen) > 1)
+    worker.pause()
+    worker.stop()
+    assert worker.wait(1.0)
+    assert not worker.paused
+
+
+def test_only_the_latest_of_many_jobs_is_done_to_its_end(worker):
+    first, last = [], []
+    worker.start("first", counting(first))
+    wait_for(lambda: first)
+    for _ in range(50):
+        worker.start("skipped", counting([]))
+    worker.start("last", counting(last, step=0, until=3))
+    assert worker.wait(10.0)
+    assert last == [0, 1, 2]
+
+
+def test_a_mistake_is_said_in_its_own_line_and_a_fault_with_its_place(worker):
+    def mistake():
+        raise IfttnError("there is no such run")
+        yield
+
+    def fault():
+        yield 1 / 0
+
+    worker.start("a mistake", mistake)
+    worker.wait(10.0)
+    assert (worker.error, worker.details) == ("there is no such run", "")
+    worker.start("a fault", fault)
+    worker.wait(10.0)
+    assert worker.error == "unexpected ZeroDivisionError: division by zero"
+    assert "in fault" in worker.details
+    worker.start("no fault", counting([], step=0, until=2))
+    worker.wait(10.0)
+    assert worker.error == ""
+
+
+def test_progress_is_told_at_most_ten_times_a_second_with_the_time_to_go(worker):
+    told = []
+    worker.observe(lambda change: told.append(worker.share), "share")
+    began = time.monotonic()
+    worker.start("counting", counting([], step=0.005, until=60))
+    worker.wait(30.0)
+    assert 1 <= len([share for share in told if share]) <= 10 * (time.monotonic() - began) + 1
+    assert worker.seconds_left is not None
+    assert worker.seconds_left >= 0
+
+
+def test_a_closed_worker_does_nothing_more(worker):
+    seen = []
+    worker.close()
+    worker.start("counting", counting(seen))
+    time.sleep(0.05)
+    assert not seen
