@@ -52,7 +52,7 @@ class Machine:
         """Raise IfttnError for a precision that there is not, or a number below one."""
         if self.precision not in (*PRECISIONS, "auto"):
             raise IfttnError(f"unknown precision {self.precision!r}: choose from auto, {', '.join(PRECISIONS)}")
-        if self.checkpoint_steps < 1 or (self.micro_batch or 1) < 1:
+        if self.checkpoint_steps < 1 or (self.micro_batch is not None and self.micro_batch < 1):
             raise IfttnError("a micro-batch and the steps between checkpoints must be at least 1")
 
     def dtype(self, device: str) -> torch.dtype:
