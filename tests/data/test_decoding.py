@@ -368,7 +368,7 @@ def test_a_large_video_is_encoded_anew_at_the_short_side_of_the_others(tmp_path,
     assert decode(path).frames.shape == (5, 600, 800, 3)
 
 
-# Rows (a, b, u) of the matrix of a track in MP4, for what a phone that was held upright writes, and so on.
+# (a, b, c, d) in the matrix of a track of MP4, by quarter turns to the left; a phone held upright writes 3.
 ROTATED = {1: (0, -1, 1, 0), 2: (-1, 0, 0, -1), 3: (0, 1, -1, 0)}
 
 
