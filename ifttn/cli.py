@@ -30,13 +30,14 @@ from ifttn.experiment.runs import write_atomically
 from ifttn.recognizer import Recognizer
 from ifttn.vocabulary import IfttnError
 
-BENCHES = ("flow", "mv", "store")
+BENCHES = ("flow", "mv", "store", "train")
 EPILOG = """\
 The embedded study, from nothing to a report:   ifttn reproduce
-One recipe on UCF101:
-  ifttn prepare UCF101 stores/ucf101 --preset paper
-  ifttn train if-ttn --data UCF101 --store stores/ucf101 --preset paper --split 1
-  ifttn test if-ttn --data UCF101 --store stores/ucf101 --preset paper --split 1
+One recipe on UCF101 (many GPUs: `torchrun ... -m ifttn train ...`):
+  ifttn prepare UCF101 --preset paper
+  ifttn train if-ttn --data UCF101 --preset paper --split 1
+  ifttn test if-ttn --data UCF101 --preset paper --split 1
+The whole study on UCF101 and HMDB51:   ifttn reproduce --preset paper --data UCF101 HMDB51
   ifttn predict some.mp4 --run results/runs/UCF101/split1/if-ttn
 """
 
@@ -76,7 +77,13 @@ def parser() -> argparse.ArgumentParser:
 
     p = verb("prepare", prepare_verb, "videos -> store: frames, optical flow and motion vectors of every video")
     p.add_argument("data", type=Path, help="UCF101 or HMDB51 with its lists, or any folder of class folders")
-    p.add_argument("store", type=Path, help="folder to write; preparing it again goes on where it stopped")
+    p.add_argument(
+        "store",
+        type=Path,
+        nargs="?",
+        help="folder to write, by default results/stores/DATA-PRESET, where the other verbs look for it; preparing it "
+        "again goes on where it stopped",
+    )
     p.add_argument("--preset", default="tiny", help=f"decides resolution and flow: {', '.join(PRESETS)}")
     p.add_argument("--flow", choices=list(FLOWS), help="optical flow, instead of the preset's")
     p.add_argument("--jobs", type=int, help="videos at once; by default one a core")
@@ -118,14 +125,23 @@ def parser() -> argparse.ArgumentParser:
     )
     add_work(p)
 
-    p = verb("reproduce", reproduce_verb, "the whole embedded study: data, training, tables, figures, report")
+    p = verb("reproduce", reproduce_verb, "the whole study: data, training, tables, figures, report")
     p.add_argument("--out", type=Path, default=Path("results"), help="folder for all of it")
+    p.add_argument(
+        "--data",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="UCF101, HMDB51 or any folder of class folders, in the place of the embedded data sets; the first has all "
+        "tables, the others what the paper reports on all splits",
+    )
     p.add_argument("--quick", action="store_true", help="Table 3 and the figures, on one split")
     p.add_argument("--preset", default="tiny", help=f"how large and how long: {', '.join(PRESETS)}")
     p.add_argument("--jobs", type=int, help="steps at once; by default one a core, or one on a GPU")
     p.add_argument("--videos", type=int, help="of each embedded data set, a multiple of 16; by default 960 and 480")
     p.add_argument("--seed", type=int, default=0, help="of data, weights, views, order and dropout")
     add_device(p)
+    add_machine(p)
 
     p = verb("bench", bench_verb, "measure a part on this machine, with its peer beside it")
     p.add_argument("part", choices=BENCHES, help="which; `ifttn bench flow --help` explains the options of one")
@@ -153,9 +169,15 @@ def add_work(p: argparse.ArgumentParser) -> None:
 
 
 def add_training(p: argparse.ArgumentParser) -> None:
-    """What the machine decides about training, and what is held out."""
+    """What is held out, and whether anything is trained at all."""
     p.add_argument("--dry-run", action="store_true", help="print recipe, parameters, work, memory and steps, and stop")
     p.add_argument("--hold-out", type=float, default=0.0, help="share of the training videos, in groups, to score only")
+    p.add_argument("--deterministic", action="store_true", help="the same bits every time on a GPU too; slower")
+    add_machine(p)
+
+
+def add_machine(p: argparse.ArgumentParser) -> None:
+    """What the machine decides about training."""
     p.add_argument(
         "--imagenet", type=Path, help="local file of ImageNet weights; by default torchvision fetches its own"
     )
@@ -164,7 +186,6 @@ def add_training(p: argparse.ArgumentParser) -> None:
     p.add_argument("--precision", default="auto", help="fp32, bf16, fp16, or auto: fp32 on a CPU, 16 bits on a GPU")
     p.add_argument("--compile", action="store_true", help="torch.compile: a minute first, then faster steps")
     p.add_argument("--recompute", action="store_true", help="less memory for a third more work")
-    p.add_argument("--deterministic", action="store_true", help="the same bits every time on a GPU too; slower")
     p.add_argument("--tensorboard", action="store_true", help="write RUN/tensorboard as well as RUN/metrics.jsonl")
     p.add_argument("--checkpoint-steps", type=int, default=200, help="steps between checkpoints within an epoch")
 
@@ -193,11 +214,12 @@ def prepare_verb(o: argparse.Namespace) -> int:
     ):
         tell(what, names)
     device = o.device or ("cuda" if torch.cuda.is_available() and not o.scheduler else "cpu")
-    report = prepare(o.data, o.store, settings, jobs=o.scheduler or o.jobs, limit=o.limit, device=device)
+    store = store_of(o)
+    report = prepare(o.data, store, settings, jobs=o.scheduler or o.jobs, limit=o.limit, device=device)
     print("\n".join(summary(report)))
     failed = report[report.status == "failed"]
     tell("failed", [f"{video}: {reason}" for video, reason in zip(failed.video, failed.reason, strict=True)])
-    print(f"report: {o.store / 'report.csv'}")
+    print(f"report: {store / 'report.csv'}")
     return 1 if len(failed) else 0
 
 
@@ -221,10 +243,15 @@ def bench_verb(o: argparse.Namespace) -> int:
     return part.run(p.parse_args(o.options))
 
 
+def store_of(o: argparse.Namespace) -> Path:
+    """The store that is named, or where a study has it."""
+    return o.store or study.Places(Path("results")).store(o.data.resolve().name, o.preset)
+
+
 def work_of(o: argparse.Namespace) -> training.Work:
     """The split, the store and the runs that the options name."""
     find(o.preset, PRESETS, "preset")
-    store = Store(o.store or Path("results/stores") / f"{o.data.name}-{o.preset}")
+    store = Store(store_of(o))
     split = training.without_failed(read_split(o.data, o.split), store)
     if split.missing:
         print(
@@ -326,14 +353,21 @@ def reproduce_verb(o: argparse.Namespace) -> int:
     from lab import report
 
     find(o.preset, PRESETS, "preset")
-    places, jobs = study.Places(o.out), o.jobs or (1 if o.device.startswith("cuda") else os.cpu_count() or 1)
-    steps = study.tasks(places, o.preset, quick=o.quick, device=o.device, jobs=jobs, seed=o.seed, videos=o.videos)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise IfttnError(
+            "reproduce runs in one process: `torchrun ... -m ifttn train RECIPE` first, and it is found done"
+        )
+    places = study.Places(o.out, own_datasets(o.data))
+    jobs = o.jobs or (1 if o.device.startswith("cuda") else os.cpu_count() or 1)
+    first = places.datasets[0]
+    setup = study.Setup(o.preset, o.device, o.seed, jobs, machine_of(o))
+    steps = study.tasks(places, setup, quick=o.quick, videos=o.videos)
     splits = (1,) if o.quick else (1, 2, 3)  # with three, one network bears witness to what the others draw
     draw = study.Task(
-        "embedded-ucf split 1: figures",
+        f"{first} split 1: figures",
         gallery.draw_split,
-        (places, "embedded-ucf", 1, o.preset, o.device, o.seed),
-        needs=tuple(f"embedded-ucf split {number}: if-ttn" for number in splits),
+        (places, first, 1, setup),
+        needs=tuple(f"{first} split {number}: if-ttn" for number in splits),
         weight=0.3,
     )
     steps.insert([step.name for step in steps].index(draw.needs[-1]) + 1, draw)
@@ -343,7 +377,9 @@ def reproduce_verb(o: argparse.Namespace) -> int:
         datasets={
             name: f"{o.videos or videos} generated videos, laid out as {flavour.upper()}"
             for name, (flavour, videos) in study.EMBEDDED.items()
-        },
+        }
+        if not places.own
+        else {name: f"{len(catalogue.all_videos(folder))} videos" for name, folder in places.own.items()},
         seeds=(o.seed,),
         versions={name: version(name) for name in ("torch", "torchvision", "ifttn")},
         date=datetime.date.today().isoformat(),
@@ -367,6 +403,16 @@ def reproduce_verb(o: argparse.Namespace) -> int:
     if not progress.failed:
         study.drop_pyramids(places)
     return conclude(progress, o)
+
+
+def own_datasets(folders: Sequence[Path]) -> dict[str, Path]:
+    """Name -> folder of each data set, all of them looked into before anything begins."""
+    own = {folder.resolve().name: folder.resolve() for folder in folders}
+    if len(own) < len(folders):
+        raise IfttnError(f"two data sets of one name: {', '.join(str(folder) for folder in folders)}")
+    for folder in own.values():
+        read_split(folder)
+    return own
 
 
 def conclude(progress: study.Progress, o: argparse.Namespace) -> int:

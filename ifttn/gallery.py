@@ -20,7 +20,7 @@ from ifttn.data import diagnostic
 from ifttn.experiment.evaluation import late_fusion
 from ifttn.experiment.recipes import LATE_FUSION, PRESETS, RECIPES, find
 from ifttn.experiment.runs import Run, write_atomically
-from ifttn.experiment.study import Places, work_on
+from ifttn.experiment.study import Places, Setup, work_on
 from ifttn.experiment.training import Work
 from ifttn.insight import deepdraw
 from ifttn.insight.cam import STRIDE, class_activation_maps, on_pixels
@@ -77,9 +77,9 @@ def draw(work: Work, out: Path, *, full: bool = False) -> list[report.Figure]:
     return done
 
 
-def draw_split(places: Places, dataset: str, split: int, preset: str, device: str, seed: int) -> None:
+def draw_split(places: Places, dataset: str, split: int, setup: Setup) -> None:
     """The step of the study that draws."""
-    draw(work_on(places, dataset, split, preset, device, seed), places.root / "figures")
+    draw(work_on(places, dataset, split, setup), places.root / "figures")
 
 
 def load(out: Path) -> list[report.Figure]:

@@ -46,7 +46,7 @@ def test_every_verb_explains_itself(verb, capsys):
         cli.main([verb, "--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
-    assert text.count("  -") >= 3 or "{flow,mv,store}" in text
+    assert text.count("  -") >= 3 or "{flow,mv,store" in text
     assert "SUPPRESS" not in text
 
 
@@ -250,3 +250,34 @@ def test_reproduce_ends_with_a_report_and_goes_on_where_it_was(tmp_path, capsys)
     assert run(*arguments, "--jobs", 2) == 0
     assert weights.stat().st_mtime_ns == written
     assert Path(tmp_path / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_reproduce_studies_a_data_set_of_ones_own_and_leaves_out_what_is_broken(embedded, tmp_path, capsys):
+    own = tmp_path / "UCF101"
+    shutil.copytree(embedded.data, own)
+    (own / "factors.parquet").unlink(missing_ok=True)  # a real data set has none
+    broken = sorted(own.glob("*/*.avi"))[0]
+    broken.write_bytes(broken.read_bytes()[:1000])
+    before = {path: path.stat().st_mtime_ns for path in own.rglob("*")}
+    out = tmp_path / "results"
+    arguments = ("reproduce", "--quick", "--preset", "smallest", "--data", own, "--out", out, "--device", "cpu")
+    assert run(*arguments, "--jobs", 2) == 0
+    assert "complete IF-TTN" in (out / "report.html").read_text()
+    assert (out / "runs" / "UCF101" / "split1" / "if-ttn" / "scores.npz").exists()
+    assert not (out / "data").exists()
+    assert {path: path.stat().st_mtime_ns for path in own.rglob("*")} == before
+    assert "Table 3" in capsys.readouterr().out
+
+
+def test_reproduce_looks_into_every_data_set_before_it_begins(embedded, tmp_path, capsys):
+    (tmp_path / "nothing").mkdir()
+    options = ("--preset", "smallest", "--out", tmp_path / "results")
+    assert "nothing" in mistake(capsys, "reproduce", "--data", embedded.data, tmp_path / "nothing", *options)
+    assert "one name" in mistake(capsys, "reproduce", "--data", embedded.data, embedded.data, *options)
+    assert not (tmp_path / "results").exists()
+
+
+def test_many_processes_are_for_training_alone(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "torchrun" in mistake(capsys, "reproduce")

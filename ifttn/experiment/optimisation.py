@@ -70,7 +70,7 @@ def optimiser(
             times = 5.0
         groups.setdefault((decay, times), []).append(parameter)
     rows = [{"params": params, "weight_decay": decay, "times": times} for (decay, times), params in groups.items()]
-    return torch.optim.SGD(rows, lr=1.0, momentum=0.9) if sgd else torch.optim.AdamW(rows, lr=1.0)
+    return torch.optim.SGD(rows, lr=1.0, momentum=0.9) if sgd else torch.optim.AdamW(rows, lr=1.0, fused=True)
 
 
 def clip(network: Network, preset: Preset) -> Tensor:

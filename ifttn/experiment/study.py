@@ -1,5 +1,7 @@
 """The whole study in order: data, preparation, runs, scores. Resumable, and as many steps at once as there are cores.
 
+Of the embedded data sets, or of one's own in their place.
+
 Every step finds its own work done or goes on with it, so that the same study started again goes on where it was.
 """
 
@@ -8,7 +10,7 @@ import multiprocessing
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +25,8 @@ from ifttn.data.preparation import prepare
 from ifttn.data.store import Store
 from ifttn.experiment import training
 from ifttn.experiment.evaluation import Scores
-from ifttn.experiment.recipes import PRESETS, RECIPES, find
+from ifttn.experiment.machine import Machine
+from ifttn.experiment.recipes import PRESETS, RECIPES
 from ifttn.experiment.runs import Run, write_atomically
 from ifttn.experiment.tables import Factors, Table, load, measure
 from ifttn.vocabulary import IfttnError
@@ -75,13 +78,20 @@ class Progress:
 
 @dataclass(frozen=True)
 class Places:
-    """Where a study keeps its things, under one folder."""
+    """Where a study keeps its things, under one folder, and where it finds data sets of one's own."""
 
     root: Path
+    own: Mapping[str, Path] = field(default_factory=dict)
+    """Name -> folder; these are studied in the place of the embedded ones, and nothing is written into them."""
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """What is studied, the most telling first."""
+        return tuple(self.own or EMBEDDED)
 
     def data(self, dataset: str) -> Path:
         """Videos and lists."""
-        return self.root / "data" / dataset
+        return self.own.get(dataset, self.root / "data" / dataset)
 
     def store(self, dataset: str, preset: str) -> Path:
         """The prepared data set at a preset's resolution."""
@@ -93,38 +103,46 @@ class Places:
         return self.root / "runs"
 
 
-def tasks(
-    places: Places, preset: str, *, quick: bool, device: str, jobs: int, seed: int = 0, videos: int | None = None
-) -> list[Task]:
-    """Every step of the embedded study, the most telling first. `quick`: Table 3 on one split."""
+@dataclass(frozen=True)
+class Setup:
+    """What all runs of a study have in common, wherever their videos are."""
+
+    preset: str
+    device: str = "cpu"
+    seed: int = 0
+    jobs: int = 1
+    """Steps at once; with one, each shows its own bar."""
+    machine: Machine = field(default_factory=Machine)
+
+
+def tasks(places: Places, setup: Setup, *, quick: bool, videos: int | None = None) -> list[Task]:
+    """Every step of the study, the most telling first. `quick`: Table 3 on one split of the first data set."""
     study: list[Task] = []
-    for dataset in list(EMBEDDED)[: 1 if quick else None]:
+    datasets = places.datasets[: 1 if quick else None]
+    for dataset in datasets:
         # The first data set has the machine to itself; the second one is made beside trainings.
-        cores, before = (1, (study[-1].name,)) if study else (jobs, ())
-        arguments = (places, dataset, seed, cores, videos)
-        study.append(Task(f"{dataset}: videos", write_videos, arguments, needs=before, weight=2.0))
-        study.append(
-            Task(
-                f"{dataset}: store",
-                prepare_store,
-                (places, dataset, preset, cores),
-                needs=(f"{dataset}: videos",),
-                weight=2.0,
-            )
-        )
-    rows = [("embedded-ucf", 1, recipe) for recipe in (EVERY_SPLIT[:3] if quick else (*EVERY_SPLIT, *ABLATIONS))]
+        cores, needs = (1, (study[-1].name,)) if study else (setup.jobs, ())
+        if dataset not in places.own:
+            arguments = (places, dataset, setup.seed, cores, videos)
+            study.append(Task(f"{dataset}: videos", write_videos, arguments, needs, weight=2.0))
+            needs = (study[-1].name,)
+        study.append(Task(f"{dataset}: store", prepare_store, (places, dataset, setup, cores), needs, weight=2.0))
+    first, *others = datasets
+    rows = [(first, 1, recipe) for recipe in (EVERY_SPLIT[:3] if quick else (*EVERY_SPLIT, *ABLATIONS))]
     if not quick:
-        rows += [("embedded-ucf", split, recipe) for split in (2, 3) for recipe in (*EVERY_SPLIT, "ttn-separate")]
-        rows += [("embedded-hmdb", split, recipe) for split in (1, 2, 3) for recipe in EVERY_SPLIT]
+        # The paper has Table 1 on split 1; the embedded set must show on all that nothing leaks its binding.
+        each = EVERY_SPLIT if first in places.own else (*EVERY_SPLIT, "ttn-separate")
+        rows += [(first, split, recipe) for split in (2, 3) for recipe in each]
+        rows += [(other, split, recipe) for other in others for split in (1, 2, 3) for recipe in EVERY_SPLIT]
     for dataset, split, recipe in rows:
         needs = [task_name(dataset, split, needed) for needed in RECIPES[recipe].needs] or [f"{dataset}: store"]
         study.append(
             Task(
                 task_name(dataset, split, recipe),
                 train_and_test,
-                (places, dataset, split, recipe, preset, device, seed),
+                (places, dataset, split, setup, recipe),
                 needs=tuple(needs),
-                weight=WEIGHTS.get(recipe, 1.6) * (1.0 if dataset == "embedded-ucf" else 0.5),
+                weight=WEIGHTS.get(recipe, 1.6) * (1.0 if dataset == first else 0.5),
             )
         )
     return study
@@ -141,36 +159,45 @@ def write_videos(places: Places, dataset: str, seed: int, jobs: int, videos: int
     diagnostic.write(places.data(dataset), flavour, videos=videos or usual, seed=seed, jobs=jobs, progress=jobs > 1)
 
 
-def prepare_store(places: Places, dataset: str, preset: str, jobs: int) -> None:
-    """Prepare a data set for a preset.
+def prepare_store(places: Places, dataset: str, setup: Setup, jobs: int) -> None:
+    """Prepare a data set for a preset; on a GPU machine, flow on the GPU and all else on every core.
 
     Raises:
-        IfttnError: a video could not be prepared.
+        IfttnError: an embedded video could not be prepared, or none of one's own; those that fail are left out of the
+            study, and named in the store's report.
     """
-    folder = places.store(dataset, preset)
-    report = prepare(places.data(dataset), folder, PRESETS[preset].store, jobs=jobs, progress=jobs > 1)
+    on_gpu = torch.device(setup.device).type == "cuda"
+    report = prepare(
+        places.data(dataset),
+        places.store(dataset, setup.preset),
+        PRESETS[setup.preset].store,
+        jobs=None if on_gpu else jobs,
+        progress=on_gpu or jobs > 1,
+        device=setup.device,
+    )
     failed = report[report.status == "failed"]
-    if len(failed):
+    if len(failed) and (dataset not in places.own or len(failed) == len(report)):
         raise IfttnError(f"{len(failed)} videos of {dataset} failed; the first: {failed.iloc[0].reason}")
 
 
-def work_on(places: Places, dataset: str, split: int, preset: str, device: str, seed: int) -> training.Work:
-    """The split of a data set, its store, and where its runs go."""
+def work_on(places: Places, dataset: str, split: int, setup: Setup) -> training.Work:
+    """The split of a data set less what could not be prepared, its store, and where its runs go."""
+    store = Store(places.store(dataset, setup.preset))
     return training.Work(
-        split=read_split(places.data(dataset), split),
-        store=Store(places.store(dataset, preset)),
+        split=training.without_failed(read_split(places.data(dataset), split), store),
+        store=store,
         runs=places.runs,
-        preset=preset,
-        seed=seed,
-        device=device,
-        progress=False,
+        preset=setup.preset,
+        seed=setup.seed,
+        device=setup.device,
+        progress=setup.jobs == 1,
+        machine=setup.machine,
     )
 
 
-def train_and_test(places: Places, dataset: str, split: int, recipe: str, preset: str, device: str, seed: int) -> None:
+def train_and_test(places: Places, dataset: str, split: int, setup: Setup, recipe: str) -> None:
     """Train a recipe and score its test videos."""
-    find(preset, PRESETS, "preset")
-    work = work_on(places, dataset, split, preset, device, seed)
+    work = work_on(places, dataset, split, setup)
     training.train(work, recipe)
     training.test(work, recipe)
 
@@ -259,5 +286,6 @@ def _timed(task: Task) -> float:
 
 def _worker(jobs: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the study, which ends its workers
+    torch.backends.cudnn.benchmark = True  # every batch of a stage but the last has the same shape
     if jobs > 1:  # several steps at once, and two threads of each would wait for one another
         torch.set_num_threads(1)

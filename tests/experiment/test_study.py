@@ -3,11 +3,11 @@ import time
 
 from ifttn.experiment import study
 from ifttn.experiment.recipes import RECIPES
-from ifttn.experiment.study import Places, Task
+from ifttn.experiment.study import Places, Setup, Task
 
 
 def test_every_step_comes_after_what_it_needs(tmp_path):
-    steps = study.tasks(Places(tmp_path), "tiny", quick=False, device="cpu", jobs=2)
+    steps = study.tasks(Places(tmp_path), Setup("tiny", jobs=2), quick=False)
     names = [step.name for step in steps]
     assert len(set(names)) == len(names)
     for index, step in enumerate(steps):
@@ -15,14 +15,27 @@ def test_every_step_comes_after_what_it_needs(tmp_path):
 
 
 def test_a_quick_study_is_table_3_on_one_split(tmp_path):
-    names = [step.name for step in study.tasks(Places(tmp_path), "tiny", quick=True, device="cpu", jobs=2)]
+    names = [step.name for step in study.tasks(Places(tmp_path), Setup("tiny", jobs=2), quick=True)]
     assert names[2:] == [f"embedded-ucf split 1: {recipe}" for recipe in ("spatial", "temporal", "if-ttn")]
 
 
 def test_a_full_study_runs_every_recipe_of_the_tables(tmp_path):
-    names = [step.name for step in study.tasks(Places(tmp_path), "tiny", quick=False, device="cpu", jobs=2)]
+    names = [step.name for step in study.tasks(Places(tmp_path), Setup("tiny", jobs=2), quick=False)]
     run = {name.split(": ")[1] for name in names if "split" in name}
     assert run == set(RECIPES) - {"trn", "ifm-average"}
+
+
+def test_data_sets_of_ones_own_take_the_place_of_the_embedded_ones(tmp_path):
+    own = {"UCF101": tmp_path / "UCF101", "HMDB51": tmp_path / "videos" / "HMDB51"}
+    places = Places(tmp_path, own)
+    steps = study.tasks(places, Setup("paper"), quick=False)
+    names = [step.name for step in steps]
+    assert not any("embedded" in name or name.endswith("videos") for name in names)
+    assert [places.data(name) for name in places.datasets] == list(own.values())
+    assert {"UCF101: store", "HMDB51: store", "UCF101 split 1: ttn-separate", "HMDB51 split 3: mv-if-ttn"} <= {*names}
+    assert "UCF101 split 2: ttn-separate" not in names
+    for index, step in enumerate(steps):
+        assert set(step.needs) <= set(names[:index]), step.name
 
 
 def test_a_step_that_fails_stops_only_those_that_need_it(tmp_path):

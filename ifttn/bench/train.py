@@ -1,7 +1,7 @@
 """What limits training: each stage with its data, against the same network fed from memory.
 
-    python tests/benchmarks/training.py --preset small --device cuda
-    python tests/benchmarks/training.py --preset paper --device cuda --largest-batch
+    ifttn bench train --preset small --device cuda
+    ifttn bench train --preset paper --device cuda --largest-batch
 
 Videos are the embedded ones, prepared at the preset's size; weights are random, which costs the same. On a GPU, work
 is compared with one large bf16 matrix product in the same run.
@@ -9,7 +9,6 @@ is compared with one large bf16 matrix product in the same run.
 
 import argparse
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -243,9 +242,3 @@ def reset_peak(device: str) -> None:
     """Count the largest use of memory from here."""
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(device)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    add_options(parser)
-    sys.exit(run(parser.parse_args()))
