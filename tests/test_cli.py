@@ -243,7 +243,7 @@ def test_reproduce_ends_with_a_report_and_goes_on_where_it_was(tmp_path, capsys)
     assert "Where the time went" in text
     page = (tmp_path / "report.html").read_text()
     assert "complete IF-TTN" in page
-    assert page.count("data:image/png;base64,") == 4
+    assert page.count("data:image/png;base64,") == len(list((tmp_path / "figures").glob("*.png"))) > 4
     weights = tmp_path / "runs" / "embedded-ucf" / "split1" / "if-ttn" / "weights.safetensors"
     written = weights.stat().st_mtime_ns
     assert not list(tmp_path.rglob("pyramids"))
