@@ -137,7 +137,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--quick", action="store_true", help="Table 3 and the figures, on one split")
     p.add_argument("--preset", default="tiny", help=f"how large and how long: {', '.join(PRESETS)}")
-    p.add_argument("--jobs", type=int, help="steps at once; by default one a core, or one on a GPU")
+    p.add_argument("--jobs", type=int, help="steps at once; by default one a core, or one with --quick or a GPU")
     p.add_argument("--videos", type=int, help="of each embedded data set, a multiple of 16; by default 960 and 480")
     p.add_argument("--seed", type=int, default=0, help="of data, weights, views, order and dropout")
     add_device(p)
@@ -358,7 +358,8 @@ def reproduce_verb(o: argparse.Namespace) -> int:
             "reproduce runs in one process: `torchrun ... -m ifttn train RECIPE` first, and it is found done"
         )
     places = study.Places(o.out, own_datasets(o.data))
-    jobs = o.jobs or (1 if o.device.startswith("cuda") else os.cpu_count() or 1)
+    alone = o.quick or o.device.startswith("cuda")  # the quick study's steps wait for one another
+    jobs = o.jobs or (1 if alone else os.cpu_count() or 1)
     first = places.datasets[0]
     setup = study.Setup(o.preset, o.device, o.seed, jobs, machine_of(o))
     steps = study.tasks(places, setup, quick=o.quick, videos=o.videos)

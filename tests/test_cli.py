@@ -1,4 +1,5 @@
 import errno
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -11,7 +12,10 @@ import pytest
 from ifttn import cli
 from ifttn.data.flow import FLOWS
 from ifttn.data.store import Store
+from ifttn.experiment.recipes import RECIPES
+from ifttn.model.fusion import FUSIONS
 
+README = Path(__file__).parents[1] / "README.md"
 VERBS = ("prepare", "train", "test", "tables", "figures", "reproduce", "predict", "bench")
 
 
@@ -53,6 +57,16 @@ def test_every_verb_explains_itself(verb, capsys):
 def test_training_a_recipe_trains_first_what_it_starts_from(trained):
     runs, _ = trained
     assert {path.name for path in (runs / "embedded-ucf" / "split1").iterdir()} >= {"spatial", "temporal", "if-ttn"}
+
+
+def test_the_readme_adds_a_fusion_that_trains(trained, monkeypatch):
+    runs, options = trained
+    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    for table, name in ((FUSIONS, "maximum"), (RECIPES, "if-ttn-maximum")):
+        monkeypatch.setitem(table, name, None)  # what the example puts there goes when the test ends
+    monkeypatch.setattr(cli, "main", lambda arguments, main=cli.main: main([*arguments, *options]))
+    exec(compile(example, "README.md", "exec"), {})
+    assert (runs / "embedded-ucf" / "split1" / "if-ttn-maximum" / "scores.npz").exists()
 
 
 def test_a_dry_run_says_what_a_recipe_will_cost_and_stops(embedded, capsys, tmp_path):

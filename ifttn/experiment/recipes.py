@@ -140,7 +140,7 @@ RECIPE_ROWS: Mapping[str, Recipe | Child[Recipe]] = {
     "trn": like("if-ttn", temporal="trn", starts_from=streams_of(rgb="spatial", flow="temporal")),
     "ifm-average": like("if-ttn", temporal="average", starts_from=streams_of(rgb="spatial", flow="temporal")),
 }
-RECIPES: Mapping[str, Recipe] = resolved(RECIPE_ROWS)
+RECIPES: dict[str, Recipe] = resolved(RECIPE_ROWS)
 
 WHY_RECIPE: Mapping[str, str] = {
     "spatial": "a standard TSN from ImageNet weights (paper section 3.4)",

@@ -111,7 +111,7 @@ class Setup:
     device: str = "cpu"
     seed: int = 0
     jobs: int = 1
-    """Steps at once; with one, each shows its own bar."""
+    """Steps at once; where it is one, each has all cores."""
     machine: Machine = field(default_factory=Machine)
 
 
@@ -121,7 +121,8 @@ def tasks(places: Places, setup: Setup, *, quick: bool, videos: int | None = Non
     datasets = places.datasets[: 1 if quick else None]
     for dataset in datasets:
         # The first data set has the machine to itself; the second one is made beside trainings.
-        cores, needs = (1, (study[-1].name,)) if study else (setup.jobs, ())
+        cores = 1 if study and setup.jobs > 1 else -1
+        needs = (study[-1].name,) if study else ()
         if dataset not in places.own:
             arguments = (places, dataset, setup.seed, cores, videos)
             study.append(Task(f"{dataset}: videos", write_videos, arguments, needs, weight=2.0))
@@ -156,23 +157,22 @@ def task_name(dataset: str, split: int, recipe: str) -> str:
 def write_videos(places: Places, dataset: str, seed: int, jobs: int, videos: int | None) -> None:
     """Write an embedded data set as real videos."""
     flavour, usual = EMBEDDED[dataset]
-    diagnostic.write(places.data(dataset), flavour, videos=videos or usual, seed=seed, jobs=jobs, progress=jobs > 1)
+    diagnostic.write(places.data(dataset), flavour, videos=videos or usual, seed=seed, jobs=jobs, progress=jobs != 1)
 
 
 def prepare_store(places: Places, dataset: str, setup: Setup, jobs: int) -> None:
-    """Prepare a data set for a preset; on a GPU machine, flow on the GPU and all else on every core.
+    """Prepare a data set for a preset; `jobs` is the number of processes, -1 one a core.
 
     Raises:
         IfttnError: an embedded video could not be prepared, or none of one's own; those that fail are left out of the
             study, and named in the store's report.
     """
-    on_gpu = torch.device(setup.device).type == "cuda"
     report = prepare(
         places.data(dataset),
         places.store(dataset, setup.preset),
         PRESETS[setup.preset].store,
-        jobs=None if on_gpu else jobs,
-        progress=on_gpu or jobs > 1,
+        jobs=None if jobs < 0 else jobs,
+        progress=jobs != 1,
         device=setup.device,
     )
     failed = report[report.status == "failed"]
@@ -190,7 +190,7 @@ def work_on(places: Places, dataset: str, split: int, setup: Setup) -> training.
         preset=setup.preset,
         seed=setup.seed,
         device=setup.device,
-        progress=setup.jobs == 1,
+        progress=setup.jobs == 1 and dataset in places.own,  # hours: the study's own bar does not move for long
         machine=setup.machine,
     )
 
