@@ -1,6 +1,6 @@
 """CAM maps a second beside the package grad-cam used plainly, and DeepDraw steps a second by preset and batch.
 
-    python tests/benchmarks/insight.py [--device cuda] [--presets tiny small paper] [--repeat 5]
+    ifttn bench insight --device cuda --presets tiny small paper --repeat 5
 
 On a CPU the clock is the process's own time, so that a busy machine does not tell; the two sides take turns, the best
 of the repetitions counts. grad-cam gives one map a call and head, cut at 0; ours all heads at once, signed.
@@ -22,9 +22,11 @@ from ifttn.insight.deepdraw import PRESETS, draw_many
 from ifttn.model.network import Network, NetworkSettings
 
 BACKBONES = {"tiny": "tiny", "small": "resnet18", "paper": "resnet50"}
+"""What is drawn with each preset."""
 
 
 def clock(device: str) -> float:
+    """Seconds: of this process on a CPU, of the clock on a GPU."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()
         return time.perf_counter()
@@ -44,6 +46,7 @@ def best(sides: dict[str, Callable[[], object]], repeat: int, device: str) -> di
 
 
 def maps(network: Network, size: int, o: argparse.Namespace) -> None:
+    """Class activation maps of eight pairs, ours and the package's, and how far the two are apart."""
     generator = torch.Generator().manual_seed(0)
     inputs = {m: torch.rand((8, 2, c, size, size), generator=generator) * 255 for m, c in (("rgb", 3), ("flow", 10))}
     inputs = {m: x.to(o.device) for m, x in inputs.items()}
@@ -70,6 +73,7 @@ def maps(network: Network, size: int, o: argparse.Namespace) -> None:
 
 
 def steps(network: Network, preset: str, o: argparse.Namespace) -> None:
+    """Steps of drawings that are made at once."""
     for batch in o.batch:
         states = draw_many([network], [(a % 16, a) for a in range(batch)], PRESETS[preset])
         seconds = best({"": lambda states=states: list(islice(states, 1))}, o.repeat, o.device)[""]
@@ -79,15 +83,20 @@ def steps(network: Network, preset: str, o: argparse.Namespace) -> None:
         )
 
 
-def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("--device", default="cpu")
-    p.add_argument("--presets", nargs="+", default=["tiny"], choices=list(BACKBONES))
-    p.add_argument("--batch", nargs="+", type=int, default=[1, 8])
-    p.add_argument("--repeat", type=int, default=3)
-    o = p.parse_args()
-    torch.set_num_threads(1)
-    name = torch.cuda.get_device_name() if o.device.startswith("cuda") else f"{platform.processor()} CPU, 1 thread"
+def add_options(p: argparse.ArgumentParser) -> None:
+    """The options of `ifttn bench insight`."""
+    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda, cuda:1, ...")
+    p.add_argument("--presets", nargs="+", default=["tiny"], choices=list(BACKBONES), help="of drawing")
+    p.add_argument("--batch", nargs="+", type=int, default=[1, 8], help="drawings at once")
+    p.add_argument("--repeat", type=int, default=3, help="turns of each side, of which the best counts")
+
+
+def run(o: argparse.Namespace) -> int:
+    """Print the rates of each preset."""
+    gpu = o.device.startswith("cuda")
+    if not gpu:
+        torch.set_num_threads(1)
+    name = torch.cuda.get_device_name() if gpu else f"{platform.processor() or platform.machine()} CPU, 1 thread"
     print(f"{name}; torch {torch.__version__}; best of {o.repeat}")
     for preset in o.presets:
         torch.manual_seed(0)
@@ -96,7 +105,4 @@ def main() -> None:
         print(f"{preset}: {BACKBONES[preset]}, {size} px, pairs of RGB and flow")
         maps(network, size, o)
         steps(network, preset, o)
-
-
-if __name__ == "__main__":
-    main()
+    return 0

@@ -1,0 +1,26 @@
+import argparse
+
+import pytest
+import torch
+
+from ifttn.bench import insight as bench
+
+
+@pytest.fixture(autouse=True)
+def _restore_threads():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_maps_stand_beside_the_packages_and_show_the_same(capsys):
+    p = argparse.ArgumentParser()
+    bench.add_options(p)
+    assert bench.run(p.parse_args(["--device", "cpu", "--batch", "1", "--repeat", "1"])) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rates = {line[2:30].strip(): float(line[30:40]) for line in lines if "maps/s" in line}
+    assert set(rates) == {"ours, signed, three heads", "ours, 2x finer", "ours, 4x finer", "grad-cam, one head"}
+    assert min(rates.values()) > 0
+    (difference,) = [float(line.split()[-1]) for line in lines if "difference" in line]
+    assert difference < 1e-3  # of 0..1: single precision, after resizing
+    assert any("DeepDraw" in line for line in lines)
