@@ -11,6 +11,7 @@ import platform
 import time
 from collections.abc import Callable
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,7 +54,7 @@ def maps(network: Network, size: int, o: argparse.Namespace) -> None:
     actions = torch.zeros((8, 1), dtype=torch.long, device=o.device)
     adapter, stacked = OneTensor(network, "ttn"), stack(network, inputs)
     package = GradCAM(adapter, [adapter.probe])
-    targets = [ClassifierOutputTarget(0)] * 8
+    targets: list[Any] = [ClassifierOutputTarget(0)] * 8  # the package asks for modules, and takes any callable
     sides = {
         "ours, signed, three heads": lambda: class_activation_maps(network, inputs, actions),
         "ours, 2x finer": lambda: class_activation_maps(network, inputs, actions, finer=2),
