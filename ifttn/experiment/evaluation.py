@@ -200,6 +200,10 @@ class Paired(NamedTuple):
     """Two answers to each of the same videos: how often the one is right where the other is wrong."""
 
     videos: int
+    first: float
+    """Accuracy of the first, in 0..1."""
+    second: float
+    """Accuracy of the second, in 0..1."""
     only_first: int
     only_second: int
     difference: float
@@ -235,7 +239,8 @@ def mcnemar(first: Bool[np.ndarray, " N"], second: Bool[np.ndarray, " N"]) -> Pa
 
     difference = (only_first - only_second) / total  # exactly 0 where nothing differs
     interval = difference - limit(share - low, high_other - other), difference + limit(high - share, other - low_other)
-    return Paired(total, only_first, only_second, difference, interval, sign_test(only_first, only_second))
+    p = sign_test(only_first, only_second)
+    return Paired(total, share, other, only_first, only_second, difference, interval, p)
 
 
 def sign_test(gained: int, lost: int) -> float:
@@ -244,18 +249,14 @@ def sign_test(gained: int, lost: int) -> float:
     return min(1.0, 2 * sum(comb(total, k) for k in range(min(gained, lost) + 1)) / 2**total)
 
 
-def confusion(
-    predicted: Int[np.ndarray, " N"], labels: Int[np.ndarray, " N"], actions: int
-) -> Int[np.ndarray, "A A"]:
+def confusion(predicted: Int[np.ndarray, " N"], labels: Int[np.ndarray, " N"], actions: int) -> Int[np.ndarray, "A A"]:
     """How many videos of each action (row) are taken for each (column)."""
     counts = np.zeros((actions, actions), int)
     np.add.at(counts, (labels, predicted), 1)
     return counts
 
 
-def per_class(
-    scores: Float[np.ndarray, "N A"], labels: Int[np.ndarray, " N"], actions: Sequence[str]
-) -> pd.DataFrame:
+def per_class(scores: Float[np.ndarray, "N A"], labels: Int[np.ndarray, " N"], actions: Sequence[str]) -> pd.DataFrame:
     """One row an action that has videos, the worst first.
 
     Columns: action, videos, right, accuracy and its 95 % interval low and high (all in 0..1), and taken for: what most
