@@ -8,9 +8,9 @@ from typing import Literal, NamedTuple
 
 from jinja2 import Environment
 
+from ifttn.experiment.claims import EXPLAINED, Finding
 from ifttn.experiment.runs import write_atomically
 from ifttn.experiment.study import Progress
-from ifttn.experiment.claims import EXPLAINED, Finding
 from ifttn.experiment.tables import Column, Table, as_p, empty, heading, orders, to_frame
 
 State = Literal["done", "running", "to come", "failed"]
@@ -134,7 +134,7 @@ def _sure(table: Table) -> list[list[str]]:
     found = to_frame(table).dropna(subset="measured").set_index(["method", "column"])
     sure = found[["top-5", "sd splits", "sd seeds"]].join(read).assign(p=found.p).dropna(axis=1, how="all")
     digits = {name: as_p if name.startswith("p") else _percent for name in sure.columns}
-    names = [("method", "column") if len(table.columns) > 1 else ("method",)][0]
+    names = ("method", "column") if len(table.columns) > 1 else ("method",)
     lines = sure.apply({name: lambda column, show=show: column.map(show) for name, show in digits.items()})
     labels = [list(index[: len(names)]) for index in sure.index]
     return [[*names, *sure.columns], *(a + b for a, b in zip(labels, lines.to_numpy().tolist(), strict=True))]
@@ -311,8 +311,8 @@ value of it; the line under it runs from chance, 0.50, to 1.00.{% endif %}</p>
 <caption>In %; <i>one view</i>, <i>reversed</i> and <i>shuffled</i> are top-1 on the centre view with the snippets in
 order and in wrong orders; <i>p reversed</i> and <i>p shuffled</i> compare these (McNemar), <i>p</i> compares a row with
 the last measured one.</caption>
-<thead><tr>{% for name in lines[0] %}<th scope="col"{% if name not in ("method", "column") %} class="n"{% endif %}>{{ name }}</th>
-{% endfor %}</tr></thead>
+<thead><tr>{% for name in lines[0] %}<th scope="col"{% if name not in ("method", "column") %} class="n"{% endif %}>
+{{ name }}</th>{% endfor %}</tr></thead>
 <tbody>{% for line in lines[1:] %}<tr>{% for entry in line %}{% if lines[0][loop.index0] in ("method", "column") %}
 <th scope="row">{{ entry }}</th>{% else %}<td>{{ entry }}</td>{% endif %}{% endfor %}</tr>{% endfor %}</tbody>
 </table></div></details>

@@ -148,7 +148,7 @@ def verdict(relation: Relation, pair: Paired) -> Verdict:
     if relation == "above":
         holds, fails = pair.p < 0.05 and pair.difference > 0, pair.p < 0.05 and pair.difference < 0
     elif relation == "near":
-        holds, fails = -MARGIN < low and high < MARGIN, low > MARGIN or high < -MARGIN
+        holds, fails = low > -MARGIN and high < MARGIN, low > MARGIN or high < -MARGIN
     else:
         holds, fails = low > -MARGIN, high < -MARGIN
     return "supported" if holds else "not supported" if fails else "undecided"
@@ -173,7 +173,8 @@ def _sentence(each: Comparison, names: Mapping[str, str], pair: Paired) -> str:
     return (
         f"{each.on or 'top-1'} accuracy {100 * pair.first:.1f} % of {first}, {100 * pair.second:.1f} % of {second}: "
         f"{100 * pair.difference:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]{margin}, "
-        f"p {'' if pair.p < 0.001 else '= '}{as_p(pair.p)}, {pair.videos} videos"
+        f"p {'' if pair.p < 0.001 else '= '}{as_p(pair.p)} ({pair.only_first} : {pair.only_second} of {pair.videos} "
+        "videos)"
     ).replace("of with them", "with them")
 
 
@@ -197,6 +198,7 @@ def as_text(findings: Sequence[Finding], width: int = 110) -> str:
 EXPLAINED = (
     "What the paper claims, and what this study says of it. Points are differences between answers to the same test "
     "videos, pooled over the splits that are there, with Newcombe's 95% interval; p is McNemar's exact test, one by "
-    f"one, not corrected for their number. Equal and little mean within {100 * MARGIN:g} points, which was set beforehand."
+    "one, with how many videos the one alone and the other alone has right. Equal and little mean within "
+    f"{100 * MARGIN:g} points, which was set beforehand."
 )
 """What a reader of findings must know."""

@@ -264,10 +264,10 @@ def per_class(scores: Float[np.ndarray, "N A"], labels: Int[np.ndarray, " N"], a
     """
     counts = confusion(scores.argmax(1), labels, len(actions))
     rows = []
-    for label in np.flatnonzero(counts.sum(1)):
+    for label in map(int, np.flatnonzero(counts.sum(1))):
         videos, right = int(counts[label].sum()), int(counts[label, label])
         wrong = np.where(np.arange(len(actions)) == label, 0, counts[label])
-        taken = f"{actions[wrong.argmax()]} ({wrong.max()})" if wrong.any() else ""
+        taken = f"{actions[int(wrong.argmax())]} ({wrong.max()})" if wrong.any() else ""
         rows.append((actions[label], videos, right, right / videos, *wilson(right, videos), taken))
     columns = ["action", "videos", "right", "accuracy", "low", "high", "taken for"]
     return pd.DataFrame(rows, columns=columns).sort_values("accuracy", kind="stable", ignore_index=True)

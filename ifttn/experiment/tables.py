@@ -72,9 +72,11 @@ class Measurement:
     @property
     def readings(self) -> dict[str, float]:
         """Top-1 of each of READINGS that was scored."""
-        return {
-            reading: float(right.groupby(level=0).mean().mean()) for reading, right in self.right.items() if reading
-        }
+        found = {}
+        for name, rows in self.right.items():
+            splits = rows.index.get_level_values("split")
+            found[name] = float(np.mean([rows.to_numpy()[splits == split].mean() for split in self.splits]))
+        return {name: value for name, value in found.items() if name}
 
 
 @dataclass(frozen=True)
@@ -237,14 +239,16 @@ def answers(
 
 def right(found: Mapping[int, Answer], of_action: Int[np.ndarray, " A"] | None = None) -> pd.Series:
     """By split and video, whether the action is right, or the value that a factor has for it."""
-    rows = {}
+    splits: list[int] = []
+    videos: list[str] = []
+    values: list[bool] = []
     for split, (run, fused) in found.items():
         predicted, labels = fused.argmax(1), run.labels
         same = predicted == labels if of_action is None else of_action[predicted] == of_action[labels]
-        rows[split] = pd.Series(same, index=list(run.videos), dtype=bool)
-    if not rows:
-        return pd.Series([], index=pd.MultiIndex.from_arrays([[], []]), dtype=bool)
-    return pd.concat(rows)
+        splits += [split] * len(same)
+        videos += run.videos
+        values += same.tolist()
+    return pd.Series(values, pd.MultiIndex.from_arrays([splits, videos], names=["split", "video"]), dtype=bool)
 
 
 def _measure(
@@ -306,7 +310,8 @@ def pairs(table: Table) -> pd.DataFrame:
     for column in table.columns:
         cells = [cell for cell in table.cells if cell.column == column and cell.measured]
         for one, other in combinations(cells, 2):
-            assert one.measured and other.measured
+            assert one.measured
+            assert other.measured
             pair = compared(one.measured.right[""], other.measured.right[""])
             if pair:
                 points = (100 * value for value in (pair.difference, *pair.interval))
@@ -428,7 +433,7 @@ def as_text(table: Table) -> str:
     for name in table.factors:
         text[name] = frame[name].map(lambda value: _text(value, 2))
     text["p"] = frame["p"].map(as_p)
-    bare = [name for name in ("sd splits", "sd seeds", "p") if not frame[name].notna().any()]
+    bare = [name for name in ("sd splits", "sd seeds", "p") if frame[name].isna().to_numpy().all()]
     head = ["measured on", "why", *READINGS, *bare]
     width, lines = _aligned(text.drop(columns=head), one_column=len(table.columns) == 1)
     rule = "-" * width
