@@ -258,7 +258,7 @@ This page is written anew after every step: reload it.</label></p>
 <ul class="findings">
 {% for finding in findings %}
 <li><span class="verdict {{ colours[finding.verdict] }}">{{ finding.verdict }}</span>
-<p>{{ finding.text }}.</p><small>{{ finding.evidence[0]|upper }}{{ finding.evidence[1:] }}</small></li>
+<p>{{ finding.text }}.</p><small>{{ finding.evidence }}</small></li>
 {% endfor %}
 </ul>
 {% endif %}

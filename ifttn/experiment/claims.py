@@ -85,13 +85,12 @@ def load_claims(path: Path = TABLES) -> Claims:
 
 def _claim(row: dict[str, Any], known: Mapping[str, LateFusion]) -> Claim:
     where = f"of claim {row['text']!r}:"
-    comparisons = tuple(Comparison(**comparison) for comparison in row["comparisons"])
-    for each in comparisons:
-        for name in filter(None, (each.first, each.second)):
-            find(name, known, f"late fusion {where}")
-        find(each.reading, dict.fromkeys(("", *READINGS)), f"reading {where}")
-        find(each.relation, dict.fromkeys(get_args(Relation)), f"relation {where}")
-    return Claim(row["text"], row["table"], comparisons)
+    choices = (("first", known), ("second", known), ("reading", READINGS), ("relation", get_args(Relation)))
+    for comparison in row["comparisons"]:
+        for what, table in choices:
+            if what in comparison:
+                find(comparison[what], dict.fromkeys(table), f"{what} {where}")
+    return Claim(row["text"], row["table"], tuple(Comparison(**comparison) for comparison in row["comparisons"]))
 
 
 def judge(
