@@ -22,10 +22,10 @@ from ifttn.data.catalogue import read_split
 from ifttn.data.flow import FLOWS
 from ifttn.data.preparation import prepare, summary
 from ifttn.data.store import Store
-from ifttn.experiment import study, tables, training
-from ifttn.experiment.evaluation import top1, wilson
+from ifttn.experiment import claims, study, tables, training
+from ifttn.experiment.evaluation import late_fusion, per_class, top1, tune, wilson
 from ifttn.experiment.machine import Machine, joined
-from ifttn.experiment.recipes import PRESETS, RECIPES, find, in_order
+from ifttn.experiment.recipes import LATE_FUSION, PRESETS, RECIPES, find, in_order
 from ifttn.experiment.runs import write_atomically
 from ifttn.recognizer import Recognizer
 from ifttn.vocabulary import IfttnError
@@ -111,11 +111,19 @@ def parser() -> argparse.ArgumentParser:
         add_work(p)
         if name == "train":
             add_training(p)
+        else:
+            p.add_argument("--classes", action="store_true", help="print the accuracy of each action as well")
+            p.add_argument(
+                "--tune", action="store_true", help="also with weights tuned on what --hold-out kept from training"
+            )
 
-    p = verb("tables", tables_verb, "print the paper's tables, measured beside paper")
+    p = verb("tables", tables_verb, "print the paper's claims and tables, measured beside paper")
     p.add_argument("numbers", type=int, nargs="*", help="which tables; by default all that have a measured cell")
     p.add_argument("--data", type=Path, default=Path("results/data"), help="folder of the data sets, for their factors")
     p.add_argument("--csv", type=Path, help="write the rows to this file as well")
+    p.add_argument(
+        "--seeds", type=Path, nargs="+", default=[], help="folders of the same runs from other seeds, for the spread"
+    )
     add_runs(p)
 
     p = verb("figures", figures_verb, "draw Figures 1, 6 and 7 for trained runs, and the curves of their training")
@@ -310,18 +318,33 @@ def dry_run(o: argparse.Namespace) -> None:
 def test_verb(o: argparse.Namespace) -> None:
     """`ifttn test`."""
     find(o.recipe, RECIPES, "recipe")
-    run = training.test(work_of(o), o.recipe)
+    work = work_of(o)
+    run = training.test(work, o.recipe)
     scores = run.scores()
-    for head, each in scores.heads.items():
+    preset = {head: LATE_FUSION[head] for head in scores.heads}
+    fused = late_fusion([(scores, preset)])
+    for name, each in (*scores.heads.items(), *([("together", fused)] if len(preset) > 1 else [])):
         share, total = top1(each, scores.labels), len(scores.labels)
         low, high = wilson(round(share * total), total)
-        print(f"{head:9} top-1 {share:.3f} [{low:.3f}, {high:.3f}] of {total} videos")
+        read = ", ".join(
+            f"{reading} {top1(said[name] if name in said else late_fusion([(other, preset)]), scores.labels):.3f}"
+            for reading, said in scores.readings.items()
+            if (other := scores.read(reading))
+        )
+        print(f"{name:9} top-1 {share:.3f} [{low:.3f}, {high:.3f}] of {total} videos; {read}")
+    if o.classes:
+        print(per_class(fused, scores.labels, scores.actions).to_string(index=False, float_format="%.3f"))
+    if o.tune:
+        tuned = tune([(training.score_held_out(work, o.recipe), preset)], [video.name for video in work.split.test])
+        weights = ", ".join(f"{head} {weight:g}" for head, weight in tuned.parts[0].items())
+        reached = top1(late_fusion([(scores, tuned.parts[0])]), scores.labels)
+        print(f"{tuned.label} ({weights}): top-1 {reached:.3f} of the test videos, {tuned.top1:.3f} of those held out")
     print(f"scores: {run.folder / 'scores.npz'}")
 
 
 def tables_verb(o: argparse.Namespace) -> None:
     """`ifttn tables`."""
-    found = study.measured(o.runs, o.data)
+    found = study.measured(o.runs, o.data, o.seeds)
     unknown = set(o.numbers) - {table.number for table in found}
     if unknown:
         raise IfttnError(f"no Table {min(unknown)} in the paper: choose from 1 to {len(found)}")
@@ -332,7 +355,9 @@ def tables_verb(o: argparse.Namespace) -> None:
     ]
     if not chosen:
         raise IfttnError(f"no tested run in {o.runs}: `ifttn reproduce` makes them, or name a table to see the paper's")
-    print("\n\n".join(tables.as_text(table) for table in chosen))
+    numbers = {table.number for table in chosen}
+    decided = [finding for finding in study.judged(o.runs, o.data) if finding.table in numbers]
+    print("\n\n".join([claims.as_text(decided), *(tables.as_text(table) for table in chosen)]))
     if o.csv:
         frames = [tables.to_frame(table).assign(table=table.number) for table in chosen]
         write_atomically(o.csv, pd.concat(frames).to_csv(index=False).encode())
@@ -394,6 +419,7 @@ def reproduce_verb(o: argparse.Namespace) -> int:
             replace(state, steps=report.steps(progress)),
             study.measured(places.runs, o.out / "data"),
             gallery.load(o.out / "figures"),
+            study.judged(places.runs, o.out / "data"),
         )
         bar.update(progress.share - bar.n)
         bar.set_postfix_str(", ".join(sorted(progress.running)))
@@ -419,7 +445,8 @@ def own_datasets(folders: Sequence[Path]) -> dict[str, Path]:
 def conclude(progress: study.Progress, o: argparse.Namespace) -> int:
     """Print the tables, where the time went, and what failed."""
     found = study.measured(o.out / "runs", o.out / "data")
-    print("\n\n".join(tables.as_text(table) for table in found if any(cell.measured for cell in table.cells)))
+    measured = [tables.as_text(table) for table in found if any(cell.measured for cell in table.cells)]
+    print("\n\n".join([claims.as_text(study.judged(o.out / "runs", o.out / "data")), *measured]))
     print("\nWhere the time went (seconds of each step; several ran at once):")
     for name, seconds in sorted(progress.seconds.items(), key=lambda item: -item[1]):
         print(f"  {seconds:7.1f}  {name}")

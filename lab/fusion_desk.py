@@ -5,7 +5,6 @@ Everything is arithmetic on scores: no network is opened. Shapes: N videos, A ac
 
 from collections.abc import Callable, Mapping
 from html import escape
-from math import comb
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +17,15 @@ from traitlets import Int as Integer
 
 from ifttn.data import diagnostic
 from ifttn.experiment import tables
-from ifttn.experiment.evaluation import Scores, factor_accuracy, late_fusion, mean_class_accuracy, top1, wilson
+from ifttn.experiment.evaluation import (
+    Scores,
+    factor_accuracy,
+    late_fusion,
+    mean_class_accuracy,
+    sign_test,
+    top1,
+    wilson,
+)
 from ifttn.vocabulary import IfttnError
 from lab import sketches
 from lab.panel import STYLE, Panel, choose
@@ -255,12 +262,6 @@ class FusionDesk(Panel):
             return
         run, scores = list(self.scores.items())[-1]
         self.open_video(self.state.dataset, self.state.split, scores.videos[self.changed.value], run)
-
-
-def sign_test(gained: int, lost: int) -> float:
-    """Probability of a difference as large, or larger, were a change as likely for the better as for the worse."""
-    total = gained + lost
-    return min(1.0, 2 * sum(comb(total, k) for k in range(min(gained, lost) + 1)) / 2**total)
 
 
 def _warning(tuned: bool, nothing: bool) -> str:

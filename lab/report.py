@@ -3,15 +3,15 @@
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from jinja2 import Environment
 
+from ifttn.experiment.claims import EXPLAINED, Finding
 from ifttn.experiment.runs import write_atomically
 from ifttn.experiment.study import Progress
-from ifttn.experiment.tables import Column, Table, findings, heading
+from ifttn.experiment.tables import Column, Table, as_p, empty, heading, orders, to_frame
 
 State = Literal["done", "running", "to come", "failed"]
 
@@ -68,7 +68,13 @@ def steps(progress: Progress) -> tuple[Step, ...]:
     return tuple(step(task.name) for task in progress.tasks)
 
 
-def write(path: Path, state: StudyState, tables: Sequence[Table], figures: Sequence[Figure]) -> None:
+def write(
+    path: Path,
+    state: StudyState,
+    tables: Sequence[Table],
+    figures: Sequence[Figure],
+    findings: Sequence[Finding] = (),
+) -> None:
     """Write the report, whole or not at all; call it again after every step.
 
     Args:
@@ -76,6 +82,7 @@ def write(path: Path, state: StudyState, tables: Sequence[Table], figures: Seque
         state: how far the study is.
         tables: measured as far as they can be.
         figures: those drawn so far.
+        findings: what became of the paper's claims, as far as it is known.
     """
     page = PAGE.render(
         state=state,
@@ -84,7 +91,7 @@ def write(path: Path, state: StudyState, tables: Sequence[Table], figures: Seque
         done=sum(step.state == "done" for step in state.steps),
         seconds=sum((step.seconds for step in state.steps), start=0.0),
         kinds=_kinds(state.steps),
-        findings=list(chain.from_iterable(map(findings, tables))),
+        findings=findings,
     )
     write_atomically(path, page.encode())
 
@@ -119,6 +126,24 @@ def _parts(table: Table, column: Column) -> list[str]:
 
 
 ENVIRONMENT = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+
+
+def _sure(table: Table) -> list[list[str]]:
+    """What is known of each measured cell beside its accuracy, with the names first; what no cell has is left out."""
+    read = orders(table).set_index(["method", "column"])
+    found = to_frame(table).dropna(subset="measured").set_index(["method", "column"])
+    sure = found[["top-5", "sd splits", "sd seeds"]].join(read).assign(p=found.p).dropna(axis=1, how="all")
+    digits = {name: as_p if name.startswith("p") else _percent for name in sure.columns}
+    names = ("method", "column") if len(table.columns) > 1 else ("method",)
+    lines = sure.apply({name: lambda column, show=show: column.map(show) for name, show in digits.items()})
+    labels = [list(index[: len(names)]) for index in sure.index]
+    return [[*names, *sure.columns], *(a + b for a, b in zip(labels, lines.to_numpy().tolist(), strict=True))]
+
+
+def _percent(value: float) -> str:
+    return "" if value != value else f"{value:.1f}"
+
+
 ENVIRONMENT.filters.update(
     duration=duration,
     percent=lambda share: f"{100 * share:.1f}",
@@ -128,7 +153,10 @@ ENVIRONMENT.globals.update(
     heading=heading,
     subject=_subject,
     parts=_parts,
-    verdicts={"holds": "holds here", "open": "open", "fails": "not so here"},
+    sure=_sure,
+    empty=empty,
+    explained=EXPLAINED,
+    colours={"supported": "holds", "undecided": "open", "not supported": "fails", "not measured": "quiet"},
 )
 
 STYLE = """
@@ -167,7 +195,7 @@ th small { display: block; font-weight: 400; } td small { display: block; font-s
   linear-gradient(var(--rule) 0 0); }
 .notes { font-size: .86rem; color: var(--quiet); margin: .6rem 0 0; padding-left: 1.1rem; }
 .findings { list-style: none; padding: 0; }
-.findings li { display: grid; grid-template-columns: 6rem minmax(12rem, 2fr) 3fr; gap: 0 1rem; padding: .45rem 0;
+.findings li { display: grid; grid-template-columns: 7rem minmax(12rem, 2fr) 3fr; gap: 0 1rem; padding: .45rem 0;
   border-top: 1px solid var(--rule); align-items: baseline; }
 .findings li:first-child { border: 0; } .findings li > * { grid-column: 2 / -1; } .findings .verdict { grid-column: 1; }
 @media (min-width: 60rem), print { .findings small { grid-column: 3; } .findings p { grid-column: 2; } }
@@ -226,10 +254,11 @@ This page is written anew after every step: reload it.</label></p>
 
 {% if findings %}
 <h2 id="findings">What the paper claims, and what is seen here</h2>
+<p class="quiet">{{ explained }}</p>
 <ul class="findings">
 {% for finding in findings %}
-<li><span class="verdict {{ finding.verdict }}">{{ verdicts[finding.verdict] }}</span>
-<p>{{ finding.text }}.</p><small>{{ finding.evidence[0]|upper }}{{ finding.evidence[1:] }}</small></li>
+<li><span class="verdict {{ colours[finding.verdict] }}">{{ finding.verdict }}</span>
+<p>{{ finding.text }}.</p><small>{{ finding.evidence }}</small></li>
 {% endfor %}
 </ul>
 {% endif %}
@@ -276,7 +305,20 @@ value of it; the line under it runs from chance, 0.50, to 1.00.{% endif %}</p>
 </tbody>
 </table>
 </div>
-<ul class="notes">{% for note in table.notes %}<li>{{ note }}</li>{% endfor %}</ul>
+{% if table.cells|selectattr("measured")|list %}{% with lines = sure(table) %}
+<details><summary>Top-5, spread, and the order of the snippets</summary>
+<div class="scroll"><table>
+<caption>In %; <i>one view</i>, <i>reversed</i> and <i>shuffled</i> are top-1 on the centre view with the snippets in
+order and in wrong orders; <i>p reversed</i> and <i>p shuffled</i> compare these (McNemar), <i>p</i> compares a row with
+the last measured one.</caption>
+<thead><tr>{% for name in lines[0] %}<th scope="col"{% if name not in ("method", "column") %} class="n"{% endif %}>
+{{ name }}</th>{% endfor %}</tr></thead>
+<tbody>{% for line in lines[1:] %}<tr>{% for entry in line %}{% if lines[0][loop.index0] in ("method", "column") %}
+<th scope="row">{{ entry }}</th>{% else %}<td>{{ entry }}</td>{% endif %}{% endfor %}</tr>{% endfor %}</tbody>
+</table></div></details>
+{% endwith %}{% endif %}
+<ul class="notes">{% for note in table.notes %}<li>{{ note }}</li>{% endfor %}
+{% for why, names in empty(table).items() %}<li>Empty, {{ why }}: {{ names|join("; ") }}</li>{% endfor %}</ul>
 </section>
 {% endfor %}
 

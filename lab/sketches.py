@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib import colormaps
 
+from ifttn.experiment import evaluation
 from lab.figures import SERIES
 
 HEAD_COLOURS = {
@@ -159,8 +160,7 @@ def _round_values(low: float, high: float) -> list[float]:
 def confusion(predicted: Int[np.ndarray, " N"], labels: Int[np.ndarray, " N"], actions: Sequence[str]) -> str:
     """What each action (row) is taken for (column), as a share of its videos."""
     count = len(actions)
-    counts = np.zeros((count, count), int)
-    np.add.at(counts, (labels, predicted), 1)
+    counts = evaluation.confusion(predicted, labels, count)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = max(3, min(22, 400 // count))
     colours = colormaps["cividis"]

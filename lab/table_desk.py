@@ -8,6 +8,7 @@ from ipywidgets import HTML, Box, Button, HBox, Layout, Select, Textarea, Toggle
 from traitlets import HasTraits, Int, Unicode
 
 from ifttn.experiment import study, tables
+from ifttn.experiment.claims import Finding
 from ifttn.experiment.evaluation import late_fusion
 from ifttn.experiment.runs import write_atomically
 from ifttn.experiment.tables import Cell, Table
@@ -56,6 +57,7 @@ class TableDesk(Panel):
         self.shelf = results if isinstance(results, Shelf) else Shelf(results)
         self.inspector, self.out = inspector, Path(out)
         self.tables: dict[int, Table] = {}
+        self.findings: list[Finding] = []
         self._rows: list[tuple[HBox, Button, HTML]] = []
         self._silent = False
         self._build()
@@ -108,6 +110,7 @@ class TableDesk(Panel):
 
     def _read(self) -> Iterator[float | None]:
         found = study.measured(self.shelf.places.runs, self.shelf.places.root / "data")
+        self.findings = study.judged(self.shelf.places.runs, self.shelf.places.root / "data")
         yield None
         self.tables = {table.number: table for table in found}
         self._show()
@@ -163,7 +166,8 @@ class TableDesk(Panel):
         self._body.children = [row for row, _, _ in self._rows[: len(cells)]]
         found = "".join(
             f"<li><b>{finding.verdict}</b>: {escape(finding.text)}. <small>{escape(finding.evidence)}</small></li>"
-            for finding in tables.findings(table)
+            for finding in self.findings
+            if finding.table == table.number
         )
         notes = "".join(f"<li><small>{escape(note)}</small></li>" for note in table.notes)
         self._notes.value = f"<ul style='margin:4px 0;padding-left:18px'>{found}{notes}</ul>"

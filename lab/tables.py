@@ -3,14 +3,17 @@
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-WORDS = ("method", "column", "videos", "splits", "measured on")
-PERCENT = ("paper", "measured", "low", "high", "mean class", "1:1:1")
+from ifttn.experiment.evaluation import READINGS
+from ifttn.experiment.tables import as_p
+
+WORDS = ("method", "column", "videos", "splits", "measured on", "why")
+PERCENT = ("paper", "measured", "low", "high", "top-5", "mean class", "1:1:1", "sd splits", "sd seeds", *READINGS)
 
 
 def style(frame: pd.DataFrame) -> Styler:
     """For a notebook: the paper's numbers stand back, ours stand out, what was not measured is empty."""
     return (
-        _formatted(frame)
+        _formatted(frame.drop(columns=_bare(frame)))
         .set_caption(f"Table {frame.attrs['number']}. {frame.attrs['caption']}")
         .set_properties(subset=["paper"], opacity="0.65")
         .set_properties(subset=["measured"], **{"font-weight": "bold"})
@@ -20,7 +23,7 @@ def style(frame: pd.DataFrame) -> Styler:
 
 def to_latex(frame: pd.DataFrame) -> str:
     """For a paper: a `table` environment in booktabs style (`\\usepackage{booktabs}`)."""
-    escaped = _formatted(frame.drop(columns=["splits", "measured on"]), escape="latex")
+    escaped = _formatted(frame.drop(columns=["splits", "measured on", "why", *_bare(frame)]), escape="latex")
     return escaped.to_latex(
         hrules=True,
         position_float="centering",
@@ -35,9 +38,16 @@ def to_csv(frame: pd.DataFrame) -> str:
     return frame.to_csv(index=False)
 
 
+def _bare(frame: pd.DataFrame) -> list[str]:
+    """Columns about several splits, seeds, rows or orders, where there are none."""
+    optional = ("sd splits", "sd seeds", "p", *READINGS)
+    return [name for name in optional if frame[name].isna().to_numpy().all()]
+
+
 def _formatted(frame: pd.DataFrame, escape: str | None = None) -> Styler:
     digits = {name: 1 if name in PERCENT else 2 for name in frame.columns if name not in WORDS}
-    numbers = {name: f"{{:.{count}f}}" for name, count in digits.items()}
+    numbers = {name: f"{{:.{count}f}}" for name, count in digits.items()} | {"p": as_p}
+    numbers = {name: show for name, show in numbers.items() if name in frame}
     styler = frame.style
     styler.format(numbers, na_rep="", escape=escape)
     styler.format_index(escape=escape, axis=1)

@@ -5,18 +5,31 @@ Every cell of a table and every plot is arithmetic on saved scores. Shapes: N vi
 
 import io
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from math import comb, sqrt
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
+from ifttn.data.augmentation import test_crops
 from ifttn.data.snippets import SnippetDataset, loader
+from ifttn.model.backbone import Pyramid
 from ifttn.model.network import Network
 from ifttn.vocabulary import IfttnError
+
+READINGS = ("one view", "reversed", "shuffled")
+"""Of the centre view alone: the snippets in order, from last to first, and in a fixed wrong order. What does not know
+order says the same of all three."""
+SHUFFLE = 5
+"""Seed of the wrong orders."""
+TRIED = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
+"""Weights that `tune` tries for each head but the first, whose weight is the unit."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +40,23 @@ class Scores:
     labels: Int[np.ndarray, " N"]
     actions: tuple[str, ...]
     heads: Mapping[str, Float[np.ndarray, "N A"]]
+    """Mean over all views."""
+    readings: Mapping[str, Mapping[str, Float[np.ndarray, "N A"]]] = field(default_factory=dict)
+    """A name of READINGS -> head -> scores; empty where they were not made."""
+
+    def read(self, reading: str) -> "Scores | None":
+        """Of one of READINGS, or of all views (""); None where that was not scored."""
+        if not reading:
+            return self
+        return replace(self, heads=self.readings[reading]) if reading in self.readings else None
 
     def save(self, path: Path) -> None:
         """Write one .npz, whole or not at all."""
         content = io.BytesIO()
         arrays: dict[str, Any] = {"videos": self.videos, "labels": self.labels, "actions": self.actions}
         arrays.update({f"head:{name}": scores for name, scores in self.heads.items()})
+        for reading, heads in self.readings.items():
+            arrays.update({f"{reading}:{name}": scores for name, scores in heads.items()})
         np.savez(content, **arrays)
         partial = path.with_name(path.name + ".partial")
         partial.write_bytes(content.getvalue())
@@ -42,38 +66,87 @@ class Scores:
     def load(cls, path: Path) -> "Scores":
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as file:
-            heads = {key.removeprefix("head:"): file[key] for key in file.files if key.startswith("head:")}
-            return cls(tuple(file["videos"].tolist()), file["labels"], tuple(file["actions"].tolist()), heads)
+
+            def of(prefix: str) -> dict[str, np.ndarray]:
+                return {key.removeprefix(prefix): file[key] for key in file.files if key.startswith(prefix)}
+
+            readings = {reading: heads for reading in READINGS if (heads := of(f"{reading}:"))}
+            videos, actions = tuple(file["videos"].tolist()), tuple(file["actions"].tolist())
+            return cls(videos, file["labels"], actions, of("head:"), readings)
 
 
 @torch.inference_mode()
 def evaluate(
-    network: Network, dataset: SnippetDataset, actions: Sequence[str], *, batch: int, crops: int, workers: int = 0
+    network: Network,
+    dataset: SnippetDataset,
+    actions: Sequence[str],
+    *,
+    batch: int,
+    crops: int,
+    workers: int = 0,
+    orders: bool = False,
 ) -> Scores:
     """Scores of every video of a data set of fixed views: mean over votes and views, each head by itself.
 
     Views come one after another, so that memory does not grow with them.
+
+    Args:
+        network: its mode is left as it was.
+        dataset: without random crops.
+        actions: of the scores' columns.
+        batch: videos at once.
+        crops: views of a video.
+        workers: processes that load batches.
+        orders: READINGS as well; for them what follows the streams is computed anew on one view.
     """
     device = next(network.parameters()).device
     was_training = network.training
     network.eval()
-    sums: dict[str, dict[str, torch.Tensor]] = {head: {} for head in network.heads}
-    labels: dict[str, int] = {}
-    for view in range(crops):
-        for examples in loader(dataset, batch, view=view, shuffle=False, workers=workers):
-            output = network({m: x.to(device, non_blocking=True) for m, x in examples.inputs.items()})
-            labels.update(zip(examples.names, examples.labels.tolist(), strict=True))
-            for head, logits in output.logits.items():
-                for name, row in zip(examples.names, logits.float().cpu(), strict=True):
-                    sums[head][name] = sums[head].get(name, torch.zeros_like(row)) + row / crops
+    row = {video.name: index for index, video in enumerate(dataset.videos)}
+    said: dict[str, dict[str, Float[np.ndarray, "N A"]]] = {}
+
+    def add(reading: str, logits: Mapping[str, torch.Tensor], names: Sequence[str], share: float) -> None:
+        for head, x in logits.items():
+            sums = said.setdefault(reading, {}).setdefault(head, np.zeros((len(row), x.shape[1]), np.float32))
+            sums[[row[name] for name in names]] += x.float().cpu().numpy() * np.float32(share)
+
+    settings = dataset.store.settings
+    centre = dataset.views.index(test_crops(settings.height, settings.width, dataset.size, 1)[0])
+    batches = -(-len(dataset) // batch)
+    for number, examples in enumerate(loader(dataset, batch, view=range(crops), shuffle=False, workers=workers)):
+        names = examples.names
+        pyramids = network.pyramids({m: x.to(device, non_blocking=True) for m, x in examples.inputs.items()})
+        logits = network.read(pyramids, dataset.segments).logits
+        add("", logits, names, 1 / crops)
+        if orders and number // batches == centre:
+            last_first = np.arange(dataset.segments)[::-1]
+            wrong = {
+                "reversed": np.stack([last_first for _ in names]),
+                "shuffled": np.stack([wrong_order(name, dataset.segments) for name in names]),
+            }
+            add("one view", logits, names, 1.0)
+            for reading, order in wrong.items():
+                add(reading, network.read(_reordered(pyramids, order), dataset.segments).logits, names, 1.0)
     network.train(was_training)
-    videos = tuple(labels)
-    return Scores(
-        videos,
-        np.array([labels[name] for name in videos]),
-        tuple(actions),
-        {head: torch.stack([rows[name] for name in videos]).numpy() for head, rows in sums.items()},
-    )
+    labels = np.array([video.label for video in dataset.videos])
+    return Scores(tuple(row), labels, tuple(actions), said.pop(""), said)
+
+
+def wrong_order(video: str, segments: int) -> Int[np.ndarray, " K"]:
+    """An order of a video's snippets other than the right one, the same in every run and for every network."""
+    rng, right = np.random.default_rng((SHUFFLE, *video.encode())), np.arange(segments)
+    order = right
+    while segments > 1 and (order == right).all():
+        order = rng.permutation(segments)
+    return order
+
+
+def _reordered(pyramids: Mapping[str, Pyramid], orders: Int[np.ndarray, "N K"]) -> dict[str, Pyramid]:
+    """The pyramids of S snippets, those of each video in an order of their own. Streams see one snippet at a time, and
+    so need not be asked again."""
+    videos, segments = orders.shape
+    places = torch.from_numpy((np.arange(videos)[:, None] * segments + orders).ravel())
+    return {m: {level: x[places.to(x.device)] for level, x in pyramid.items()} for m, pyramid in pyramids.items()}
 
 
 def late_fusion(parts: Sequence[tuple[Scores, Mapping[str, float]]]) -> Float[np.ndarray, "N A"]:
@@ -103,6 +176,12 @@ def top1(scores: Float[np.ndarray, "N A"], labels: Int[np.ndarray, " N"]) -> flo
     return float((scores.argmax(1) == labels).mean())
 
 
+def top_k(scores: Float[np.ndarray, "N A"], labels: Int[np.ndarray, " N"], k: int = 5) -> float:
+    """Share of videos whose action is among the k of the highest scores, in 0..1; top-1 is `top1`."""
+    highest = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return float((highest == labels[:, None]).any(1).mean())
+
+
 def mean_class_accuracy(scores: Float[np.ndarray, "N A"], labels: Int[np.ndarray, " N"]) -> float:
     """Mean over classes of the share of its videos that are right, in 0..1 (the measure of TSN's code)."""
     right = scores.argmax(1) == labels
@@ -115,6 +194,131 @@ def wilson(correct: int, total: int, z: float = 1.96) -> tuple[float, float]:
     centre = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * np.sqrt(share * (1 - share) / total + spread / (4 * total))
     return float(max(0.0, centre - half)), float(min(1.0, centre + half))
+
+
+class Paired(NamedTuple):
+    """Two answers to each of the same videos: how often the one is right where the other is wrong."""
+
+    videos: int
+    first: float
+    """Accuracy of the first, in 0..1."""
+    second: float
+    """Accuracy of the second, in 0..1."""
+    only_first: int
+    only_second: int
+    difference: float
+    """Accuracy of the first less that of the second, in -1..1."""
+    interval: tuple[float, float]
+    """Newcombe's 95 % interval of that difference."""
+    p: float
+    """Of McNemar's exact test: probability of a difference as large, were neither better."""
+
+
+def mcnemar(first: Bool[np.ndarray, " N"], second: Bool[np.ndarray, " N"]) -> Paired:
+    """Compare two rows of a table on the same videos.
+
+    McNemar's test in its exact form (binomial, two-sided), and the interval of the difference of paired shares with
+    square-and-add of Wilson's limits (Newcombe 1998, method 10). For a large study or a small one alike.
+
+    Args:
+        first: which videos the first has right.
+        second: which videos the second has right, in the same order.
+    """
+    total, both = len(first), int((first & second).sum())
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    neither = total - both - only_first - only_second
+    share, other = (both + only_first) / total, (both + only_second) / total
+    (low, high), (low_other, high_other) = wilson(both + only_first, total), wilson(both + only_second, total)
+    margins = (both + only_first) * (only_second + neither) * (both + only_second) * (only_first + neither)
+    covary = both * neither - only_first * only_second
+    # Newcombe's continuity correction, of positive correlations alone.
+    correlation = (max(covary - total / 2, 0) if covary > 0 else covary) / sqrt(margins) if margins else 0.0
+
+    def limit(below: float, above: float) -> float:
+        return sqrt(max(below**2 - 2 * correlation * below * above + above**2, 0.0))
+
+    difference = (only_first - only_second) / total  # exactly 0 where nothing differs
+    interval = difference - limit(share - low, high_other - other), difference + limit(high - share, other - low_other)
+    p = sign_test(only_first, only_second)
+    return Paired(total, share, other, only_first, only_second, difference, interval, p)
+
+
+def sign_test(gained: int, lost: int) -> float:
+    """Probability of a difference as large, or larger, were a change as likely for the better as for the worse."""
+    total = gained + lost
+    return min(1.0, 2 * sum(comb(total, k) for k in range(min(gained, lost) + 1)) / 2**total)
+
+
+def confusion(predicted: Int[np.ndarray, " N"], labels: Int[np.ndarray, " N"], actions: int) -> Int[np.ndarray, "A A"]:
+    """How many videos of each action (row) are taken for each (column)."""
+    counts = np.zeros((actions, actions), int)
+    np.add.at(counts, (labels, predicted), 1)
+    return counts
+
+
+def per_class(scores: Float[np.ndarray, "N A"], labels: Int[np.ndarray, " N"], actions: Sequence[str]) -> pd.DataFrame:
+    """One row an action that has videos, the worst first.
+
+    Columns: action, videos, right, accuracy and its 95 % interval low and high (all in 0..1), and taken for: what most
+    of its wrong videos are taken for, with their number.
+    """
+    counts = confusion(scores.argmax(1), labels, len(actions))
+    rows = []
+    for label in map(int, np.flatnonzero(counts.sum(1))):
+        videos, right = int(counts[label].sum()), int(counts[label, label])
+        wrong = np.where(np.arange(len(actions)) == label, 0, counts[label])
+        taken = f"{actions[int(wrong.argmax())]} ({wrong.max()})" if wrong.any() else ""
+        rows.append((actions[label], videos, right, right / videos, *wilson(right, videos), taken))
+    columns = ["action", "videos", "right", "accuracy", "low", "high", "taken for"]
+    return pd.DataFrame(rows, columns=columns).sort_values("accuracy", kind="stable", ignore_index=True)
+
+
+class Tuned(NamedTuple):
+    """Late-fusion weights that were chosen on held-out training videos, and what tells them from preset ones."""
+
+    parts: list[dict[str, float]]
+    """Weight of each head, part by part."""
+    top1: float
+    """On the held-out videos, which chose the weights: a little too good."""
+    preset_top1: float
+    """Of the preset weights on the same videos."""
+    label: str
+    """To stand beside every number that these weights give."""
+
+
+def tune(held_out: Sequence[tuple[Scores, Mapping[str, float]]], test: Iterable[str]) -> Tuned:
+    """Late-fusion weights from held-out training videos alone; of equally good ones, those nearest to the preset.
+
+    Args:
+        held_out: as for `late_fusion`: scores of videos that were held out of training, and preset weights.
+        test: names of the test videos.
+
+    Raises:
+        IfttnError: a test video is among the scores: what is tuned on the test set is no result.
+    """
+    first = held_out[0][0]
+    if leaked := sorted(set(test) & set(first.videos)):
+        raise IfttnError(
+            f"late-fusion weights are not tuned on test videos, and {len(leaked)} are here (the first is {leaked[0]}): "
+            "train with --hold-out and score what was held out"
+        )
+    preset = [weight for _, heads in held_out for weight in heads.values()]
+
+    def heads_of(weights: Sequence[float]) -> list[dict[str, float]]:
+        rest = iter(weights)
+        return [{head: next(rest) for head in heads} for _, heads in held_out]
+
+    def reached(weights: Sequence[float]) -> float:
+        parts = [(scores, heads) for (scores, _), heads in zip(held_out, heads_of(weights), strict=True)]
+        return top1(late_fusion(parts), first.labels)
+
+    def far(weights: Sequence[float]) -> float:
+        return sum(abs(weight - other) for weight, other in zip(weights, preset, strict=True))
+
+    choices = product((preset[0],), *(TRIED for _ in preset[1:]))
+    best = max(choices, key=lambda weights: (reached(weights), -far(weights)))
+    label = f"late-fusion weights tuned on {len(first.videos)} videos held out of train"
+    return Tuned(heads_of(best), reached(best), reached(preset), label)
 
 
 def factor_accuracy(

@@ -17,6 +17,7 @@ LATE_FUSION: Mapping[str, float] = {
     "rgb": 1.0,
     "flow": 1.5,
     "mv": 1.5,
+    "rgbdiff": 1.5,
     "ttn": 1.5,
     "ttn-rgb": 0.75,
     "ttn-flow": 0.75,
@@ -83,6 +84,7 @@ class Recipe:
 
 SPATIAL = Stage("spatial", trains=("streams.rgb", "heads.rgb"), heads=("rgb",))
 TEMPORAL = Stage("temporal", trains=("streams.flow", "heads.flow"), heads=("flow",))
+RGBDIFF = Stage("temporal", trains=("streams.rgbdiff", "heads.rgbdiff"), heads=("rgbdiff",))
 MV_TEMPORAL = Stage("mv-temporal", trains=("streams.mv", "heads.mv"), heads=("mv",))
 TTN = Stage("ttn", trains=("fusion", "temporal", "heads.ttn"), heads=("ttn",))
 MV_TTN = Stage("mv-ttn", trains=TTN.trains, heads=TTN.heads)  # goes on from a trained TTN, and so has its own length
@@ -103,6 +105,9 @@ def streams_of(**sources: str) -> tuple[Start, ...]:
 RECIPE_ROWS: Mapping[str, Recipe | Child[Recipe]] = {
     "spatial": Recipe(("rgb",), stages=(SPATIAL,)),
     "temporal": Recipe(("flow",), stages=(TEMPORAL,), starts_from=(Start("streams.flow", "spatial", "streams.rgb"),)),
+    "rgbdiff": Recipe(
+        ("rgbdiff",), stages=(RGBDIFF,), starts_from=(Start("streams.rgbdiff", "spatial", "streams.rgb"),)
+    ),
     # Motion vectors start from the flow-trained networks (paper section 3.3), stage by stage.
     "mv-temporal": Recipe(
         ("mv",),
@@ -146,6 +151,7 @@ WHY_RECIPE: Mapping[str, str] = {
     "spatial": "a standard TSN from ImageNet weights (paper section 3.4)",
     "temporal": "from the trained spatial network, its first convolution averaged over RGB and its head new (paper "
     "section 3.4; TSN starts it from ImageNet)",
+    "rgbdiff": "TSN's RGB difference, started and trained as the temporal network",
     "mv-temporal": "motion vectors have flow's channels, so the flow network's stream and head fit (paper 3.3)",
     "if-ttn": "TTN from the trained spatial network's levels 3-5 on frozen streams, then everything jointly (section "
     "3.4); one loss on the late-fused score: with a loss a head, the streams fit noise in what they cannot see",

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,12 @@ from ifttn.data.catalogue import read_split
 from ifttn.data.preparation import prepare
 from ifttn.data.store import Store
 from ifttn.experiment import training
+from ifttn.experiment.claims import Finding, judge, load_claims
 from ifttn.experiment.evaluation import Scores
 from ifttn.experiment.machine import Machine
 from ifttn.experiment.recipes import PRESETS, RECIPES
 from ifttn.experiment.runs import Run, write_atomically
-from ifttn.experiment.tables import Factors, Table, load, measure
+from ifttn.experiment.tables import Factors, ScoresOf, Table, load, measure
 from ifttn.vocabulary import IfttnError
 
 EMBEDDED = {"embedded-ucf": ("ucf", 960), "embedded-hmdb": ("hmdb", 480)}
@@ -40,9 +42,17 @@ STANDS_FOR = {
 }
 """The paper's data set -> folders of data sets whose runs may fill its cells; the first that has runs does."""
 
-WEIGHTS = {"spatial": 0.3, "temporal": 0.35, "mv-temporal": 0.2, "mv-if-ttn": 1.0, "if-ttn": 2.5, "ttn-separate": 3.0}
+WEIGHTS = {
+    "spatial": 0.3,
+    "temporal": 0.35,
+    "rgbdiff": 0.4,
+    "mv-temporal": 0.2,
+    "mv-if-ttn": 1.0,
+    "if-ttn": 2.5,
+    "ttn-separate": 3.0,
+}
 """What a recipe costs beside the others, for the estimate of the time to go."""
-ABLATIONS = ("ttn-separate", "if-ttn-adaptive", "if-ttn-additive", "if-ttn-multiplicative")
+ABLATIONS = ("ttn-separate", "if-ttn-adaptive", "if-ttn-additive", "if-ttn-multiplicative", "rgbdiff")
 EVERY_SPLIT = ("spatial", "temporal", "if-ttn", "mv-temporal", "mv-if-ttn")
 
 
@@ -208,26 +218,53 @@ def drop_pyramids(places: Places) -> None:
         shutil.rmtree(folder)
 
 
-def measured(runs: Path, data: Path) -> list[Table]:
+def measured(runs: Path, data: Path, seeds: Sequence[Path] = ()) -> list[Table]:
     """The paper's tables, filled with what the runs reach; what has no run stays empty.
 
     Args:
         runs: folder of the runs.
         data: folder of the data sets, for the factors of those that have any.
+        seeds: folders of the same runs from other seeds, for the spread over seeds.
     """
+    datasets, factors = _stands_for(runs), _factors(runs, data)
+    scores, *others = (_scores_in(folder) for folder in (runs, *seeds))
+    return [measure(table, scores, datasets, factors, others) for table in load().values()]
 
+
+def judged(runs: Path, data: Path) -> list[Finding]:
+    """What the runs say of the paper's claims, on every data set that there are runs of.
+
+    Args:
+        runs: folder of the runs.
+        data: folder of the data sets, for the factors of those that have any.
+    """
+    return judge(load_claims(), _scores_in(runs), _stands_for(runs), _factors(runs, data))
+
+
+def _scores_in(runs: Path) -> ScoresOf:
+    @cache
     def scores(dataset: str, split: int, recipe: str) -> Scores | None:
         run = Run.of(runs, dataset, split, recipe)
         return run.scores() if run.tested else None
 
+    return scores
+
+
+def _names(runs: Path) -> set[str]:
+    return {folder.name for folder in runs.iterdir()} if runs.is_dir() else set()
+
+
+def _stands_for(runs: Path) -> dict[str, str]:
+    names = _names(runs)
+    return {theirs: next((name for name in ours if name in names), ours[-1]) for theirs, ours in STANDS_FOR.items()}
+
+
+def _factors(runs: Path, data: Path) -> dict[str, Factors]:
     def of_actions(dataset: str) -> Factors:
         values = diagnostic.factors(data / dataset).groupby("action").first().sort_index()
         return {factor: values[factor].to_numpy() for factor in diagnostic.FACTORS}
 
-    names = {folder.name for folder in runs.iterdir()} if runs.is_dir() else set()
-    datasets = {theirs: next((name for name in ours if name in names), ours[-1]) for theirs, ours in STANDS_FOR.items()}
-    factors = {name: of_actions(name) for name in names if (data / name / "factors.parquet").exists()}
-    return [measure(table, scores, datasets, factors) for table in load().values()]
+    return {name: of_actions(name) for name in _names(runs) if (data / name / "factors.parquet").exists()}
 
 
 def run(study: Sequence[Task], *, jobs: int, timings: Path) -> Iterator[Progress]:

@@ -8,15 +8,27 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
-from ifttn.experiment.evaluation import Scores, factor_accuracy, late_fusion, mean_class_accuracy, top1, wilson
+from ifttn.experiment.evaluation import (
+    READINGS,
+    Paired,
+    Scores,
+    factor_accuracy,
+    late_fusion,
+    mcnemar,
+    mean_class_accuracy,
+    top1,
+    top_k,
+    wilson,
+)
 from ifttn.experiment.recipes import PRESETS, RECIPES, find, network_settings
 from ifttn.model.network import Network
 from ifttn.vocabulary import IfttnError
@@ -33,7 +45,7 @@ Factors = Mapping[str, Int[np.ndarray, " A"]]
 
 @dataclass(frozen=True)
 class Measurement:
-    """What the runs of one late fusion reach. Accuracies are fractions 0..1."""
+    """What the runs of one late fusion reach. Accuracies are fractions 0..1, means over splits."""
 
     dataset: str
     """Ours, which is seldom the paper's."""
@@ -42,19 +54,29 @@ class Measurement:
     videos: int
     """Test videos of these splits together."""
     top1: float
+    top5: float
     mean_class: float
     interval: tuple[float, float]
     """Wilson's 95 % interval over all these videos: a little narrow where splits share test videos, as HMDB51's do."""
     equal_weights: float | None
     """Top-1 where every head weighs 1; None: there is one head only."""
+    spread_splits: float | None
+    """Standard deviation of top-1 over splits; None: of one split there is none."""
+    spread_seeds: float | None
+    """Standard deviation over seeds of the mean over splits; None: there is one seed."""
     factors: Mapping[str, float]
     """Accuracy of each factor; empty where the data set has none."""
+    right: Mapping[str, pd.Series] = field(compare=False, repr=False)
+    """Of all views ("") and of each of READINGS that was scored: by split and video, whether it is right."""
 
-    def read(self, on: str | None) -> tuple[float, float, float]:
-        """Top-1, or the accuracy of a factor, with its 95 % interval."""
-        if on is None:
-            return self.top1, *self.interval
-        return self.factors[on], *wilson(round(self.factors[on] * self.videos), self.videos)
+    @property
+    def readings(self) -> dict[str, float]:
+        """Top-1 of each of READINGS that was scored."""
+        found = {}
+        for name, rows in self.right.items():
+            splits = rows.index.get_level_values("split")
+            found[name] = float(np.mean([rows.to_numpy()[splits == split].mean() for split in self.splits]))
+        return {name: value for name, value in found.items() if name}
 
 
 @dataclass(frozen=True)
@@ -65,6 +87,8 @@ class Column:
     unit: str = "%"
     dataset: str = "UCF-101"
     """The paper's."""
+    why: str = ""
+    """Why its cells are empty, where nothing that we run measures any."""
 
 
 @dataclass(frozen=True)
@@ -78,26 +102,8 @@ class Cell:
     source: str
     """Name of the late fusion that measures it; "" where none does."""
     measured: Measurement | None = None
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A sentence of the paper that two cells of its table decide."""
-
-    text: str
-    first: str
-    second: str
-    relation: Literal["above", "near"]
-    on: str | None = None
-    """A factor; None: top-1."""
-
-
-class Finding(NamedTuple):
-    """What became of a claim."""
-
-    text: str
-    evidence: str
-    verdict: Literal["holds", "open", "fails"]
+    why: str = ""
+    """Why nothing is measured; "" where something is."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,6 @@ class Table:
     cells: tuple[Cell, ...]
     """Row by row."""
     notes: tuple[str, ...] = ()
-    claims: tuple[Claim, ...] = ()
     late_fusions: Mapping[str, LateFusion] = field(default_factory=dict)
 
     @property
@@ -132,7 +137,7 @@ def load(path: Path = TABLES) -> dict[int, Table]:
 
     Raises:
         IfttnError: a late fusion names a recipe or a head that does not exist, a row a late fusion that does not,
-            or a row does not fill the columns.
+            a row does not fill the columns, or nothing says why a cell stays empty.
     """
     content = tomllib.loads(path.read_text(encoding="utf-8"))
     late_fusions: dict[str, LateFusion] = content["late_fusions"]
@@ -141,7 +146,7 @@ def load(path: Path = TABLES) -> dict[int, Table]:
             known = _heads(recipe)
             for head in heads:
                 find(head, known, f"head of recipe {recipe!r} in late fusion {name!r} of {path.name}:")
-    return {row["number"]: _table(row, late_fusions) for row in content["tables"]}
+    return {row["number"]: _table(row, late_fusions, content["reasons"]) for row in content["tables"]}
 
 
 @cache
@@ -151,7 +156,7 @@ def _heads(recipe: str) -> Mapping[str, object]:
         return dict(Network(settings).heads.items())
 
 
-def _table(row: dict[str, Any], late_fusions: Mapping[str, LateFusion]) -> Table:
+def _table(row: dict[str, Any], late_fusions: Mapping[str, LateFusion], reasons: Mapping[str, str]) -> Table:
     columns = tuple(Column(**column) for column in row["columns"])
     cells: list[Cell] = []
     for line in row["rows"]:
@@ -162,8 +167,11 @@ def _table(row: dict[str, Any], late_fusions: Mapping[str, LateFusion]) -> Table
         for column, paper, source in zip(columns, line["paper"], line["measured"], strict=True):
             if source:
                 find(source, late_fusions, f"late fusion of row {line['method']!r} in Table {row['number']}:")
-            cells.append(Cell(line["method"], column, None if paper == "-" else float(paper), source))
-    claims = tuple(Claim(**claim) for claim in row["claims"])
+                why = "not measured yet"
+            else:
+                reason = column.why or line.get("why", "")
+                why = find(reason, reasons, f"reason why row {line['method']!r} in Table {row['number']} is empty:")
+            cells.append(Cell(line["method"], column, None if paper == "-" else float(paper), source, why=why))
     return Table(
         number=row["number"],
         title=row["title"],
@@ -172,15 +180,18 @@ def _table(row: dict[str, Any], late_fusions: Mapping[str, LateFusion]) -> Table
         columns=columns,
         cells=tuple(cells),
         notes=tuple(row["notes"]),
-        claims=claims,
         late_fusions=late_fusions,
     )
 
 
 def measure(
-    table: Table, scores: ScoresOf, datasets: Mapping[str, str], factors: Mapping[str, Factors] | None = None
+    table: Table,
+    scores: ScoresOf,
+    datasets: Mapping[str, str],
+    factors: Mapping[str, Factors] | None = None,
+    seeds: Sequence[ScoresOf] = (),
 ) -> Table:
-    """The table with every cell filled that finished runs can fill; the rest stays empty.
+    """The table with every cell filled that finished runs can fill; the rest stays empty, and says why.
 
     A cell whose splits are only partly there gets the mean over those that are, and says which.
 
@@ -189,90 +200,125 @@ def measure(
         scores: finds the scores of a run.
         datasets: the paper's data set -> the one of ours that stands for it. One that is absent is not measured.
         factors: our data set -> the factors of its actions, where they have any.
+        seeds: find the scores of the same runs from other seeds; nothing but the spread over seeds is read from them.
     """
 
     def fill(cell: Cell) -> Cell:
         dataset = datasets.get(cell.column.dataset)
-        if not cell.source or dataset is None:
+        if not cell.source:
             return cell
-        measured = _measure(
-            table.late_fusions[cell.source], dataset, table.splits, scores, (factors or {}).get(dataset)
-        )
-        return replace(cell, measured=measured)
+        if dataset is None:
+            return replace(cell, why=f"no data set here stands for {cell.column.dataset}")
+        parts = table.late_fusions[cell.source]
+        measured = _measure(parts, dataset, table.splits, (scores, *seeds), (factors or {}).get(dataset))
+        needs = [name for name in parts if all(scores(dataset, split, name) is None for split in table.splits)]
+        why = "" if measured else f"no tested run of {', '.join(needs or parts)} on {dataset}"
+        return replace(cell, measured=measured, why=why)
 
     return replace(table, cells=tuple(fill(cell) for cell in table.cells))
 
 
-def _measure(
-    parts: LateFusion, dataset: str, splits: Sequence[int], scores: ScoresOf, factors: Factors | None
-) -> Measurement | None:
-    reads: dict[int, dict[str, float]] = {}
-    videos = correct = 0
+Answer = tuple[Scores, Float[np.ndarray, "N A"]]
+"""Whose videos and labels, and the fused scores of these videos."""
+
+
+def answers(
+    parts: LateFusion, dataset: str, splits: Sequence[int], scores: ScoresOf, reading: str = ""
+) -> dict[int, Answer]:
+    """What a late fusion says of the test videos of each split whose runs are all there, in one of READINGS or in
+    order over all views ("")."""
+    found: dict[int, Answer] = {}
     for split in splits:
         runs = [scores(dataset, split, recipe) for recipe in parts]
-        tested = [run for run in runs if run is not None]
-        if len(tested) < len(runs):
-            continue
-        fused = late_fusion(list(zip(tested, parts.values(), strict=True)))
-        equal_weights = [dict.fromkeys(heads, 1.0) for heads in parts.values()]
-        labels = tested[0].labels
-        reads[split] = {
-            "top1": top1(fused, labels),
-            "mean_class": mean_class_accuracy(fused, labels),
-            "equal": top1(late_fusion(list(zip(tested, equal_weights, strict=True))), labels),
-            **({} if factors is None else factor_accuracy(fused, labels, factors)),
-        }
-        videos += len(labels)
-        correct += round(reads[split]["top1"] * len(labels))
-    if not reads:
-        return None
-    mean: dict[str, float] = {str(name): value for name, value in pd.DataFrame(reads).mean(axis=1).items()}
-    equal = mean.pop("equal")
-    return Measurement(
-        dataset=dataset,
-        splits=tuple(reads),
-        videos=videos,
-        top1=mean.pop("top1"),
-        mean_class=mean.pop("mean_class"),
-        interval=wilson(correct, videos),
-        equal_weights=equal if sum(map(len, parts.values())) > 1 else None,
-        factors=mean,
-    )
-
-
-def findings(table: Table) -> list[Finding]:
-    """What the measured cells say of the claims of a table; a claim without its two cells is left out."""
-    found: list[Finding] = []
-    datasets = dict.fromkeys(column.dataset for column in table.columns)
-    for dataset in datasets:
-        cells = {cell.source: cell for cell in table.cells if cell.column.dataset == dataset and cell.measured}
-        for claim in table.claims:
-            finding = _finding(claim, cells.get(claim.first), cells.get(claim.second))
-            if finding:
-                found.append(finding._replace(text=f"{claim.text} ({dataset})") if len(datasets) > 1 else finding)
+        read = [run.read(reading) for run in runs if run is not None]
+        tested = [run for run in read if run is not None]
+        if len(tested) == len(parts):
+            found[split] = tested[0], late_fusion(list(zip(tested, parts.values(), strict=True)))
     return found
 
 
-def _finding(claim: Claim, first: Cell | None, second: Cell | None) -> Finding | None:
-    a, b = first and first.measured, second and second.measured
-    if not (first and second and a and b) or a.splits != b.splits or (claim.on and claim.on not in a.factors):
+def right(found: Mapping[int, Answer], of_action: Int[np.ndarray, " A"] | None = None) -> pd.Series:
+    """By split and video, whether the action is right, or the value that a factor has for it."""
+    splits: list[int] = []
+    videos: list[str] = []
+    values: list[bool] = []
+    for split, (run, fused) in found.items():
+        predicted, labels = fused.argmax(1), run.labels
+        same = predicted == labels if of_action is None else of_action[predicted] == of_action[labels]
+        splits += [split] * len(same)
+        videos += run.videos
+        values += same.tolist()
+    return pd.Series(values, pd.MultiIndex.from_arrays([splits, videos], names=["split", "video"]), dtype=bool)
+
+
+def _measure(
+    parts: LateFusion, dataset: str, splits: Sequence[int], seeds: Sequence[ScoresOf], factors: Factors | None
+) -> Measurement | None:
+    found = answers(parts, dataset, splits, seeds[0])
+    if not found:
         return None
-    (value_a, low_a, high_a), (value_b, low_b, high_b) = a.read(claim.on), b.read(claim.on)
-    overlap = low_a <= high_b and low_b <= high_a
-    if claim.relation == "near":
-        verdict = "holds" if overlap else "fails"
-    else:
-        verdict = "open" if overlap else "holds" if value_a > value_b else "fails"
-    names = (first.method, second.method) if first.method != second.method else (first.column.name, second.column.name)
-    numbers = (
-        f"{value:.3f} [{low:.3f}, {high:.3f}] of {name}"
-        for name, (value, low, high) in zip(names, (a.read(claim.on), b.read(claim.on)), strict=True)
+    reads: dict[int, dict[str, float]] = {}
+    for split, (run, fused) in found.items():
+        reads[split] = {
+            "top1": top1(fused, run.labels),
+            "top5": top_k(fused, run.labels),
+            "mean_class": mean_class_accuracy(fused, run.labels),
+            **({} if factors is None else factor_accuracy(fused, run.labels, factors)),
+        }
+    mean: dict[str, float] = {str(name): value for name, value in pd.DataFrame(reads).mean(axis=1).items()}
+    ones = {recipe: dict.fromkeys(heads, 1.0) for recipe, heads in parts.items()}
+    by_reading = {reading: right(answers(parts, dataset, splits, seeds[0], reading)) for reading in ("", *READINGS)}
+    of_seeds = [over for of in seeds if (over := _over_splits(answers(parts, dataset, tuple(found), of)))]
+    values = [read["top1"] for read in reads.values()]
+    return Measurement(
+        dataset=dataset,
+        splits=tuple(found),
+        videos=len(by_reading[""]),
+        top1=mean.pop("top1"),
+        top5=mean.pop("top5"),
+        mean_class=mean.pop("mean_class"),
+        interval=wilson(int(by_reading[""].sum()), len(by_reading[""])),
+        equal_weights=_over_splits(answers(ones, dataset, splits, seeds[0])) if _heads_in(parts) > 1 else None,
+        spread_splits=float(np.std(values, ddof=1)) if len(values) > 1 else None,
+        spread_seeds=float(np.std(of_seeds, ddof=1)) if len(of_seeds) > 1 else None,
+        factors=mean,
+        right={reading: rows for reading, rows in by_reading.items() if len(rows)},
     )
-    evidence = (
-        f"{claim.on or 'top-1'} accuracy {', '.join(numbers)}; the 95% intervals "
-        f"{'overlap' if overlap else 'do not overlap'} ({a.dataset}, {_splits(a.splits)})."
-    )
-    return Finding(claim.text, evidence, verdict)
+
+
+def _over_splits(found: Mapping[int, Answer]) -> float | None:
+    return float(np.mean([top1(fused, run.labels) for run, fused in found.values()])) if found else None
+
+
+def _heads_in(parts: LateFusion) -> int:
+    return sum(map(len, parts.values()))
+
+
+def compared(first: pd.Series, second: pd.Series) -> Paired | None:
+    """McNemar's test of two rows (`Measurement.right`, `right`) on the videos of the splits that both have."""
+    both = pd.concat([first, second], axis=1, join="inner")
+    return mcnemar(both.iloc[:, 0].to_numpy(bool), both.iloc[:, 1].to_numpy(bool)) if len(both) else None
+
+
+def pairs(table: Table) -> pd.DataFrame:
+    """Every two measured rows of a column, compared on the same videos.
+
+    Columns: column, first, second, difference (of the first from the second, in points), its 95 % interval low and
+    high, only first and only second (videos that one alone has right), videos, p (McNemar's exact test).
+    """
+    rows = []
+    for column in table.columns:
+        cells = [cell for cell in table.cells if cell.column == column and cell.measured]
+        for one, other in combinations(cells, 2):
+            assert one.measured
+            assert other.measured
+            pair = compared(one.measured.right[""], other.measured.right[""])
+            if pair:
+                points = (100 * value for value in (pair.difference, *pair.interval))
+                only = (pair.only_first, pair.only_second, pair.videos, pair.p)
+                rows.append((f"{column.name} ({column.unit})", one.method, other.method, *points, *only))
+    names = ["column", "first", "second", "difference", "low", "high", "only first", "only second", "videos", "p"]
+    return pd.DataFrame(rows, columns=names)
 
 
 def _splits(splits: Sequence[int]) -> str:
@@ -280,37 +326,92 @@ def _splits(splits: Sequence[int]) -> str:
 
 
 def to_frame(table: Table) -> pd.DataFrame:
-    """One row a cell. "paper" is in the column's unit, our accuracies are in %, factors are fractions 0..1.
+    """One row a cell. "paper" is in the column's unit, our accuracies are in %, factors and p are fractions 0..1.
 
-    Columns: method, column, paper, measured, low, high, mean class, 1:1:1, one a factor, videos, splits,
-    measured on. What was not measured is missing, never filled from the paper. `frame.attrs` holds the headings.
+    Columns: method, column, paper, measured, low, high, top-5, mean class, 1:1:1, sd splits and sd seeds (in points),
+    p (McNemar's exact test against the last measured row of the column), READINGS, one a factor, videos, splits,
+    measured on, why (nothing is measured). What was not measured is missing, never filled from the paper.
+    `frame.attrs` holds the headings.
     """
-    factors = table.factors
-    frame = pd.DataFrame([_line(cell, factors, len(table.splits)) for cell in table.cells])
+    last = {cell.column: cell for cell in table.cells if cell.measured}
+    frame = pd.DataFrame([_line(cell, last.get(cell.column), table) for cell in table.cells])
     frame["videos"] = frame["videos"].astype("Int64")
     frame.attrs = {"number": table.number, "title": table.title, "caption": heading(table)}
     return frame
 
 
-def _line(cell: Cell, factors: Sequence[str], splits: int) -> dict[str, object]:
-    found = cell.measured
+def _line(cell: Cell, last: Cell | None, table: Table) -> dict[str, object]:
+    found, nothing = cell.measured, float("nan")
     percent = {
         "measured": found and found.top1,
         "low": found and found.interval[0],
         "high": found and found.interval[1],
+        "top-5": found and found.top5,
         "mean class": found and found.mean_class,
         "1:1:1": found and found.equal_weights,
+        "sd splits": found and found.spread_splits,
+        "sd seeds": found and found.spread_seeds,
+        **{reading: found and found.readings.get(reading) for reading in READINGS},
     }
+    numbers = {name: nothing if value is None else 100 * value for name, value in percent.items()}
+    readings = {name: numbers.pop(name) for name in READINGS}
     return {
         "method": cell.method,
         "column": f"{cell.column.name} ({cell.column.unit})",
-        "paper": float("nan") if cell.paper is None else cell.paper,
-        **{name: float("nan") if value is None else 100 * value for name, value in percent.items()},
-        **{name: found.factors.get(name, float("nan")) if found else float("nan") for name in factors},
+        "paper": nothing if cell.paper is None else cell.paper,
+        **numbers,
+        "p": _p(cell, last),
+        **readings,
+        **{name: found.factors.get(name, nothing) if found else nothing for name in table.factors},
         "videos": found.videos if found else None,
-        "splits": f"{len(found.splits)} of {splits}" if found else "",
+        "splits": f"{len(found.splits)} of {len(table.splits)}" if found else "",
         "measured on": found.dataset if found else "",
+        "why": cell.why,
     }
+
+
+def _p(cell: Cell, last: Cell | None) -> float:
+    """Against the last measured row; of a row with itself there is no test."""
+    if not (cell.measured and last and last.measured) or cell.source == last.source:
+        return float("nan")
+    pair = compared(cell.measured.right[""], last.measured.right[""])
+    return pair.p if pair else float("nan")
+
+
+def orders(table: Table) -> pd.DataFrame:
+    """What the order of the snippets is worth to each measured cell, on the centre view.
+
+    Columns: method, column, one view, reversed, shuffled (top-1 in %), p reversed, p shuffled (McNemar's exact test
+    against the snippets in order: 1 where no video changes).
+    """
+    rows = []
+    for cell in table.cells:
+        found = cell.measured
+        if found is None or not found.readings:
+            continue
+        tested = {f"p {name}": compared(found.right["one view"], found.right[name]) for name in READINGS[1:]}
+        rows.append(
+            {
+                "method": cell.method,
+                "column": f"{cell.column.name} ({cell.column.unit})",
+                **{name: 100 * found.readings[name] for name in READINGS},
+                **{name: pair.p if pair else float("nan") for name, pair in tested.items()},
+            }
+        )
+    columns = ["method", "column", *READINGS, *(f"p {name}" for name in READINGS[1:])]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def empty(table: Table) -> dict[str, list[str]]:
+    """Why cells are empty -> which: methods, with the column's name where not all of a row is empty for one reason."""
+    found: dict[str, list[str]] = {}
+    for row in table.rows:
+        for cell in row:
+            alone = len(table.columns) > 1 and any(other.why != cell.why for other in row)
+            name = f"{cell.method}: {cell.column.name}" if alone else cell.method
+            if cell.why and name not in found.setdefault(cell.why, []):
+                found[cell.why].append(name)
+    return found
 
 
 def heading(table: Table) -> str:
@@ -324,16 +425,43 @@ def heading(table: Table) -> str:
 
 
 def as_text(table: Table) -> str:
-    """The table for a terminal, aligned, with its notes and what became of its claims."""
+    """The table for a terminal, aligned, with what the order of snippets is worth to it, why cells are empty, and its
+    notes."""
     frame = to_frame(table)
     text = frame.map(lambda value: _text(value, 1))
     text["paper"] = [_text(cell.paper, 1 if cell.column.unit == "%" else 0) for cell in table.cells]
     for name in table.factors:
         text[name] = frame[name].map(lambda value: _text(value, 2))
-    text = text.drop(columns=["measured on", *(["column"] if len(table.columns) == 1 else [])])
+    text["p"] = frame["p"].map(as_p)
+    bare = [name for name in ("sd splits", "sd seeds", "p") if frame[name].isna().to_numpy().all()]
+    head = ["measured on", "why", *READINGS, *bare]
+    width, lines = _aligned(text.drop(columns=head), one_column=len(table.columns) == 1)
+    rule = "-" * width
+    read = orders(table)
+    second: list[str] = []
+    if len(read):
+        cells = read.map(lambda value: _text(value, 1))
+        for name in ("p reversed", "p shuffled"):
+            cells[name] = read[name].map(as_p)
+        second = [
+            "Order of the snippets, centre view: in order, reversed, shuffled",
+            *_aligned(cells, one_column=len(table.columns) == 1)[1],
+            rule,
+        ]
+    remarks = ["p: McNemar's exact test against the last measured row"] if "p" not in bare else []
+    remarks += [f"* {note}" for note in table.notes]
+    remarks += [f"empty: {why}: {'; '.join(names)}" for why, names in empty(table).items()]
+    folded = [textwrap.fill(line, width, subsequent_indent="  ", break_on_hyphens=False) for line in remarks]
+    title = textwrap.fill(f"Table {table.number}. {heading(table)}", width, break_on_hyphens=False)
+    return "\n".join([title, rule, lines[0], rule, *lines[1:], rule, *second, *folded])
+
+
+def _aligned(text: pd.DataFrame, one_column: bool) -> tuple[int, list[str]]:
+    """The width, and the lines with their head first; words to the left, numbers to the right."""
+    text = text.drop(columns=["column"] if one_column else [])
     lines = [list(text.columns), *text.to_numpy().tolist()]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    names = 1 if len(table.columns) == 1 else 2
+    names = 1 if one_column else 2
     body = [
         "  ".join(
             [entry.ljust(width) for entry, width in zip(line[:names], widths[:names], strict=True)]
@@ -341,13 +469,14 @@ def as_text(table: Table) -> str:
         ).rstrip()
         for line in lines
     ]
-    width = sum(widths) + 2 * (len(widths) - 1)
-    rule = "-" * width
-    remarks = [f"* {note}" for note in table.notes]
-    remarks += [f"[{finding.verdict}] {finding.text}: {finding.evidence}" for finding in findings(table)]
-    folded = [textwrap.fill(line, width, subsequent_indent="  ") for line in remarks]
-    title = textwrap.fill(f"Table {table.number}. {heading(table)}", width)
-    return "\n".join([title, rule, body[0], rule, *body[1:], rule, *folded])
+    return sum(widths) + 2 * (len(widths) - 1), body
+
+
+def as_p(value: float) -> str:
+    """A probability in words as short as it deserves: 0.31, 0.004, <0.001; empty where there is none."""
+    if value != value:
+        return ""
+    return "<0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
 
 
 def _text(value: object, digits: int) -> str:

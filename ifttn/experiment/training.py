@@ -26,7 +26,7 @@ from tqdm import tqdm
 from ifttn.data.on_device import batches
 from ifttn.data.snippets import SnippetDataset
 from ifttn.data.store import Store
-from ifttn.experiment.evaluation import evaluate, late_fusion, top1
+from ifttn.experiment.evaluation import Scores, evaluate, late_fusion, top1
 from ifttn.experiment.initialisation import Loaded, from_imagenet, from_runs, wants_imagenet
 from ifttn.experiment.leakage import hold_out, refuse_leak
 from ifttn.experiment.machine import Machine, Processes, Share, shares
@@ -148,28 +148,40 @@ def _report(run: Run, loaded: list[Loaded], work: Work) -> None:
 
 
 def test(work: Work, name: str) -> Run:
-    """Score the test videos with a finished run; once.
+    """Score the test videos with a finished run, order read-outs included; once. A run that an older version scored
+    without read-outs is scored again.
 
     Raises:
         IfttnError: the run is not finished, was trained on a test video, or a video is not in the store.
     """
     run = work.run(name)
-    if not run.tested:
-        preset = run.preset()
-        network = run.network(work.device)
-        refuse_leak(run.trained_on, work.split.test, f"the network in {run.folder}")
-        dataset = SnippetDataset(
-            work.store,
-            work.split.test,
-            network.settings.modalities,
-            segments=preset.segments,
-            size=preset.size,
-            crops=preset.crops,
-        )
-        evaluate(
-            network, dataset, work.split.actions, batch=preset.batch, crops=preset.crops, workers=preset.workers
-        ).save(run.folder / "scores.npz")
+    if not (run.tested and run.scores().readings):
+        _scored(work, run, work.split.test, orders=True).save(run.folder / "scores.npz")
     return run
+
+
+def score_held_out(work: Work, name: str) -> Scores:
+    """Scores of the videos that were held out while a run trained, by which `evaluation.tune` may choose weights.
+
+    Raises:
+        IfttnError: nothing was held out, the run is not finished, or one that it starts from was trained on them.
+    """
+    run = work.run(name)
+    asked = run.asked
+    if not asked.get("hold_out"):
+        raise IfttnError(f"the run in {run.folder} held nothing out of training: train one with --hold-out")
+    _, held = hold_out(work.split, asked["hold_out"], asked["seed"])
+    return _scored(work, run, held)
+
+
+def _scored(work: Work, run: Run, videos: tuple[Video, ...], orders: bool = False) -> Scores:
+    preset, network = run.preset(), run.network(work.device)
+    refuse_leak(run.trained_on, videos, f"the network in {run.folder}")
+    dataset = SnippetDataset(
+        work.store, videos, network.settings.modalities, preset.segments, preset.size, crops=preset.crops
+    )
+    how: dict[str, Any] = {"batch": preset.batch, "crops": preset.crops, "workers": preset.workers, "orders": orders}
+    return evaluate(network, dataset, work.split.actions, **how)
 
 
 def initialise(network: Network, work: Work, name: str) -> list[Loaded]:

@@ -2,8 +2,10 @@ import operator
 import time
 
 from ifttn.experiment import study
+from ifttn.experiment.claims import load_claims
 from ifttn.experiment.recipes import RECIPES
 from ifttn.experiment.study import Places, Setup, Task
+from ifttn.experiment.tables import load
 
 
 def test_every_step_comes_after_what_it_needs(tmp_path):
@@ -36,6 +38,20 @@ def test_data_sets_of_ones_own_take_the_place_of_the_embedded_ones(tmp_path):
     assert "UCF101 split 2: ttn-separate" not in names
     for index, step in enumerate(steps):
         assert set(step.needs) <= set(names[:index]), step.name
+
+
+def test_a_study_runs_whatever_a_claim_or_a_cell_needs_on_some_split(tmp_path):
+    names = {step.name for step in study.tasks(Places(tmp_path), Setup("tiny", jobs=2), quick=False)}
+    content = load_claims()
+    for claim in content.claims:
+        for each in claim.comparisons:
+            for recipe in content.late_fusions[each.first] | content.late_fusions[each.second or each.first]:
+                assert f"embedded-ucf split 1: {recipe}" in names
+    theirs = {"UCF-101": "embedded-ucf", "HMDB-51": "embedded-hmdb"}
+    for table in load().values():
+        for cell in table.cells:
+            for recipe in table.late_fusions[cell.source] if cell.source else ():
+                assert f"{theirs[cell.column.dataset]} split 1: {recipe}" in names
 
 
 def test_a_step_that_fails_stops_only_those_that_need_it(tmp_path):

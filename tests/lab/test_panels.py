@@ -17,7 +17,7 @@ from ifttn.vocabulary import IfttnError
 from lab import pictures
 from lab.cam_explorer import CamExplorer, scaled
 from lab.deepdraw_studio import DeepDrawStudio
-from lab.fusion_desk import FusionDesk, sign_test
+from lab.fusion_desk import FusionDesk
 from lab.inspector import Inspector
 from lab.monitor import Monitor, look_ahead
 from lab.panel import Panel
@@ -256,12 +256,6 @@ def test_the_desk_lists_exactly_the_videos_whose_prediction_changes(opened, shel
     desk.changed.value = index
     scores = next(iter(desk.scores.values()))
     assert clicked == [("embedded-ucf", 1, scores.videos[index], "if-ttn")]
-
-
-def test_the_sign_test_is_that_of_a_fair_coin():
-    assert sign_test(5, 5) == 1.0
-    assert sign_test(0, 0) == 1.0
-    assert sign_test(10, 0) == pytest.approx(2 / 2**10)
 
 
 def test_a_row_of_a_table_leads_to_its_run_its_errors_and_their_clip(opened, shelf, tmp_path):

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ifttn.experiment.evaluation import Scores
+from ifttn.experiment.claims import judge, load_claims
+from ifttn.experiment.evaluation import READINGS, Scores, mcnemar
 from ifttn.experiment.study import Progress, Task
 from ifttn.experiment.tables import Table, load, measure
 from lab.report import Figure, Step, StudyState, duration, steps, write
@@ -42,25 +43,32 @@ def state(*steps: Step) -> StudyState:
     return StudyState("tiny", "2 cores", {"embedded-ucf": "960 videos"}, (0,), {"torch": "2.15"}, "4 March 2025", steps)
 
 
-@pytest.fixture(scope="module")
-def tables() -> list[Table]:
+OURS, FACTORS = (
+    {"UCF-101": "embedded-ucf"},
+    {"embedded-ucf": {"speed": np.array([0, 0, 1, 1]), "order": np.array([0, 1, 0, 1])}},
+)
+
+
+def of_study(dataset: str, split: int, recipe: str) -> Scores | None:
     labels = np.arange(40) % 4
-    factors = {"speed": np.array([0, 0, 1, 1]), "order": np.array([0, 1, 0, 1])}
     right = np.eye(4, dtype=np.float32)[labels]
     heads = {"rgb": right[:, ::-1], "flow": np.eye(4, dtype=np.float32)[labels // 2 * 2], "ttn": 5 * right}
     names = tuple(f"v{i}" for i in range(40))
+    turned = {**heads, "ttn": heads["ttn"][:, ::-1]}
+    known = recipe in ("spatial", "temporal", "if-ttn") and split == 1
+    readings = dict(zip(READINGS, (heads, turned, turned), strict=True))
+    return Scores(names, labels, tuple("abcd"), heads, readings) if known else None
 
-    def scores(dataset: str, split: int, recipe: str) -> Scores | None:
-        known = recipe in ("spatial", "temporal", "if-ttn") and split == 1
-        return Scores(names, labels, tuple("abcd"), heads) if known else None
 
-    return [measure(table, scores, {"UCF-101": "embedded-ucf"}, {"embedded-ucf": factors}) for table in load().values()]
+@pytest.fixture(scope="module")
+def tables() -> list[Table]:
+    return [measure(table, of_study, OURS, FACTORS) for table in load().values()]
 
 
 @pytest.fixture
 def html(tmp_path: Path, tables: list[Table]) -> str:
     running = state(Step("videos", "embedded-ucf", "done", 71.0), Step("spatial", "embedded-ucf split 1", "running"))
-    write(tmp_path / "report.html", running, tables, [FIGURE])
+    write(tmp_path / "report.html", running, tables, [FIGURE], judge(load_claims(), of_study, OURS, FACTORS))
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     return (tmp_path / "report.html").read_text(encoding="utf-8")
 
@@ -107,9 +115,26 @@ def test_paper_and_measured_stand_apart(html: str):
     assert "1 of 3 splits" in html
 
 
-def test_a_claim_becomes_a_sentence(html: str):
-    assert "The TTN knows which came first." in html
-    assert "Order accuracy 1.000 [0.912, 1.000] of TTN branch, 0.500 [0.352, 0.648] of Two-stream CNN" in html
+def test_claims_stand_at_the_head_with_their_intervals(html: str):
+    head = html[: html.index('id="tables"')]
+    assert "The TTN knows the order of snippets, and TSN does not." in head
+    labels = np.arange(40) % 4
+    low, high = mcnemar(labels >= 0, labels % 2 == 0).interval
+    numbers = f"+50.0 points [{100 * low:+.1f}, {100 * high:+.1f}], p &lt;0.001 (20 : 0 of 40 videos)"
+    assert f"order accuracy 100.0 % of the TTN branch, 50.0 % of two-stream TSN: {numbers}" in head
+    assert '<span class="verdict holds">supported</span>' in head
+    assert '<span class="verdict quiet">not measured</span>' in head
+    assert "needs a tested run of ttn-separate" in head
+    assert "McNemar&#39;s exact test" in head
+
+
+def test_what_order_is_worth_stands_below_each_table(html: str):
+    line = re.findall(r'<tr>\s*<th scope="row">TTN branch</th>.*?</tr>', html, re.DOTALL)[-1]
+    assert re.findall(r"<td>(.*?)</td>", line) == ["100.0", "100.0", "0.0", "0.0", "&lt;0.001", "&lt;0.001", "1.00"]
+
+
+def test_an_empty_cell_has_its_reason(html: str):
+    assert "Empty, no tested run of if-ttn-adaptive on embedded-ucf: Adaptive IFM Two-Stream" in html
 
 
 def test_it_says_how_far_the_study_is_and_where_the_time_went(html: str):

@@ -20,6 +20,7 @@ def test_a_notebook_shows_one_line_a_cell_and_nothing_for_what_is_missing(frame)
     html = style(frame).to_html()
     assert html.count("<tr>") == 1 + len(frame)
     assert "nan" not in html
+    assert "sd seeds" not in html  # of one seed there is no spread
     assert "Measured: x for UCF-101" in html
 
 
@@ -35,3 +36,4 @@ def test_a_spreadsheet_gets_every_column_back(frame):
     read = pd.read_csv(io.StringIO(to_csv(frame)))
     assert list(read) == list(frame)
     assert read.measured.notna().sum() == frame.measured.notna().sum() == 1
+    assert read.why.notna().sum() == len(frame) - 1
