@@ -90,6 +90,14 @@ def test_tables_print_measured_beside_paper_and_leave_the_rest_empty(trained, em
     text = capsys.readouterr().out
     assert "Table 3" in text
     assert "scene" in text
+    assert text.startswith("What the paper claims")
+    assert (
+        "Motion vectors in place of optical flow cost little accuracy. embedded-ucf: needs a tested run of"
+        in " ".join(text.split())
+    )
+    assert "additive fusion." not in text  # of Table 2, which was not asked for
+    assert run("tables", "3", "--runs", runs, "--data", embedded.data.parent, "--seeds", runs) == 0
+    assert "sd seeds" in capsys.readouterr().out
     frame = pd.read_csv(tmp_path / "t.csv")
     complete = frame[(frame.table == 3) & (frame.method == "complete IF-TTN")].iloc[0]
     assert complete.paper == 95.0
@@ -97,6 +105,17 @@ def test_tables_print_measured_beside_paper_and_leave_the_rest_empty(trained, em
     mv = frame[(frame.table == 4) & frame.column.str.contains("motion vectors") & (frame.method == "IF-TTN")].iloc[0]
     assert mv.paper == 94.4
     assert np.isnan(mv.measured)  # no run, and never the paper's number in its place
+
+
+def test_a_test_tells_order_read_outs_and_classes(trained, capsys):
+    _, options = trained
+    assert run("test", "if-ttn", *options, "--classes") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:4]] == ["rgb", "flow", "ttn", "together"]
+    assert all("one view 0." in line and "reversed 0." in line and "shuffled 0." in line for line in lines[:4])
+    assert lines[4].split() == ["action", "videos", "right", "accuracy", "low", "high", "taken", "for"]
+    assert len(lines) == 4 + 1 + 16 + 1
+    assert "held nothing out of training" in mistake(capsys, "test", "if-ttn", *options, "--tune")
 
 
 def test_figures_are_drawn_from_runs(trained, tmp_path):

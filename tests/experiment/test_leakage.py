@@ -55,6 +55,8 @@ def test_a_trained_network_knows_its_videos_and_those_of_its_parents(embedded, t
     with pytest.raises(IfttnError, match="temporal starts from spatial, which was trained on 16"):
         training.train(swapped, "temporal")
     assert training.test(work, "spatial").tested
+    with pytest.raises(IfttnError, match="held nothing out of training: train one with --hold-out"):
+        training.score_held_out(work, "spatial")
 
 
 def test_held_out_videos_are_scored_and_not_trained_on(embedded, tmp_path):
@@ -64,5 +66,8 @@ def test_held_out_videos_are_scored_and_not_trained_on(embedded, tmp_path):
     run = training.train(replace(work, split=both, hold_out=0.5), "spatial")
     assert len(run.trained_on) == 16
     assert run.metrics().held_out.between(0, 1).all()
+    held = training.score_held_out(replace(work, split=both), "spatial")
+    assert len(held.videos) == 16
+    assert not set(held.videos) & run.trained_on
     with pytest.raises(IfttnError, match="hold_out differ"):
         training.train(replace(work, split=both), "spatial")

@@ -9,6 +9,7 @@ import torch
 from ifttn.data.snippets import SnippetDataset, loader
 from ifttn.data.store import Entry
 from ifttn.experiment import training
+from ifttn.experiment.evaluation import READINGS
 from ifttn.experiment.machine import Machine
 from ifttn.experiment.pyramids import FrozenPyramids
 from ifttn.experiment.recipes import JOINT, PRESETS, RECIPES, TTN, Schedule, network_settings
@@ -112,6 +113,18 @@ def test_an_interrupted_run_ends_where_an_undisturbed_one_does(embedded, tmp_pat
 def test_a_finished_run_is_found_done(streams, monkeypatch):
     monkeypatch.setattr(training.Training, "epoch", lambda *_: pytest.fail("trained again"))
     training.train(streams, "spatial")
+
+
+def test_a_run_that_an_older_version_scored_gets_its_order_read_outs(streams, monkeypatch):
+    run = training.test(streams, "spatial")
+    whole = run.scores()
+    assert tuple(whole.readings) == READINGS
+    replace(whole, readings={}).save(run.folder / "scores.npz")
+    again = training.test(streams, "spatial").scores()
+    assert tuple(again.readings) == READINGS
+    np.testing.assert_array_equal(again.heads["rgb"], whole.heads["rgb"])
+    monkeypatch.setattr(training, "evaluate", lambda *_, **__: pytest.fail("scored again"))
+    training.test(streams, "spatial")
 
 
 def test_the_folder_of_another_run_is_left_alone(embedded, streams):
