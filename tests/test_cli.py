@@ -164,6 +164,7 @@ def test_mistakes_end_in_one_clear_line(trained, embedded, capsys, tmp_path):
     assert "no run in" in mistake(capsys, "predict", "x.mp4", "--run", tmp_path)
     assert "no Table 9" in mistake(capsys, "tables", "9", "--runs", runs)
     assert "no tested run" in mistake(capsys, "tables", "--runs", tmp_path)
+    assert "no folder of runs at" in mistake(capsys, "tables", "--runs", runs, "--seeds", tmp_path / "none")
     assert "holds no recipe.json" in mistake(capsys, "test", "ttn-separate", *options)
 
 

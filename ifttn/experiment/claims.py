@@ -197,7 +197,7 @@ def as_text(findings: Sequence[Finding], width: int = 110) -> str:
 EXPLAINED = (
     "What the paper claims, and what this study says of it. Points are differences between answers to the same test "
     "videos, pooled over the splits that are there, with Newcombe's 95% interval; p is McNemar's exact test, one by "
-    "one, with how many videos the one alone and the other alone has right. Equal and little mean within "
-    f"{100 * MARGIN:g} points, which was set beforehand."
+    "one, with how many videos the one alone and the other alone has right. Each network was trained once: what "
+    f"another seed would change is not in them. Equal and little mean within {100 * MARGIN:g} points, set beforehand."
 )
 """What a reader of findings must know."""

@@ -105,10 +105,10 @@ def evaluate(
     row = {video.name: index for index, video in enumerate(dataset.videos)}
     said: dict[str, dict[str, Float[np.ndarray, "N A"]]] = {}
 
-    def add(reading: str, logits: Mapping[str, torch.Tensor], names: Sequence[str], share: float) -> None:
+    def add(reading: str, logits: Mapping[str, torch.Tensor], names: Sequence[str], views: int = 1) -> None:
         for head, x in logits.items():
             sums = said.setdefault(reading, {}).setdefault(head, np.zeros((len(row), x.shape[1]), np.float32))
-            sums[[row[name] for name in names]] += x.float().cpu().numpy() * np.float32(share)
+            sums[[row[name] for name in names]] += x.float().cpu().numpy() / np.float32(views)
 
     settings = dataset.store.settings
     centre = dataset.views.index(test_crops(settings.height, settings.width, dataset.size, 1)[0])
@@ -117,16 +117,16 @@ def evaluate(
         names = examples.names
         pyramids = network.pyramids({m: x.to(device, non_blocking=True) for m, x in examples.inputs.items()})
         logits = network.read(pyramids, dataset.segments).logits
-        add("", logits, names, 1 / crops)
+        add("", logits, names, crops)
         if orders and number // batches == centre:
             last_first = np.arange(dataset.segments)[::-1]
             wrong = {
                 "reversed": np.stack([last_first for _ in names]),
                 "shuffled": np.stack([wrong_order(name, dataset.segments) for name in names]),
             }
-            add("one view", logits, names, 1.0)
+            add("one view", logits, names)
             for reading, order in wrong.items():
-                add(reading, network.read(_reordered(pyramids, order), dataset.segments).logits, names, 1.0)
+                add(reading, network.read(_reordered(pyramids, order), dataset.segments).logits, names)
     network.train(was_training)
     labels = np.array([video.label for video in dataset.videos])
     return Scores(tuple(row), labels, tuple(actions), said.pop(""), said)

@@ -5,7 +5,7 @@ loaded.json           which weights each part started from
 metrics.jsonl         one line an epoch
 checkpoint.pt         while training: weights, optimiser, random states, and how far it got
 weights.safetensors   when finished: weights, and the names of the videos that they were trained on
-scores.npz            when tested
+scores.npz            when tested: of all views, and of the centre view with the snippets in three orders
 """
 
 import errno

@@ -225,7 +225,13 @@ def measured(runs: Path, data: Path, seeds: Sequence[Path] = ()) -> list[Table]:
         runs: folder of the runs.
         data: folder of the data sets, for the factors of those that have any.
         seeds: folders of the same runs from other seeds, for the spread over seeds.
+
+    Raises:
+        IfttnError: a folder of another seed is not there.
     """
+    for folder in seeds:
+        if not folder.is_dir():
+            raise IfttnError(f"no folder of runs at {folder}: `ifttn reproduce --seed 1 --out results-1` makes one")
     datasets, factors = _stands_for(runs), _factors(runs, data)
     scores, *others = (_scores_in(folder) for folder in (runs, *seeds))
     return [measure(table, scores, datasets, factors, others) for table in load().values()]
