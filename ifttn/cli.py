@@ -30,7 +30,7 @@ from ifttn.experiment.runs import write_atomically
 from ifttn.recognizer import Recognizer
 from ifttn.vocabulary import IfttnError
 
-BENCHES = ("flow", "mv", "store")
+BENCHES = ("flow", "mv", "speed", "store")
 EPILOG = """\
 The embedded study, from nothing to a report:   ifttn reproduce
 One recipe on UCF101:

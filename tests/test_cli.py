@@ -46,7 +46,7 @@ def test_every_verb_explains_itself(verb, capsys):
         cli.main([verb, "--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
-    assert text.count("  -") >= 3 or "{flow,mv,store}" in text
+    assert text.count("  -") >= 3 or "{flow,mv,speed,store}" in text
     assert "SUPPRESS" not in text
 
 
