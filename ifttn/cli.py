@@ -138,7 +138,9 @@ def parser() -> argparse.ArgumentParser:
         "--run", type=Path, default=Path("results/runs/embedded-ucf/split1/if-ttn"), help="folder of a trained run"
     )
     p.add_argument("--top", type=int, default=5, help="how many actions to print")
-    p.add_argument("--every", type=float, metavar="SECONDS", help="play it as a stream, with a line as each segment ends")
+    p.add_argument(
+        "--every", type=float, metavar="SECONDS", help="play it as a stream, with a line as each segment ends"
+    )
     p.add_argument("--crops", type=int, help="views of a frame: 1, 3 or 10; by default what the run was tested with")
     p.add_argument("--json", type=Path, help="write scores of videos, heads, snippets and pairs to this file as well")
     add_device(p)
@@ -445,8 +447,8 @@ def moment(prediction: Prediction, seconds: float, width: int = 20) -> str:
 
 def export_verb(o: argparse.Namespace) -> None:
     """`ifttn export`."""
-    from ifttn.exporting import export
     from ifttn.experiment.runs import Run
+    from ifttn.exporting import export
 
     apart = export(Run(o.run), o.out)
     print(f"{o.out}: its scores are the network's to within {apart:.1e} of the largest")

@@ -6,8 +6,6 @@ Bytes in, scores out: what is exported normalises its input, and has its batch n
 
 import io
 import json
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -72,7 +70,9 @@ def export(run: Run, path: Path) -> float:
         found = answer(asked)
     apart = max(float((x - y).abs().max() / y.abs().max()) for x, y in zip(found, expected, strict=True))
     if not apart <= TOLERANCE:
-        raise IfttnError(f"{path}: not written, since its scores differ from the network's by {apart:.1e} of the largest")
+        raise IfttnError(
+            f"{path}: not written, since its scores differ from the network's by {apart:.1e} of the largest"
+        )
     write_atomically(path, content)
     return apart
 

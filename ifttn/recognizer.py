@@ -191,9 +191,7 @@ class Recognizer:
             seconds.append(second)
             for head, (vote, most) in cast.items():
                 votes.setdefault(head, deque(maxlen=most)).append(vote)
-            yield predicted(
-                self.actions, {head: np.stack(kept) for head, kept in votes.items()}, np.array(seconds)
-            )
+            yield predicted(self.actions, {head: np.stack(kept) for head, kept in votes.items()}, np.array(seconds))
 
     @property
     def device(self) -> torch.device:
@@ -241,7 +239,9 @@ class Recognizer:
         vectors, flow = "mv" in modalities and motion is None, FLOWS[motion or store.flow]
         size = (store.width, store.height)
         reader = Reader(source, size) if isinstance(source, Path) else Live(source, fps, size)
-        cut = _Cut(reader, every, range(STACK + 1) if {*modalities} - {"rgb", "mv" if vectors else ""} else [STACK // 2])
+        cut = _Cut(
+            reader, every, range(STACK + 1) if {*modalities} - {"rgb", "mv" if vectors else ""} else [STACK // 2]
+        )
         incoming = _read(reader, cut) if isinstance(source, Path) or vectors else _resized(source, size, cut)
         frames: deque[np.ndarray] = deque(maxlen=STACK + 1)
         cells: deque[np.ndarray] = deque(maxlen=STACK)
@@ -317,9 +317,7 @@ def _read(reader: Reader, cut: _Cut) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield piece.frames[0] if len(piece.frames) else NOTHING, piece.cells[0]
 
 
-def _resized(
-    source: Iterable[np.ndarray], size: tuple[int, int], cut: _Cut
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _resized(source: Iterable[np.ndarray], size: tuple[int, int], cut: _Cut) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Frame after frame, where nothing is asked of an encoder."""
     for index, frame in enumerate(source):
         shrinks = size[0] < frame.shape[1]

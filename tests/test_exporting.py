@@ -55,7 +55,9 @@ def test_an_exported_program_answers_as_the_network_does_for_any_number_of_video
     compare(run, answer)
 
 
-@pytest.mark.skipif(not all(map(find_spec, EXTRA)), reason="the extra `export` (onnx, onnxscript, onnxruntime) is absent")
+@pytest.mark.skipif(
+    not all(map(find_spec, EXTRA)), reason="the extra `export` (onnx, onnxscript, onnxruntime) is absent"
+)
 def test_an_onnx_file_answers_as_the_network_does_for_any_number_of_videos(run, tmp_path):
     import onnxruntime
 

@@ -65,7 +65,7 @@ def test_a_file_that_is_streamed_ends_where_the_whole_file_does(work, film, reci
     recognize, (path, frames) = Recognizer.load(work.run(recipe)), film
     whole, streamed = recognize(path), [*recognize.stream(path, every=9 / 25)]
     assert [len(part.seconds) for part in streamed] == [1, 2, 3, 4]
-    assert set(streamed[0].heads) == {recipe == "if-ttn" and "flow" or "mv", "rgb"}  # one snippet makes no pair
+    assert set(streamed[0].heads) == {(recipe == "if-ttn" and "flow") or "mv", "rgb"}  # one snippet makes no pair
     np.testing.assert_allclose(streamed[-1].seconds, whole.seconds)
     for head, votes in whole.votes.items():
         np.testing.assert_allclose(streamed[-1].votes[head], votes, atol=1e-4 * abs(votes).max())

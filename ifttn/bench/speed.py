@@ -48,7 +48,9 @@ _ROW = "{:32}{:>10}{:>3}{:>28}{:>28}{:>28}{:>9}{:>8}{:>10}"
 
 def add_options(p: argparse.ArgumentParser) -> None:
     """The options of `ifttn bench speed`."""
-    p.add_argument("--size", default="paper", choices=SIZES, help="the paper's networks, or small ones for a quick look")
+    p.add_argument(
+        "--size", default="paper", choices=SIZES, help="the paper's networks, or small ones for a quick look"
+    )
     p.add_argument("--rows", nargs="+", default=list(ROWS), metavar="ROW", help=f"which: {', '.join(ROWS)}")
     p.add_argument("--video", type=Path, help=f"by default made and removed: {FRAMES} frames of 320x240, MPEG-4")
     p.add_argument("--segments", type=int, default=7, help="K of a video")
@@ -114,7 +116,7 @@ def table(result: Result) -> Iterator[str]:
     for name in result.conditions.rows:
         if any(t.task.row == name for t in result.timings):
             yield _line(result, name)
-    yield "GMAC: billions of multiply-adds a video, of V segments: K, or as many of the row's length as the video holds."
+    yield "GMAC: billions of multiply-adds a video, of V segments: K, or as many of the row's length as it holds."
     yield "frames/s, x real: the video's frames end to end, and over those that are shown a second."
     yield "paper fps: as Table 5 prints it, for one core and a GTX 1080 Ti; it does not say what a frame is."
     for name, unit in ((DECODE, "videos/s"), (VECTORS, "videos/s"), (RATE, "G multiply-adds/s")):
@@ -143,7 +145,7 @@ def _line(result: Result, name: str) -> str:
 def papers() -> dict[str, float]:
     """Table 5's speed column, by row."""
     tables = tomllib.loads(files("ifttn.experiment").joinpath("tables.toml").read_text())["tables"]
-    return {row["method"]: row["paper"][0] for row in next(t for t in tables if t["number"] == 5)["rows"]}
+    return {row["method"]: float(row["paper"][0]) for row in next(t for t in tables if t["number"] == 5)["rows"]}
 
 
 def to_frame(result: Result) -> pd.DataFrame:
@@ -189,4 +191,3 @@ def _with_bar(conditions: Conditions, o: argparse.Namespace) -> Iterator[Timing]
 
 def _named(task: Task) -> str:
     return f"{task.row} {task.definition}".strip()
-

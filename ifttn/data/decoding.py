@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple, no_type_check
+from typing import Any, NamedTuple, no_type_check
 
 import av
 import cv2
@@ -336,7 +336,7 @@ class Live(Reader):
         self.fps, self._source = fps, iter(frames)
 
     @contextmanager
-    def opened(self) -> Iterator[None]:
+    def opened(self) -> Iterator[Any]:
         """Nothing is to be opened."""
         yield None
 

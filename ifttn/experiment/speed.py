@@ -146,7 +146,7 @@ def stored_size(setup: Setup) -> tuple[int, int]:
     return round(340 * setup.size / 224), round(256 * setup.size / 224)
 
 
-def read_inputs(video: Path, setup: Setup, segments: int, device: str = "cpu") -> dict[str, UInt8[Tensor, "1 _ C H W"]]:
+def read_inputs(video: Path, setup: Setup, segments: int, device: str = "cpu") -> dict[str, UInt8[Tensor, "1 _ _ H W"]]:
     """A file -> what a network takes, in one decoding pass, the centre cropped. Flow is TV-L1 on the device, of the
     fields that the snippets hold and no others; what comes of motion vectors costs what decoding does."""
     chosen: list[Integer[np.ndarray, "V T"]] = []
@@ -157,8 +157,9 @@ def read_inputs(video: Path, setup: Setup, segments: int, device: str = "cpu") -
         everything = set(setup.segment) & {"flow", "rgbdiff", "accumulated"} or setup.segment["rgb"][1] > 3
         return chosen[0] if everything else chosen[0][:, [_middle(setup)]]
 
-    decoded = decode(video, stored_size(setup), choose)
-    frames, part = chosen[0], test_crops(*reversed(stored_size(setup)), setup.size, 1)[0].part
+    width, height = stored_size(setup)
+    decoded = decode(video, (width, height), choose)
+    frames, part = chosen[0], test_crops(height, width, setup.size, 1)[0].part
     inputs: dict[str, Tensor] = {}
     for modality in setup.segment:
         if modality not in inputs:
@@ -288,11 +289,11 @@ def _tasks_of(subject: Subject, conditions: Conditions) -> Iterator[Task]:
     if conditions.on_gpu:
         snippets()
     name, cost = subject.name, subject.gmacs
-    yield Task(name, "snippets", conditions.batch * taken, snippets, conditions.batch * cost)
-    yield Task(name, "videos", 1, lambda: answer(subject, inputs, conditions), cost)
+    yield Task(name, "snippets", float(conditions.batch * taken), snippets, conditions.batch * cost)
+    yield Task(name, "videos", 1.0, lambda: answer(subject, inputs, conditions), cost)
     width, height = stored_size(setup)
     flow = width * height * TVL1_GMACS * taken * setup.segment.get("flow", (0, 0))[1] / 2
-    yield Task(name, "end to end", 1, end_to_end, cost + flow)
+    yield Task(name, "end to end", 1.0, end_to_end, cost + flow)
 
 
 def floor_tasks(conditions: Conditions, num_frames: int) -> Iterator[Task]:
@@ -301,8 +302,8 @@ def floor_tasks(conditions: Conditions, num_frames: int) -> Iterator[Task]:
     side = 8192 if conditions.on_gpu else 1024
     dtype = conditions.machine.dtype(conditions.device)
     a = torch.ones(side, side, device=conditions.device, dtype=dtype)
-    yield Task(DECODE, "", 1, lambda: _decoded(conditions.video), num_frames / 100)
-    yield Task(VECTORS, "", 1, lambda: read_inputs(conditions.video, setup, conditions.segments), num_frames / 50)
+    yield Task(DECODE, "", 1.0, lambda: _decoded(conditions.video), num_frames / 100)
+    yield Task(VECTORS, "", 1.0, lambda: read_inputs(conditions.video, setup, conditions.segments), num_frames / 50)
     yield Task(RATE, "", side**3 / 1e9, lambda: a @ a, side**3 / 1e9)
 
 
@@ -322,11 +323,11 @@ def timings(tasks: Sequence[Task], conditions: Conditions, repetitions: int, min
     """Each task once, then again in turns; so often as an equal share of the minutes allows, at most `repetitions`."""
     clock, spent, measured = time.perf_counter if conditions.on_gpu else time.process_time, 0.0, 0.0
     took: dict[int, float] = {}
+    share = 60 * minutes / max(1, len(tasks))
     for number, task in enumerate(tasks):
         took[number] = _timed(task, conditions, clock)
         spent, measured = spent + took[number], measured + task.weight
         ahead = sum(other.weight for other in tasks[number + 1 :]) * spent / measured
-        share = 60 * minutes / len(tasks)
         yield Timing(task, 0, took[number], ahead + min(share, spent / (number + 1)) * len(tasks))
     turns = {number: int(np.clip(share / took[number], 1, repetitions)) for number in took}
     todo = [(turn, number) for turn in range(1, repetitions) for number in took if turn < turns[number]]
