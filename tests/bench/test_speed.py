@@ -30,7 +30,7 @@ def test_all_rows_of_the_table_are_measured_in_one_run(video, tmp_path, capsys):
     assert "K = 2, batch 1" in lines[1]
     assert all(any(line.strip().startswith(name) for line in lines[2:5]) for name in DEFINITIONS)
     for peer in ROWS.values():
-        (line,) = (line for line in lines if line.startswith(peer.row[:32]))
+        (line,) = (line for line in lines if line.startswith(f"{peer.row:32}"))
         assert line.count("n1") == len(DEFINITIONS)
     ours = next(line for line in lines if line.startswith("MV-IF-TTN  "))
     assert ours.split()[-1] == "142"  # the paper's, in a column that says so
