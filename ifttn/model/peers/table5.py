@@ -1,8 +1,8 @@
 """The ten rows of Table 5, each as something to build, feed and time.
 
 Sizes and costs are tested. Of the papers, CoViAR's alone prints a figure that a network can be held to (2.7 times
-cheaper a frame than ResNet-152). I3D, BN-Inception, CaffeNet, CNN-M-2048 and C3D's cost are held to what others print of
-the releases or count of them; C3D's parameters, EMV-CNN and OFF are counted by hand from their layers. What nobody
+cheaper a frame than ResNet-152). I3D, BN-Inception, CaffeNet, CNN-M-2048 and C3D's cost are held to what others print
+of the releases or count of them; C3D's parameters, EMV-CNN and OFF are counted by hand from their layers. What nobody
 prints is our reading: how a row's late fusion weighs its streams, and how many segments it takes of a video.
 
 Shapes: N videos, K segments, V snippets of a video, C planes of a snippet, H x W pixels.
@@ -110,7 +110,7 @@ PEERS: Mapping[str, Peer] = {
     ),
     "c3d": Peer(
         row="C3D [20]",
-        reference="Tran et al., ICCV 2015; 38.5 G multiply-adds (Zhu et al., FASTER), parameters counted by hand from Figure 3",
+        reference="Tran et al., ICCV 2015; 38.5 G multiply-adds (Zhu et al., FASTER), parameters by hand",
         setup=Setup(c3d.c3d, {"rgb": (1, 3 * c3d.FRAMES)}, 112),
         frames=c3d.FRAMES,
         embedded=Setup(lambda actions: c3d.c3d(actions, size=64, width=8), {"rgb": (1, 3 * c3d.FRAMES)}, 64),
