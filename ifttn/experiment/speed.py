@@ -131,7 +131,9 @@ def span(setup: Setup) -> int:
 
 
 def fitting(setup: Setup, num_frames: int, segments: int) -> int:
-    """V: how many of K segments of a row's length fit into a video without overlapping; at least two."""
+    """V: K, or of a row of many frames, how many segments fit into a video without overlapping; at least two."""
+    if setup.segment["rgb"][1] == 3 and "accumulated" not in setup.segment:
+        return segments
     return int(np.clip(num_frames // span(setup), 2, segments))
 
 
