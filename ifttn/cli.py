@@ -1,13 +1,14 @@
-"""The `ifttn` command: prepare, doctor, train, test, tables, figures, reproduce, predict, bench.
+"""The `ifttn` command: prepare, doctor, train, test, tables, figures, reproduce, predict, export, bench.
 
 It stands above `lab`, because figures and the report are drawn; only those verbs import it.
 """
 
 import argparse
 import datetime
+import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import version
@@ -27,10 +28,10 @@ from ifttn.experiment.evaluation import late_fusion, per_class, top1, tune, wils
 from ifttn.experiment.machine import Machine, joined
 from ifttn.experiment.recipes import LATE_FUSION, PRESETS, RECIPES, find, in_order
 from ifttn.experiment.runs import write_atomically
-from ifttn.recognizer import Recognizer
+from ifttn.recognizer import Prediction, Recognizer
 from ifttn.vocabulary import IfttnError
 
-BENCHES = ("flow", "mv", "store", "train", "insight")
+BENCHES = ("flow", "mv", "speed", "store", "train", "insight")
 EPILOG = """\
 The embedded study, from nothing to a report:   ifttn reproduce
 One recipe on UCF101 (many GPUs: `torchrun ... -m ifttn train ...`):
@@ -161,7 +162,16 @@ def parser() -> argparse.ArgumentParser:
         "--run", type=Path, default=Path("results/runs/embedded-ucf/split1/if-ttn"), help="folder of a trained run"
     )
     p.add_argument("--top", type=int, default=5, help="how many actions to print")
+    p.add_argument(
+        "--every", type=float, metavar="SECONDS", help="play it as a stream, with a line as each segment ends"
+    )
+    p.add_argument("--crops", type=int, help="views of a frame: 1, 3 or 10; by default what the run was tested with")
+    p.add_argument("--json", type=Path, help="write scores of videos, heads, snippets and pairs to this file as well")
     add_device(p)
+
+    p = verb("export", export_verb, "write a network to a file that needs none of this package: OUT.pt2 or OUT.onnx")
+    p.add_argument("run", type=Path, help="folder of a trained run")
+    p.add_argument("out", type=Path, help=".pt2 (torch.export) or .onnx (extra `export`); any number of videos a batch")
     return top
 
 
@@ -459,19 +469,63 @@ def conclude(progress: study.Progress, o: argparse.Namespace) -> int:
 
 def predict_verb(o: argparse.Namespace) -> int:
     """`ifttn predict`: exit code 1 when a video could not be read."""
-    recognize = Recognizer.load(o.run, o.device)
-    failed = 0
+    recognize, failed, found = Recognizer.load(o.run, o.device, o.crops), 0, {}
     for video in o.video:
         try:
-            prediction = recognize(video)
+            if o.every:
+                print(video)
+                prediction = play(recognize.stream(video, o.every))
+            else:
+                prediction = recognize(video)
+                print(video)
         except IfttnError as error:
             print(f"ifttn: {error}", file=sys.stderr)
             failed += 1
             continue
-        print(video)
         for action, probability in prediction.top(o.top):
             print(f"  {probability:6.1%}  {action}")
+        if not o.every:
+            print("\n".join(time_line(prediction)))
+        found[str(video)] = prediction.as_json()
+    if o.json:
+        write_atomically(o.json, json.dumps(found, indent=1).encode())
+        print(f"scores: {o.json}")
     return 1 if failed else 0
+
+
+def play(stream: Iterator[Prediction]) -> Prediction:
+    """Print a line for each segment as it comes. Returns the last prediction.
+
+    Raises:
+        IfttnError: not one segment came.
+    """
+    prediction = None
+    for prediction in stream:
+        print(moment(prediction, prediction.seconds[-1]), flush=True)
+    if prediction is None:
+        raise IfttnError("the video ends before its first segment: choose fewer seconds with --every")
+    return prediction
+
+
+def time_line(prediction: Prediction) -> list[str]:
+    """Of each segment by itself, when it is shown, its likeliest action and how likely that is, as a bar."""
+    return [moment(part, part.seconds[0]) for part in prediction.segments]
+
+
+def moment(prediction: Prediction, seconds: float, width: int = 20) -> str:
+    """A line of a time line."""
+    ((action, share),) = prediction.top(1)
+    bar = "█" * round(share * width)
+    return f"  {int(seconds) // 60:3}:{seconds % 60:04.1f}  {bar:·<{width}} {share:4.0%}  {action}"
+
+
+def export_verb(o: argparse.Namespace) -> None:
+    """`ifttn export`."""
+    from ifttn.experiment.runs import Run
+    from ifttn.exporting import export
+
+    apart = export(Run(o.run), o.out)
+    print(f"{o.out}: its scores are the network's to within {apart:.1e} of the largest")
 
 
 if __name__ == "__main__":

@@ -1,28 +1,37 @@
-"""A trained run, ready for a video file.
+"""A trained run, ready for a video file or for frames as they come.
 
-Shapes: K segments, A actions.
+Shapes: K segments, V votes of a head (K of snippets, K - 1 of pairs), L motion fields of a snippet, A actions.
 """
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, Integer, UInt8
+from torch import Tensor
 
-from ifttn.data.augmentation import apply, test_crops
-from ifttn.data.decoding import Decoded, decode
+from ifttn.data.augmentation import Crop, apply, test_crops
+from ifttn.data.decoding import Decoded, Live, Reader, decode
 from ifttn.data.flow import FLOWS, to_bytes
 from ifttn.data.sampling import centre_starts, snippet_indices
+from ifttn.experiment.machine import Machine
 from ifttn.experiment.recipes import LATE_FUSION, Preset
 from ifttn.experiment.runs import Run
+from ifttn.model.backbone import Pyramid
+from ifttn.model.folding import folded
 from ifttn.model.network import Network
+from ifttn.vocabulary import STACK, IfttnError
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says of one video."""
+    """What a network says of one video, or of the last K segments of a stream."""
 
     actions: tuple[str, ...]
     scores: Float[np.ndarray, " A"]
@@ -42,22 +51,91 @@ class Prediction:
         best = probabilities.topk(min(count, len(self.actions)))
         return [(self.actions[i], p) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
 
+    @property
+    def times(self) -> dict[str, Float[np.ndarray, "V 2"]]:
+        """Per head, when the two frames of each vote are shown, in seconds; a snippet's one frame stands for both."""
+        snippets = np.stack([self.seconds, self.seconds], 1)
+        pairs = np.stack([self.seconds[:-1], self.seconds[1:]], 1)
+        return {head: snippets if len(votes) == len(snippets) else pairs for head, votes in self.votes.items()}
+
+    @property
+    def segments(self) -> list["Prediction"]:
+        """The same by itself of each segment: the votes of its snippet and of the pair that ends with it."""
+        parts, count = [], len(self.seconds)
+        for k in range(count):
+            own = {head: votes[max(0, k + len(votes) - count) :][:1] for head, votes in self.votes.items()}
+            if not k:
+                own = {head: vote for head, vote in own.items() if len(self.votes[head]) == count}
+            parts.append(predicted(self.actions, own, self.seconds[k : k + 1]))
+        return parts
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, for `json.dumps`; scores are in the order of `actions`."""
+        times = self.times
+        return {
+            "actions": list(self.actions),
+            "top": [{"action": action, "probability": p} for action, p in self.top()],
+            "scores": self.scores.tolist(),
+            "heads": {head: scores.tolist() for head, scores in self.heads.items()},
+            "votes": {
+                head: [
+                    {"from": float(begin), "to": float(end), "scores": vote.tolist()}
+                    for (begin, end), vote in zip(times[head], votes, strict=True)
+                ]
+                for head, votes in self.votes.items()
+            },
+            "segments": [
+                {"seconds": float(part.seconds[0]), "action": part.top(1)[0][0], "probability": part.top(1)[0][1]}
+                for part in self.segments
+            ],
+        }
+
+
+def predicted(
+    actions: tuple[str, ...], votes: Mapping[str, Float[np.ndarray, "V A"]], seconds: Float[np.ndarray, " K"]
+) -> Prediction:
+    """Consensus and late fusion. A head without a vote, of pairs where there is one snippet, has no say."""
+    heads = {head: vote.mean(0) for head, vote in votes.items() if len(vote)}
+    scores = np.sum([np.float32(LATE_FUSION[head]) * own for head, own in heads.items()], axis=0)
+    return Prediction(actions, scores, heads, dict(votes), seconds)
+
 
 class Recognizer:
-    """`Recognizer.load(run)(video)`: from a file of any size and codec to a prediction."""
+    """`Recognizer.load(run)(video)`: from a file of any size and codec to a prediction.
 
-    def __init__(self, network: Network, actions: tuple[str, ...], preset: Preset) -> None:
-        self.network, self.actions, self.preset = network, actions, preset
+    `network` is the run's own, to look into; what answers is a copy of it that is folded (`ifttn.model.folding`), in
+    the precision of `machine`.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        actions: tuple[str, ...],
+        preset: Preset,
+        crops: int | None = None,
+        machine: Machine | None = None,
+    ) -> None:
+        self.network, self.actions, self.preset, self.machine = network, actions, preset, machine or Machine()
+        store = preset.store
+        self.crops = test_crops(store.height, store.width, preset.size, preset.crops if crops is None else crops)
 
     @classmethod
-    def load(cls, run: Path | Run, device: str = "cpu") -> "Recognizer":
+    def load(
+        cls, run: Path | Run, device: str = "cpu", crops: int | None = None, machine: Machine | None = None
+    ) -> "Recognizer":
         """From a run folder.
 
+        Args:
+            run: a finished run.
+            device: where its network goes.
+            crops: views of each frame, 1, 3 or 10; by default what the run's preset tests with.
+            machine: its precision ("auto" is fp32 on a CPU, 16 bits on a GPU) and whether to compile.
+
         Raises:
-            IfttnError: there is no finished run in it.
+            IfttnError: there is no finished run in it, or it knows no such number of crops.
         """
         run = run if isinstance(run, Run) else Run(run)
-        return cls(run.network(device), tuple(run.asked["actions"]), run.preset())
+        return cls(run.network(device), tuple(run.asked["actions"]), run.preset(), crops, machine)
 
     def __call__(self, video: Path) -> Prediction:
         """Predict the action of a video file.
@@ -69,30 +147,120 @@ class Recognizer:
         decoded = decode(video, (settings.width, settings.height), self._needed)
         frames, fields = self._snippets(len(decoded.kinds))
         planes = {m: self._planes(m, decoded, frames, fields) for m in self.network.settings.modalities}
-        votes: dict[str, list[torch.Tensor]] = {head: [] for head in self.network.heads}
-        for crop in test_crops(settings.height, settings.width, self.preset.size, self.preset.crops):
-            inputs = {
-                m: torch.from_numpy(apply(crop, x, self.preset.size, m))[None].to(self.device)
-                for m, x in planes.items()
-            }
-            with torch.inference_mode():
-                for head, vote in self.network(inputs).votes.items():
+        votes: dict[str, list[Tensor]] = {head: [] for head in self.network.heads}
+        with torch.inference_mode(), self.machine.autocast(str(self.device)):
+            for crop in self.crops:
+                for head, vote in self._engine(self._view(planes, crop)).votes.items():
                     votes[head].append(vote[0])
-        mean = {head: torch.stack(views).mean(0).cpu() for head, views in votes.items()}
-        heads = {head: vote.mean(0) for head, vote in mean.items()}
-        fused = torch.stack([LATE_FUSION[head] * scores for head, scores in heads.items()]).sum(0)
-        return Prediction(
-            self.actions,
-            fused.numpy(),
-            {head: scores.numpy() for head, scores in heads.items()},
-            {head: vote.numpy() for head, vote in mean.items()},
-            frames / decoded.fps,
-        )
+        mean = {head: torch.stack(views).mean(0).float().cpu().numpy() for head, views in votes.items()}
+        return predicted(self.actions, mean, frames / decoded.fps)
+
+    def stream(
+        self,
+        source: Path | Iterable[UInt8[np.ndarray, "H W 3"]],
+        every: float = 1.0,
+        fps: float = 25.0,
+        motion: str | None = None,
+    ) -> Iterator[Prediction]:
+        """Predict as frames come: once a segment, from its snippet, of the last K segments.
+
+        A segment is cut every so many seconds, and its snippet lies L // 2 frames behind its middle. Each snippet goes
+        through the streams once, each pair of neighbours through what follows them once; what is kept is one snippet's
+        pyramids and K votes, however long the source is. Of a file of K n + L frames, segments of n frames give what
+        `recognizer(file)` does.
+
+        Args:
+            source: a video file, or RGB frames in 0..255 of any size.
+            every: seconds of a segment.
+            fps: frames a second of a source that is no file.
+            motion: where the motion comes from. None: what the network was trained on, which is the encoder's vectors
+                (of the file, or of an encoder through which the frames are sent) or the flow of its store. A name of
+                FLOWS ("dis", "tvl1"): that flow in their place.
+
+        Raises:
+            IfttnError: the file cannot be decoded, or there is no such motion.
+        """
+        if motion not in (None, *FLOWS):
+            raise IfttnError(f"no motion {motion!r}: choose from {', '.join(FLOWS)}, or None for the network's own")
+        if every <= 0 or fps <= 0:
+            raise IfttnError(f"segments of {every:g} s and {fps:g} frames a second: both must be more than 0")
+        segments, past, votes = self.preset.segments, [None] * len(self.crops), dict[str, deque[np.ndarray]]()
+        seconds: deque[float] = deque(maxlen=segments)
+        for second, planes in self._as_they_come(source, every, fps, motion):
+            cast, past = self._step(planes, past)
+            seconds.append(second)
+            for head, (vote, most) in cast.items():
+                votes.setdefault(head, deque(maxlen=most)).append(vote)
+            yield predicted(self.actions, {head: np.stack(kept) for head, kept in votes.items()}, np.array(seconds))
 
     @property
     def device(self) -> torch.device:
         """Where the network is."""
         return next(self.network.parameters()).device
+
+    @cached_property
+    def _engine(self) -> Any:
+        engine = folded(self.network)
+        return torch.compile(engine) if self.machine.compile else engine
+
+    def _view(self, planes: Mapping[str, UInt8[np.ndarray, "K C H W"]], crop: Crop) -> dict[str, UInt8[Tensor, "..."]]:
+        size, device = self.preset.size, self.device
+        return {m: torch.from_numpy(apply(crop, x, size, m))[None].to(device) for m, x in planes.items()}
+
+    def _step(
+        self, planes: Mapping[str, UInt8[np.ndarray, "1 C H W"]], past: Sequence[Mapping[str, Pyramid] | None]
+    ) -> tuple[dict[str, tuple[Float[np.ndarray, " A"], int]], list[Mapping[str, Pyramid] | None]]:
+        """One more snippet, and the last one's pyramids in each crop -> each head's new vote, with the most of them
+        that a video has; this one's pyramids. The first snippet makes no pair."""
+        new: dict[str, list[Tensor]] = {}
+        pyramids: list[Mapping[str, Pyramid] | None] = []
+        with torch.inference_mode(), self.machine.autocast(str(self.device)):
+            for crop, before in zip(self.crops, past, strict=True):
+                own = self._engine.pyramids(self._view(planes, crop))
+                both = {
+                    m: {level: torch.cat([(before or own)[m][level], x]) for level, x in levels.items()}
+                    for m, levels in own.items()
+                }
+                pyramids.append(own)
+                for head, vote in self._engine.read(both, segments=2).votes.items():
+                    if before is not None or vote.shape[1] == 2:
+                        new.setdefault(head, []).append(vote[0])
+        segments = self.preset.segments
+        return {
+            head: (torch.stack(views).mean(0)[-1].float().cpu().numpy(), segments - 2 + len(views[0]))
+            for head, views in new.items()
+        }, pyramids
+
+    def _as_they_come(
+        self, source: Path | Iterable[np.ndarray], every: float, fps: float, motion: str | None
+    ) -> Iterator[tuple[float, dict[str, UInt8[np.ndarray, "1 C H W"]]]]:
+        """When the frame of each segment's snippet is shown, and its planes by modality."""
+        modalities, store = self.network.settings.modalities, self.preset.store
+        vectors, flow = "mv" in modalities and motion is None, FLOWS[motion or store.flow]
+        size = (store.width, store.height)
+        reader = Reader(source, size) if isinstance(source, Path) else Live(source, fps, size)
+        cut = _Cut(
+            reader, every, range(STACK + 1) if {*modalities} - {"rgb", "mv" if vectors else ""} else [STACK // 2]
+        )
+        incoming = _read(reader, cut) if isinstance(source, Path) or vectors else _resized(source, size, cut)
+        frames: deque[np.ndarray] = deque(maxlen=STACK + 1)
+        cells: deque[np.ndarray] = deque(maxlen=STACK)
+        for index, (frame, field) in enumerate(incoming):
+            frames.append(frame)
+            cells.append(field)
+            if not cut.starts(index - STACK):
+                continue
+            planes = {}
+            for modality in modalities:
+                if modality == "rgb":
+                    levels = np.ascontiguousarray(frames[STACK // 2].transpose(2, 0, 1))
+                elif modality == "mv" and vectors:
+                    rows, columns = reader.grid()
+                    levels = to_bytes(np.stack(cells), store.bound)[..., rows[:, None], columns]
+                else:
+                    levels = to_bytes(flow(np.stack(frames)), store.bound)
+                planes[modality] = levels.reshape(1, -1, *levels.shape[-2:])
+            yield (index - STACK + STACK // 2) / reader.fps, planes
 
     def _snippets(self, num_frames: int) -> tuple[Integer[np.ndarray, " K"], Integer[np.ndarray, "K L"]]:
         return snippet_indices(centre_starts(num_frames, self.preset.segments), num_frames)
@@ -118,3 +286,40 @@ class Recognizer:
             ]
             levels = to_bytes(np.stack(moved), self.preset.store.bound)
         return levels.reshape(len(frames), -1, *levels.shape[-2:])
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """A stream in segments of equal length, whose rate is known once it has begun."""
+
+    reader: Reader
+    every: float
+    needed: Sequence[int]
+    """Which of a snippet's L + 1 frames are wanted as RGB."""
+
+    def starts(self, index: int) -> bool:
+        """A snippet starts with this frame: in the middle of a segment, as `centre_starts` has it."""
+        length = max(1, round(self.every * self.reader.fps))
+        return index >= length // 2 and (index - length // 2) % length == 0
+
+    def wants(self, index: int) -> bool:
+        """This frame belongs to a snippet that wants it."""
+        return any(self.starts(index - behind) for behind in self.needed)
+
+
+NOTHING = np.empty(0, np.uint8)
+"""In the place of a frame or of cells that no snippet wants."""
+
+
+def _read(reader: Reader, cut: _Cut) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Frame after frame with the motion up to it, as the encoder has it."""
+    for piece in reader.pieces(length=1, keep=cut.wants):
+        yield piece.frames[0] if len(piece.frames) else NOTHING, piece.cells[0]
+
+
+def _resized(source: Iterable[np.ndarray], size: tuple[int, int], cut: _Cut) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Frame after frame, where nothing is asked of an encoder."""
+    for index, frame in enumerate(source):
+        shrinks = size[0] < frame.shape[1]
+        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        yield cv2.resize(frame, size, interpolation=how) if cut.wants(index) else NOTHING, NOTHING

@@ -1,4 +1,5 @@
 import errno
+import json
 import re
 import shutil
 import sys
@@ -16,7 +17,7 @@ from ifttn.experiment.recipes import RECIPES
 from ifttn.model.fusion import FUSIONS
 
 README = Path(__file__).parents[1] / "README.md"
-VERBS = ("prepare", "train", "test", "tables", "figures", "reproduce", "predict", "bench")
+VERBS = ("prepare", "train", "test", "tables", "figures", "reproduce", "predict", "export", "bench")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def test_every_verb_explains_itself(verb, capsys):
         cli.main([verb, "--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
-    assert text.count("  -") >= 3 or "{flow,mv,store" in text
+    assert text.count("  -") >= 3 or "{flow,mv,speed" in text or verb == "export"
     assert "SUPPRESS" not in text
 
 
@@ -141,7 +142,32 @@ def test_predict_reads_a_video_of_any_size_and_codec(trained, embedded, encode, 
     assert lines[0] == str(odd)
     shares = [float(line.split("%")[0]) for line in lines[1:4]]
     assert shares == sorted(shares, reverse=True)
-    assert len(lines) == 8
+    assert len(lines) == 2 * (1 + 3 + 4)  # of each video its name, its likeliest actions, and a line a segment
+    times = [float(line.split()[0].split(":")[1]) for line in lines[4:8]]
+    assert times == sorted(times)
+    assert all(line.split()[1].count("█") == round(int(line.split()[2][:-1]) / 5) for line in lines[4:8])
+
+
+def test_predict_plays_a_video_and_writes_what_it_found(trained, embedded, capsys, tmp_path):
+    runs, _ = trained
+    video, file = next(embedded.data.glob("*/*.avi")), tmp_path / "found.json"
+    folder = runs / "embedded-ucf" / "split1" / "if-ttn"
+    assert run("predict", video, "--run", folder, "--every", 0.5, "--top", 1, "--json", file, "--device", "cpu") == 0
+    lines = capsys.readouterr().out.splitlines()
+    found = json.loads(file.read_text())[str(video)]
+    assert len(lines) >= 1 + 5 + 1 + 1  # the videos are three seconds long
+    assert lines[-2].split()[-1] == found["top"][0]["action"] == lines[-3].split()[-1]
+    assert [len(votes) for votes in found["votes"].values()] == [4, 4, 3]
+    assert "before its first segment" in mistake(capsys, "predict", video, "--run", folder, "--every", 100)
+
+
+def test_export_writes_a_network_or_says_what_it_can_write(trained, capsys, tmp_path):
+    runs, _ = trained
+    folder = runs / "embedded-ucf" / "split1" / "if-ttn"
+    assert run("export", folder, tmp_path / "net.pt2") == 0
+    assert "scores are the network's" in capsys.readouterr().out
+    assert (tmp_path / "net.pt2").stat().st_size > 10_000
+    assert ".pt2 or .onnx" in mistake(capsys, "export", folder, tmp_path / "net.pkl")
 
 
 def test_predict_goes_on_after_a_video_that_it_cannot_read(trained, embedded, capsys, tmp_path):

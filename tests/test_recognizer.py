@@ -1,11 +1,19 @@
+import gc
+import itertools
+import json
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 
+from ifttn.data.decoding import decode, read_frames
+from ifttn.data.doctor import pan
 from ifttn.data.snippets import SnippetDataset
 from ifttn.experiment import training
 from ifttn.experiment.recipes import LATE_FUSION
 from ifttn.recognizer import Recognizer
+from ifttn.vocabulary import STACK, IfttnError
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +51,106 @@ def test_the_likeliest_actions_come_first_and_add_up(work):
     assert sum(shares) == pytest.approx(1)
     assert prediction.seconds.tolist() == sorted(prediction.seconds.tolist())
     assert prediction.seconds[-1] < 80 / 25
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory, encode):
+    """A pan of K n + L frames, n = 9: as a file that is read as it is, and its frames as the file has them."""
+    path = encode(tmp_path_factory.mktemp("film") / "pan.avi", pan(4 * 9 + STACK, 160, 120, (3, 1)))
+    return path, read_frames(path)
+
+
+@pytest.mark.parametrize("recipe", ["if-ttn", "mv-if-ttn"])
+def test_a_file_that_is_streamed_ends_where_the_whole_file_does(work, film, recipe):
+    recognize, (path, frames) = Recognizer.load(work.run(recipe)), film
+    whole, streamed = recognize(path), [*recognize.stream(path, every=9 / 25)]
+    assert [len(part.seconds) for part in streamed] == [1, 2, 3, 4]
+    assert set(streamed[0].heads) == {(recipe == "if-ttn" and "flow") or "mv", "rgb"}  # one snippet makes no pair
+    np.testing.assert_allclose(streamed[-1].seconds, whole.seconds)
+    for head, votes in whole.votes.items():
+        np.testing.assert_allclose(streamed[-1].votes[head], votes, atol=1e-4 * abs(votes).max())
+    np.testing.assert_allclose(streamed[-1].scores, whole.scores, atol=1e-4 * abs(whole.scores).max())
+    if recipe == "if-ttn":  # flow asks for no more than the frames, wherever they come from
+        live = [*recognize.stream(iter(frames), every=9 / 25)][-1]
+        np.testing.assert_allclose(live.seconds, whole.seconds)
+        # The two decoders turn YUV into RGB with other roundings, and resize on either side of that.
+        np.testing.assert_allclose(live.scores, whole.scores, atol=0.1 * abs(whole.scores).max())
+
+
+def test_frames_without_a_file_get_their_vectors_from_an_encoder_or_from_flow(work, film, monkeypatch):
+    recognize, (_, frames) = Recognizer.load(work.run("mv-if-ttn")), film
+    seen = []
+    planes_of = recognize._step
+    monkeypatch.setattr(recognize, "_step", lambda planes, past: seen.append(planes["mv"]) or planes_of(planes, past))
+    for motion in (None, "dis"):
+        seen.clear()
+        assert len([*recognize.stream(iter(frames), every=9 / 25, motion=motion)]) == 4
+        fields = (np.stack(seen).reshape(-1, 2, *seen[0].shape[-2:]) - 128.0) / 127 * recognize.preset.store.bound
+        scale = recognize.preset.store.width / 160
+        inner = np.median(fields[:, :, 20:-20, 20:-20], axis=(0, 2, 3))
+        np.testing.assert_allclose(inner, [3 * scale, 1 * scale], atol=0.25)
+
+
+def test_hours_of_frames_take_no_more_memory_than_minutes(work):
+    recognize, noise = Recognizer.load(work.run("mv-if-ttn")), np.random.default_rng(0)
+    few = [noise.integers(0, 256, (48, 64, 3), dtype=np.uint8) for _ in range(7)]
+    stream = recognize.stream(itertools.cycle(few), motion="dis")
+    arrays = tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)
+    tensors, bytes_of_arrays = [], []
+    tracemalloc.start()
+    for _ in range(3):
+        for prediction in itertools.islice(stream, 40):  # 1000 frames
+            assert len(prediction.seconds) <= 4
+        gc.collect()
+        tensors.append(sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects()))
+        held = tracemalloc.take_snapshot().filter_traces([arrays]).statistics("filename")
+        bytes_of_arrays.append(sum(one.size for one in held))
+    tracemalloc.stop()
+    assert prediction.seconds[-1] == pytest.approx(119 + (12 + 2) / 25)
+    assert tensors[2] <= tensors[0]
+    assert bytes_of_arrays[0] > 4 * 16 * 4  # the votes, at least
+    assert bytes_of_arrays[2] <= bytes_of_arrays[0]
+
+
+def test_the_encoder_of_a_live_source_keeps_a_frame_or_two(work):
+    recognize = Recognizer.load(work.run("mv-if-ttn"))
+    frames, given = pan(60, 96, 72), itertools.count()
+    stream = recognize.stream((frames[next(given) % 60] for _ in itertools.repeat(0)), every=0.4)
+    for number, _ in enumerate(itertools.islice(stream, 100)):
+        # The snippet's last frame, and what encoder and decoder hold back.
+        assert next(given) - number <= 10 * number + 5 + STACK + 4
+
+
+def test_times_of_votes_and_segments_are_those_of_their_frames(work, film):
+    prediction = Recognizer.load(work.run("if-ttn"))(film[0])
+    times = prediction.times
+    np.testing.assert_allclose(times["rgb"], np.stack([prediction.seconds] * 2, 1))
+    np.testing.assert_allclose(times["ttn"], np.stack([prediction.seconds[:-1], prediction.seconds[1:]], 1))
+    parts = prediction.segments
+    assert "ttn" not in parts[0].heads
+    for k, part in enumerate(parts):
+        np.testing.assert_array_equal(part.heads["rgb"], prediction.votes["rgb"][k])
+        if k:
+            np.testing.assert_array_equal(part.heads["ttn"], prediction.votes["ttn"][k - 1])
+    written = json.loads(json.dumps(prediction.as_json()))
+    assert [vote["from"] for vote in written["votes"]["ttn"]] == pytest.approx(prediction.seconds[:-1].tolist())
+    np.testing.assert_allclose(written["votes"]["ttn"][2]["scores"], prediction.votes["ttn"][2])
+    assert written["top"][0]["action"] == prediction.top()[0][0]
+
+
+def test_one_view_is_the_centre_of_many(work, film):
+    one, ten = (Recognizer.load(work.run("mv-if-ttn"), crops=crops) for crops in (1, 10))
+    assert one.crops[0] in ten.crops
+    assert not np.allclose(one(film[0]).scores, ten(film[0]).scores)
+    whole, streamed = ten(film[0]), [*ten.stream(film[0], every=9 / 25)][-1]
+    np.testing.assert_allclose(streamed.scores, whole.scores, atol=1e-4 * abs(whole.scores).max())
+
+
+def test_a_stream_says_what_it_cannot_do(work, film):
+    recognize = Recognizer.load(work.run("mv-if-ttn"))
+    with pytest.raises(IfttnError, match="choose from tvl1, dis"):
+        next(recognize.stream(film[0], motion="none"))
+    with pytest.raises(IfttnError, match="more than 0"):
+        next(recognize.stream(film[0], every=0.0))
+    assert [*recognize.stream(iter([]))] == []
+    assert len(decode(film[0]).kinds) == 41

@@ -17,9 +17,9 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-CORE, LAB, CLUSTER, DEV = (
+CORE, LAB, CLUSTER, EXPORT, DEV = (
     [Requirement(line) for line in lines]
-    for lines in (PROJECT["dependencies"], EXTRAS["lab"], EXTRAS["cluster"], EXTRAS["dev"])
+    for lines in (PROJECT["dependencies"], *(EXTRAS[name] for name in ("lab", "cluster", "export", "dev")))
 )
 LOCK = (ROOT / "requirements.lock").read_text()
 ENVIRONMENT = (ROOT / "environment.yml").read_text()
@@ -54,7 +54,7 @@ def imports(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("python", SUPPORTED)
-@pytest.mark.parametrize("requirement", CORE + LAB + CLUSTER + DEV, ids=lambda requirement: requirement.name)
+@pytest.mark.parametrize("requirement", CORE + LAB + CLUSTER + EXPORT + DEV, ids=lambda requirement: requirement.name)
 def test_every_dependency_is_locked_inside_its_range(requirement: Requirement, python: str) -> None:
     assert requirement.specifier.contains(pins(python)[canonicalize_name(requirement.name)])
 
@@ -86,7 +86,7 @@ def test_there_is_one_opencv() -> None:
     assert [name for name in pins("3.11") if name.startswith("opencv")] == ["opencv-python-headless"]
 
 
-@pytest.mark.parametrize(("package", "dependencies"), [("ifttn", CORE + CLUSTER), ("lab", CORE + LAB)])
+@pytest.mark.parametrize(("package", "dependencies"), [("ifttn", CORE + CLUSTER + EXPORT), ("lab", CORE + LAB)])
 def test_every_import_is_a_declared_dependency(package: str, dependencies: list[Requirement]) -> None:
     distributions = packages_distributions()
     declared = {canonicalize_name(requirement.name) for requirement in dependencies}

@@ -7,13 +7,13 @@ codecs export no vectors at all. Anything else is therefore encoded anew on the 
 Shapes: T frames, F of them as RGB, M = T - 1 motion fields of 2 planes (x, y), H x W pixels, h x w cells of 8 x 8.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple, no_type_check
+from typing import Any, NamedTuple, no_type_check
 
 import av
 import cv2
@@ -179,8 +179,11 @@ class Reader:
         self.size = self.coded = (0, 0)
         self._header, self._length_size, self._to_rgb = 0, -1, VideoReformatter()
 
-    def pieces(self, choose: Choice | None = None, length: int = 64) -> Iterator[Piece]:
-        """From the start, `length` frames at a time, those that `choose` picks as RGB; by default all.
+    def pieces(
+        self, choose: Choice | None = None, length: int = 64, keep: Callable[[int], bool] = lambda index: True
+    ) -> Iterator[Piece]:
+        """From the start, `length` frames at a time, those that `choose` picks as RGB; by default all, and of them
+        those that `keep` says, which serves where nothing knows how many there will be.
 
         `choose` is given `announced`: what the index of the file says unless it has been set, or else its header, or
         else how many packets there are. With the first piece `fps` and `size` are known, by the last one `transcoded`.
@@ -193,7 +196,7 @@ class Reader:
                     if choose and chosen is None:
                         self.announced = self.announced or self._count(container)
                         chosen = set(np.ravel(choose(self.announced)).tolist())
-                    wanted = [i for i in range(at, at + length) if chosen is None or i in chosen]
+                    wanted = [i for i in range(at, at + length) if keep(i) and (chosen is None or i in chosen)]
                     yield self._piece(chain([first], islice(frames, length - 1)), canvas, at, length, wanted)
                     at += length
         except (FFmpegError, OSError) as error:
@@ -323,6 +326,26 @@ class Reader:
     def _coded_as(self, width: int, height: int) -> None:
         self.coded = (width, height)
         self.size = self._asked or self.coded
+
+
+class Live(Reader):
+    """Frames that come from no file, from a camera say: encoded on their way, so that they have vectors as well."""
+
+    def __init__(self, frames: Iterable[np.ndarray], fps: float, size: tuple[int, int] | None = None) -> None:
+        super().__init__(Path("live frames"), size)
+        self.fps, self._source = fps, iter(frames)
+
+    @contextmanager
+    def opened(self) -> Iterator[Any]:
+        """Nothing is to be opened."""
+        yield None
+
+    def _joined(self, container: object) -> Iterator[VideoFrame]:
+        self.transcoded = "no file"
+        frames = (VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24") for frame in self._source)
+        first = next(frames, None)
+        if first is not None:
+            yield from self._anew(None, chain([first], frames))
 
 
 class _Canvas:
