@@ -30,6 +30,7 @@ from traitlets import Dict, Int, Tuple, Unicode
 
 from ifttn.experiment.recipes import LATE_FUSION
 from ifttn.experiment.runs import write_atomically
+from ifttn.insight.cam import shown
 from ifttn.vocabulary import IfttnError
 from lab import pictures, sketches
 from lab.clip import Clip, Reading
@@ -98,7 +99,7 @@ class Inspector(VideoPanel):
         self._title, self._bars, self._verdict, self._saved = HTML(), HTML(), HTML(), HTML()
         speed = ToggleButtons(options=SPEEDS, value=1.0, style={"button_width": "34px"}, tooltips=["times as fast"] * 4)
         self.speed = speed
-        self.asked = choose("maps of", flex="1 1 200px")
+        self.asked = choose("maps (CAM) of", max_width="360px")
         self.watch(self.asked, ["value"], lambda: self.choose("asked", self.asked.value))
         self._build_layers()
         save = [
@@ -110,6 +111,7 @@ class Inspector(VideoPanel):
             self.button("snippet >", lambda: self._jump(1), "to the next snippet", "shift-arrowright"),
         ]
         line = Layout(flex_flow="row wrap", align_items="center", grid_gap="4px")
+        apart = Layout(flex_flow="row wrap", align_items="center", justify_content="space-between", width="100%")
         help_text = HTML(
             "<small><kbd>←</kbd><kbd>→</kbd> frame, with <kbd>Shift</kbd> snippet · <kbd>Space</kbd> play · "
             "<kbd>1</kbd> to <kbd>8</kbd> layer · <kbd>[</kbd><kbd>]</kbd> opacity · <kbd>s</kbd> save · "
@@ -122,7 +124,7 @@ class Inspector(VideoPanel):
                 self.slider,
                 self._line,
                 HBox([self.play, HTML("<small>speed</small>"), self.speed, *steps], layout=line),
-                HBox([self._where, HTML("<small>save as</small>"), *save], layout=line),
+                HBox([self._where, HBox([HTML("<small>save as</small>"), *save], layout=line)], layout=apart),
                 self._saved,
                 help_text,
             ],
@@ -131,11 +133,11 @@ class Inspector(VideoPanel):
         right = VBox(
             [
                 HTML("<h4>What the network says</h4>"),
-                HBox([self.run, self.asked], layout=line),
                 self._bars,
                 *self._order_rows(),
-                HTML("<h4>Layers</h4>"),
+                HTML("<h4>Layers <small>on or off, and how opaque</small></h4>"),
                 self._layer_box,
+                self.asked,
             ],
             layout=Layout(flex="1 1 400px", min_width="340px", grid_gap="5px"),
         )
@@ -265,6 +267,7 @@ class Inspector(VideoPanel):
         wanted = (id(clip), tuple(sorted(state.layers.items())), state.asked)
         if wanted == self._drawn:
             return
+        self._drawn = ()  # given up half-way, a drawing leaves frames of two kinds: none of them is done
         paint = self.painter()
         order = sorted(range(len(clip.frames)), key=lambda i: abs(i - state.frame))
         for done, index in enumerate(order, 1):
@@ -310,11 +313,10 @@ class Inspector(VideoPanel):
     def _map_layer(self, clip: Clip, head: str, opacity: float) -> Layer:
         """A head's maps of the action asked for, by their largest absolute value in the clip."""
         reading, asked = self.reading, self.state.asked
-        if reading is None or head not in reading.maps:
+        if reading is None or head not in reading.votes:
             return lambda under, _: under
         action = reading.actions.index(asked) if asked in reading.actions else int(reading.fused.argmax())
-        maps = reading.maps[head][:, action]
-        maps = maps / max(1e-12, float(np.abs(maps).max()))
+        maps, _ = shown(self.maps(action)[head])
         return lambda under, i: pictures.with_map(under, maps[reading.vote(head, i * clip.step)], opacity, reading.crop)
 
     # -- what follows

@@ -10,6 +10,7 @@ pytestmark = pytest.mark.slow
 FIRST_FRAME = (
     "[...document.querySelectorAll('.picture img, img.picture')].some(i => i.offsetParent && i.naturalWidth > 10)"
 )
+READY = "document.querySelector('.ifttn [role=status]').textContent.includes('ready')"
 AT = "Math.round(+document.querySelector('.ifttn-scrub .noUi-handle').getAttribute('aria-valuenow'))"
 WATCH = """() => {
     window.painted = [];
@@ -33,33 +34,48 @@ def open_inspector(run_cells, opening, name):
     return notebook, time.monotonic() - began
 
 
+STEPS = """([count, each]) => new Promise(done => {
+    const panel = document.querySelector('.ifttn'), began = performance.now();
+    let left = count;
+    const timer = setInterval(() => {
+        panel.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowLeft', bubbles: true, cancelable: true}));
+        if (!--left) { clearInterval(timer); setTimeout(() => done(performance.now() - began - 500), 500) }
+    }, each) })"""
+"""So many steps back, one every so many milliseconds; ends with the time that they took."""
+
+
 def test_the_inspector_is_scrubbed_by_keys_and_every_press_paints_its_frame(run_cells, opening, capsys):
     notebook, waited = open_inspector(run_cells, opening, "inspector")
     page = notebook.page
-    page.wait_for_function(
-        "document.querySelector('.ifttn [role=status]').textContent.includes('ready')", timeout=60_000
-    )
+    page.wait_for_function(READY, timeout=60_000)
     notebook.shot("inspector")
     panel = page.locator(".ifttn").first
     panel.focus()
-    cells, presses = page.locator(".jp-Cell").count(), 40
+    cells, presses = page.locator(".jp-Cell").count(), 60
     page.evaluate(WATCH)
     for _ in range(presses):
         page.keyboard.press("ArrowRight")
-        page.wait_for_timeout(33)
+        page.wait_for_timeout(15)
     page.wait_for_timeout(500)
-    painted = page.evaluate("window.painted.length") - 1
+    painted = page.evaluate("window.painted")
     assert page.evaluate(AT) == presses
     assert page.locator(".jp-Cell").count() == cells  # no key went to JupyterLab, where arrows and letters are commands
+    page.evaluate("window.painted.length = 0")
+    took = page.evaluate(STEPS, [presses, 1000 / 30])
+    back = page.evaluate("window.painted")
     with capsys.disabled():
         print(
-            f"\nscrubbing by keys: {painted} frames painted of {presses}; first frame {waited:.2f} s after the cell ran"
+            f"\nfirst frame {waited:.2f} s after the cell ran; scrubbing by keys: {len(set(painted)) - 1} distinct "
+            f"frames painted of {presses}; at {1000 * presses / took:.0f} steps a second: {len(set(back)) - 1} "
+            f"of {presses}"
         )
-    assert painted >= 0.9 * presses
-    for key in ("2", "3", "r", "Shift+ArrowRight", "x"):
+    assert len(set(painted)) - 1 == presses
+    assert len(set(back)) - 1 >= 0.95 * presses
+    for key in ("2", "3", "8", "r", "Shift+ArrowRight", "x"):
         page.keyboard.press(key)
     page.wait_for_function("document.body.textContent.includes('as filmed')")
-    page.wait_for_timeout(3000)
+    page.wait_for_timeout(1000)
+    page.wait_for_function(READY, timeout=60_000)
     notebook.shot("inspector_layers")
     assert page.locator(".jp-Cell").count() == cells
     assert notebook.complaints == []
@@ -109,25 +125,38 @@ def test_a_drawing_is_started_paused_resumed_and_stopped(run_cells, opening, cap
         "deepdraw", opening, "from lab.deepdraw_studio import DeepDrawStudio\npanel = DeepDrawStudio(results)\npanel"
     )
     page = notebook.page
+    notebook.shot("deepdraw_empty")
     status = page.locator(".ifttn [role=status]").first
-    page.get_by_role("button", name="draw").click()
+    paused = "document.querySelector('.ifttn [role=status]').textContent.includes('paused')"
+    page.get_by_role("button", name="draw", exact=False).first.click()
     page.wait_for_function(FIRST_FRAME, timeout=60_000)
     page.get_by_role("button", name="pause").click()
-    page.wait_for_function(
-        "document.querySelector('.ifttn [role=status]').textContent.includes('paused')", timeout=20_000
-    )
+    page.wait_for_function(paused, timeout=20_000)
+    page.get_by_role("button", name="keep").click()
     page.get_by_role("button", name="go on").click()
-    page.wait_for_function(
-        "!document.querySelector('.ifttn [role=status]').textContent.includes('paused')", timeout=20_000
-    )
+    page.wait_for_function(f"!{paused}", timeout=20_000)
+    page.wait_for_timeout(5000)
+    page.get_by_role("button", name="keep").click()
+    page.wait_for_selector(".ifttn figure figcaption:has-text('seed 0')", timeout=20_000)
+    page.get_by_role("button", name="How it is drawn").click()
     began = time.monotonic()
     page.get_by_role("button", name="stop").click()
-    page.wait_for_function(
-        "document.querySelector('.ifttn [role=status]').textContent.includes('ready')", timeout=20_000
-    )
+    page.wait_for_function(READY, timeout=20_000)
     with capsys.disabled():
         print(f"\nstop took {time.monotonic() - began:.2f} s, from the click to 'ready' ({status.inner_text()})")
+    page.wait_for_timeout(500)
     notebook.shot("deepdraw")
+    assert notebook.complaints == []
+
+
+@pytest.mark.parametrize(
+    ("module", "panel"), [("inspector", "Inspector"), ("table_desk", "TableDesk"), ("monitor", "Monitor")]
+)
+def test_a_panel_without_results_says_in_the_page_what_to_do(run_cells, module, panel):
+    notebook = run_cells(f"empty_{module}", f"from lab.{module} import {panel}\npanel = {panel}('nothing')\npanel")
+    notebook.page.wait_for_selector(".ifttn [role=alert]", timeout=60_000)
+    assert "ifttn" in notebook.page.locator(".ifttn [role=alert]").inner_text()
+    notebook.shot(f"empty_{module}")
     assert notebook.complaints == []
 
 
@@ -142,21 +171,29 @@ def test_the_other_panels_show_something(run_cells, opening, name, module, panel
     assert notebook.complaints == []
 
 
-def test_kernel_memory_after_opening_and_closing_fifty_clips(run_cells, opening, capsys):
+def test_kernel_memory_stays_after_opening_and_closing_fifty_clips(run_cells, opening, capsys):
     source = """
 import resource
+from ipywidgets.widgets.widget import _instances
 from lab.inspector import Inspector
-panel = Inspector(results)
-sizes, names = [], [name for _, name in panel.video.options]
+from lab.shelf import Shelf
+shelf = Shelf(results)
+sizes, names = [], [video.name for video in shelf.split("embedded-ucf", 1).test]
 for i in range(50):
-    panel.state.video = names[i % len(names)]
-    panel.wait()
+    with Inspector(shelf, video=names[i % len(names)]) as panel:
+        panel.wait()
+        panel.worker.error and print(panel.worker.error)
     sizes.append(int(open('/proc/self/statm').read().split()[1]) * resource.getpagesize() / 2**20)
-panel.close()
-print('sizes', *map(round, sizes))"""
-    notebook = run_cells("memory", opening, source)
+print('sizes', *map(round, sizes), 'widgets', len(_instances))"""
+    notebook = run_cells("memory", opening, source, timeout=600)
     text = notebook.page.locator(".jp-OutputArea-output", has_text="sizes").first.inner_text()
-    sizes = [int(word) for word in text.split()[1:51]]
+    words = text.split()
+    sizes = [int(word) for word in words[1:51]]
     with capsys.disabled():
-        print(f"\nkernel memory: {sizes[9]} MB after 10 clips, {sizes[49]} MB after 50")
+        print(
+            f"\nkernel memory: {sizes[0]} MB after 1 clip, {sizes[9]} after 10, {sizes[49]} after 50; "
+            f"widgets left: {words[-1]}"
+        )
+    assert words[0] == "sizes"
+    assert words[-1] == "0"
     assert statistics.mean(sizes[40:]) < statistics.mean(sizes[5:15]) + 60
