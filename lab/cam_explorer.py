@@ -4,6 +4,7 @@ import base64
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from IPython.display import HTML as HTMLPicture
@@ -43,9 +44,9 @@ class CamState(VideoState):
 
     asked = Unicode(help="action; empty: the one predicted")
     pair = Int(0, help="of neighbouring snippets, from 0")
-    method = Enum(tuple(METHODS), "cam")
+    method: Any = Enum(tuple(METHODS), "cam")
     scaling = Enum(tuple(SCALINGS), "signed")
-    finer = Enum(tuple(CELLS.values()), FINER, help="cells so many times closer than the network's own")
+    finer: Any = Enum(tuple(CELLS.values()), FINER, help="cells so many times closer than the network's own")
     opacity = Int(75, help="of the strongest evidence, in percent")
 
 

@@ -244,7 +244,11 @@ def snippets(
     """
     preset, settings = recognizer.preset, clip.settings
     if settings != preset.store:
-        raise IfttnError(f"{clip.name} was prepared with {settings}; this run was trained on {preset.store}")
+        raise IfttnError(
+            f"{clip.name} was prepared at {settings.width} x {settings.height} px with {settings.flow} flow, this run "
+            f"was trained on {preset.store.width} x {preset.store.height} px with {preset.store.flow}: choose a run of "
+            "the same preset, or open the video by its path"
+        )
     count = len(clip.planes["rgb"])
     frames, fields = snippet_indices(centre_starts(count, preset.segments), count)
     view = test_crops(settings.height, settings.width, preset.size, 1)[0]

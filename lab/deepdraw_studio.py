@@ -348,16 +348,19 @@ class DeepDrawStudio(Panel):
         for image, tile, picture in zip(self.tiles, self._tiles.children, tiles(drawn), strict=True):
             tile.layout.display = "none" if picture is None else ""
             image.value = b"" if picture is None else pictures.jpeg(picture, 90)
-        curves = {name: list(zip(*points, strict=True)) for name, points in self.said.items()}
+        curves = {name: tuple(zip(*points, strict=True)) for name, points in self.said.items()}
         colours = {"p(A,B)": SERIES[2], "p(B,A)": SERIES[2], "apart p(A,B)": SERIES[3], "apart p(B,A)": SERIES[3]}
         probable = [
-            sketches.Curve(name, *curves[name], colour, dashed="(B,A)" in name)
+            sketches.Curve(name, curves[name][0], curves[name][1], colour, dashed="(B,A)" in name)
             for name, colour in colours.items()
             if name in curves
         ]
-        self._chart.value = sketches.chart(
-            [sketches.Curve("logit", *curves["logit"], SERIES[0])], "logit", height=150
-        ) + sketches.chart(probable, "probability", height=150, top=1.0)
+        logit = sketches.Curve("logit", curves["logit"][0], curves["logit"][1], SERIES[0])
+        charts = (
+            sketches.chart([logit], "logit", height=150),
+            sketches.chart(probable, "probability", height=150, top=1.0),
+        )
+        self._chart.value = "".join(charts)
         told = f"octave {drawn.octave + 1}, step {drawn.step} of {drawn.of}, blur {drawn.sigma:.2f} px."
         if "apart p(A,B)" in curves:
             told += "<br><b>apart</b>: a network trained on another split, which did not draw: the witness that counts."
