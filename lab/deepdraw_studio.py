@@ -158,6 +158,11 @@ class DeepDrawStudio(Panel):
             image.add_class("picture")
             tiles.append(VBox([HTML(f"<small>{name}</small>"), image], layout=Layout(width="48%")))
         self._tiles = Box(tiles, layout=Layout(flex_flow="row wrap", grid_gap="6px", width="100%"))
+        self._tiles.layout.display = "none"
+        self._blank = HTML(
+            "<div class=empty>Press <b>draw</b>: from noise towards what the action looks like to the network.<br>"
+            "<kbd>d</kbd> draw · <kbd>Space</kbd> pause · <kbd>Esc</kbd> stop · <kbd>k</kbd> keep</div>"
+        )
         self._chart, self._swap, self._kept, self._compared = HTML(), HTML(), HTML(), HTML()
         self.first, self.second = choose("compare", flex="1 1 200px"), choose("with", flex="1 1 200px")
         row = Layout(flex_flow="row wrap", grid_gap="8px", width="100%", align_items="center")
@@ -167,7 +172,7 @@ class DeepDrawStudio(Panel):
         self.more = Accordion([HBox(list(self.options.values()), layout=more)], titles=("How it is drawn",))
         self.fill(self.more)
         self.fill(HBox([self.start_button, self.pause_button, self.stop_button, self.keep_button], layout=row))
-        left = VBox([self._tiles], layout=Layout(flex="1 1 380px", min_width="300px"))
+        left = VBox([self._blank, self._tiles], layout=Layout(flex="1 1 380px", min_width="300px"))
         right = VBox([self._chart, self._swap], layout=Layout(flex="1 1 380px", min_width="300px", grid_gap="8px"))
         self.fill(
             Box([left, right], layout=Layout(flex_flow="row wrap", grid_gap="20px", width="100%")),
@@ -345,6 +350,7 @@ class DeepDrawStudio(Panel):
     def _show(self) -> None:
         drawn = self.drawn
         assert drawn is not None
+        self._blank.layout.display, self._tiles.layout.display = "none", ""
         for image, tile, picture in zip(self.tiles, self._tiles.children, tiles(drawn), strict=True):
             tile.layout.display = "none" if picture is None else ""
             image.value = b"" if picture is None else pictures.jpeg(picture, 90)

@@ -234,8 +234,7 @@ class Inspector(VideoPanel):
         self._line.value = sketches.timeline(len(clip.kinds), sampled, clip.kinds, clip.cuts, clip.fps)
         shown = f", every {clip.step}th frame shown" if clip.step > 1 else ""
         self._title.value = (
-            f"<b>{escape(clip.label or clip.name)}</b> <small>{escape(clip.name.rpartition('/')[2])} · "
-            f"{len(clip.kinds)} frames, {clip.fps:.3g}/s{shown}</small>"
+            f"<b>{escape(clip.label or clip.name)}</b> <small>{escape(clip.name.rpartition('/')[2])}{shown}</small>"
         )
         heads = reading.votes if reading else {}
         for head in HEADS:
@@ -327,7 +326,7 @@ class Inspector(VideoPanel):
         if clip is None:
             return
         frame = min(self.state.frame * clip.step, len(clip.kinds) - 1)
-        at = f"{frame / clip.fps:.2f} s · {clip.kinds[frame]}-frame"
+        at = f"{frame / clip.fps:.2f} s at {clip.fps:.3g}/s · {clip.kinds[frame]}-frame"
         self._where.value = f"<small>frame <b>{frame + 1}</b> of {len(clip.kinds)} · {at}</small>"
         if reading is None:
             return

@@ -35,7 +35,7 @@ border-radius:3px}
 .ifttn thead th{border-bottom:1px solid var(--rule);font-weight:600;vertical-align:bottom}
 .ifttn thead small{display:block;font-weight:400}
 .ifttn table.bars{width:100%;table-layout:fixed}.ifttn .bars tbody th{white-space:normal;line-height:1.2}
-.ifttn .bars thead td,.ifttn .bars tbody th{width:38%}.ifttn .bars td{position:relative;text-align:left;
+.ifttn .bars thead td,.ifttn .bars tbody th{width:40%;font-size:11.5px}.ifttn .bars td{position:relative;text-align:left;
 padding:2px 6px 2px 0}
 .ifttn .bars i{display:inline-block;height:12px;max-width:calc(100% - 24px);border-radius:0 2px 2px 0;
 vertical-align:-2px;min-width:1px}
@@ -140,6 +140,7 @@ class Panel(VBox):
         self.add_class("ifttn")
         self.watch(self.worker, ["doing", "share", "paused"], self._show_progress)
         self.watch(self.worker, ["error"], self._show_error)
+        self._show_progress()
 
     def _repr_mimebundle_(self, **asked: Any) -> dict[str, Any]:
         """With a word for pages that were saved without a kernel, in place of the names of every widget inside."""

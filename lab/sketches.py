@@ -43,10 +43,10 @@ def bars(columns: Sequence[Bars], actions: Sequence[str], true: str | None, coun
     rows = []
     for action in shown:
         name = escape(actions[action])
-        mark = " ✓" if actions[action] == true else ""
+        mark = "✓ " if actions[action] == true else ""
         cells = "".join(_bar(float(c.probabilities[action]), HEAD_COLOURS.get(c.title, "#888")) for c in columns)
         words = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=_)", "<wbr>", name)
-        rows.append(f"<tr{' class=true' if mark else ''}><th scope=row title='{name}'>{words}{mark}</th>{cells}</tr>")
+        rows.append(f"<tr{' class=true' if mark else ''}><th scope=row title='{name}'>{mark}{words}</th>{cells}</tr>")
     return f"<table class=bars><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
