@@ -78,6 +78,8 @@ class Inspector(VideoPanel):
         self.out = Path(out)
         self.reordered: Reading | None = None
         self._drawn: tuple[object, ...] = ()
+        self._quiet = False
+        """While the buttons of layers follow the state."""
         self._build()
         self.begin(chosen)
 
@@ -145,6 +147,7 @@ class Inspector(VideoPanel):
         state = self.state
         self.tie((state, "frame"), (self.slider, "value"))
         self.watch(state, ["frame"], self._follow)
+        self.watch(state, ["layers"], self._show_layers)
         self.watch(state, ["layers", "asked"], self._redraw)
         self.watch(state, ["order"], self._redraw)
         self.watch(self.speed, ["value"], self._set_interval)
@@ -385,8 +388,17 @@ class Inspector(VideoPanel):
                 random.shuffle(order)
         self.state.order = () if how == "as filmed" else tuple(order)
 
+    def _show_layers(self) -> None:
+        """The buttons of layers that were chosen in another way."""
+        self._quiet = True
+        for name, (toggle, slider) in self.layer.items():
+            toggle.value = name in self.state.layers
+            slider.value = self.state.layers.get(name, slider.value)
+        self._quiet = False
+
     def _read_layers(self) -> None:
-        self.state.layers = {name: slider.value for name, (on, slider) in self.layer.items() if on.value}
+        if not self._quiet:
+            self.state.layers = {name: slider.value for name, (on, slider) in self.layer.items() if on.value}
 
     def _fade(self, by: float) -> None:
         on = [name for name in LAYERS if name in self.state.layers]

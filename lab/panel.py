@@ -35,7 +35,8 @@ border-radius:3px}
 .ifttn thead th{border-bottom:1px solid var(--rule);font-weight:600;vertical-align:bottom}
 .ifttn thead small{display:block;font-weight:400}
 .ifttn table.bars{width:100%;table-layout:fixed}.ifttn .bars tbody th{white-space:normal;line-height:1.2}
-.ifttn .bars thead td,.ifttn .bars tbody th{width:40%;font-size:11.5px}.ifttn .bars td{position:relative;text-align:left;
+.ifttn .bars thead td,.ifttn .bars tbody th{width:40%;font-size:11.5px}
+.ifttn .bars td{position:relative;text-align:left;
 padding:2px 6px 2px 0}
 .ifttn .bars i{display:inline-block;height:12px;max-width:calc(100% - 24px);border-radius:0 2px 2px 0;
 vertical-align:-2px;min-width:1px}

@@ -162,29 +162,13 @@ def browser(chromium) -> Iterator[Any]:
 
 @pytest.fixture
 def open_notebook(browser, jupyterlab) -> Iterator[Callable[..., Notebook]]:
-    """open_notebook(notebook, name): put it into JupyterLab, run it from top to bottom, and see that nothing failed."""
+    """open_notebook(content, name): a notebook in JupyterLab, run from top to bottom; nothing in it failed."""
     contexts = []
 
-    def run(content: nbformat.NotebookNode, name: str, timeout: float = 300) -> Notebook:
-        nbformat.write(content, jupyterlab.folder / f"{name}.ipynb")
-        context = browser.new_context(viewport={"width": 1500, "height": 1400})
-        contexts.append(context)
-        page = context.new_page()
-        notebook = Notebook(page, name, jupyterlab.folder / f"{name}.ipynb")
-        page.on("console", lambda said: notebook.complaints.append(said.text) if said.type == "error" else None)
-        page.on("pageerror", lambda error: notebook.complaints.append(str(error)))
-        page.on(
-            "request",
-            lambda asked: None if _local(asked.url) else notebook.complaints.append(f"asked for {asked.url}"),
-        )
-        page.goto(f"{jupyterlab.address}/doc/tree/{name}.ipynb?token={TOKEN}")
-        page.wait_for_function("window.jupyterapp !== undefined", timeout=120_000)
-        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
-        page.wait_for_function(f"{SESSION}?.kernel?.status === 'idle'", timeout=120_000)
-        page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
-        page.wait_for_function(FINISHED, timeout=1000 * timeout)
-        errors = [o for o in outputs(page) if o["output_type"] == "error"]
-        assert not errors, "\n".join(errors[0]["traceback"])
+    def run(content: nbformat.NotebookNode, name: str, timeout: float = 900) -> Notebook:
+        contexts.append(browser.new_context(viewport={"width": 1500, "height": 1400}))
+        notebook = opened(contexts[-1], jupyterlab, content, name)
+        run_all(notebook, timeout)
         return notebook
 
     yield run
@@ -192,31 +176,63 @@ def open_notebook(browser, jupyterlab) -> Iterator[Callable[..., Notebook]]:
         context.close()
 
 
+def opened(context, jupyterlab: Lab, content: nbformat.NotebookNode, name: str) -> Notebook:
+    """A notebook with a kernel that waits."""
+    nbformat.write(content, jupyterlab.folder / f"{name}.ipynb")
+    page = context.new_page()
+    notebook = Notebook(page, name, jupyterlab.folder / f"{name}.ipynb")
+    page.on("console", lambda said: notebook.complaints.append(said.text) if said.type == "error" else None)
+    page.on("pageerror", lambda error: notebook.complaints.append(str(error)))
+    page.on(
+        "request", lambda asked: None if _local(asked.url) else notebook.complaints.append(f"asked for {asked.url}")
+    )
+    page.goto(f"{jupyterlab.address}/doc/tree/{name}.ipynb?token={TOKEN}", timeout=120_000)
+    page.wait_for_function("window.jupyterapp !== undefined", timeout=120_000)
+    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=120_000)
+    page.wait_for_function(f"{WIDGET}?.sessionContext?.session?.kernel?.status === 'idle'", timeout=180_000)
+    return notebook
+
+
 WIDGET = "window.jupyterapp.shell.currentWidget"
-SESSION = f"{WIDGET}?.sessionContext?.session"
-FINISHED = f"""() => {{
-    const cells = {WIDGET}.content.model.toJSON().cells.filter(c => c.cell_type === 'code' && c.source.length);
-    return cells.some(c => c.outputs.some(o => o.output_type === 'error')) ||
-        (cells.every(c => c.execution_count) && {SESSION}.kernel.status === 'idle') }}"""
-"""Every cell has been run, or one of them has failed."""
+RUN = "window.ran = 0; window.jupyterapp.commands.execute('notebook:run-all-cells').finally(() => window.ran = 1); 0"
 
 
-def outputs(page) -> list[dict]:
-    """Of every cell of the open notebook."""
-    return page.evaluate(f"{WIDGET}.content.model.toJSON().cells.flatMap(c => c.outputs ?? [])")
+def run_all(notebook: Notebook, timeout: float) -> None:
+    """Run every cell; seconds of patience."""
+    notebook.page.evaluate(RUN)
+    notebook.page.wait_for_function("window.ran", timeout=1000 * timeout)
+    errors = [each for each in outputs(notebook) if each["output_type"] == "error"]
+    assert not errors, "\n".join(errors[0]["traceback"])
+
+
+def outputs(notebook: Notebook) -> list[dict]:
+    """Of every cell."""
+    return notebook.page.evaluate(f"{WIDGET}.content.model.toJSON().cells.flatMap(c => c.outputs ?? [])")
+
+
+@pytest.fixture(scope="session")
+def desk(browser, jupyterlab) -> Iterator[Notebook]:
+    """One notebook of one cell for all panels: to import torch again for each takes longer than the tests."""
+    content = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import torch")])
+    content.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    context = browser.new_context(viewport={"width": 1500, "height": 1400})
+    notebook = opened(context, jupyterlab, content, "desk")
+    run_all(notebook, 300)
+    yield notebook
+    context.close()
 
 
 @pytest.fixture
-def run_cells(open_notebook) -> Callable[..., Notebook]:
-    """run_cells(name, *sources): a new notebook of these cells, run in the browser; none may print a warning."""
+def run_cell(desk) -> Callable[..., Notebook]:
+    """run_cell(source): run it in place of what was there, whose panel is closed; it may not print a warning."""
 
-    def run(name: str, *sources: str, timeout: float = 300) -> Notebook:
-        made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
-        made.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        notebook = open_notebook(made, name, timeout)
-        warned = [each["text"] for each in outputs(notebook.page) if each.get("name") == "stderr"]
-        assert warned == []
-        return notebook
+    def run(source: str, timeout: float = 300) -> Notebook:
+        desk.complaints.clear()
+        source = f"if 'panel' in globals():\n    panel.close()\n{source}"
+        desk.page.evaluate(f"s => {WIDGET}.content.model.cells.get(0).sharedModel.setSource(s)", source)
+        run_all(desk, timeout)
+        assert [each["text"] for each in outputs(desk) if each.get("name") == "stderr"] == []
+        return desk
 
     return run
 

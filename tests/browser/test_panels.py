@@ -26,11 +26,12 @@ WATCH = f"""() => {{
 
 @pytest.fixture
 def opening(results_folder):
-    return f"results = {str(results_folder)!r}"
+    """open(module, panel): a cell that opens a panel of the study."""
+    return lambda module, panel: f"from lab.{module} import {panel}\npanel = {panel}({str(results_folder)!r})\npanel"
 
 
-def open_inspector(run_cells, opening, name):
-    notebook = run_cells(name, opening, "from lab.inspector import Inspector\npanel = Inspector(results)\npanel")
+def open_inspector(run_cell, opening):
+    notebook = run_cell(opening("inspector", "Inspector"))
     began = time.monotonic()
     notebook.page.wait_for_function(FIRST_FRAME, timeout=120_000)
     return notebook, time.monotonic() - began
@@ -46,8 +47,8 @@ STEPS = """([count, each]) => new Promise(done => {
 """So many steps back, one every so many milliseconds; ends with the time that they took."""
 
 
-def test_the_inspector_is_scrubbed_by_keys_and_every_press_paints_its_frame(run_cells, opening, capsys):
-    notebook, waited = open_inspector(run_cells, opening, "inspector")
+def test_the_inspector_is_scrubbed_by_keys_and_every_press_paints_its_frame(run_cell, opening, capsys):
+    notebook, waited = open_inspector(run_cell, opening)
     page = notebook.page
     page.wait_for_function(READY, timeout=60_000)
     notebook.shot("inspector")
@@ -83,8 +84,8 @@ def test_the_inspector_is_scrubbed_by_keys_and_every_press_paints_its_frame(run_
     assert notebook.complaints == []
 
 
-def test_a_click_on_the_time_line_and_the_play_button_move_the_cursor(run_cells, opening):
-    notebook, _ = open_inspector(run_cells, opening, "timeline")
+def test_a_click_on_the_time_line_and_the_play_button_move_the_cursor(run_cell, opening):
+    notebook, _ = open_inspector(run_cell, opening)
     page = notebook.page
     box = page.locator(".timeline").first.bounding_box()
     page.mouse.click(box["x"] + 0.75 * box["width"], box["y"] + 8)
@@ -96,8 +97,8 @@ def test_a_click_on_the_time_line_and_the_play_button_move_the_cursor(run_cells,
     assert notebook.complaints == []
 
 
-def test_a_row_of_a_table_is_clicked_through_to_a_clip(run_cells, opening):
-    notebook = run_cells("tables", opening, "from lab.table_desk import TableDesk\npanel = TableDesk(results)\npanel")
+def test_a_row_of_a_table_is_clicked_through_to_a_clip(run_cell, opening):
+    notebook = run_cell(opening("table_desk", "TableDesk"))
     page = notebook.page
     page.get_by_role("button", name="complete IF-TTN").click(timeout=60_000)
     page.wait_for_selector(".ifttn-errors option", timeout=30_000)
@@ -109,10 +110,8 @@ def test_a_row_of_a_table_is_clicked_through_to_a_clip(run_cells, opening):
     assert notebook.complaints == []
 
 
-def test_the_desk_warns_when_a_slider_is_moved(run_cells, opening):
-    notebook = run_cells(
-        "fusion", opening, "from lab.fusion_desk import FusionDesk\npanel = FusionDesk(results)\npanel"
-    )
+def test_the_desk_warns_when_a_slider_is_moved(run_cell, opening):
+    notebook = run_cell(opening("fusion_desk", "FusionDesk"))
     page = notebook.page
     page.locator(".noUi-handle").first.focus(timeout=60_000)
     for _ in range(3):
@@ -122,10 +121,8 @@ def test_the_desk_warns_when_a_slider_is_moved(run_cells, opening):
     assert notebook.complaints == []
 
 
-def test_a_drawing_is_started_paused_resumed_and_stopped(run_cells, opening, capsys):
-    notebook = run_cells(
-        "deepdraw", opening, "from lab.deepdraw_studio import DeepDrawStudio\npanel = DeepDrawStudio(results)\npanel"
-    )
+def test_a_drawing_is_started_paused_resumed_and_stopped(run_cell, opening, capsys):
+    notebook = run_cell(opening("deepdraw_studio", "DeepDrawStudio"))
     page = notebook.page
     notebook.shot("deepdraw_empty")
     status = page.locator(".ifttn [role=status]").first
@@ -154,8 +151,8 @@ def test_a_drawing_is_started_paused_resumed_and_stopped(run_cells, opening, cap
 @pytest.mark.parametrize(
     ("module", "panel"), [("inspector", "Inspector"), ("table_desk", "TableDesk"), ("monitor", "Monitor")]
 )
-def test_a_panel_without_results_says_in_the_page_what_to_do(run_cells, module, panel):
-    notebook = run_cells(f"empty_{module}", f"from lab.{module} import {panel}\npanel = {panel}('nothing')\npanel")
+def test_a_panel_without_results_says_in_the_page_what_to_do(run_cell, module, panel):
+    notebook = run_cell(f"from lab.{module} import {panel}\npanel = {panel}('nothing')\npanel")
     notebook.page.wait_for_selector(".ifttn [role=alert]", timeout=60_000)
     assert "ifttn" in notebook.page.locator(".ifttn [role=alert]").inner_text()
     notebook.shot(f"empty_{module}")
@@ -165,37 +162,40 @@ def test_a_panel_without_results_says_in_the_page_what_to_do(run_cells, module, 
 @pytest.mark.parametrize(
     ("name", "module", "panel"), [("cam", "cam_explorer", "CamExplorer"), ("monitor", "monitor", "Monitor")]
 )
-def test_the_other_panels_show_something(run_cells, opening, name, module, panel):
-    notebook = run_cells(name, opening, f"from lab.{module} import {panel}\npanel = {panel}(results)\npanel")
+def test_the_other_panels_show_something(run_cell, opening, name, module, panel):
+    notebook = run_cell(opening(module, panel))
     wanted = "table.cams img" if name == "cam" else ".chart polyline"
     notebook.page.wait_for_selector(wanted, timeout=120_000)
     notebook.shot(name)
     assert notebook.complaints == []
 
 
-def test_kernel_memory_stays_after_opening_and_closing_fifty_clips(run_cells, opening, capsys):
-    source = """
+def test_kernel_memory_stays_after_opening_and_closing_fifty_clips(run_cell, results_folder, capsys):
+    source = (
+        f"results = {str(results_folder)!r}"
+        + """
 import resource
 from ipywidgets.widgets.widget import _instances
 from lab.inspector import Inspector
 from lab.shelf import Shelf
 shelf = Shelf(results)
-sizes, names = [], [video.name for video in shelf.split("embedded-ucf", 1).test]
+before, sizes, names = len(_instances), [], [video.name for video in shelf.split("embedded-ucf", 1).test]
 for i in range(50):
     with Inspector(shelf, video=names[i % len(names)]) as panel:
         panel.wait()
         panel.worker.error and print(panel.worker.error)
     sizes.append(int(open('/proc/self/statm').read().split()[1]) * resource.getpagesize() / 2**20)
-print('sizes', *map(round, sizes), 'widgets', len(_instances))"""
-    notebook = run_cells("memory", opening, source, timeout=600)
+print('sizes', *map(round, sizes), 'widgets', before, 'then', len(_instances))"""
+    )
+    notebook = run_cell(source, timeout=900)
     text = notebook.page.locator(".jp-OutputArea-output", has_text="sizes").first.inner_text()
     words = text.split()
     sizes = [int(word) for word in words[1:51]]
     with capsys.disabled():
         print(
             f"\nkernel memory: {sizes[0]} MB after 1 clip, {sizes[9]} after 10, {sizes[49]} after 50; "
-            f"widgets left: {words[-1]}"
+            f"widgets before: {words[-3]}, after: {words[-1]}"
         )
     assert words[0] == "sizes"
-    assert words[-1] == "0"
+    assert words[-1] == words[-3]
     assert statistics.mean(sizes[40:]) < statistics.mean(sizes[5:15]) + 60

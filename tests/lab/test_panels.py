@@ -144,6 +144,15 @@ def test_after_a_burst_of_choices_the_last_ones_are_shown(inspector):
     assert shown(inspector) == [pictures.jpeg(paint(index)) for index in range(len(inspector.clip.frames))]
 
 
+def test_layers_chosen_in_a_notebook_are_those_of_the_buttons(opened, shelf):
+    panel = opened(Inspector, shelf, layers={"rgb": 1.0, "vector arrows": 0.4})
+    assert panel.wait(60.0)
+    assert [name for name, (toggle, _) in panel.layer.items() if toggle.value] == ["rgb", "vector arrows"]
+    assert panel.layer["vector arrows"][1].value == 0.4
+    panel.layer["flow"][0].value = True
+    assert panel.state.layers == {"rgb": 1.0, "flow": 0.7, "vector arrows": 0.4}
+
+
 def test_a_layer_taken_back_while_it_is_being_drawn_leaves_no_frame_behind(inspector):
     plain = shown(inspector)
     every = inspector.state.layers
