@@ -63,9 +63,9 @@ class CamExplorer(VideoPanel):
     def __init__(self, results: Shelf | Path | str, **chosen: object) -> None:
         super().__init__("CAM explorer", CamState(), results)
         self.asked, self.pair = choose("action", flex="1 1 260px", max_width="420px"), _buttons((), 46)
-        self.method = _buttons([(name.upper().replace("GRAD", "Grad-"), name) for name in METHODS], 78)
+        self.method = _buttons([(name.upper().replace("GRAD", "Grad-"), name) for name in METHODS], 92)
         self.method.tooltips = list(METHODS.values())
-        self.scaling = _buttons([(name, name) for name in SCALINGS], 78)
+        self.scaling = _buttons([(name, name) for name in SCALINGS], 92)
         self.scaling.tooltips = [told for *_, told in SCALINGS.values()]
         self.finer = choose("a cell every", list(CELLS.items()))
         self.opacity = IntSlider(min=10, max=100, readout=False, layout=Layout(width="130px"))

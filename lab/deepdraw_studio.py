@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ipywidgets import HTML, Accordion, Box, Dropdown, HBox, Image, IntText, Layout, VBox
+from ipywidgets import HTML, Box, Dropdown, HBox, Image, IntText, Layout, ToggleButton, VBox
 from jaxtyping import Float
 from torch import Tensor
 from traitlets import Enum, HasTraits, Int, Unicode
@@ -168,10 +168,13 @@ class DeepDrawStudio(Panel):
         row = Layout(flex_flow="row wrap", grid_gap="8px", width="100%", align_items="center")
         self.fill(HBox([self.dataset, self.split, self.run, self.head], layout=row))
         self.fill(HBox([self.action, self.settings, self.seed], layout=row))
-        more = Layout(flex_flow="row wrap", grid_gap="6px 14px", width="100%", align_items="center")
-        self.more = Accordion([HBox(list(self.options.values()), layout=more)], titles=("How it is drawn",))
-        self.fill(self.more)
-        self.fill(HBox([self.start_button, self.pause_button, self.stop_button, self.keep_button], layout=row))
+        more = Layout(flex_flow="row wrap", grid_gap="6px 14px", width="100%", align_items="center", display="none")
+        self.more = ToggleButton(description="options", tooltip="how it is drawn (key o)", layout=Layout(width="auto"))
+        self.more.add_class("key-o")
+        self._options = HBox(list(self.options.values()), layout=more)
+        buttons = [self.start_button, self.pause_button, self.stop_button, self.keep_button, self.more]
+        self.fill(HBox(buttons, layout=row), self._options)
+        self.watch(self.more, ["value"], self._show_options)
         left = VBox([self._blank, self._tiles], layout=Layout(flex="1 1 380px", min_width="300px"))
         right = VBox([self._chart, self._swap], layout=Layout(flex="1 1 380px", min_width="300px", grid_gap="8px"))
         self.fill(
@@ -417,6 +420,9 @@ class DeepDrawStudio(Panel):
             return
         cards = "".join(_card(self.gallery[int(index)], 180) for index in chosen)
         self._compared.value = f"<div style='display:flex;flex-wrap:wrap;gap:24px'>{cards}</div>"
+
+    def _show_options(self) -> None:
+        self._options.layout.display = "" if self.more.value else "none"
 
     def _show_buttons(self) -> None:
         doing = bool(self.worker.doing)

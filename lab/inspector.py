@@ -50,6 +50,8 @@ Layer = Callable[[np.ndarray, int], np.ndarray]
 """(picture, frame shown) -> the picture with the layer over it."""
 SHOWN_WIDTH = 400
 """Pixels across a picture, about."""
+BLANK = pictures.jpeg(np.full((6, 8, 3), 225, np.uint8))
+"""Until there is a frame."""
 SPEEDS = {"¼": 0.25, "½": 0.5, "1": 1.0, "2": 2.0}
 
 
@@ -83,11 +85,18 @@ class Inspector(VideoPanel):
         self._build()
         self.begin(chosen)
 
+    def close(self) -> None:
+        """As a panel of a video does, and let go of the pictures."""
+        super().close()
+        self.reordered = None
+        for image in self.images:
+            image.value = b""
+
     # -- what it is made of
 
     def _build(self) -> None:
         self._frame_layout = Layout(width="100%")
-        self.images = [Image(format="jpeg", layout=self._frame_layout)]
+        self.images = [Image(value=BLANK, format="jpeg", layout=self._frame_layout)]
         # The page shows the child of this index at once: there must always be one.
         self.stack = Stack(self.images, selected_index=0, layout=Layout(width="100%"))
         self.stack.add_class("picture")
@@ -98,7 +107,8 @@ class Inspector(VideoPanel):
         self.own(jslink((self.slider, "value"), (self.stack, "selected_index")))
         self.own(jslink((self.play, "value"), (self.slider, "value")))
         self._line, self._where = HTML(), HTML()
-        self._title, self._bars, self._verdict, self._saved = HTML(), HTML(), HTML(), HTML()
+        self._title, self._verdict, self._saved = HTML(), HTML(), HTML()
+        self._bars = HTML("<div class=empty>The scores of each head come here, once a video is read.</div>")
         speed = ToggleButtons(options=SPEEDS, value=1.0, style={"button_width": "34px"}, tooltips=["times as fast"] * 4)
         self.speed = speed
         self.asked = choose("maps (CAM) of", max_width="360px")
@@ -172,6 +182,9 @@ class Inspector(VideoPanel):
             )
             self.layer[name] = toggle, opacity
             rows.append(HBox([toggle, opacity], layout=Layout(align_items="center")))
+            rows[-1].layout.display = (
+                "none" if name.startswith("CAM") else ""
+            )  # until it is known whose heads there are
             for each in (toggle, opacity):
                 self.watch(each, ["value"], self._read_layers)
         self._layer_rows = dict(zip(LAYERS, rows, strict=True))

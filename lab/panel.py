@@ -1,5 +1,6 @@
 """What every panel shares: one state, one worker, a line that says how it goes, a look, keys, and a clean end."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from typing import Any
@@ -79,9 +80,8 @@ gap:0 10px}
 .ifttn .row-cells small{white-space:nowrap}.ifttn .row-cells .ours{font-weight:600}
 .ifttn .ifttn-row>button{text-align:left;padding-left:8px}
 .ifttn .ifttn-row>button.mod-chosen{box-shadow:inset 3px 0 var(--accent)}
-.ifttn .jupyter-widget-Collapse{border:1px solid var(--rule);border-radius:4px}
-.ifttn .jupyter-widget-Collapse-header{background:none;border:0;padding:5px 10px;font-size:12px;color:var(--quiet)}
-.ifttn .jupyter-widget-Collapse-contents{border:0;padding:2px 8px 8px}
+.ifttn .chart text{paint-order:stroke;stroke:var(--jp-layout-color1,#fff);stroke-width:2.5px}
+.ifttn code{font-size:12px;background:rgba(128,128,128,.14);padding:1px 4px;border-radius:3px}
 @media (prefers-reduced-motion:reduce){.ifttn *{transition:none!important}}
 """
 
@@ -225,7 +225,7 @@ class Panel(VBox):
         self._bar.layout.visibility = "visible" if worker.doing and worker.share else "hidden"
 
     def _show_error(self) -> None:
-        error, details = escape(self.worker.error), escape(self.worker.details)
+        error, details = re.sub("`(.+?)`", r"<code>\1</code>", escape(self.worker.error)), escape(self.worker.details)
         more = f"<details><summary>where</summary><pre>{details}</pre></details>" if details else ""
         self._alert.value = f"<div role=alert>{error}{more}</div>" if error else ""
 

@@ -67,6 +67,12 @@ class VideoPanel(Panel):
         self.watch(state, ["dataset", "split", "side", "action"], self._offer)
         self.watch(state, ["video", "file", "run", "split"], self.read_video)
 
+    def close(self) -> None:
+        """As a panel does, and let go of the video: widgets that watch each other wait long for the collector."""
+        super().close()
+        self.clip = self.reading = None
+        self._maps.clear()
+
     def begin(self, chosen: Mapping[str, object]) -> None:
         """Choose what was asked for, and otherwise the first video of the data set with most runs."""
         self.guard(lambda: self._begin(chosen))

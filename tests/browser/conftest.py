@@ -223,7 +223,7 @@ def desk(browser, jupyterlab) -> Iterator[Notebook]:
 
 
 @pytest.fixture
-def run_cell(desk) -> Callable[..., Notebook]:
+def run_cell(desk, request) -> Iterator[Callable[..., Notebook]]:
     """run_cell(source): run it in place of what was there, whose panel is closed; it may not print a warning."""
 
     def run(source: str, timeout: float = 300) -> Notebook:
@@ -234,7 +234,9 @@ def run_cell(desk) -> Callable[..., Notebook]:
         assert [each["text"] for each in outputs(desk) if each.get("name") == "stderr"] == []
         return desk
 
-    return run
+    yield run
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    desk.page.screenshot(path=SHOTS / f"end_of_{request.node.name[:60]}.png")  # what a failed test looked at
 
 
 def _local(url: str) -> bool:

@@ -12,16 +12,15 @@ FIRST_FRAME = (
 )
 READY = "document.querySelector('.ifttn [role=status]').textContent.includes('ready')"
 AT = "Math.round(+document.querySelector('.ifttn-scrub .noUi-handle').getAttribute('aria-valuenow'))"
-WATCH = f"""() => {{
-    window.painted = []; window.due = new Set();
-    const look = () => {{
+WATCH = """() => {
+    window.painted = [];
+    const look = () => {
         const images = [...document.querySelectorAll('.picture img, img.picture')];
         const image = images.find(i => i.offsetParent && i.complete && i.naturalWidth);
         if (image && image.src !== window.painted.at(-1)) window.painted.push(image.src);
-        window.due.add({AT});
-        window.watching = requestAnimationFrame(look) }};
-    look() }}"""
-"""At every frame of the page: which picture is seen, and where the slider stands."""
+        window.watching = requestAnimationFrame(look) };
+    look() }"""
+"""At every frame of the page: which picture is seen."""
 
 
 @pytest.fixture
@@ -37,6 +36,8 @@ def open_inspector(run_cell, opening):
     return notebook, time.monotonic() - began
 
 
+BUSY = 27
+"""Steps a second under which the page itself comes too late to ask for 30: its machine is busy with others."""
 STEPS = """([count, each]) => new Promise(done => {
     const panel = document.querySelector('.ifttn'), began = performance.now();
     let left = count;
@@ -63,17 +64,20 @@ def test_the_inspector_is_scrubbed_by_keys_and_every_press_paints_its_frame(run_
     painted = page.evaluate("window.painted")
     assert page.evaluate(AT) == presses
     assert page.locator(".jp-Cell").count() == cells  # no key went to JupyterLab, where arrows and letters are commands
-    page.evaluate("window.painted.length = 0, window.due.clear()")
+    page.evaluate("window.painted.length = 0")
     took = page.evaluate(STEPS, [presses, 1000 / 30])
-    back, due = page.evaluate("window.painted"), page.evaluate("window.due.size") - 1
+    page.evaluate("cancelAnimationFrame(window.watching)")
+    back, rate = page.evaluate("window.painted"), 1000 * presses / took
+    last = page.evaluate("document.querySelector('.picture img').src")
     with capsys.disabled():
         print(
             f"\nfirst frame {waited:.2f} s after the cell ran; scrubbing by keys: {len(set(painted)) - 1} distinct "
-            f"frames painted of {presses}; at {1000 * presses / took:.0f} steps a second: {len(set(back)) - 1} "
-            f"of {presses}, of which the page itself had time to paint {due}"
+            f"frames painted of {presses}; at {rate:.0f} of 30 steps a second: "
+            f"{len(set(back)) - 1} of {presses}{', on a machine too busy to judge' if rate < BUSY else ''}"
         )
     assert len(set(painted)) - 1 == presses
-    assert len(set(back)) - 1 >= 0.95 * due
+    assert back[-1] == last
+    assert rate < BUSY or len(set(back)) - 1 >= 0.95 * presses
     for key in ("2", "3", "8", "r", "Shift+ArrowRight", "x"):
         page.keyboard.press(key)
     page.wait_for_function("document.body.textContent.includes('as filmed')")
@@ -137,7 +141,7 @@ def test_a_drawing_is_started_paused_resumed_and_stopped(run_cell, opening, caps
     page.wait_for_timeout(5000)
     page.get_by_role("button", name="keep").click()
     page.wait_for_selector(".ifttn figure figcaption:has-text('seed 0')", timeout=20_000)
-    page.get_by_role("button", name="How it is drawn").click()
+    page.get_by_role("button", name="options").click()
     began = time.monotonic()
     page.get_by_role("button", name="stop").click()
     page.wait_for_function(READY, timeout=20_000)

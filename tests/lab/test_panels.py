@@ -495,6 +495,8 @@ def test_an_inspector_that_is_opened_and_closed_again_and_again_leaves_no_widget
     for _ in range(5):
         with Inspector(results) as panel:
             panel.wait(60.0)
+            assert panel.clip is not None
+        assert (panel.clip, panel.reading, any(shown(panel))) == (None, None, False)  # not left to the collector
     assert set(_instances) == before
     assert threading.active_count() == threads
 
