@@ -164,7 +164,7 @@ class DeepDrawStudio(Panel):
             "<kbd>d</kbd> draw · <kbd>Space</kbd> pause · <kbd>Esc</kbd> stop · <kbd>k</kbd> keep</div>"
         )
         self._chart, self._swap, self._kept, self._compared = HTML(), HTML(), HTML(), HTML()
-        self.first, self.second = choose("compare", flex="1 1 200px"), choose("with", flex="1 1 200px")
+        self.first, self.second = choose("compare", max_width="49%"), choose("with", max_width="49%")
         row = Layout(flex_flow="row wrap", grid_gap="8px", width="100%", align_items="center")
         self.fill(HBox([self.dataset, self.split, self.run, self.head], layout=row))
         self.fill(HBox([self.action, self.settings, self.seed], layout=row))
@@ -402,7 +402,7 @@ class DeepDrawStudio(Panel):
     def _show_gallery(self) -> None:
         self._kept.value = (
             "<div style='display:flex;flex-wrap:wrap;gap:14px'>"
-            + "".join(_card(d, 76) for d in self.gallery)
+            + "".join(_card(d, 104) for d in self.gallery)
             + "</div>"
             if self.gallery
             else "<div class=empty>Drawings that you keep come here, with their seeds.</div>"

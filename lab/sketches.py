@@ -143,7 +143,7 @@ def chart(
     )
     legend = "".join(
         f"<span><i style='background:{c.colour};{'opacity:.5' if c.dashed else ''}'></i>{escape(c.name)} "
-        f"<b>{c.y[-1]:.3g}</b></span>"
+        f"<b>{_short(c.y[-1])}</b></span>"
         for c in curves
         if len(c.y)
     )
@@ -152,6 +152,10 @@ def chart(
         f"<text x=4 y=13 class=title>{escape(title)}</text>{grid}{shown}{lines}{dots}{ends}</svg>"
         f"<figcaption class=legend>{legend}</figcaption></figure>"
     )
+
+
+def _short(value: float) -> str:
+    return "0" if abs(value) < 5e-4 else f"{value:.3g}"
 
 
 def _grid_line(value: float, at: str, end: int) -> str:

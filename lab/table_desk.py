@@ -56,7 +56,8 @@ class TableDesk(Panel):
         self.shelf = results if isinstance(results, Shelf) else Shelf(results)
         self.inspector, self.out = inspector, Path(out)
         self.tables: dict[int, Table] = {}
-        self._rows: list[tuple[HBox, Button, HTML]] = []
+        # Made here and not in the worker: what a thread makes may miss its first click.
+        self._rows = [self._new_row(i) for i in range(max(len(table.rows) for table in tables.load().values()))]
         self._silent = False
         self._build()
         self.reload()
@@ -154,8 +155,6 @@ class TableDesk(Panel):
         heads = "".join(f"<small>{escape(name)}</small>" for name in names)
         line = f"<div class=row-cells style='{_grid(table)}'>{heads}</div>"
         self._head.value = f"<div style='padding-left:calc({WIDE} + 4px)'>{line}</div>"
-        while len(self._rows) < len(cells):
-            self._rows.append(self._new_row(len(self._rows)))
         for (_, button, html), cell in zip(self._rows, cells, strict=False):
             button.description, button.tooltip = cell.method, f"{cell.method}: its run and its errors"
             button.disabled = cell.measured is None

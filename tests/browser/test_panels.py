@@ -104,6 +104,7 @@ def test_a_click_on_the_time_line_and_the_play_button_move_the_cursor(run_cell, 
 def test_a_row_of_a_table_is_clicked_through_to_a_clip(run_cell, opening):
     notebook = run_cell(opening("table_desk", "TableDesk"))
     page = notebook.page
+    page.wait_for_function(READY, timeout=60_000)
     page.get_by_role("button", name="complete IF-TTN").click(timeout=60_000)
     page.wait_for_selector(".ifttn-errors option", timeout=30_000)
     notebook.shot("tables")
