@@ -33,7 +33,11 @@ browser: setup ## install Chromium and Playwright where they are missing; then t
 reproduce: setup ## the whole study and its report in results/ (about 30 minutes; QUICK=1: Table 3 and the figures, about 8)
 	$(bin)/ifttn reproduce $(if $(filter-out 0,$(QUICK)),--quick)
 
+# Subshells lose clicks on widgets ("Unknown subshell_id"): comms go through the main shell, which no panel blocks.
 lab: setup ## open JupyterLab on the notebooks
+	@mkdir -p .venv/share/jupyter/lab/settings
+	@echo '{"@jupyterlab/apputils-extension:kernels-settings": {"commsOverSubshells": "disabled"}}' \
+	    > .venv/share/jupyter/lab/settings/overrides.json
 	$(bin)/jupyter lab notebooks/
 
 lock: setup ## write requirements.lock anew from pyproject.toml, keeping every version that still fits

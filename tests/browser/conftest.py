@@ -24,6 +24,9 @@ SHOTS = Path(os.environ.get("IFTTN_SHOTS", Path(__file__).resolve().parents[2] /
 
 SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    # With subshells a kernel loses clicks on widgets whose last word came through one that has ended since
+    # ("Unknown subshell_id"): `make lab` sets the same.
+    "apputils-extension/kernels-settings": {"commsOverSubshells": "disabled"},
     "notebook-extension/tracker": {"windowingMode": "none"},  # every cell is in the page, seen or not
 }
 """Of JupyterLab."""
@@ -72,7 +75,7 @@ def jupyterlab(tmp_path_factory) -> Iterator[Lab]:
     root = Path(__file__).resolve().parents[2]
     for name, settings in SETTINGS.items():
         path = folder / ".settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(settings))
     environment = {
         **os.environ,
