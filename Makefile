@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test test-all reproduce lab lock clean
+.PHONY: help setup test test-all browser reproduce lab lock clean
 
 bin := .venv/bin
 fits := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
@@ -22,10 +22,22 @@ test: setup ## lint, types, import rules and all tests but the slow ones (about 
 test-all: test ## the same, then the slow tests
 	$(bin)/pytest -m slow
 
+browser: setup ## install Chromium and Playwright where they are missing; then the panels and notebooks in a real browser
+	@$(bin)/python -c 'import playwright' 2> /dev/null || PATH="$$PATH:$(bin)" uv pip install --quiet --python $(bin)/python -e '.[browser]' 2> /dev/null \
+	    || $(bin)/python -m pip install --quiet -e '.[browser]'
+	@type chromium chromium-browser google-chrome 2> /dev/null | grep -q . || [ -n "$$IFTTN_CHROMIUM" ] \
+	    || { [ "$$(id -u)" = 0 ] && type apt-get &> /dev/null && apt-get update -qq && apt-get install -y -qq chromium; } \
+	    || { echo 'no Chromium: install the package chromium, or let IFTTN_CHROMIUM name the file of one' >&2; exit 1; }
+	$(bin)/pytest -m slow -rs tests/browser
+
 reproduce: setup ## the whole study and its report in results/ (about 30 minutes; QUICK=1: Table 3 and the figures, about 8)
 	$(bin)/ifttn reproduce $(if $(filter-out 0,$(QUICK)),--quick)
 
+# Subshells lose clicks on widgets ("Unknown subshell_id"): comms go through the main shell, which no panel blocks.
 lab: setup ## open JupyterLab on the notebooks
+	@mkdir -p .venv/share/jupyter/lab/settings
+	@echo '{"@jupyterlab/apputils-extension:kernels-settings": {"commsOverSubshells": "disabled"}}' \
+	    > .venv/share/jupyter/lab/settings/overrides.json
 	$(bin)/jupyter lab notebooks/
 
 lock: setup ## write requirements.lock anew from pyproject.toml, keeping every version that still fits

@@ -132,6 +132,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--full", action="store_true", help="all actions, five seeds, all test videos: an hour instead of a minute"
     )
+    p.add_argument("--gallery", type=Path, help="folder for small copies, GIFs and screenshots as a README shows them")
+    p.add_argument("--shots", type=Path, default=Path("build/screenshots"), help="folder that `make browser` filled")
     add_work(p)
 
     p = verb("reproduce", reproduce_verb, "the whole study: data, training, tables, figures, report")
@@ -376,10 +378,16 @@ def tables_verb(o: argparse.Namespace) -> None:
 def figures_verb(o: argparse.Namespace) -> None:
     """`ifttn figures`."""
     from ifttn import gallery
+    from lab import showcase
 
-    for figure in gallery.draw(work_of(o), o.out, full=o.full):
+    work = work_of(o)
+    for figure in gallery.draw(work, o.out, full=o.full):
         print(figure.title)
     print(f"figures: {o.out}")
+    if o.gallery:
+        run = next(recipe for recipe in gallery.COMPLETE if work.run(recipe).tested)
+        for path in showcase.write(work, run, o.out, o.gallery, o.shots):
+            print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 
 def reproduce_verb(o: argparse.Namespace) -> int:

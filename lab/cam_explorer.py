@@ -1,30 +1,42 @@
-"""The CAM explorer: Figure 6 for any video, class and pair, with each head's probability beside its maps.
-
-Shapes: V votes, H x W pixels, h x w cells.
-"""
+"""The CAM explorer: Figure 6 for any video, class and pair, with each head's probability beside its maps."""
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from IPython.display import HTML as HTMLPicture
-from ipywidgets import HTML, HBox, Layout, ToggleButtons
-from jaxtyping import Float
+from ipywidgets import HTML, HBox, IntSlider, Layout, ToggleButtons, Widget
 from traitlets import Enum, Int, Unicode
 
+from ifttn.insight.cam import STRIDE, Display, shown
 from lab import pictures
 from lab.figures import flow_colours
 from lab.panel import STYLE, choose
 from lab.shelf import Shelf
-from lab.video_panel import VideoPanel, VideoState
+from lab.video_panel import FINER, VideoPanel, VideoState
 
-SCALINGS = {
-    "signed": "red is evidence for, blue against; each head by its largest in the video, so that its maps compare",
-    "positive": "only evidence for the action, each head by its largest in the video",
-    "each map": "every map by itself, from its lowest to its highest: shapes compare, strengths do not",
+SCALINGS: dict[str, tuple[Display, bool, str]] = {
+    "signed": (
+        "signed",
+        True,
+        "Red is evidence for, blue against; each head by its largest in the video, so that its maps compare.",
+    ),
+    "positive": ("relu", True, "Only evidence for the action, each head by its largest in the video."),
+    "each map": (
+        "min-max",
+        False,
+        "Every map by itself, from its lowest to its highest: shapes compare, strengths do not.",
+    ),
 }
+"""Name -> display of `ifttn.insight.cam.shown`, whether the maps of a head share a scale, and what that means."""
+METHODS = {
+    "cam": "A map is its head's classifier weights times its last level: exact, and signed.",
+    "gradcam": "Grad-CAM, of the package grad-cam: cut at 0, each map by its own largest, resized as a picture is.",
+}
+CELLS = {f"{STRIDE // finer} px": finer for finer in (1, 2, 4)}
 
 
 class CamState(VideoState):
@@ -32,7 +44,9 @@ class CamState(VideoState):
 
     asked = Unicode(help="action; empty: the one predicted")
     pair = Int(0, help="of neighbouring snippets, from 0")
+    method: Any = Enum(tuple(METHODS), "cam")
     scaling = Enum(tuple(SCALINGS), "signed")
+    finer: Any = Enum(tuple(CELLS.values()), FINER, help="cells so many times closer than the network's own")
     opacity = Int(75, help="of the strongest evidence, in percent")
 
 
@@ -48,21 +62,24 @@ class CamExplorer(VideoPanel):
 
     def __init__(self, results: Shelf | Path | str, **chosen: object) -> None:
         super().__init__("CAM explorer", CamState(), results)
-        self.asked, self.pair = choose("action", flex="2 1 260px"), ToggleButtons(description="pair")
-        self.pair.style.button_width = "54px"
-        self.pair.style.description_width = "initial"
-        self.scaling = ToggleButtons(options=list(SCALINGS), description="scale", tooltips=list(SCALINGS.values()))
-        self.scaling.style.button_width = "96px"
-        self.scaling.style.description_width = "initial"
+        self.asked, self.pair = choose("action", flex="1 1 260px", max_width="420px"), _buttons((), 46)
+        self.method = _buttons([(name.upper().replace("GRAD", "Grad-"), name) for name in METHODS], 92)
+        self.method.tooltips = list(METHODS.values())
+        self.scaling = _buttons([(name, name) for name in SCALINGS], 92)
+        self.scaling.tooltips = [told for *_, told in SCALINGS.values()]
+        self.finer = choose("a cell every", list(CELLS.items()))
+        self.opacity = IntSlider(min=10, max=100, readout=False, layout=Layout(width="130px"))
         self._grid, self._caption = HTML(), HTML()
-        row = Layout(flex_flow="row wrap", grid_gap="10px", width="100%", align_items="center")
-        self.fill(self.pickers, HBox([self.run, self.asked], layout=row))
-        self.fill(HBox([self.pair, self.scaling], layout=Layout(flex_flow="row wrap", grid_gap="10px", width="100%")))
+        row = Layout(flex_flow="row wrap", grid_gap="4px 14px", width="100%", align_items="center")
+        self.fill(self.pickers, HBox([self.asked, _named("pair", self.pair)], layout=row))
+        controls = [_named("method", self.method), _named("scaling", self.scaling), self.finer]
+        self.fill(HBox([*controls, _named("opacity", self.opacity)], layout=row))
         self.fill(self._grid, self._caption)
-        self.tie((self.state, "scaling"), (self.scaling, "value"))
+        for name in ("method", "scaling", "finer", "opacity"):
+            self.tie((self.state, name), (getattr(self, name), "value"))
         self.watch(self.asked, ["value"], lambda: self.choose("asked", self.asked.value))
         self.watch(self.pair, ["value"], lambda: self.choose("pair", self.pair.value))
-        self.watch(self.state, ["asked", "pair", "scaling", "opacity"], self.read_video)
+        self.watch(self.state, ["asked", "pair", "method", "scaling", "finer", "opacity"], self.read_video)
         self.begin(chosen)
 
     def loaded(self) -> None:
@@ -89,25 +106,29 @@ class CamExplorer(VideoPanel):
         asked = self.state.asked
         action = reading.actions.index(asked) if asked in reading.actions else int(reading.fused.argmax())
         first = min(self.state.pair, max(0, len(reading.sampled) - 2))
-        columns = ["frame", "motion", *(f"{head} CAM" for head in reading.maps)]
+        columns = ["frame", "motion", *(f"{head} CAM" for head in reading.votes)]
+        display, shared, scale = SCALINGS[self.state.scaling]
+        yield None
+        found = self.maps(action, self.state.method, self.state.finer)
+        maps = {head: shown(each, display, shared=shared) for head, each in found.items()}
         heads = "".join(f"<th scope=col>{escape(name)}</th>" for name in columns)
         rows = ""
         for snippet in (first, first + 1)[: len(reading.sampled)]:
-            cells = self._cells(action, snippet, first)
+            cells = self._cells(maps, action, snippet, first)
             rows += f"<tr><th scope=row>snippet {snippet + 1}</th>{''.join(cells)}</tr>"
             yield None
         name = reading.actions[action]
         probabilities = "".join(
             f"<td style='text-align:left'>p = <b>{reading.probabilities(head)[action]:.2f}</b></td>"
-            for head in reading.maps
+            for head in reading.votes
         )
         rows += f"<tr><th scope=row><small>whole video</small></th><td></td><td></td>{probabilities}</tr>"
         self._grid.value = f"<table class=cams><thead><tr><td></td>{heads}</tr></thead><tbody>{rows}</tbody></table>"
         truth = f" (true: {escape(clip.label)})" if clip.label and clip.label != name else ""
         self._caption.value = (
             f"<b>{escape(name)}</b>{truth}, late fusion p = {reading.fused[action]:.2f}. "
-            f"<small>{SCALINGS[self.state.scaling]}. A map's mean and the head's bias are its vote. A TTN head has one "
-            "map for both snippets, because it reads them only after their subtraction.</small>"
+            f"<small>{METHODS[self.state.method]} {scale} A head that subtracts has one map for both snippets of a "
+            "pair, because it reads them only after their subtraction.</small>"
         )
 
     def as_html(self) -> HTMLPicture:
@@ -115,7 +136,7 @@ class CamExplorer(VideoPanel):
         self.wait()
         return HTMLPicture(f"<div class=ifttn>{self._grid.value}{self._caption.value}</div><style>{STYLE}</style>")
 
-    def _cells(self, action: int, snippet: int, pair: int) -> list[str]:
+    def _cells(self, maps: dict[str, tuple[np.ndarray, list[str]]], action: int, snippet: int, pair: int) -> list[str]:
         clip, reading = self.clip, self.reading
         assert clip is not None
         assert reading is not None
@@ -124,29 +145,27 @@ class CamExplorer(VideoPanel):
         times = max(1, round(240 / width))
         size = times * width, times * height
         frame = pictures.resized(clip.frames[at // clip.step], *size)
-        motion = "mv" if "mv" in reading.maps and "flow" not in reading.maps else "flow"
+        motion = "mv" if "mv" in reading.votes and "flow" not in reading.votes else "flow"
         field = clip.planes[motion][min(at, len(clip.planes[motion]) - 1)][None]
         cells = [_picture(frame, f"frame {at + 1}"), _picture(pictures.resized(flow_colours(field)[0], *size), motion)]
         grey = np.repeat(frame.mean(-1, keepdims=True).astype(np.uint8), 3, axis=-1)
-        for head, maps in reading.maps.items():
-            vote = snippet if len(maps) == len(reading.sampled) else pair
-            values = scaled(maps[:, action], vote, self.state.scaling)
-            drawn = pictures.with_map(grey, values, self.state.opacity / 100, reading.crop)
-            said = f"{reading.votes[head][vote, action]:+.2f}"
-            if self.state.scaling == "positive" and maps[vote, action].max() <= 0:
-                said += ", no evidence for it"
-            cells.append(_picture(drawn, f"{head}, snippet {snippet + 1}", f"vote {said}"))
+        for head, (values, said) in maps.items():
+            vote = snippet if len(values) == len(reading.sampled) else pair
+            drawn = pictures.with_map(grey, values[vote], self.state.opacity / 100, reading.crop)
+            told = f"vote {reading.votes[head][vote, action]:+.2f}{', ' if said[vote] else ''}{said[vote]}"
+            cells.append(_picture(drawn, f"{head}, snippet {snippet + 1}", told))
         return cells
 
 
-def scaled(maps: Float[np.ndarray, "V h w"], vote: int, scaling: str) -> Float[np.ndarray, "h w"]:
-    """A map of a head in -1..1, as a key of SCALINGS says."""
-    values = maps[vote]
-    if scaling == "each map":
-        low, high = float(values.min()), float(values.max())
-        return (values - low) / max(high - low, 1e-12)
-    values = values / max(float(np.abs(maps).max()), 1e-12)
-    return np.maximum(values, 0) if scaling == "positive" else values
+def _buttons(options: Sequence[tuple[str, object]], width: int) -> ToggleButtons:
+    made = ToggleButtons(options=options)
+    made.style.button_width = f"{width}px"
+    return made
+
+
+def _named(text: str, control: Widget) -> HBox:
+    """A control that has no label of its own on the same line, and its name."""
+    return HBox([HTML(f"<small>{text}</small>"), control], layout=Layout(align_items="center", grid_gap="6px"))
 
 
 def _picture(picture: np.ndarray, told: str, below: str = "") -> str:

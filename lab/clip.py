@@ -1,11 +1,13 @@
 """A whole video and what a network says of it, ready to be looked at frame by frame.
 
-Shapes: T frames shown, F frames of the file, K snippets, V votes (K, or K - 1 of pairs), A actions, H x W pixels.
+Shapes: T frames shown, F frames of the file, K snippets, V votes (K, or K - 1 of pairs), A actions, H x W pixels,
+s x s pixels of the crop that a network takes, h x w cells of a map.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
@@ -20,10 +22,12 @@ from ifttn.data.flow import FLOWS, from_bytes, to_bytes
 from ifttn.data.sampling import centre_starts, snippet_indices
 from ifttn.data.store import Store, StoreSettings
 from ifttn.experiment.recipes import LATE_FUSION
-from ifttn.insight.cam import class_activation_maps
+from ifttn.insight.cam import STRIDE, Finer, class_activation_maps, on_pixels
 from ifttn.recognizer import Recognizer
 from ifttn.vocabulary import IfttnError
 from lab.pictures import Rectangle
+
+Method = Literal["cam", "gradcam"]
 
 LONGEST = 1200
 """Frames of a file that is looked at whole."""
@@ -152,8 +156,6 @@ class Reading:
     order: tuple[int, ...]
     """Which of them the network was shown first, second, ..."""
     votes: Mapping[str, Float[np.ndarray, "V A"]]
-    maps: Mapping[str, Float[np.ndarray, "V A h w"]]
-    """Signed; a map's mean is the vote less the bias of the head."""
     crop: Rectangle
 
     def probabilities(self, head: str, vote: int | None = None) -> Float[np.ndarray, " A"]:
@@ -192,8 +194,6 @@ def read(recognizer: Recognizer, clip: Clip, order: Sequence[int] | None = None)
     frames, inputs = snippets(recognizer, clip)
     order = tuple(range(preset.segments)) if order is None else tuple(order)
     asked = {m: torch.from_numpy(x[list(order)])[None].float().to(recognizer.device) for m, x in inputs.items()}
-    every = torch.arange(len(recognizer.actions), device=recognizer.device)[None]
-    maps = class_activation_maps(recognizer.network, asked, every)
     with torch.inference_mode():
         votes = recognizer.network(asked).votes
     view = test_crops(settings.height, settings.width, preset.size, 1)[0]
@@ -203,9 +203,35 @@ def read(recognizer: Recognizer, clip: Clip, order: Sequence[int] | None = None)
         sampled=frames,
         order=order,
         votes={head: vote[0].float().cpu().numpy() for head, vote in votes.items()},
-        maps={head: each[0].float().cpu().numpy() for head, each in maps.items()},
         crop=(view.left / size[0], view.top / size[1], view.width / size[0], view.height / size[1]),
     )
+
+
+def maps(
+    recognizer: Recognizer, clip: Clip, action: int, *, method: Method = "cam", finer: Finer = 1
+) -> dict[str, Float[np.ndarray, "V h w"]]:
+    """The class activation maps of every head for one action, in cells (`ifttn.insight.cam`).
+
+    Of "cam" and finer = 1, a map's mean is the vote less the bias of the head.
+    """
+    _, inputs = snippets(recognizer, clip)
+    asked = {m: torch.from_numpy(x)[None].float().to(recognizer.device) for m, x in inputs.items()}
+    actions = torch.tensor([[action]], device=recognizer.device)
+    found = class_activation_maps(recognizer.network, asked, actions, method=method, finer=finer)
+    return {head: each[0, :, 0].float().cpu().numpy() for head, each in found.items()}
+
+
+def pixel_maps(
+    recognizer: Recognizer, clip: Clip, action: int, *, method: Method = "cam", finer: Finer = 1
+) -> dict[str, Float[np.ndarray, "V s s"]]:
+    """The same on the pixels of the crop that the cells speak of."""
+    cells = maps(recognizer, clip, action, method=method, finer=finer)
+    side = recognizer.preset.size
+    if method == "gradcam":  # comes in pixels already
+        return cells
+    return {
+        head: on_pixels(torch.from_numpy(each), (side, side), STRIDE / finer).numpy() for head, each in cells.items()
+    }
 
 
 def snippets(
@@ -218,7 +244,11 @@ def snippets(
     """
     preset, settings = recognizer.preset, clip.settings
     if settings != preset.store:
-        raise IfttnError(f"{clip.name} was prepared with {settings}; this run was trained on {preset.store}")
+        raise IfttnError(
+            f"{clip.name} was prepared at {settings.width} x {settings.height} px with {settings.flow} flow, this run "
+            f"was trained on {preset.store.width} x {preset.store.height} px with {preset.store.flow}: choose a run of "
+            "the same preset, or open the video by its path"
+        )
     count = len(clip.planes["rgb"])
     frames, fields = snippet_indices(centre_starts(count, preset.segments), count)
     view = test_crops(settings.height, settings.width, preset.size, 1)[0]

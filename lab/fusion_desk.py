@@ -92,7 +92,7 @@ class FusionDesk(Panel):
                 self._told,
                 self.changed,
             ],
-            layout=Layout(flex="1 1 540px", min_width="340px", grid_gap="5px"),
+            layout=Layout(flex="1 1 560px", min_width="340px", grid_gap="5px"),
         )
         right = VBox(
             [HTML("<h4>What is taken for what</h4>"), self._matrix],
@@ -168,7 +168,7 @@ class FusionDesk(Panel):
     def _row(self, run: str, head: str) -> HBox:
         """A slider and its preset, made once."""
         if (run, head) not in self._rows:
-            slider = FloatSlider(min=0, max=3, step=0.05, description=f"{run}: {head}", layout=Layout(width="330px"))
+            slider = FloatSlider(min=0, max=3, step=0.05, description=f"{run}: {head}", layout=Layout(width="440px"))
             slider.style.description_width = "130px"
             row = HBox([slider, HTML()], layout=Layout(align_items="center", grid_gap="8px"))
             self._sliders[run, head], self._rows[run, head] = slider, row

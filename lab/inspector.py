@@ -30,6 +30,7 @@ from traitlets import Dict, Int, Tuple, Unicode
 
 from ifttn.experiment.recipes import LATE_FUSION
 from ifttn.experiment.runs import write_atomically
+from ifttn.insight.cam import shown
 from ifttn.vocabulary import IfttnError
 from lab import pictures, sketches
 from lab.clip import Clip, Reading
@@ -49,6 +50,8 @@ Layer = Callable[[np.ndarray, int], np.ndarray]
 """(picture, frame shown) -> the picture with the layer over it."""
 SHOWN_WIDTH = 400
 """Pixels across a picture, about."""
+BLANK = pictures.jpeg(np.full((6, 8, 3), 225, np.uint8))
+"""Until there is a frame."""
 SPEEDS = {"¼": 0.25, "½": 0.5, "1": 1.0, "2": 2.0}
 
 
@@ -77,14 +80,23 @@ class Inspector(VideoPanel):
         self.out = Path(out)
         self.reordered: Reading | None = None
         self._drawn: tuple[object, ...] = ()
+        self._quiet = False
+        """While the buttons of layers follow the state."""
         self._build()
         self.begin(chosen)
+
+    def close(self) -> None:
+        """As a panel of a video does, and let go of the pictures."""
+        super().close()
+        self.reordered = None
+        for image in self.images:
+            image.value = b""
 
     # -- what it is made of
 
     def _build(self) -> None:
         self._frame_layout = Layout(width="100%")
-        self.images = [Image(format="jpeg", layout=self._frame_layout)]
+        self.images = [Image(value=BLANK, format="jpeg", layout=self._frame_layout)]
         # The page shows the child of this index at once: there must always be one.
         self.stack = Stack(self.images, selected_index=0, layout=Layout(width="100%"))
         self.stack.add_class("picture")
@@ -95,10 +107,11 @@ class Inspector(VideoPanel):
         self.own(jslink((self.slider, "value"), (self.stack, "selected_index")))
         self.own(jslink((self.play, "value"), (self.slider, "value")))
         self._line, self._where = HTML(), HTML()
-        self._title, self._bars, self._verdict, self._saved = HTML(), HTML(), HTML(), HTML()
+        self._title, self._verdict, self._saved = HTML(), HTML(), HTML()
+        self._bars = HTML("<div class=empty>The scores of each head come here, once a video is read.</div>")
         speed = ToggleButtons(options=SPEEDS, value=1.0, style={"button_width": "34px"}, tooltips=["times as fast"] * 4)
         self.speed = speed
-        self.asked = choose("maps of", flex="1 1 200px")
+        self.asked = choose("maps (CAM) of", max_width="360px")
         self.watch(self.asked, ["value"], lambda: self.choose("asked", self.asked.value))
         self._build_layers()
         save = [
@@ -110,6 +123,7 @@ class Inspector(VideoPanel):
             self.button("snippet >", lambda: self._jump(1), "to the next snippet", "shift-arrowright"),
         ]
         line = Layout(flex_flow="row wrap", align_items="center", grid_gap="4px")
+        apart = Layout(flex_flow="row wrap", align_items="center", justify_content="space-between", width="100%")
         help_text = HTML(
             "<small><kbd>←</kbd><kbd>→</kbd> frame, with <kbd>Shift</kbd> snippet · <kbd>Space</kbd> play · "
             "<kbd>1</kbd> to <kbd>8</kbd> layer · <kbd>[</kbd><kbd>]</kbd> opacity · <kbd>s</kbd> save · "
@@ -122,7 +136,7 @@ class Inspector(VideoPanel):
                 self.slider,
                 self._line,
                 HBox([self.play, HTML("<small>speed</small>"), self.speed, *steps], layout=line),
-                HBox([self._where, HTML("<small>save as</small>"), *save], layout=line),
+                HBox([self._where, HBox([HTML("<small>save as</small>"), *save], layout=line)], layout=apart),
                 self._saved,
                 help_text,
             ],
@@ -131,11 +145,11 @@ class Inspector(VideoPanel):
         right = VBox(
             [
                 HTML("<h4>What the network says</h4>"),
-                HBox([self.run, self.asked], layout=line),
                 self._bars,
                 *self._order_rows(),
-                HTML("<h4>Layers</h4>"),
+                HTML("<h4>Layers <small>on or off, and how opaque</small></h4>"),
                 self._layer_box,
+                self.asked,
             ],
             layout=Layout(flex="1 1 400px", min_width="340px", grid_gap="5px"),
         )
@@ -143,6 +157,7 @@ class Inspector(VideoPanel):
         state = self.state
         self.tie((state, "frame"), (self.slider, "value"))
         self.watch(state, ["frame"], self._follow)
+        self.watch(state, ["layers"], self._show_layers)
         self.watch(state, ["layers", "asked"], self._redraw)
         self.watch(state, ["order"], self._redraw)
         self.watch(self.speed, ["value"], self._set_interval)
@@ -167,6 +182,9 @@ class Inspector(VideoPanel):
             )
             self.layer[name] = toggle, opacity
             rows.append(HBox([toggle, opacity], layout=Layout(align_items="center")))
+            rows[-1].layout.display = (
+                "none" if name.startswith("CAM") else ""
+            )  # until it is known whose heads there are
             for each in (toggle, opacity):
                 self.watch(each, ["value"], self._read_layers)
         self._layer_rows = dict(zip(LAYERS, rows, strict=True))
@@ -232,8 +250,7 @@ class Inspector(VideoPanel):
         self._line.value = sketches.timeline(len(clip.kinds), sampled, clip.kinds, clip.cuts, clip.fps)
         shown = f", every {clip.step}th frame shown" if clip.step > 1 else ""
         self._title.value = (
-            f"<b>{escape(clip.label or clip.name)}</b> <small>{escape(clip.name.rpartition('/')[2])} · "
-            f"{len(clip.kinds)} frames, {clip.fps:.3g}/s{shown}</small>"
+            f"<b>{escape(clip.label or clip.name)}</b> <small>{escape(clip.name.rpartition('/')[2])}{shown}</small>"
         )
         heads = reading.votes if reading else {}
         for head in HEADS:
@@ -265,6 +282,7 @@ class Inspector(VideoPanel):
         wanted = (id(clip), tuple(sorted(state.layers.items())), state.asked)
         if wanted == self._drawn:
             return
+        self._drawn = ()  # given up half-way, a drawing leaves frames of two kinds: none of them is done
         paint = self.painter()
         order = sorted(range(len(clip.frames)), key=lambda i: abs(i - state.frame))
         for done, index in enumerate(order, 1):
@@ -310,11 +328,10 @@ class Inspector(VideoPanel):
     def _map_layer(self, clip: Clip, head: str, opacity: float) -> Layer:
         """A head's maps of the action asked for, by their largest absolute value in the clip."""
         reading, asked = self.reading, self.state.asked
-        if reading is None or head not in reading.maps:
+        if reading is None or head not in reading.votes:
             return lambda under, _: under
         action = reading.actions.index(asked) if asked in reading.actions else int(reading.fused.argmax())
-        maps = reading.maps[head][:, action]
-        maps = maps / max(1e-12, float(np.abs(maps).max()))
+        maps, _ = shown(self.maps(action)[head])
         return lambda under, i: pictures.with_map(under, maps[reading.vote(head, i * clip.step)], opacity, reading.crop)
 
     # -- what follows
@@ -325,7 +342,7 @@ class Inspector(VideoPanel):
         if clip is None:
             return
         frame = min(self.state.frame * clip.step, len(clip.kinds) - 1)
-        at = f"{frame / clip.fps:.2f} s · {clip.kinds[frame]}-frame"
+        at = f"{frame / clip.fps:.2f} s at {clip.fps:.3g}/s · {clip.kinds[frame]}-frame"
         self._where.value = f"<small>frame <b>{frame + 1}</b> of {len(clip.kinds)} · {at}</small>"
         if reading is None:
             return
@@ -384,8 +401,17 @@ class Inspector(VideoPanel):
                 random.shuffle(order)
         self.state.order = () if how == "as filmed" else tuple(order)
 
+    def _show_layers(self) -> None:
+        """The buttons of layers that were chosen in another way."""
+        self._quiet = True
+        for name, (toggle, slider) in self.layer.items():
+            toggle.value = name in self.state.layers
+            slider.value = self.state.layers.get(name, slider.value)
+        self._quiet = False
+
     def _read_layers(self) -> None:
-        self.state.layers = {name: slider.value for name, (on, slider) in self.layer.items() if on.value}
+        if not self._quiet:
+            self.state.layers = {name: slider.value for name, (on, slider) in self.layer.items() if on.value}
 
     def _fade(self, by: float) -> None:
         on = [name for name in LAYERS if name in self.state.layers]

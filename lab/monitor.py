@@ -59,7 +59,7 @@ class Monitor(Panel):
         self.follow()
 
     def _build(self) -> None:
-        self.runs = SelectMultiple(rows=12, layout=Layout(width="auto"))
+        self.runs = SelectMultiple(rows=4, layout=Layout(width="auto"))
         self.measure = ToggleButtons(
             options=[("loss", "loss"), ("accuracy", "accuracy"), ("videos/s", "videos_per_second")]
         )
@@ -107,7 +107,7 @@ class Monitor(Panel):
         chosen = tuple(name for name in self.state.runs if name in found)
         latest = max(found, key=lambda name: _changed_at(found[name]))
         if self.runs.options != tuple(found):
-            self.runs.options = tuple(found)
+            self.runs.options, self.runs.rows = tuple(found), min(12, max(4, len(found)))
         self.runs.value = chosen or (latest,)
         self.state.runs = self.runs.value
 
@@ -115,7 +115,7 @@ class Monitor(Panel):
         """The curves and the table of the chosen runs."""
         found = self.shelf.all_runs()
         chosen = {name: found[name] for name in self.state.runs if name in found}
-        curves, rows = [], []
+        curves, rows, marks = [], [], []
         for (name, run), colour in zip(chosen.items(), SERIES * 9, strict=False):
             metrics = run.metrics()
             outlook = look_ahead(run, metrics)
@@ -123,12 +123,15 @@ class Monitor(Panel):
             if len(metrics):
                 values = metrics[self.state.measure].to_list()
                 curves.append(sketches.Curve(short, list(range(1, len(values) + 1)), values, colour))
+                stages = metrics["stage"].to_list()
+                begun = [i for i in range(len(stages)) if i == 0 or stages[i] != stages[i - 1]]
+                marks = marks or [(float(max(1, i)), stages[i]) for i in begun]
             rows.append(_row(short, colour, metrics, outlook))
         title = {"videos_per_second": "videos a second"}.get(
             self.state.measure, self.state.measure
         ) + " over epochs, all stages"
         top = 1.0 if self.state.measure == "accuracy" else None
-        self._chart.value = sketches.chart(curves, title, width=560, height=240, top=top)
+        self._chart.value = sketches.chart(curves, title, width=560, height=240, top=top, marks=marks)
         names = ("", "state", "stage", "epoch", "loss", "accuracy", "videos/s", "to go")
         heads = "".join(f"<th>{name}</th>" for name in names)
         self._table.value = f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"

@@ -1,5 +1,6 @@
 """What every panel shares: one state, one worker, a line that says how it goes, a look, keys, and a clean end."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from typing import Any
@@ -19,7 +20,8 @@ font:13px/1.45 var(--jp-ui-font-family,system-ui,sans-serif);
 .ifttn:focus-visible{outline:2px solid var(--accent);outline-offset:2px}
 .ifttn .noUi-handle:focus-visible,.ifttn button:focus-visible{outline:2px solid var(--accent);outline-offset:1px}
 .ifttn .widget-html{margin:0;max-width:100%}.ifttn .widget-html-content{line-height:1.45;overflow-wrap:break-word}
-.ifttn h3{font-size:15px;font-weight:600;margin:0}.ifttn h4{font-size:13px;font-weight:600;margin:0}
+.ifttn h3{font-size:15px;font-weight:600;margin:0}.ifttn h4{font-size:13px;font-weight:600;margin:4px 0 0}
+.ifttn h4 small{font-weight:400}
 .ifttn small,.ifttn .quiet,.ifttn .legend{color:var(--quiet);font-size:11.5px}
 .ifttn .empty{color:var(--quiet);border:1px dashed var(--rule);border-radius:4px;padding:18px;text-align:center}
 .ifttn [role=alert]{border-left:3px solid #c62828;background:rgba(198,40,40,.08);padding:6px 10px;border-radius:3px}
@@ -33,8 +35,9 @@ font:13px/1.45 var(--jp-ui-font-family,system-ui,sans-serif);
 border-radius:3px}
 .ifttn thead th{border-bottom:1px solid var(--rule);font-weight:600;vertical-align:bottom}
 .ifttn thead small{display:block;font-weight:400}
-.ifttn table.bars{width:100%;table-layout:fixed}.ifttn .bars tbody th{overflow:hidden;text-overflow:ellipsis}
-.ifttn .bars thead td,.ifttn .bars tbody th{width:34%}.ifttn .bars td{position:relative;text-align:left;
+.ifttn table.bars{width:100%;table-layout:fixed}.ifttn .bars tbody th{white-space:normal;line-height:1.2}
+.ifttn .bars thead td,.ifttn .bars tbody th{width:40%;font-size:11.5px}
+.ifttn .bars td{position:relative;text-align:left;
 padding:2px 6px 2px 0}
 .ifttn .bars i{display:inline-block;height:12px;max-width:calc(100% - 24px);border-radius:0 2px 2px 0;
 vertical-align:-2px;min-width:1px}
@@ -68,7 +71,7 @@ white-space:nowrap}
 .ifttn figure{margin:0}.ifttn .chart svg{width:100%;display:block}
 .ifttn .chart text,.ifttn .confusion text{font-size:9.5px;fill:var(--quiet)}
 .ifttn .chart text.title{font-size:12px;fill:var(--ink);font-weight:600}.ifttn .grid{stroke:var(--rule);
-stroke-width:1}
+stroke-width:1}.ifttn .mark{stroke:var(--quiet);stroke-width:1;stroke-dasharray:2,3}
 .ifttn .confusion{width:100%;display:block}.ifttn .confusion text[fill]{fill:revert-layer;font-size:8.5px}
 .ifttn .interval{width:100px;height:14px;display:block}.ifttn .interval .range{stroke:var(--accent);stroke-width:2.4}
 .ifttn .interval .ours{fill:var(--accent)}.ifttn .interval .paper{fill:none;stroke:var(--quiet);stroke-width:1.2}
@@ -77,7 +80,8 @@ gap:0 10px}
 .ifttn .row-cells small{white-space:nowrap}.ifttn .row-cells .ours{font-weight:600}
 .ifttn .ifttn-row>button{text-align:left;padding-left:8px}
 .ifttn .ifttn-row>button.mod-chosen{box-shadow:inset 3px 0 var(--accent)}
-.ifttn .up{color:#2e7d32}.ifttn .down{color:#c62828}
+.ifttn .chart text{paint-order:stroke;stroke:var(--jp-layout-color1,#fff);stroke-width:2.5px}
+.ifttn code{font-size:12px;background:rgba(128,128,128,.14);padding:1px 4px;border-radius:3px}
 @media (prefers-reduced-motion:reduce){.ifttn *{transition:none!important}}
 """
 
@@ -137,6 +141,13 @@ class Panel(VBox):
         self.add_class("ifttn")
         self.watch(self.worker, ["doing", "share", "paused"], self._show_progress)
         self.watch(self.worker, ["error"], self._show_error)
+        self._show_progress()
+
+    def _repr_mimebundle_(self, **asked: Any) -> dict[str, Any]:
+        """With a word for pages that were saved without a kernel, in place of the names of every widget inside."""
+        bundle: Any = super()._repr_mimebundle_(**asked)
+        bundle["text/plain"] = f"[{self.title}: a panel; run the notebook to use it]"
+        return bundle
 
     def fill(self, *children: Widget) -> None:
         """Put these below the heading."""
@@ -214,7 +225,7 @@ class Panel(VBox):
         self._bar.layout.visibility = "visible" if worker.doing and worker.share else "hidden"
 
     def _show_error(self) -> None:
-        error, details = escape(self.worker.error), escape(self.worker.details)
+        error, details = re.sub("`(.+?)`", r"<code>\1</code>", escape(self.worker.error)), escape(self.worker.details)
         more = f"<details><summary>where</summary><pre>{details}</pre></details>" if details else ""
         self._alert.value = f"<div role=alert>{error}{more}</div>" if error else ""
 

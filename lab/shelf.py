@@ -5,6 +5,8 @@ from functools import lru_cache
 from pathlib import Path
 from threading import RLock
 
+import torch
+
 from ifttn.data.catalogue import read_split
 from ifttn.data.store import Store
 from ifttn.experiment.recipes import RECIPES
@@ -21,9 +23,14 @@ class Shelf:
         results: holds data/, stores/ and runs/.
         data: further folders of data sets; a store of one is looked for in `results`, by its name.
         device: where networks are put.
+
+    Raises:
+        IfttnError: the device is a GPU, and this kernel has none.
     """
 
     def __init__(self, results: Path | str, data: Sequence[Path | str] = (), device: str = "cpu") -> None:
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise IfttnError(f"no GPU in this kernel for device={device!r}: without `device` it works on the CPU")
         self.places, self.device = Places(Path(results)), device
         self.elsewhere = {Path(folder).resolve().name: Path(folder) for folder in data}
         self.lock = RLock()

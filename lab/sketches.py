@@ -3,6 +3,7 @@
 Shapes: K snippets, A actions, N videos.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import pairwise
@@ -43,9 +44,10 @@ def bars(columns: Sequence[Bars], actions: Sequence[str], true: str | None, coun
     rows = []
     for action in shown:
         name = escape(actions[action])
-        mark = " ✓" if actions[action] == true else ""
+        mark = "✓ " if actions[action] == true else ""
         cells = "".join(_bar(float(c.probabilities[action]), HEAD_COLOURS.get(c.title, "#888")) for c in columns)
-        rows.append(f"<tr{' class=true' if mark else ''}><th scope=row title='{name}'>{name}{mark}</th>{cells}</tr>")
+        words = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=_)", "<wbr>", name)
+        rows.append(f"<tr{' class=true' if mark else ''}><th scope=row title='{name}'>{mark}{words}</th>{cells}</tr>")
     return f"<table class=bars><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
@@ -98,8 +100,16 @@ class Curve(NamedTuple):
     dashed: bool = False
 
 
-def chart(curves: Sequence[Curve], title: str, *, width: int = 440, height: int = 190, top: float | None = None) -> str:
-    """A line chart with its legend; the vertical axis starts at 0."""
+def chart(
+    curves: Sequence[Curve],
+    title: str,
+    *,
+    width: int = 440,
+    height: int = 190,
+    top: float | None = None,
+    marks: Sequence[tuple[float, str]] = (),
+) -> str:
+    """A line chart with its legend; the vertical axis starts at 0, or below. `marks` are places on the other one."""
     points = [(x, y) for curve in curves for x, y in zip(curve.x, curve.y, strict=True)]
     if not points:
         return f"<div class=empty>{escape(title)}: nothing yet</div>"
@@ -124,21 +134,29 @@ def chart(curves: Sequence[Curve], title: str, *, width: int = 440, height: int 
         for c in curves
         if len(c.x)
     )
+    shown = "".join(
+        f"<line x1={x} x2={x} y1={upper} y2={height - bottom} class=mark /><text x={x + 3} y={upper + 9}>{name}</text>"
+        for x, name in ((float(place(at, high).split(",")[0]), escape(name)) for at, name in marks)
+    )
     ends = (
         f"<text x={left} y={height - 5}>{x_low:g}</text>"
         f"<text x={width - right} y={height - 5} text-anchor=end>{x_high:g}</text>"
     )
     legend = "".join(
         f"<span><i style='background:{c.colour};{'opacity:.5' if c.dashed else ''}'></i>{escape(c.name)} "
-        f"<b>{c.y[-1]:.3g}</b></span>"
+        f"<b>{_short(c.y[-1])}</b></span>"
         for c in curves
         if len(c.y)
     )
     return (
         f"<figure class=chart><svg viewBox='0 0 {width} {height}' role=img aria-label='{escape(title)}'>"
-        f"<text x=4 y=13 class=title>{escape(title)}</text>{grid}{lines}{dots}{ends}</svg>"
+        f"<text x=4 y=13 class=title>{escape(title)}</text>{grid}{shown}{lines}{dots}{ends}</svg>"
         f"<figcaption class=legend>{legend}</figcaption></figure>"
     )
+
+
+def _short(value: float) -> str:
+    return "0" if abs(value) < 5e-4 else f"{value:.3g}"
 
 
 def _grid_line(value: float, at: str, end: int) -> str:

@@ -19,7 +19,7 @@ from lab.inspector import Inspector
 from lab.panel import Panel, choose
 from lab.shelf import Shelf
 
-COLUMNS = "3.2em 3.6em 3.4em 6.5em 130px 3.4em 3.4em"
+COLUMNS = "3.2em 5em 3.4em 6.5em 110px 3.6em 3.6em"
 """Widths of: paper, measured, difference, interval, its picture, mean class, videos; then one a factor."""
 WIDE = "15.5em"
 
@@ -58,7 +58,8 @@ class TableDesk(Panel):
         self.inspector, self.out = inspector, Path(out)
         self.tables: dict[int, Table] = {}
         self.findings: list[Finding] = []
-        self._rows: list[tuple[HBox, Button, HTML]] = []
+        # Made here and not in the worker: what a thread makes may miss its first click.
+        self._rows = [self._new_row(i) for i in range(max(len(table.rows) for table in tables.load().values()))]
         self._silent = False
         self._build()
         self.reload()
@@ -80,11 +81,13 @@ class TableDesk(Panel):
             self.button("read anew", self.reload, "runs that were tested since"),
         ]
         wrap = Layout(flex_flow="row wrap", grid_gap="8px", width="100%", align_items="center")
+        apart = Layout(justify_content="space-between", align_items="center", width="100%")
         detail = Box(
             [
                 VBox([self._run], layout=Layout(flex="1 1 300px", min_width="280px")),
                 VBox(
-                    [HBox([self._count, self.split]), self.errors], layout=Layout(flex="2 1 420px", min_width="320px")
+                    [HBox([self._count, self.split], layout=apart), self.errors],
+                    layout=Layout(flex="2 1 420px", min_width="320px"),
                 ),
             ],
             layout=Layout(flex_flow="row wrap", grid_gap="18px", width="100%"),
@@ -149,16 +152,12 @@ class TableDesk(Panel):
         self.column.value = self.state.column
         self.column.layout.display = "" if many else "none"
         self._silent = False
-        self._caption.value = (
-            f"<b>Table {table.number}. {escape(table.title)}.</b> <small>{escape(tables.heading(table))}</small>"
-        )
+        about = tables.heading(table).removeprefix(table.caption)
+        self._caption.value = f"<b>Table {table.number}. {escape(table.caption)}</b> <small>{escape(about)}</small>"
         names = ("paper", "measured", "diff.", "95 % interval", "", "classes", "videos", *table.factors)
         heads = "".join(f"<small>{escape(name)}</small>" for name in names)
-        self._head.value = (
-            f"<div style='padding-left:{WIDE}'><div class=row-cells style='{_grid(table)}'>{heads}</div></div>"
-        )
-        while len(self._rows) < len(cells):
-            self._rows.append(self._new_row(len(self._rows)))
+        line = f"<div class=row-cells style='{_grid(table)}'>{heads}</div>"
+        self._head.value = f"<div style='padding-left:calc({WIDE} + 4px)'>{line}</div>"
         for (_, button, html), cell in zip(self._rows, cells, strict=False):
             button.description, button.tooltip = cell.method, f"{cell.method}: its run and its errors"
             button.disabled = cell.measured is None
@@ -237,7 +236,7 @@ class TableDesk(Panel):
             (f"{first.videos[i].rpartition('/')[2]}  taken for  {first.actions[predicted[i]]}", first.videos[i])
             for i in wrong
         ]
-        self.errors.value = None
+        self.errors.value, self.errors.rows = None, min(9, max(2, len(wrong)))
         self._silent = False
 
     def _pick_error(self) -> None:
@@ -277,7 +276,7 @@ def _line(cell: Cell, table: Table) -> str:
     apart = ""
     if cell.paper is not None and cell.column.unit == "%":
         difference = 100 * m.top1 - cell.paper
-        apart = f"<span class={'up' if difference > 0 else 'down'}>{difference:+.1f}</span>"
+        apart = f"<span>{difference:+.1f}</span>"
     theirs = None if cell.paper is None else cell.paper / 100
     factors = "".join(f"<span>{m.factors[f]:.2f}</span>" if f in m.factors else "<span></span>" for f in table.factors)
     return (

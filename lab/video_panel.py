@@ -4,15 +4,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ipywidgets import Combobox, HBox, Layout, Text
+import numpy as np
+from ipywidgets import Combobox, HBox, Layout, Text, VBox
+from jaxtyping import Float
 from traitlets import Enum, HasTraits, Int, Unicode
 
 from ifttn.experiment.recipes import PRESETS
 from ifttn.experiment.runs import Run
+from ifttn.insight.cam import Finer
 from ifttn.vocabulary import IfttnError
-from lab.clip import Clip, Reading, load, read
+from lab.clip import Clip, Method, Reading, load, pixel_maps, read
 from lab.panel import Panel, choose
 from lab.shelf import Shelf
+
+FINER: Finer = 4
+"""Maps have a cell every 32 / FINER px, where nothing else is asked for: those of a small network have few."""
 
 
 class VideoState(HasTraits):
@@ -42,6 +48,7 @@ class VideoPanel(Panel):
         self.silent = False
         """While lists are filled: what they report is no choice."""
         self._source: tuple[object, ...] = ()
+        self._maps: dict[tuple[object, ...], dict[str, np.ndarray]] = {}
         wide = Layout(width="auto", flex="1 1 180px")
         self.dataset, self.split = choose("data set"), choose("split", (1, 2, 3))
         self.side = choose("", ("test", "train"), min_width="70px")
@@ -49,10 +56,9 @@ class VideoPanel(Panel):
         self.video = choose("video", flex="2 1 280px")
         self.file = Text(placeholder="or the path of a file of your own", continuous_update=False, layout=wide)
         self.run = choose("run")
-        self.pickers = HBox(
-            [self.dataset, self.split, self.side, self.action, self.video, self.file],
-            layout=Layout(flex_flow="row wrap", grid_gap="6px", width="100%"),
-        )
+        row = Layout(flex_flow="row wrap", grid_gap="6px", width="100%")
+        which = HBox([self.dataset, self.split, self.side, self.action, self.run], layout=row)
+        self.pickers = VBox([which, HBox([self.video, self.file], layout=row)], layout=Layout(width="100%"))
         for name in ("dataset", "split", "side", "run", "action"):
             control = getattr(self, name)
             self.watch(control, ["value"], lambda name=name, control=control: self.choose(name, control.value))
@@ -60,6 +66,12 @@ class VideoPanel(Panel):
         self.watch(self.file, ["value"], lambda: self.choose("file", self.file.value.strip()))
         self.watch(state, ["dataset", "split", "side", "action"], self._offer)
         self.watch(state, ["video", "file", "run", "split"], self.read_video)
+
+    def close(self) -> None:
+        """As a panel does, and let go of the video: widgets that watch each other wait long for the collector."""
+        super().close()
+        self.clip = self.reading = None
+        self._maps.clear()
 
     def begin(self, chosen: Mapping[str, object]) -> None:
         """Choose what was asked for, and otherwise the first video of the data set with most runs."""
@@ -157,6 +169,7 @@ class VideoPanel(Panel):
         clip = yield from load(path, name, label, preset.store, store)
         reading = self.ask(clip) if run else None
         self.clip, self.reading = clip, reading
+        self._maps.clear()
 
     def ask(self, clip: Clip, order: Sequence[int] | None = None) -> Reading:
         """What the chosen run says of a clip.
@@ -169,6 +182,20 @@ class VideoPanel(Panel):
             raise IfttnError("there is no network to ask: `ifttn reproduce --quick` trains one")
         with self.shelf.lock:
             return read(self.shelf.recognizer(run), clip, order)
+
+    def maps(self, action: int, method: Method = "cam", finer: Finer = FINER) -> dict[str, Float[np.ndarray, "V s s"]]:
+        """What each head of the chosen run sees for an action in the clip; the last few are kept."""
+        run, clip, key = self.chosen_run, self.clip, (action, method, finer)
+        found = self._maps.get(key)
+        if found is None:
+            assert run is not None
+            assert clip is not None
+            with self.shelf.lock:
+                found = pixel_maps(self.shelf.recognizer(run), clip, action, method=method, finer=finer)
+            while len(self._maps) >= 8:
+                self._maps.pop(next(iter(self._maps)))
+            self._maps[key] = found
+        return found
 
     def loaded(self) -> None:
         """A new clip or reading is there."""

@@ -20,19 +20,22 @@ def test_a_notebook_is_prose_and_calls_and_stores_nothing(path):
         assert len(lines) <= 12
         assert not any(line.startswith(("def ", "class ", "while ")) for line in lines)
         assert not cell.outputs
+    first, last = notebook.cells[0].source, notebook.cells[-1].source
+    assert all(word in first for word in ("**Question.**", "**Time.**", "ection", "CPU", "GPU"))
+    assert last.startswith("## What to notice, what to try")
 
 
 SHOWS = {
-    "0_start_here": ("complete IF-TTN", 4),
-    "1_clips_and_motion": ("<iframe srcdoc", 0),
-    "2_network_step_by_step": ("million parameters", 0),
-    "3_staged_training": ("stage ttn trains", 1),
-    "4_ablation_tables": ("complete IF-TTN", 0),
-    "5_speed_and_state_of_the_art": ("MV-IF-TTN", 1),
-    "6_cam_maps": ("<table class=cams>", 0),
-    "7_deepdraw": ("p(B,A)", 1),
+    "0_start_here": (("complete IF-TTN", "<iframe srcdoc", "<table class=cams>"), 4, 3),
+    "1_clips_and_motion": (("<iframe srcdoc", "correlation of speed"), 0, 1),
+    "2_network_step_by_step": (("Eq. 2 holds", "million parameters"), 0, 0),
+    "3_staged_training": (("stage ttn trains",), 1, 1),
+    "4_ablation_tables": (("complete IF-TTN", "preset weights"), 0, 2),
+    "5_speed_and_state_of_the_art": (("MV-IF-TTN",), 1, 0),
+    "6_cam_maps": (("<table class=cams>", "|mean + bias - vote|"), 0, 1),
+    "7_deepdraw": (("p(B,A)", "logit"), 1, 1),
 }
-"""Per notebook, what it must show, and how many pictures."""
+"""Per notebook, what it must show, how many pictures, and how many panels."""
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +63,12 @@ def test_a_notebook_runs_from_nothing(path, results, monkeypatch):
     )
     client.execute()
     shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    wanted, pictures = SHOWS[path.stem]
-    assert wanted in "".join(
-        str(output.get("text", "")) + str(output.get("data", {}).get("text/html", "")) for output in shown
-    )
-    assert sum("image/png" in output.get("data", {}) for output in shown) == pictures
+    wanted, pictures, panels = SHOWS[path.stem]
+    text = "".join(str(output.get("text", "")) + str(output.get("data", {}).get("text/html", "")) for output in shown)
+    assert [words for words in wanted if words not in text] == []
+    for kind, count in (("image/png", pictures), ("application/vnd.jupyter.widget-view+json", panels)):
+        assert sum(kind in output.get("data", {}) for output in shown) == count
+    assert not any("widget-view" in str(o) and "children=" in str(o) for o in shown)  # a panel's repr is long
     if path.stem.startswith("0"):
         assert (results / "report.html").exists()
 

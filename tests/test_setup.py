@@ -103,5 +103,5 @@ def test_make_alone_lists_every_target_with_a_line() -> None:
     listed = subprocess.run(
         ["make", "-C", ROOT], env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=True
     )
-    for target in ("setup", "test", "test-all", "reproduce", "lab", "lock", "clean"):
+    for target in ("setup", "test", "test-all", "browser", "reproduce", "lab", "lock", "clean"):
         assert re.search(rf"^  make {target} +\w+.*$", listed.stdout, re.MULTILINE), listed.stdout

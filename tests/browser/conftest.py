@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -21,15 +22,39 @@ TOKEN = "of-this-test"
 SHOTS = Path(os.environ.get("IFTTN_SHOTS", Path(__file__).resolve().parents[2] / "build" / "screenshots"))
 """Where the pictures of the panels go."""
 
+SETTINGS = {
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    # With subshells a kernel loses clicks on widgets whose last word came through one that has ended since
+    # ("Unknown subshell_id"): `make lab` sets the same.
+    "apputils-extension/kernels-settings": {"commsOverSubshells": "disabled"},
+    "notebook-extension/tracker": {"windowingMode": "none"},  # every cell is in the page, seen or not
+}
+"""Of JupyterLab."""
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-dev-shm-usage",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-proxy-server",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # whatever asks for another machine fails
+]
+"""Of Chromium: --no-sandbox for root, the rest for peace and for no word to anyone."""
+
+
+MISSING = "playwright, chromium (or IFTTN_CHROMIUM) or both are missing; `make browser` installs them"
+
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    pytest.importorskip("playwright", reason="the browser tests need the PyPI package playwright")
+    pytest.importorskip("playwright", reason=f"NO BROWSER: {MISSING}")
     found = os.environ.get("IFTTN_CHROMIUM") or next(
         filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
     )
     if not found:
-        pytest.skip("NO BROWSER: neither chromium nor google-chrome is on the PATH, and IFTTN_CHROMIUM is not set")
+        pytest.skip(f"NO BROWSER: {MISSING}")
     return found
 
 
@@ -48,9 +73,10 @@ def jupyterlab(tmp_path_factory) -> Iterator[Lab]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     root = Path(__file__).resolve().parents[2]
-    quiet = folder / ".settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
-    quiet.parent.mkdir(parents=True)
-    quiet.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
+    for name, settings in SETTINGS.items():
+        path = folder / ".settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(settings))
     environment = {
         **os.environ,
         "JUPYTER_CONFIG_DIR": str(folder / ".config"),
@@ -59,6 +85,10 @@ def jupyterlab(tmp_path_factory) -> Iterator[Lab]:
         "IPYTHONDIR": str(folder / ".ipython"),
         "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]),
         "OMP_NUM_THREADS": "1",
+        # Where the notebooks work, each with what those before it made.
+        "IFTTN_RESULTS": str(folder / "results"),
+        "IFTTN_PRESET": "smallest",
+        "IFTTN_VIDEOS": "32",
     }
     options = {
         "ServerApp.ip": "127.0.0.1",
@@ -106,67 +136,110 @@ def _wait(ready: Callable[[], bool], seconds: float, what: str, log: Path) -> No
 class Notebook:
     """A notebook open in the browser."""
 
-    page: object
+    page: Any
     name: str
+    path: Path
     complaints: list[str] = field(default_factory=list)
     """Errors on the console, and requests that left this machine."""
 
+    @property
+    def shots(self) -> Path:
+        """Where pictures go."""
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        return SHOTS
+
     def shot(self, name: str, selector: str = ".ifttn") -> None:
         """Keep a picture of a panel."""
-        SHOTS.mkdir(parents=True, exist_ok=True)
-        self.page.locator(selector).first.screenshot(path=SHOTS / f"{name}.png")
+        self.page.locator(selector).first.screenshot(path=self.shots / f"{name}.png")
 
 
 @pytest.fixture(scope="session")
-def browser(chromium) -> Iterator[object]:
+def browser(chromium) -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
-        made = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        made = play.chromium.launch(executable_path=chromium, args=FLAGS)
         yield made
         made.close()
 
 
 @pytest.fixture
-def run_cells(browser, jupyterlab) -> Iterator[Callable[..., Notebook]]:
-    """run_cells(name, *sources): a new notebook of these cells, run from top to bottom, in the browser."""
+def open_notebook(browser, jupyterlab) -> Iterator[Callable[..., Notebook]]:
+    """open_notebook(content, name): a notebook in JupyterLab, run from top to bottom; nothing in it failed."""
     contexts = []
 
-    def run(name: str, *sources: str, timeout: float = 300) -> Notebook:
-        made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
-        made.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        nbformat.write(made, jupyterlab.folder / f"{name}.ipynb")
-        context = browser.new_context(viewport={"width": 1500, "height": 1400})
-        contexts.append(context)
-        page = context.new_page()
-        notebook = Notebook(page, name)
-        page.on("console", lambda said: notebook.complaints.append(said.text) if said.type == "error" else None)
-        page.on(
-            "request",
-            lambda asked: None if _local(asked.url) else notebook.complaints.append(f"asked for {asked.url}"),
-        )
-        page.goto(f"{jupyterlab.address}/doc/tree/{name}.ipynb?token={TOKEN}")
-        page.wait_for_function("window.jupyterapp !== undefined", timeout=120_000)
-        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
-        page.wait_for_function(
-            "window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'", timeout=120_000
-        )
-        page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
-        finished = f"""() => {{
-            const marks = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(x => x.textContent);
-            return marks.slice(0, {len(sources)}).every(x => /\\[\\d+\\]/.test(x)) }}"""
-        page.wait_for_function(finished, timeout=1000 * timeout)
-        problems = page.locator(
-            ", ".join(
-                f".jp-RenderedText[data-mime-type='application/vnd.jupyter.{kind}']" for kind in ("stderr", "error")
-            )
-        )
-        assert problems.count() == 0, problems.first.inner_text()
+    def run(content: nbformat.NotebookNode, name: str, timeout: float = 900) -> Notebook:
+        contexts.append(browser.new_context(viewport={"width": 1500, "height": 1400}))
+        notebook = opened(contexts[-1], jupyterlab, content, name)
+        run_all(notebook, timeout)
         return notebook
 
     yield run
     for context in contexts:
         context.close()
+
+
+def opened(context, jupyterlab: Lab, content: nbformat.NotebookNode, name: str) -> Notebook:
+    """A notebook with a kernel that waits."""
+    nbformat.write(content, jupyterlab.folder / f"{name}.ipynb")
+    page = context.new_page()
+    notebook = Notebook(page, name, jupyterlab.folder / f"{name}.ipynb")
+    page.on("console", lambda said: notebook.complaints.append(said.text) if said.type == "error" else None)
+    page.on("pageerror", lambda error: notebook.complaints.append(str(error)))
+    page.on(
+        "request", lambda asked: None if _local(asked.url) else notebook.complaints.append(f"asked for {asked.url}")
+    )
+    page.goto(f"{jupyterlab.address}/doc/tree/{name}.ipynb?token={TOKEN}", timeout=120_000)
+    page.wait_for_function("window.jupyterapp !== undefined", timeout=120_000)
+    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=120_000)
+    page.wait_for_function(f"{WIDGET}?.sessionContext?.session?.kernel?.status === 'idle'", timeout=180_000)
+    return notebook
+
+
+WIDGET = "window.jupyterapp.shell.currentWidget"
+RUN = "window.ran = 0; window.jupyterapp.commands.execute('notebook:run-all-cells').finally(() => window.ran = 1); 0"
+
+
+def run_all(notebook: Notebook, timeout: float) -> None:
+    """Run every cell; seconds of patience."""
+    notebook.page.evaluate(RUN)
+    notebook.page.wait_for_function("window.ran", timeout=1000 * timeout)
+    errors = [each for each in outputs(notebook) if each["output_type"] == "error"]
+    assert not errors, "\n".join(errors[0]["traceback"])
+
+
+def outputs(notebook: Notebook) -> list[dict]:
+    """Of every cell."""
+    return notebook.page.evaluate(f"{WIDGET}.content.model.toJSON().cells.flatMap(c => c.outputs ?? [])")
+
+
+@pytest.fixture(scope="session")
+def desk(browser, jupyterlab) -> Iterator[Notebook]:
+    """One notebook of one cell for all panels: to import torch again for each takes longer than the tests."""
+    content = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import torch")])
+    content.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    context = browser.new_context(viewport={"width": 1500, "height": 1400})
+    notebook = opened(context, jupyterlab, content, "desk")
+    run_all(notebook, 300)
+    yield notebook
+    context.close()
+
+
+@pytest.fixture
+def run_cell(desk, request) -> Iterator[Callable[..., Notebook]]:
+    """run_cell(source): run it in place of what was there, whose panel is closed; it may not print a warning."""
+
+    def run(source: str, timeout: float = 300) -> Notebook:
+        desk.complaints.clear()
+        source = f"if 'panel' in globals():\n    panel.close()\n{source}"
+        desk.page.evaluate(f"s => {WIDGET}.content.model.cells.get(0).sharedModel.setSource(s)", source)
+        run_all(desk, timeout)
+        assert [each["text"] for each in outputs(desk) if each.get("name") == "stderr"] == []
+        return desk
+
+    yield run
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    desk.page.screenshot(path=SHOTS / f"end_of_{request.node.name[:60]}.png")  # what a failed test looked at
 
 
 def _local(url: str) -> bool:

@@ -55,9 +55,30 @@ def test_a_reading_says_what_the_recognizer_says(results, loaded, video):
     assert reading.sampled.tolist() == np.rint(said.seconds * loaded.fps).astype(int).tolist()
     for head, votes in reading.votes.items():
         assert np.corrcoef(votes.ravel(), said.votes[head].ravel())[0, 1] > 0.98  # JPEG, again
-        head_bias = recognizer.network.heads[head].bias.detach().numpy()
-        assert reading.maps[head].mean((2, 3)) + head_bias == pytest.approx(votes, abs=1e-4)
     assert reading.fused.sum() == pytest.approx(1)
+
+
+def test_the_mean_of_a_map_is_its_vote_and_a_finer_map_lies_on_the_same_pixels(results, loaded):
+    recognizer = Recognizer.load(results / "runs" / "embedded-ucf" / "split1" / "if-ttn")
+    reading, cells = clip.read(recognizer, loaded), clip.maps(recognizer, loaded, 3)
+    finer = clip.maps(recognizer, loaded, 3, finer=4)
+    pixels = clip.pixel_maps(recognizer, loaded, 3, finer=4)
+    side = recognizer.preset.size
+    for head, votes in reading.votes.items():
+        bias = recognizer.network.heads[head].bias.detach().numpy()[3]
+        assert cells[head].mean((1, 2)) + bias == pytest.approx(votes[:, 3], abs=1e-4)
+        assert finer[head][:, ::4, ::4] == pytest.approx(cells[head], abs=1e-4)
+        assert pixels[head].shape == (len(votes), side, side)
+        # Cell i of level 5 is centred on pixel 32 i, where resizing it as a picture would put pixel 32 i + 16.
+        assert pixels[head][:, ::32, ::32] == pytest.approx(cells[head], abs=1e-4)
+
+
+def test_grad_cam_is_positive_and_has_a_value_a_pixel(results, loaded):
+    recognizer = Recognizer.load(results / "runs" / "embedded-ucf" / "split1" / "if-ttn")
+    maps = clip.pixel_maps(recognizer, loaded, 3, method="gradcam")
+    assert {head: len(each) for head, each in maps.items()} == {"rgb": 4, "flow": 4, "ttn": 3}
+    assert all(each.min() >= 0 and each.max() <= 1 for each in maps.values())
+    assert all(each.shape[1:] == (recognizer.preset.size,) * 2 for each in maps.values())
 
 
 def test_another_order_changes_the_pairs_and_no_stream(results, loaded):

@@ -1,0 +1,42 @@
+"""Every notebook in JupyterLab, from nothing, and as the page that somebody without a kernel reads."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+
+pytestmark = pytest.mark.slow
+
+NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs_in_the_browser_and_says_nothing_to_anyone(open_notebook, path):
+    notebook = open_notebook(nbformat.read(path, as_version=4), path.stem, timeout=900)
+    notebook.page.locator(".jp-Notebook").screenshot(path=notebook.shots / f"notebook_{path.stem}.png")
+    assert notebook.complaints == []
+
+
+def test_a_notebook_that_was_run_reads_well_offline_and_its_player_scrubs(open_notebook, browser, tmp_path):
+    from nbconvert import HTMLExporter
+
+    (path,) = (path for path in NOTEBOOKS if path.stem == "1_clips_and_motion")
+    notebook = open_notebook(nbformat.read(path, as_version=4), "offline", timeout=900)
+    notebook.page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
+    notebook.page.wait_for_function("!window.jupyterapp.shell.currentWidget.context.model.dirty")
+    assert "widgets" not in nbformat.read(notebook.path, as_version=4).metadata
+    page_of_html, _ = HTMLExporter(template_name="lab").from_filename(str(notebook.path))
+    (tmp_path / "page.html").write_text(page_of_html, encoding="utf-8")
+    context = browser.new_context(offline=True, viewport={"width": 1100, "height": 1400})
+    page = context.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    frame = page.frame_locator("iframe")
+    slider = frame.get_by_role("slider", name="Frame")
+    slider.focus()
+    seen = set()
+    for _ in range(10):
+        page.keyboard.press("ArrowRight")
+        seen.add(frame.locator("#frame").get_attribute("src"))
+    assert len(seen) == 10
+    page.screenshot(path=notebook.shots / "static_page.png", full_page=True)
+    context.close()

@@ -1,0 +1,50 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ifttn.vocabulary import IfttnError
+from lab import showcase
+
+
+def test_every_picture_of_the_showcase_is_small_and_the_films_move(results, embedded, tmp_path):
+    figures, shots, out = tmp_path / "figures", tmp_path / "shots", tmp_path / "docs"
+    for folder, names in ((figures, showcase.FIGURES), (shots, ["tables"])):
+        folder.mkdir()
+        for name in names:
+            Image.new("RGB", (1400, 800), "white").save(folder / f"{name}.png")
+    written = list(showcase.write(embedded.work(results / "runs"), "if-ttn", figures, out, shots))
+    assert [path.name for path in written] == [
+        "clip.gif",
+        "deepdraw.gif",
+        *(f"{name}.png" for name in showcase.FIGURES),
+        "tables.png",
+    ]
+    assert all(path.stat().st_size < showcase.LIMIT for path in written)
+    for path in written[:2]:
+        with Image.open(path) as film:
+            seen = []
+            for index in range(film.n_frames):
+                film.seek(index)
+                seen.append(film.convert("RGB").tobytes())
+        assert len(set(seen)) > 10
+    with Image.open(out / "tables.png") as picture:
+        assert picture.size[0] <= 1100
+
+
+def test_what_compresses_badly_is_made_smaller_until_it_fits():
+    rng = np.random.default_rng(0)
+    noisy = [rng.integers(0, 256, (160, 600, 3), dtype=np.uint8) for _ in range(8)]
+    content = showcase.film(noisy, 10)
+    assert len(content) < showcase.LIMIT
+    with Image.open(io.BytesIO(content)) as film:
+        assert film.size[0] < 600
+
+
+def test_a_film_or_a_figure_that_cannot_be_had_is_named(tmp_path):
+    rng = np.random.default_rng(0)
+    with pytest.raises(IfttnError, match="a film of 60 pictures"):
+        showcase.film([rng.integers(0, 256, (400, 800, 3), dtype=np.uint8) for _ in range(60)], 10)
+    with pytest.raises(IfttnError, match="`ifttn figures` draws it"):
+        showcase.still(tmp_path / "order.png")
