@@ -45,8 +45,9 @@ def _bare(frame: pd.DataFrame) -> list[str]:
 
 
 def _formatted(frame: pd.DataFrame, escape: str | None = None) -> Styler:
+    less = "$<$" if escape == "latex" else "&lt;"
     digits = {name: 1 if name in PERCENT else 2 for name in frame.columns if name not in WORDS}
-    numbers = {name: f"{{:.{count}f}}" for name, count in digits.items()} | {"p": as_p}
+    numbers = {name: f"{{:.{count}f}}" for name, count in digits.items()} | {"p": lambda p: as_p(p).replace("<", less)}
     numbers = {name: show for name, show in numbers.items() if name in frame}
     styler = frame.style
     styler.format(numbers, na_rep="", escape=escape)

@@ -190,12 +190,13 @@ def _needs(each: Comparison, known: Mapping[str, LateFusion], scores: ScoresOf, 
 
 def as_text(findings: Sequence[Finding], width: int = 110) -> str:
     """For a terminal: the claims with their verdicts, and what these stand on."""
-    lines = [EXPLAINED, *(f"[{each.verdict}] {each.text}. {each.evidence}" for each in findings)]
+    head = f"What the paper claims, and what this study says of it. {EXPLAINED}"
+    lines = [head, *(f"[{each.verdict}] {each.text}. {each.evidence}" for each in findings)]
     return "\n".join(textwrap.fill(line, width, subsequent_indent="  ", break_on_hyphens=False) for line in lines)
 
 
 EXPLAINED = (
-    "What the paper claims, and what this study says of it. Points are differences between answers to the same test "
+    "Points are differences between answers to the same test "
     "videos, pooled over the splits that are there, with Newcombe's 95% interval; p is McNemar's exact test, one by "
     "one, with how many videos the one alone and the other alone has right. Each network was trained once: what "
     f"another seed would change is not in them. Equal and little mean within {100 * MARGIN:g} points, set beforehand."

@@ -37,3 +37,19 @@ def test_a_spreadsheet_gets_every_column_back(frame):
     assert list(read) == list(frame)
     assert read.measured.notna().sum() == frame.measured.notna().sum() == 1
     assert read.why.notna().sum() == len(frame) - 1
+
+
+def test_a_small_probability_is_written_as_html_and_latex_write_it():
+    labels = np.arange(40) % 2
+    names = tuple(f"v{i}" for i in range(40))
+    said = {"spatial": ("rgb", 1 - labels), "temporal": ("flow", labels)}
+
+    def of(dataset: str, split: int, recipe: str) -> Scores | None:
+        if recipe not in said:
+            return None
+        head, actions = said[recipe]
+        return Scores(names, labels, ("run", "walk"), {head: np.eye(2, dtype=np.float32)[actions]})
+
+    frame = to_frame(measure(load()[3], of, {"UCF-101": "x"}))
+    assert "& $<$0.001 &" in to_latex(frame)
+    assert ">&lt;0.001<" in style(frame).to_html()
