@@ -133,7 +133,7 @@ def extract(video: Path, repetitions: int = 1) -> Extracted:
 
 
 def differences(video: Path, *readings: Extracted) -> int:
-    """Frames whose type or vectors differ, row by row and in every field, from each reading, or that only one of us has.
+    """Frames whose type or vectors differ, row by row and in every field, from each reading, or that one of us lacks.
 
     Of a B-frame of MPEG-4 only the blocks are compared: where a block has no vector of its own (direct mode), FFmpeg
     exports what happens to lie in memory, which is one reason to encode such videos anew.
