@@ -3,9 +3,11 @@
 It stands beside `ifttn.cli`, above `lab`: it opens runs, asks `ifttn.insight`, and lets `lab.figures` draw.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -78,8 +80,13 @@ def draw(work: Work, out: Path, *, full: bool = False) -> list[report.Figure]:
 
 
 def draw_split(places: Places, dataset: str, split: int, setup: Setup) -> None:
-    """The step of the study that draws."""
-    draw(work_on(places, dataset, split, setup), places.root / "figures")
+    """The step of the study that draws; again only when a network that it shows, or asks, is another one."""
+    work, drawn = work_on(places, dataset, split, setup), places.root / "figures" / "drawn.json"
+    weights = sorted(path for name in COMPLETE for path in work.runs.glob(f"{dataset}/*/{name}/weights.safetensors"))
+    seen = json.dumps({str(path.relative_to(work.runs)): sha256(path.read_bytes()).hexdigest() for path in weights})
+    if not (drawn.exists() and drawn.read_text() == seen):
+        draw(work, drawn.parent)
+        write_atomically(drawn, seen.encode())
 
 
 def load(out: Path) -> list[report.Figure]:
