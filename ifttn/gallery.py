@@ -82,7 +82,8 @@ def draw(work: Work, out: Path, *, full: bool = False) -> list[report.Figure]:
 def draw_split(places: Places, dataset: str, split: int, setup: Setup) -> None:
     """The step of the study that draws; again only when a network that it shows, or asks, is another one."""
     work, drawn = work_on(places, dataset, split, setup), places.root / "figures" / "drawn.json"
-    weights = sorted(path for name in COMPLETE for path in work.runs.glob(f"{dataset}/*/{name}/weights.safetensors"))
+    shown = next((recipe for recipe in COMPLETE if work.run(recipe).tested), "")
+    weights = sorted(work.runs.glob(f"{dataset}/*/{shown}/weights.safetensors"))
     seen = json.dumps({str(path.relative_to(work.runs)): sha256(path.read_bytes()).hexdigest() for path in weights})
     if not (drawn.exists() and drawn.read_text() == seen):
         draw(work, drawn.parent)
