@@ -113,6 +113,9 @@ def _kinds(steps: Sequence[Step]) -> list[tuple[str, int, float]]:
 
 def _subject(table: Table, column: Column) -> str:
     """What the measured numbers of a column are of."""
+    timed = [cell.speed.on for cell in table.cells if cell.column == column and cell.speed]
+    if timed:
+        return f"snippets a second, {', '.join(dict.fromkeys(timed))}"
     found = [cell.measured for cell in table.cells if cell.column == column and cell.measured]
     datasets = dict.fromkeys(measurement.dataset for measurement in found)
     videos = sorted({measurement.videos for measurement in found})
@@ -299,7 +302,8 @@ value of it; the line under it runs from chance, 0.50, to 1.00.{% endif %}</p>
 {% for factor in table.factors %}{% if factor in m.factors %}{% with value = m.factors[factor] %}
 <td class="meter" style="--share: {{ "%.2f"|format([2 * value - 1, 0]|max) }}">{{ "%.2f"|format(value) }}</td>
 {% endwith %}{% else %}<td></td>{% endif %}{% endfor %}
-{% endwith %}{% else %}{% for part in parts(table, cell.column)[1:] %}<td></td>{% endfor %}{% endif %}
+{% endwith %}{% elif cell.speed %}<td class="ours">{{ "%.3g"|format(cell.speed.rate) }}</td>
+{% else %}{% for part in parts(table, cell.column)[1:] %}<td></td>{% endfor %}{% endif %}
 {% endfor %}</tr>
 {% endfor %}
 </tbody>

@@ -271,7 +271,8 @@ def _line(cell: Cell, table: Table) -> str:
     paper = "" if cell.paper is None else f"{cell.paper:.{1 if cell.column.unit == '%' else 0}f}"
     m = cell.measured
     if m is None:
-        return f"<span class=quiet>{paper}</span>"
+        speed = f"<span class=ours>{cell.speed.rate:.3g}</span>" if cell.speed else ""
+        return f"<span class=quiet>{paper}</span>{speed}"
     low, high = m.interval
     apart = ""
     if cell.paper is not None and cell.column.unit == "%":

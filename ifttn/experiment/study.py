@@ -30,7 +30,7 @@ from ifttn.experiment.evaluation import Scores
 from ifttn.experiment.machine import Machine
 from ifttn.experiment.recipes import PRESETS, RECIPES
 from ifttn.experiment.runs import Run, write_atomically
-from ifttn.experiment.tables import Factors, ScoresOf, Table, load, measure
+from ifttn.experiment.tables import Factors, ScoresOf, Table, load, measure, speeds
 from ifttn.vocabulary import IfttnError
 
 EMBEDDED = {"embedded-ucf": ("ucf", 960), "embedded-hmdb": ("hmdb", 480)}
@@ -234,7 +234,8 @@ def measured(runs: Path, data: Path, seeds: Sequence[Path] = ()) -> list[Table]:
             raise IfttnError(f"no folder of runs at {folder}: `ifttn reproduce --seed 1 --out results-1` makes one")
     datasets, factors = _stands_for(runs), _factors(runs, data)
     scores, *others = (_scores_in(folder) for folder in (runs, *seeds))
-    return [measure(table, scores, datasets, factors, others) for table in load().values()]
+    timed = speeds(runs.parent / "speed.csv")
+    return [measure(table, scores, datasets, factors, others, timed) for table in load().values()]
 
 
 def judged(runs: Path, data: Path) -> list[Finding]:

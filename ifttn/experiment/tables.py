@@ -31,6 +31,7 @@ from ifttn.experiment.evaluation import (
 )
 from ifttn.experiment.recipes import PRESETS, RECIPES, find, network_settings
 from ifttn.model.network import Network
+from ifttn.model.peers.table5 import PEERS
 from ifttn.vocabulary import IfttnError
 
 TABLES = Path(__file__).with_name("tables.toml")
@@ -92,6 +93,36 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Speed:
+    """Snippets a second through a network, measured beside the others of its table in one run."""
+
+    rate: float
+    """Median."""
+    quartiles: tuple[float, float]
+    on: str
+    """Device, precision and size."""
+
+
+def speeds(path: Path) -> dict[str, Speed]:
+    """Row of `ifttn bench speed --csv` -> its speed; none where there is no such file.
+
+    Raises:
+        IfttnError: the file is another one.
+    """
+    if not path.exists():
+        return {}
+    timed = pd.read_csv(path)
+    if not {"row", "definition", "seconds", "count", "device", "precision", "size"} <= {*timed.columns}:
+        raise IfttnError(f"{path} is not what `ifttn bench speed --csv` writes: remove it, or measure again")
+    found = {}
+    for row, each in timed[timed.definition == "snippets"].groupby("row"):
+        low, median, high = (each["count"] / each.seconds).quantile([0.25, 0.5, 0.75])
+        of = each.iloc[0]
+        found[str(row)] = Speed(median, (low, high), f"{of.device}, {of.precision}, {of['size']} size")
+    return found
+
+
+@dataclass(frozen=True)
 class Cell:
     """One number of the paper, and ours beside it."""
 
@@ -100,8 +131,10 @@ class Cell:
     paper: float | None
     """None: the paper has none either."""
     source: str
-    """Name of the late fusion that measures it; "" where none does."""
+    """Name of the late fusion, or of the row of `ifttn bench speed`, that measures it; "" where none does."""
     measured: Measurement | None = None
+    speed: Speed | None = None
+    """In the place of `measured`, where the column is one of speeds."""
     why: str = ""
     """Why nothing is measured; "" where something is."""
 
@@ -165,7 +198,10 @@ def _table(row: dict[str, Any], late_fusions: Mapping[str, LateFusion], reasons:
                 f"Table {row['number']}, row {line['method']!r}: one entry for each of {len(columns)} columns"
             )
         for column, paper, source in zip(columns, line["paper"], line["measured"], strict=True):
-            if source:
+            if column.unit == "fps":
+                find(source, PEERS, f"peer of row {line['method']!r} in Table {row['number']}:")
+                why = find(column.why, reasons, f"reason why column {column.name!r} is empty:")
+            elif source:
                 find(source, late_fusions, f"late fusion of row {line['method']!r} in Table {row['number']}:")
                 why = "not measured yet"
             else:
@@ -190,6 +226,7 @@ def measure(
     datasets: Mapping[str, str],
     factors: Mapping[str, Factors] | None = None,
     seeds: Sequence[ScoresOf] = (),
+    timed: Mapping[str, Speed] | None = None,
 ) -> Table:
     """The table with every cell filled that finished runs can fill; the rest stays empty, and says why.
 
@@ -201,9 +238,13 @@ def measure(
         datasets: the paper's data set -> the one of ours that stands for it. One that is absent is not measured.
         factors: our data set -> the factors of its actions, where they have any.
         seeds: find the scores of the same runs from other seeds; nothing but the spread over seeds is read from them.
+        timed: from `speeds`.
     """
 
     def fill(cell: Cell) -> Cell:
+        if cell.column.unit == "fps":
+            speed = (timed or {}).get(cell.source)
+            return replace(cell, speed=speed, why="" if speed else cell.why)
         dataset = datasets.get(cell.column.dataset)
         if not cell.source:
             return cell
@@ -326,7 +367,8 @@ def _splits(splits: Sequence[int]) -> str:
 
 
 def to_frame(table: Table) -> pd.DataFrame:
-    """One row a cell. "paper" is in the column's unit, our accuracies are in %, factors and p are fractions 0..1.
+    """One row a cell. "paper" is in the column's unit, as our speeds are (low and high: quartiles); our accuracies are
+    in %, factors and p are fractions 0..1.
 
     Columns: method, column, paper, measured, low, high, top-5, mean class, 1:1:1, sd splits and sd seeds (in points),
     p (McNemar's exact test against the last measured row of the column), READINGS, one a factor, videos, splits,
@@ -355,6 +397,8 @@ def _line(cell: Cell, last: Cell | None, table: Table) -> dict[str, object]:
     }
     numbers = {name: nothing if value is None else 100 * value for name, value in percent.items()}
     readings = {name: numbers.pop(name) for name in READINGS}
+    if cell.speed:
+        numbers |= {"measured": cell.speed.rate, "low": cell.speed.quartiles[0], "high": cell.speed.quartiles[1]}
     return {
         "method": cell.method,
         "column": f"{cell.column.name} ({cell.column.unit})",
@@ -365,7 +409,7 @@ def _line(cell: Cell, last: Cell | None, table: Table) -> dict[str, object]:
         **{name: found.factors.get(name, nothing) if found else nothing for name in table.factors},
         "videos": found.videos if found else None,
         "splits": f"{len(found.splits)} of {len(table.splits)}" if found else "",
-        "measured on": found.dataset if found else "",
+        "measured on": found.dataset if found else cell.speed.on if cell.speed else "",
         "why": cell.why,
     }
 
@@ -420,7 +464,8 @@ def heading(table: Table) -> str:
     ours = dict.fromkeys(
         f"{cell.measured.dataset} for {cell.column.dataset}" for cell in table.cells if cell.measured is not None
     )
-    measured = f"Measured: {', '.join(ours)}." if ours else "Nothing measured yet."
+    on = dict.fromkeys(f"speed on {cell.speed.on}" for cell in table.cells if cell.speed)
+    measured = f"Measured: {', '.join([*ours, *on])}." if ours or on else "Nothing measured yet."
     return f"{table.caption} Paper: {theirs}, {_splits(table.splits)}. {measured}"
 
 
@@ -430,6 +475,9 @@ def as_text(table: Table) -> str:
     frame = to_frame(table)
     text = frame.map(lambda value: _text(value, 1))
     text["paper"] = [_text(cell.paper, 1 if cell.column.unit == "%" else 0) for cell in table.cells]
+    for name in ("measured", "low", "high"):
+        pairs_of = zip(table.cells, text[name], frame[name], strict=True)
+        text[name] = [f"{value:.3g}" if cell.speed else shown for cell, shown, value in pairs_of]
     for name in table.factors:
         text[name] = frame[name].map(lambda value: _text(value, 2))
     text["p"] = frame["p"].map(as_p)

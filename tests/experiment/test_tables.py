@@ -7,7 +7,19 @@ import pytest
 
 from ifttn.experiment.evaluation import READINGS, Scores, mcnemar, wilson
 from ifttn.experiment.recipes import LATE_FUSION
-from ifttn.experiment.tables import TABLES, Table, as_p, as_text, empty, load, measure, orders, pairs, to_frame
+from ifttn.experiment.tables import (
+    TABLES,
+    Table,
+    as_p,
+    as_text,
+    empty,
+    load,
+    measure,
+    orders,
+    pairs,
+    speeds,
+    to_frame,
+)
 from ifttn.vocabulary import IfttnError
 
 ACTIONS = ("slow, a first", "slow, b first", "fast, a first", "fast, b first")
@@ -278,3 +290,27 @@ def test_the_text_is_aligned_and_says_on_what_it_was_measured(tables):
         assert all(line[end - 1] != " " and line[end : end + 2] in ("  ", "") for line in body), name
     assert "embedded-ucf for UCF-101" in text
     assert "Nothing measured yet" in as_text(tables[3])
+
+
+def test_the_speeds_of_table_5_come_from_the_file_of_a_benchmark(tmp_path):
+    head = "row,definition,round,seconds,count,size,segments,batch,device,precision,compiled,frames"
+    of = "paper,7,1,A Device,float32,False,186"
+    lines = [f"din,snippets,{i},{seconds},7,{of}" for i, seconds in enumerate((1.0, 2.0, 7.0))]
+    lines += [f"din,videos,0,100,7,{of}", f"decoding alone,,0,1,1,{of}"]
+    (tmp_path / "speed.csv").write_text("\n".join([head, *lines]))
+    assert speeds(tmp_path / "nothing.csv") == {}
+    timed = speeds(tmp_path / "speed.csv")
+    assert set(timed) == {"din"}
+    assert timed["din"].rate == 3.5
+    assert timed["din"].quartiles == (2.25, 5.25)
+    table = measure(load()[5], lambda *_: None, {}, timed=timed)
+    filled = [cell for cell in table.cells if cell.speed]
+    assert [cell.method for cell in filled] == ["DIN [1]"]
+    assert filled[0].paper == 131
+    text = as_text(table)
+    assert "3.5" in next(line for line in text.splitlines() if line.startswith("DIN [1]"))
+    assert "A Device" in text
+    assert "bench speed" in text  # the other nine rows say what would fill them
+    (tmp_path / "speed.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(IfttnError, match=r"speed\.csv"):
+        speeds(tmp_path / "speed.csv")
