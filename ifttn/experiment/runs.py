@@ -16,7 +16,7 @@ import pickle
 import platform
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -220,21 +220,28 @@ class Run:
 
 
 def asked(name: str, recipe: Recipe, preset_name: str, preset: Preset, **where: Any) -> dict[str, Any]:
-    """What identifies a run: the resolved recipe, and where it is trained (dataset, split, actions, seed, hold_out)."""
+    """What identifies a run: the resolved recipe, and where it is trained (dataset, split, actions, seed, hold_out).
+
+    Of the preset's schedules only those of the recipe's own stages: another length of TTN leaves a stream what it was.
+    """
+    own = {stage.name: preset.schedules[stage.name] for stage in recipe.stages}
     return {
         "recipe": name,
         "preset": preset_name,
         **where,
         "network": asdict(network_settings(recipe, preset, len(where["actions"]))),
         "recipe_row": asdict(recipe),
-        "preset_row": asdict(preset),
+        "preset_row": asdict(replace(preset, schedules=own)),
     }
 
 
 def _completed(asked: dict[str, Any]) -> dict[str, Any]:
-    """What an older version asked: fields that came later had the value that is now their default."""
+    """What an older version asked: fields that came later had the value that is now their default, and the schedules of
+    all stages were there."""
     later = {field.name: field.default for field in fields(Preset) if field.default is not MISSING}
-    return {"hold_out": 0.0, **asked, "preset_row": {**later, **asked["preset_row"]}}
+    row, stages = asked["preset_row"], [stage["name"] for stage in asked["recipe_row"]["stages"]]
+    schedules = {name: schedule for name, schedule in row["schedules"].items() if name in stages}
+    return {"hold_out": 0.0, **asked, "preset_row": {**later, **row, "schedules": schedules}}
 
 
 def _tuples(value: Any) -> Any:

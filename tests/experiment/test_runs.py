@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -19,8 +20,8 @@ def test_a_run_folder_says_how_to_rebuild_its_preset(tmp_path):
     for name, preset in PRESETS.items():
         run = Run(tmp_path / name)
         run.begin(asked("spatial", RECIPES["spatial"], name, preset, dataset="d", split=1, seed=0, actions=("a",)))
-        again = run.preset()
-        assert json.dumps(again, default=vars) == json.dumps(preset, default=vars)
+        own = replace(preset, schedules={"spatial": preset.schedules["spatial"]})
+        assert json.dumps(run.preset(), default=vars) == json.dumps(own, default=vars)
 
 
 def test_the_same_run_may_begin_again_and_another_may_not(tmp_path):
@@ -28,6 +29,20 @@ def test_the_same_run_may_begin_again_and_another_may_not(tmp_path):
     begun(tmp_path)
     with pytest.raises(IfttnError, match=r"another run \(its split, actions"):
         begun(tmp_path, split=2, actions=("a",))
+
+
+def test_the_length_of_a_stage_that_a_run_does_not_have_is_not_its_concern(tmp_path, monkeypatch):
+    begun(tmp_path)
+    saved = json.loads((tmp_path / "recipe.json").read_text())
+    saved["preset_row"]["schedules"]["ttn"] = {"epochs": 3, "lr": 0.1, "decay_at": None}  # as older versions wrote
+    (tmp_path / "recipe.json").write_text(json.dumps(saved))
+    tiny = PRESETS["tiny"]
+    monkeypatch.setitem(PRESETS, "tiny", replace(tiny, schedules={**tiny.schedules, "ttn": tiny.schedules["joint"]}))
+    begun(tmp_path)
+    longer = {**tiny.schedules, "spatial": replace(tiny.schedules["spatial"], epochs=99)}
+    monkeypatch.setitem(PRESETS, "tiny", replace(tiny, schedules=longer))
+    with pytest.raises(IfttnError, match="preset_row"):
+        begun(tmp_path)
 
 
 def test_an_epoch_that_was_trained_twice_counts_once(tmp_path):
