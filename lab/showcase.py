@@ -48,7 +48,7 @@ def write(work: Work, run: str, figures: Path, out: Path, shots: Path) -> Iterat
     """
     recognizer = Recognizer.load(work.run(run).folder, work.device)
     yield _written(out / "clip.gif", film(clip_film(work, recognizer), 12.5))
-    yield _written(out / "deepdraw.gif", film(drawing_film(work, recognizer), 10))
+    yield _written(out / "deepdraw.gif", film(drawing_film(work, recognizer), 10.0))
     for name in FIGURES:
         yield _written(out / f"{name}.png", still(figures / f"{name}.png"))
     for name, shot in SHOTS.items():

@@ -70,7 +70,10 @@ def optimiser(
             times = 5.0
         groups.setdefault((decay, times), []).append(parameter)
     rows = [{"params": params, "weight_decay": decay, "times": times} for (decay, times), params in groups.items()]
-    return torch.optim.SGD(rows, lr=1.0, momentum=0.9) if sgd else torch.optim.AdamW(rows, lr=1.0, fused=True)
+    if sgd:
+        return torch.optim.SGD(rows, lr=1.0, momentum=0.9)
+    meta = next(network.parameters()).is_meta  # where there are no numbers, there is no kernel either
+    return torch.optim.AdamW(rows, lr=1.0, fused=not meta)
 
 
 def clip(network: Network, preset: Preset) -> Tensor:

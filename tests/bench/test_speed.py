@@ -1,7 +1,9 @@
 import argparse
 
+import cv2
 import pandas as pd
 import pytest
+import torch
 
 from ifttn.bench import speed
 from ifttn.data.doctor import pan
@@ -13,6 +15,15 @@ def options(*words):
     parser = argparse.ArgumentParser()
     speed.add_options(parser)
     return parser.parse_args([*map(str, words), "--device", "cpu"])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _restore_arithmetic():
+    threads, of_cv2 = torch.get_num_threads(), cv2.getNumThreads()
+    yield
+    torch.set_flush_denormal(False)
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(of_cv2)
 
 
 @pytest.fixture(scope="module")
