@@ -198,9 +198,9 @@ class VideoPanel(Panel):
         return found
 
     def loaded(self) -> None:
-        """A new clip or reading is there."""
+        """A new clip or reading is there: each panel has its own to do (no ABC: its metaclass is not a widget's)."""
         raise NotImplementedError
 
     def refresh(self) -> Iterator[float | None]:
-        """Steps that show what else the state asks for."""
+        """Steps that show what else the state asks for, by each panel in its own way."""
         raise NotImplementedError

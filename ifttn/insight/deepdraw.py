@@ -5,6 +5,7 @@ H x W pixels of a canvas, h x w pixels of the crop that the network sees. Drawin
 them: normalisation is inside the network, so that the published box, steps and blur hold for RGB and motion alike.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -370,7 +371,7 @@ def _shaken(
     return shaken
 
 
-class _Easel:
+class _Easel(ABC):
     """The canvases of a batch of drawings, and the crops that are looked at."""
 
     def __init__(self, studio: _Studio, settings: Settings, generators: Sequence[torch.Generator]) -> None:
@@ -381,8 +382,9 @@ class _Easel:
         self.drawn = [modality for modality in studio.modalities if modality not in self.fixed]
         self.begin(generators)
 
+    @abstractmethod
     def begin(self, generators: Sequence[torch.Generator]) -> None:
-        raise NotImplementedError
+        """Pixels and waves begin in their own ways."""
 
     def _size(self, height: int) -> tuple[int, int]:
         return height, round(height * self.settings.aspect)
