@@ -53,8 +53,9 @@ def optimiser(
 ) -> torch.optim.Optimizer:
     """AdamW, or SGD with TSN's parameter groups; the rate itself is set before every step.
 
-    No decay on biases, batch norm and fusion weights. With SGD, a head's bias moves at twice the rate and the first
-    convolution of a stream of `averaged_stems`, whose weights were only averaged over RGB, at five times.
+    No decay on biases, batch norm and fusion weights. The first convolution of a stream of `averaged_stems`, whose
+    weights were only averaged over RGB, moves at five times the rate (TSN): until it has moved, the stream sees x + y
+    and cannot tell the one from the other. With SGD, a head's bias moves at twice the rate.
     """
     sgd = preset.optimiser == "sgd"
     stems = {f"streams.{modality}.conv1.weight" for modality in averaged_stems}
@@ -66,7 +67,7 @@ def optimiser(
         times = 1.0
         if sgd and name.startswith("heads.") and name.endswith(".bias"):
             times = 2.0
-        if sgd and name in stems:
+        if name in stems:
             times = 5.0
         groups.setdefault((decay, times), []).append(parameter)
     rows = [{"params": params, "weight_decay": decay, "times": times} for (decay, times), params in groups.items()]

@@ -337,7 +337,8 @@ WHY: Mapping[str, Mapping[str, str]] = {
         "scales": "smaller crops would cut shapes off",
         "crops": "left, centre, right",
         "batch": "16: enough steps in an epoch of 640 videos",
-        "optimiser": "AdamW needs no tuning from random weights",
+        "optimiser": "AdamW needs no tuning from random weights; an averaged first convolution at five times the rate (TSN), "
+        "as x and y are alike in it at first, and who cannot tell them apart learns binding late",
         "weight_decay": "AdamW's is decoupled, and so is larger",
         "clip": "a guard against a first step that is too long",
         "dropout": "a narrow network that trains for minutes does not overfit; TTN, which trains longest, a little",

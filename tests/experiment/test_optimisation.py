@@ -58,12 +58,13 @@ def test_freezing_twice_is_freezing_once():
     assert once == again
 
 
-def test_only_an_averaged_stem_moves_five_times_as_fast():
+@pytest.mark.parametrize("preset", ["paper", "tiny"])
+def test_only_an_averaged_stem_moves_five_times_as_fast(preset):
     net = network("temporal")
     stem = net.streams["flow"].conv1.weight
 
     def times(*stems):
-        rows = optimiser(net, PRESETS["paper"], stems).param_groups
+        rows = optimiser(net, PRESETS[preset], stems).param_groups
         return next(row["times"] for row in rows if any(p is stem for p in row["params"]))
 
     assert times("flow") == 5.0
