@@ -452,7 +452,7 @@ def test_a_file_without_a_frame_is_an_error(tmp_path, pan, encode):
 @pytest.mark.parametrize("read", [decode, read_frames])
 def test_what_holds_no_moving_pictures_is_refused_though_ffmpeg_opens_it(tmp_path, read):
     text, sound = tmp_path / "notes.txt", tmp_path / "song.mp3"
-    text.write_text("No video, but ten lines of text.\n" * 10)
+    text.write_text("No video, but forty lines of text.\n" * 40)
     with pytest.raises(IfttnError, match=r"notes\.txt: holds text and no video \(FFmpeg would draw it as ansi\)"):
         read(text)
     picture = b"\0image/png\0\3\0" + cv2.imencode(".png", np.zeros((16, 16, 3), np.uint8))[1].tobytes()
