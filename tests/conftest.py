@@ -2,17 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
-from av.video.stream import VideoStream
 
-from ifttn.data import diagnostic
+from ifttn.data import diagnostic, doctor
 from ifttn.data.catalogue import read_split
+from ifttn.data.doctor import Codec
 from ifttn.data.preparation import prepare
 from ifttn.data.store import Store
 from ifttn.experiment.recipes import PRESETS
@@ -39,20 +37,7 @@ def encode() -> Callable[..., Path]:
     def write(
         path: Path, frames: Sequence[np.ndarray], codec: str = "mpeg4", b_frames: int = 0, **options: str
     ) -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with av.open(str(path), "w") as container:
-            stream = container.add_stream(codec, rate=25)
-            assert isinstance(stream, VideoStream)
-            stream.height, stream.width = frames[0].shape[:2]
-            stream.pix_fmt = "yuv420p"
-            stream.codec_context.gop_size, stream.codec_context.max_b_frames = 12, b_frames
-            stream.codec_context.options = {"b": "4000000", **options}
-            for index, frame in enumerate(frames):
-                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-                picture.pts, picture.time_base = index, Fraction(1, 25)
-                container.mux(stream.encode(picture))
-            container.mux(stream.encode())
-        return path
+        return doctor.write(path, frames, Codec(codec, options=options, b_frames=b_frames))
 
     return write
 

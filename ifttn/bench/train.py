@@ -2,16 +2,19 @@
 
     ifttn bench train --preset small --device cuda
     ifttn bench train --preset paper --device cuda --largest-batch
+    ifttn bench train --preset paper --device cpu --batch 2 --steps 2 --repetitions 1 --videos 16
 
-Videos are the embedded ones, prepared at the preset's size; weights are random, which costs the same. On a GPU, work
-is compared with one large bf16 matrix product in the same run.
+Videos are the embedded ones, prepared at the preset's size with DIS as their flow; weights are random: both cost a
+step the same. On a GPU, work is compared with one large bf16 matrix product in the same run.
 """
 
 import argparse
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
@@ -27,14 +30,16 @@ from ifttn.data.preparation import prepare
 from ifttn.data.store import Store
 from ifttn.experiment.machine import Machine, Processes, Share, shares
 from ifttn.experiment.plan import plan
-from ifttn.experiment.recipes import JOINT, PRESETS, RECIPES, Stage, find, network_settings
+from ifttn.experiment.recipes import JOINT, PRESETS, RECIPES, Preset, Stage, find, network_settings
 from ifttn.experiment.runs import Run
 from ifttn.experiment.training import Training, Work
 from ifttn.model.network import Network
-from ifttn.vocabulary import MODALITIES
+from ifttn.vocabulary import MODALITIES, IfttnError
 
 STAGES = (("spatial", 0), ("temporal", 0), ("if-ttn", 0), ("if-ttn", 1))
 """Recipe and the number of its stage."""
+RESET = Path("/proc/self/clear_refs")
+"""Where Linux is asked to count the largest memory of a process anew."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Row:
     waiting: float
     """Share of the time with data that goes by before a batch is there."""
     peak: float
-    """Bytes of the device, or NaN on a CPU."""
+    """Bytes of the device; on a CPU those of the process, or NaN where the system does not count them anew."""
     flops: float
     """A second, with data."""
 
@@ -59,6 +64,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--preset", default="tiny", help=", ".join(PRESETS))
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     p.add_argument("--videos", type=int, default=128, help="embedded videos to prepare, a multiple of 16")
+    p.add_argument("--batch", type=int, help="videos a step; by default the preset's")
     p.add_argument("--steps", type=int, default=8, help="steps of each repetition")
     p.add_argument("--repetitions", type=int, default=3, help="of each side, in turn; the best one counts")
     p.add_argument("--folder", type=Path, help="keeps videos and store between runs; by default a temporary one")
@@ -81,8 +87,10 @@ def run(o: argparse.Namespace) -> int:
         return 0
     with tempfile.TemporaryDirectory() as temporary:
         work = prepared(o.folder or Path(temporary), o, machine)
+        preset = batched(o.preset, o.batch)
+        shrunk = "" if preset.batch == PRESETS[o.preset].batch else f" instead of {PRESETS[o.preset].batch}"
         print(
-            f"preset {o.preset}, {o.videos} videos, batch {PRESETS[o.preset].batch}, "
+            f"preset {o.preset}, {o.videos} videos, batch {preset.batch}{shrunk}, "
             f"best of {o.repetitions} x {o.steps} steps"
         )
         product = matrix_product(o.device) if gpu else float("nan")
@@ -93,7 +101,7 @@ def run(o: argparse.Namespace) -> int:
             f"{'TFLOP/s':>8} share"
         )
         for recipe, index in STAGES:
-            row = measured(work, recipe, index, o.steps, o.repetitions)
+            row = measured(work, preset, (recipe, index), o.steps, o.repetitions)
             print(
                 f"{row.stage:10} {row.fed:9.1f} {row.memory_fed:11.1f} {row.fed / row.memory_fed:6.2f} "
                 f"{row.waiting:8.1%} {row.peak / 1e9:8.2f} {row.flops / 1e12:8.3f} {row.flops / product:.1%}",
@@ -107,16 +115,24 @@ def prepared(folder: Path, o: argparse.Namespace, machine: Machine) -> Work:
     preset, data, store = find(o.preset, PRESETS, "preset"), folder / "embedded-ucf", folder / f"store-{o.preset}"
     if not store.exists():
         diagnostic.write(data, "ucf", videos=o.videos, seed=0, jobs=os.cpu_count() or 1, progress=False)
-        prepare(data, store, preset.store, progress=False)
+        prepare(data, store, replace(preset.store, flow="dis"), progress=False)
     split = read_split(data, 1)
     split = replace(split, train=(*split.train, *split.test), test=())
     return Work(split, Store(store), folder / "runs", o.preset, device=o.device, progress=False, machine=machine)
 
 
-def measured(work: Work, recipe: str, index: int, steps: int, repetitions: int) -> Row:
-    """One stage: with data and from memory in turn."""
-    preset, stage = PRESETS[work.preset], RECIPES[recipe].stages[index]
-    training = began(work, recipe, index)
+def batched(name: str, batch: int | None) -> Preset:
+    """A preset, and its batch or another."""
+    preset = find(name, PRESETS, "preset")
+    if batch is not None and batch < 1:
+        raise IfttnError("--batch needs at least one video")
+    return replace(preset, batch=batch or preset.batch)
+
+
+def measured(work: Work, preset: Preset, which: tuple[str, int], steps: int, repetitions: int) -> Row:
+    """One of STAGES: with data and from memory in turn."""
+    recipe, index = which
+    stage, training = RECIPES[recipe].stages[index], began(work, preset, recipe, index)
     order = np.resize(np.random.default_rng(0).permutation(len(work.split.train)), preset.batch * steps)
     planned = shares(order, preset.batch, Processes(), work.machine.micro_batch)
     parts = [part for step in planned for part in step]
@@ -133,15 +149,13 @@ def measured(work: Work, recipe: str, index: int, steps: int, repetitions: int) 
         seconds = seconds_of(training, planned, training.feed(0, parts))
         if trained / seconds > fed:
             fed, waiting = trained / seconds, training.at.waited / seconds
-    gpu = work.device.startswith("cuda")
-    peak = torch.cuda.max_memory_allocated(work.device) if gpu else float("nan")
+    peak = peak_of(work.device)
     cost = plan(RECIPES[recipe], preset, stage, videos=1, actions=len(work.split.actions), machine=work.machine)
     return Row(stage.name, fed, from_memory, waiting, peak, fed * cost.flops)
 
 
-def began(work: Work, recipe: str, index: int) -> Training:
+def began(work: Work, preset: Preset, recipe: str, index: int) -> Training:
     """A stage that is ready for its first step, on random weights."""
-    preset = PRESETS[work.preset]
     network = Network(network_settings(RECIPES[recipe], preset, len(work.split.actions))).to(work.device)
     run = Run(work.runs / recipe)
     return Training(work, run, network, RECIPES[recipe].stages[index], index, preset)
@@ -242,3 +256,15 @@ def reset_peak(device: str) -> None:
     """Count the largest use of memory from here."""
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(device)
+    elif RESET.exists():
+        with suppress(OSError):  # of a system that does not let a process do that
+            RESET.write_text("5")
+
+
+def peak_of(device: str) -> float:
+    """Bytes of the largest use since then; NaN where the system does not tell it."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if RESET.exists() else None
+    return 1024.0 * int(found[1]) if found else float("nan")

@@ -23,9 +23,11 @@ from av.container import InputContainer
 from av.error import FFmpegError, InvalidDataError
 from av.sidedata.motionvectors import MotionVectors
 from av.sidedata.sidedata import SideDataContainer
+from av.stream import Disposition
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
 from jaxtyping import Float32, Integer, Shaped, UInt8
 from numba import njit
 
@@ -41,6 +43,9 @@ SHORT = 256
 
 Choice = Callable[[int], Sequence[int] | Integer[np.ndarray, "..."]]
 """From how many frames a video has to those wanted."""
+
+DRAWN = ("ansi", "bintext", "idf", "xbin")
+"""FFmpeg's codecs that draw the characters of a text file."""
 
 KINDS = {int(kind): kind.name for kind in PictureType}
 I, P, B = int(PictureType.I), int(PictureType.P), int(PictureType.B)  # noqa: E741
@@ -99,11 +104,13 @@ class Decoded:
 def read_frames(path: Path, indices: Sequence[int] | None = None) -> UInt8[np.ndarray, "T H W 3"]:
     """RGB frames at the video's own size, those asked for or all of them; IfttnError where there are none such."""
     try:
+        with av.open(path, metadata_errors="replace") as container:
+            _video(container, path)
         video = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
         wanted = range(len(video)) if indices is None else indices
         if wanted and min(wanted) >= 0 and max(wanted) < len(video):
             return video.get_batch(list(wanted)).asnumpy()
-    except (decord.DECORDError, RuntimeError, OSError) as error:
+    except (decord.DECORDError, RuntimeError, FFmpegError, OSError) as error:
         raise IfttnError(f"{path}: cannot be decoded as a video ({_reason(error)})") from error
     raise IfttnError(f"{path}: has {len(video)} frames; asked for {list(wanted) or 'all'}")
 
@@ -138,6 +145,20 @@ def exported(path: Path) -> Iterator[tuple[str, Shaped[np.ndarray, " n"]]]:
         for frame in reader.frames(container):
             vectors = _exported(frame)
             yield KINDS[frame.pict_type], np.frombuffer(memoryview(vectors), BLOCK) if vectors else np.empty(0, BLOCK)
+
+
+def _video(container: InputContainer, path: Path) -> VideoStream:
+    """The first stream of pictures that move; IfttnError where there is none."""
+    if not container.streams.video:
+        raise IfttnError(f"{path}: holds no video stream")
+    stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise IfttnError(f"{path}: FFmpeg has no decoder for its codec")
+    if stream.codec_context.name in DRAWN:
+        raise IfttnError(f"{path}: holds text and no video (FFmpeg would draw it as {stream.codec_context.name})")
+    if stream.disposition & Disposition.attached_pic:
+        raise IfttnError(f"{path}: holds a cover picture and no video stream")
+    return stream
 
 
 def _exported(frame: VideoFrame) -> MotionVectors | None:
@@ -242,11 +263,7 @@ class Reader:
         """The file, set to export vectors and to decode on one core."""
         # Some files of HMDB51 carry metadata that is not UTF-8.
         with av.open(self.path, metadata_errors="replace") as container:
-            if not container.streams.video:
-                raise IfttnError(f"{self.path}: holds no video stream")
-            stream = container.streams.video[0]
-            if stream.codec_context is None:
-                raise IfttnError(f"{self.path}: FFmpeg has no decoder for its codec")
+            stream = _video(container, self.path)
             self.fps, self._header = float(stream.average_rate or 25), stream.frames
             stream.codec_context.thread_count = 1  # videos are decoded in parallel already
             stream.codec_context.options = {"flags2": "+export_mvs"}

@@ -132,20 +132,21 @@ class Entry:
         if out is None:
             rows, columns = len(range(height)[part[0]]), len(range(width)[part[1]])
             out = np.empty((len(indices), 3 if modality == "rgb" else 2, rows, columns), np.uint8)
-        wanted, first, inverse = indices, np.arange(len(indices)), None
-        if not (indices[1:] > indices[:-1]).all():
-            wanted, first, inverse = np.unique(indices, return_index=True, return_inverse=True)
+        places: dict[int, list[int]] = {}
+        for position, index in enumerate(indices.tolist()):
+            places.setdefault(index, []).append(position)
+        wanted = sorted(places)
         with self._named():
-            for jpeg, position in zip(self._cut(modality, wanted.tolist()), first, strict=True):
+            for jpeg, index in zip(self._cut(modality, wanted), wanted, strict=True):
                 if modality == "rgb":
                     image = _decoded(jpeg, cv2.IMREAD_COLOR_RGB, (height, width, 3))
-                    out[position].transpose(1, 2, 0)[:] = image[part]
+                    planes = image[part].transpose(2, 0, 1)
                 else:
                     image = _decoded(jpeg, cv2.IMREAD_GRAYSCALE, (2 * height, width))
-                    out[position] = image.reshape(2, height, width)[:, *part]
-                del image  # so that the next one takes its place, which the cache still holds
-        if inverse is not None:
-            out[:] = out[first[inverse]]
+                    planes = image.reshape(2, height, width)[:, *part]
+                for position in places[index]:
+                    out[position] = planes
+                del image, planes  # so that the next one takes its place, which the cache still holds
         return out
 
     def jpegs(self, modality: str, indices: Integer[np.ndarray, " n"]) -> list[UInt8[np.ndarray, " _"]]:

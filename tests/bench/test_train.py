@@ -1,6 +1,7 @@
 import argparse
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,8 +16,9 @@ def options(*arguments: object) -> argparse.Namespace:
 
 
 def test_every_stage_is_measured_with_its_data_and_from_memory(capsys, tmp_path):
-    assert bench.run(options("--folder", tmp_path)) == 0
+    assert bench.run(options("--folder", tmp_path, "--batch", 2)) == 0
     lines = capsys.readouterr().out.splitlines()
+    assert f"batch 2 instead of {bench.PRESETS['smallest'].batch}" in lines[1]
     head = next(index for index, line in enumerate(lines) if line.startswith("stage"))
     rows = [line.split() for line in lines[head + 1 :]]
     assert [row[0] for row in rows] == ["spatial", "temporal", "ttn", "joint"]
@@ -25,11 +27,13 @@ def test_every_stage_is_measured_with_its_data_and_from_memory(capsys, tmp_path)
         assert 0 <= float(waiting.rstrip("%")) < 100
 
 
-def test_a_cpu_has_no_peak_and_no_matrix_product_to_compare_with(capsys, tmp_path):
-    work = bench.prepared(tmp_path, options(), bench.Machine())
-    row = bench.measured(work, "spatial", 0, steps=1, repetitions=1)
-    assert math.isnan(row.peak)
-    assert row.flops > 0
+def test_the_peak_of_a_cpu_is_that_of_the_process_since_it_was_reset():
+    large = np.ones(1 << 28, np.uint8)
+    before = bench.peak_of("cpu")
+    del large
+    bench.reset_peak("cpu")
+    after = bench.peak_of("cpu")
+    assert math.isnan(after) or before - after > 0.9 * (1 << 28)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -2,6 +2,7 @@ import gc
 from fractions import Fraction
 
 import av
+import cv2
 import numpy as np
 import pytest
 from av.video.frame import VideoFrame
@@ -446,6 +447,20 @@ def test_a_file_without_a_frame_is_an_error(tmp_path, pan, encode):
     path.write_bytes(whole)
     with pytest.raises(IfttnError, match=r"none\.avi: .*only 0 of 1 frames"):
         decode(path)
+
+
+@pytest.mark.parametrize("read", [decode, read_frames])
+def test_what_holds_no_moving_pictures_is_refused_though_ffmpeg_opens_it(tmp_path, read):
+    text, sound = tmp_path / "notes.txt", tmp_path / "song.mp3"
+    text.write_text("No video, but forty lines of text.\n" * 40)
+    with pytest.raises(IfttnError, match=r"notes\.txt: holds text and no video \(FFmpeg would draw it as ansi\)"):
+        read(text)
+    picture = b"\0image/png\0\3\0" + cv2.imencode(".png", np.zeros((16, 16, 3), np.uint8))[1].tobytes()
+    tag = b"APIC" + len(picture).to_bytes(4) + b"\0\0" + picture  # ID3v2.3, and lengths of 7 bits a byte
+    lengths = bytes(len(tag) >> shift & 127 for shift in (21, 14, 7, 0))
+    sound.write_bytes(b"ID3\3\0\0" + lengths + tag + (b"\xff\xfb\x90\0" + bytes(413)) * 40)
+    with pytest.raises(IfttnError, match=r"song\.mp3: holds a cover picture and no video stream"):
+        read(sound)
 
 
 @pytest.mark.parametrize("clip", [*CLIPS, "h264_426x240.mkv"])
