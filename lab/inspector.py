@@ -112,7 +112,7 @@ class Inspector(VideoPanel):
         speed = ToggleButtons(options=SPEEDS, value=1.0, style={"button_width": "34px"}, tooltips=["times as fast"] * 4)
         self.speed = speed
         self.asked = choose("maps (CAM) of", max_width="360px")
-        self.watch(self.asked, ["value"], lambda: self.choose("asked", self.asked.value))
+        self.offer("asked")
         self._build_layers()
         save = [
             self.button(kind, lambda kind=kind: self.save(kind), f"save as {kind} in the folder {self.out}", key)
@@ -260,13 +260,12 @@ class Inspector(VideoPanel):
             number = offered.index(name) + 1 if name in offered else 0
             toggle._dom_classes = (f"key-{number}",) if number else ()
             toggle.tooltip = f"key {number}"
-        self.silent = True
-        self.asked.options = [
-            ("the predicted action", ""),
-            *((name, name) for name in (reading.actions if reading else ())),
-        ]
-        self.asked.value = self.state.asked if reading and self.state.asked in reading.actions else ""
-        self.silent = False
+        with self.filling():
+            self.asked.options = [
+                ("the predicted action", ""),
+                *((name, name) for name in (reading.actions if reading else ())),
+            ]
+            self.asked.value = self.state.asked if reading and self.state.asked in reading.actions else ""
         if not reading:
             self._bars.value = (
                 "<div class=empty>No trained run of this split yet.<br><code>ifttn reproduce --quick</code> "
