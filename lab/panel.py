@@ -90,7 +90,8 @@ gap:0 10px}
 """
 
 # Runs in the page when the panel's style is in force. ipywidgets has no keys of its own; without
-# data-lm-suppress-shortcuts JupyterLab would take ours for its own and move, or delete, cells.
+# data-lm-suppress-shortcuts JupyterLab would take ours for its own and move, or delete, cells. --at is set on the
+# time line alone: on the whole panel, every step would style every element anew.
 KEYS = """
 const root=this.closest('.ifttn');
 if(root&&!root.dataset.keys){root.dataset.keys='on';root.setAttribute('data-lm-suppress-shortcuts','true');
@@ -98,7 +99,8 @@ root.tabIndex=0;root.setAttribute('role','region');root.setAttribute('aria-label
 const names={' ':'space','[':'less',']':'more','?':'help'};
 const follow=()=>{const h=root.querySelector('.ifttn-scrub .noUi-handle');if(!h)return;
 const [v,a,b]=['now','min','max'].map(x=>+h.getAttribute('aria-value'+x));
-h.setAttribute('aria-label','Frame');root.style.setProperty('--at',b>a?(v-a)/(b-a):0)};
+h.setAttribute('aria-label','Frame');
+root.querySelector('.ifttn-line')?.style.setProperty('--at',b>a?(v-a)/(b-a):0)};
 new MutationObserver(follow).observe(root,{subtree:true,
 attributes:true,attributeFilter:['aria-valuenow','aria-valuemax']});
 root.addEventListener('keydown',e=>{const t=e.target;

@@ -156,8 +156,10 @@ class TableDesk(Panel):
             html.value = f"<div class=row-cells style='{_grid(table)}'>{_line(cell, table)}</div>"
         self._body.children = [row for row, _, _ in self._rows[: len(cells)]]
         found = "".join(
-            f"<li><b>{finding.verdict}</b>: {escape(finding.text)}. <small>{escape(finding.evidence)}</small></li>"
+            f"<li><details><summary><b>{finding.verdict}</b>: {escape(finding.text)} <small>{escape(where)}</small>"
+            f"</summary><small>{escape(evidence)}</small></details></li>"
             for finding in self.findings
+            for where, _, evidence in (finding.evidence.partition(": "),)
             if finding.table == table.number
         )
         notes = "".join(f"<li><small>{escape(note)}</small></li>" for note in table.notes)

@@ -60,6 +60,7 @@ class VideoPanel(Panel):
         self.watch(self.video, ["value"], self._pick)
         self.watch(self.file, ["value"], lambda: self.choose("file", self.file.value.strip()))
         self.watch(state, ["dataset", "split", "side", "action"], self._list)
+        self.watch(state, ["video", "file", "run"], self._mark)
         self.watch(state, ["video", "file", "run", "split"], self.read_video)
 
     def close(self) -> None:
@@ -70,8 +71,8 @@ class VideoPanel(Panel):
 
     def _pick(self) -> None:
         if not self.silent and self.video.value:
-            self.state.file = ""
-            self.state.video = self.video.value
+            with self.state.hold_trait_notifications():
+                self.state.file, self.state.video = "", self.video.value
 
     def _list(self) -> None:
         """Fill every list with what the choices above it leave."""
@@ -96,6 +97,14 @@ class VideoPanel(Panel):
         state.run = self.run.value
         if not state.file and self.video.value:
             state.video = self.video.value
+
+    def _mark(self) -> None:
+        """Let the controls show what was chosen in another way."""
+        with self.filling():
+            self.file.value = self.state.file
+            for control, value in ((self.video, self.state.video), (self.run, self.state.run)):
+                if value in (offered for _, offered in control.options):
+                    control.value = value
 
     def show(self, dataset: str, split: int, video: str, run: str | None = None) -> None:
         """Show a video of a data set, and what a run says of it."""
