@@ -163,7 +163,7 @@ class TableDesk(Panel):
             if finding.table == table.number
         )
         notes = "".join(f"<li><small>{escape(note)}</small></li>" for note in table.notes)
-        self._notes.value = f"<ul style='margin:4px 0;padding-left:18px'>{found}{notes}</ul>"
+        self._notes.value = f"<ul style='margin:4px 0;padding:0;list-style:none'>{found}{notes}</ul>"
         self.text.layout.display = "none"
         self._show_row()
 
