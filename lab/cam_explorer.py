@@ -77,8 +77,7 @@ class CamExplorer(VideoPanel):
         self.fill(self._grid, self._caption)
         for name in ("method", "scaling", "finer", "opacity"):
             self.tie((self.state, name), (getattr(self, name), "value"))
-        self.watch(self.asked, ["value"], lambda: self.choose("asked", self.asked.value))
-        self.watch(self.pair, ["value"], lambda: self.choose("pair", self.pair.value))
+        self.offer("asked", "pair")
         self.watch(self.state, ["asked", "pair", "method", "scaling", "finer", "opacity"], self.read_video)
         self.begin(chosen)
 
@@ -90,13 +89,12 @@ class CamExplorer(VideoPanel):
             self._grid.value = f"<div class=empty>No trained run of this split yet.<br>{todo}</div>"
             self._caption.value = ""
             return
-        self.silent = True
-        self.asked.options = [("the predicted action", ""), *((name, name) for name in reading.actions)]
-        self.asked.value = self.state.asked if self.state.asked in reading.actions else ""
-        pairs = max(1, len(reading.sampled) - 1)
-        self.pair.options = [(f"{i + 1}-{i + 2}", i) for i in range(pairs)]
-        self.pair.value = min(self.state.pair, pairs - 1)
-        self.silent = False
+        with self.filling():
+            self.asked.options = [("the predicted action", ""), *((name, name) for name in reading.actions)]
+            self.asked.value = self.state.asked if self.state.asked in reading.actions else ""
+            pairs = max(1, len(reading.sampled) - 1)
+            self.pair.options = [(f"{i + 1}-{i + 2}", i) for i in range(pairs)]
+            self.pair.value = min(self.state.pair, pairs - 1)
 
     def refresh(self) -> Iterator[float | None]:
         """Draw the figure."""

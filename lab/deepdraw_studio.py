@@ -127,8 +127,7 @@ class DeepDrawStudio(Panel):
     state: StudioState
 
     def __init__(self, results: Shelf | Path | str, out: Path | str = "drawings", **chosen: object) -> None:
-        super().__init__("DeepDraw studio", StudioState())
-        self.shelf = results if isinstance(results, Shelf) else Shelf(results)
+        super().__init__("DeepDraw studio", StudioState(), results)
         self.out = Path(out)
         self.drawn: deepdraw.State | None = None
         """The latest step."""
@@ -137,9 +136,8 @@ class DeepDrawStudio(Panel):
         """Curve -> (step, value): "logit", "p(A,B)", "p(B,A)", and the last two "apart", by another split's network."""
         self._title, self._facts = "", {}
         self._palettes: dict[Path, dict[str, Palette]] = {}
-        self._silent = False
         self._build()
-        self.guard(lambda: self._begin(chosen))
+        self.begin(chosen)
 
     def _build(self) -> None:
         self.dataset, self.split, self.run = choose("data set"), choose("split", (1, 2, 3)), choose("run")
@@ -182,13 +180,11 @@ class DeepDrawStudio(Panel):
             HTML("<h4>Gallery</h4>"),
         )
         self.fill(self._kept, HBox([self.first, self.second], layout=row), self._compared)
-        for name in ("dataset", "split", "run", "action", "head", "settings"):
-            control = getattr(self, name)
-            self.watch(control, ["value"], lambda name=name, control=control: self._set(name, control.value))
+        self.offer("dataset", "split", "run", "action", "head", "settings")
         self.tie((self.state, "seed"), (self.seed, "value"))
         for name, control in self.options.items():
             self.tie((self.state, name), (control, "value"))
-        self.watch(self.state, ["dataset", "split", "run"], self._offer)
+        self.watch(self.state, ["dataset", "split", "run"], self._list)
         self.watch(self.worker, ["doing", "paused"], self._show_buttons)
         for each in (self.first, self.second):
             self.watch(each, ["value"], self._show_compared)
@@ -196,19 +192,7 @@ class DeepDrawStudio(Panel):
         self._show_gallery()
         self._chart.value = sketches.chart([], "logit")
 
-    def _begin(self, chosen: dict[str, object]) -> None:
-        datasets = self.shelf.datasets
-        self.dataset.options = datasets
-        with self.state.hold_trait_notifications():
-            self.state.dataset = max(datasets, key=lambda name: len(self.shelf.runs(name, 1)))
-            for name, value in chosen.items():
-                setattr(self.state, name, value)
-
-    def _set(self, name: str, value: object) -> None:
-        if not self._silent and value is not None:
-            setattr(self.state, name, value)
-
-    def _offer(self) -> None:
+    def _list(self) -> None:
         state = self.state
         ready = {name: run for name, run in self.shelf.runs(state.dataset, state.split).items() if run.finished}
         if not ready:
@@ -227,8 +211,7 @@ class DeepDrawStudio(Panel):
         fitting = next(
             (n for n, s in deepdraw.PRESETS.items() if s.crop == ready[run].preset().size), next(iter(deepdraw.PRESETS))
         )
-        self._silent = True
-        try:
+        with self.filling():
             self.dataset.value, self.split.options = state.dataset, self.shelf.splits(state.dataset)
             self.split.value = state.split
             self.run.options, self.run.value = tuple(ready), run
@@ -236,8 +219,6 @@ class DeepDrawStudio(Panel):
             self.action.value = state.action if state.action in asked["actions"] else asked["actions"][0]
             self.head.options, self.head.value = heads, state.head if state.head in heads else heads[0]
             self.settings.value = state.settings or fitting
-        finally:
-            self._silent = False
         for name in ("run", "action", "head", "settings"):
             setattr(state, name, getattr(self, name).value)
 

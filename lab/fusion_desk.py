@@ -58,8 +58,7 @@ class FusionDesk(Panel):
     state: DeskState
 
     def __init__(self, results: Shelf | Path | str, open_video: Opener | None = None, **chosen: object) -> None:
-        super().__init__("Fusion desk", DeskState())
-        self.shelf = results if isinstance(results, Shelf) else Shelf(results)
+        super().__init__("Fusion desk", DeskState(), results)
         self.open_video = open_video
         self.late_fusions = {
             name: parts for table in tables.load().values() for name, parts in table.late_fusions.items()
@@ -67,9 +66,8 @@ class FusionDesk(Panel):
         self.scores: dict[str, Scores] = {}
         self._sliders: dict[tuple[str, str], FloatSlider] = {}
         self._rows: dict[tuple[str, str], HBox] = {}
-        self._silent = False
         self._build()
-        self.guard(lambda: self._begin(chosen))
+        self.begin(chosen)
 
     def _build(self) -> None:
         self.dataset, self.split, self.fusion = choose("data set"), choose("split", (1, 2, 3)), choose("late fusion")
@@ -100,37 +98,20 @@ class FusionDesk(Panel):
         )
         pick = HBox([self.dataset, self.split, self.fusion], layout=row)
         self.fill(pick, Box([left, right], layout=Layout(flex_flow="row wrap", grid_gap="20px", width="100%")))
-        for name in ("dataset", "split", "fusion"):
-            control = getattr(self, name)
-            self.watch(control, ["value"], lambda name=name, control=control: self._set(name, control.value))
+        self.offer("dataset", "split", "fusion")
         self.watch(self.state, ["dataset", "split", "fusion"], self._open)
         self.watch(self.state, ["weights"], self._tell)
         self.watch(self.changed, ["value"], self._show_video)
-
-    def _begin(self, chosen: dict[str, object]) -> None:
-        datasets = self.shelf.datasets
-        self.dataset.options = datasets
-        with self.state.hold_trait_notifications():
-            self.state.dataset = max(datasets, key=lambda name: len(self.shelf.runs(name, 1)))
-            for name, value in chosen.items():
-                setattr(self.state, name, value)
-
-    def _set(self, name: str, value: object) -> None:
-        if not self._silent and value is not None:
-            setattr(self.state, name, value)
 
     def _open(self) -> None:
         """Read the scores of a split, and lay out the sliders of a late fusion."""
         state = self.state
         runs = {name: run for name, run in self.shelf.runs(state.dataset, state.split).items() if run.tested}
         ready = [name for name, parts in self.late_fusions.items() if parts.keys() <= runs.keys()]
-        self._silent = True
-        try:
+        with self.filling():
             self.dataset.value, self.split.value = state.dataset, state.split
             self.fusion.options = ready
             self.fusion.value = state.fusion if state.fusion in ready else (ready[-1] if ready else None)
-        finally:
-            self._silent = False
         if not ready:
             self._weights.children = ()
             self._accuracy.value = self._matrix.value = self._told.value = ""
@@ -158,11 +139,10 @@ class FusionDesk(Panel):
         self._weigh({(run, head): 1.0 for run, heads in self.preset.items() for head in heads})
 
     def _weigh(self, weights: dict[tuple[str, str], float]) -> None:
-        self._silent = True
-        self._weights.children = [self._row(run, head) for run, head in weights]
-        for key, weight in weights.items():
-            self._sliders[key].value = weight
-        self._silent = False
+        with self.filling():
+            self._weights.children = [self._row(run, head) for run, head in weights]
+            for key, weight in weights.items():
+                self._sliders[key].value = weight
         self.state.weights = weights
 
     def _row(self, run: str, head: str) -> HBox:
@@ -179,7 +159,7 @@ class FusionDesk(Panel):
         return row
 
     def _read_sliders(self) -> None:
-        if not self._silent:
+        if not self.silent:
             self.state.weights = {key: self._sliders[key].value for key in self.state.weights}
 
     # -- what the weights do
@@ -251,14 +231,13 @@ class FusionDesk(Panel):
             for mark, which in (("+", gained), ("-", lost), ("·", changed & ~gained & ~lost))
             for i in map(int, np.flatnonzero(which))
         ]
-        self._silent = True
-        self.changed.options = options
-        self.changed.value = None
-        self._silent = False
+        with self.filling():
+            self.changed.options = options
+            self.changed.value = None
         self.changed.layout.display = "" if options else "none"
 
     def _show_video(self) -> None:
-        if self._silent or self.changed.value is None or self.open_video is None:
+        if self.silent or self.changed.value is None or self.open_video is None:
             return
         run, scores = list(self.scores.items())[-1]
         self.open_video(self.state.dataset, self.state.split, scores.videos[self.changed.value], run)

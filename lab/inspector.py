@@ -26,7 +26,7 @@ from ipywidgets import (
     jslink,
 )
 from jaxtyping import UInt8
-from traitlets import Dict, Int, Tuple, Unicode
+from traitlets import CInt, Dict, Int, Tuple, Unicode
 
 from ifttn.experiment.recipes import LATE_FUSION
 from ifttn.experiment.runs import write_atomically
@@ -64,6 +64,18 @@ class InspectorState(VideoState):
     order = Tuple(help="of the snippets, in the test of order; empty: as filmed")
 
 
+class Shown(Stack):
+    """The page alone says which child is seen: a step asks for no echo of that from the kernel."""
+
+    selected_index = CInt(None, allow_none=True).tag(sync=True, echo_update=False)
+
+
+class Player(Play):
+    """As a `Shown`, of the moment it plays."""
+
+    value = CInt(0).tag(sync=True, echo_update=False)
+
+
 class Inspector(VideoPanel):
     """`Inspector("results")` in a cell; `Inspector("results", file="my.mp4")` for a file of one's own.
 
@@ -80,6 +92,8 @@ class Inspector(VideoPanel):
         self.out = Path(out)
         self.reordered: Reading | None = None
         self._drawn: tuple[object, ...] = ()
+        self._told: tuple[int, ...] = ()
+        """Of which votes the score bars speak."""
         self._quiet = False
         """While the buttons of layers follow the state."""
         self._build()
@@ -87,8 +101,9 @@ class Inspector(VideoPanel):
 
     def close(self) -> None:
         """As a panel of a video does, and let go of the pictures."""
+        self.play.playing = False  # the page would go on counting, and complain that nobody listens
         super().close()
-        self.reordered = None
+        self.reordered, self._told = None, ()
         for image in self.images:
             image.value = b""
 
@@ -98,21 +113,22 @@ class Inspector(VideoPanel):
         self._frame_layout = Layout(width="100%")
         self.images = [Image(value=BLANK, format="jpeg", layout=self._frame_layout)]
         # The page shows the child of this index at once: there must always be one.
-        self.stack = Stack(self.images, selected_index=0, layout=Layout(width="100%"))
+        self.stack = Shown(self.images, selected_index=0, layout=Layout(width="100%"))
         self.stack.add_class("picture")
         self.slider = IntSlider(max=0, readout=False, description="Frame", layout=Layout(width="auto"))
         self.slider.add_class("ifttn-scrub")
-        self.play = Play(max=0, interval=40, show_repeat=False)
+        self.play = Player(max=0, interval=40, show_repeat=False)
         self.play.add_class("key-space")
         self.own(jslink((self.slider, "value"), (self.stack, "selected_index")))
         self.own(jslink((self.play, "value"), (self.slider, "value")))
         self._line, self._where = HTML(), HTML()
+        self._line.add_class("ifttn-line")
         self._title, self._verdict, self._saved = HTML(), HTML(), HTML()
         self._bars = HTML("<div class=empty>The scores of each head come here, once a video is read.</div>")
         speed = ToggleButtons(options=SPEEDS, value=1.0, style={"button_width": "34px"}, tooltips=["times as fast"] * 4)
         self.speed = speed
         self.asked = choose("maps (CAM) of", max_width="360px")
-        self.watch(self.asked, ["value"], lambda: self.choose("asked", self.asked.value))
+        self.offer("asked")
         self._build_layers()
         save = [
             self.button(kind, lambda kind=kind: self.save(kind), f"save as {kind} in the folder {self.out}", key)
@@ -214,7 +230,7 @@ class Inspector(VideoPanel):
 
     def loaded(self) -> None:
         """Everything that a new clip or reading changes, but its pictures."""
-        self.reordered, self._drawn = None, ()
+        self.reordered, self._drawn, self._told = None, (), ()
         self._present()
 
     def refresh(self) -> Iterator[float | None]:
@@ -260,13 +276,12 @@ class Inspector(VideoPanel):
             number = offered.index(name) + 1 if name in offered else 0
             toggle._dom_classes = (f"key-{number}",) if number else ()
             toggle.tooltip = f"key {number}"
-        self.silent = True
-        self.asked.options = [
-            ("the predicted action", ""),
-            *((name, name) for name in (reading.actions if reading else ())),
-        ]
-        self.asked.value = self.state.asked if reading and self.state.asked in reading.actions else ""
-        self.silent = False
+        with self.filling():
+            self.asked.options = [
+                ("the predicted action", ""),
+                *((name, name) for name in (reading.actions if reading else ())),
+            ]
+            self.asked.value = self.state.asked if reading and self.state.asked in reading.actions else ""
         if not reading:
             self._bars.value = (
                 "<div class=empty>No trained run of this split yet.<br><code>ifttn reproduce --quick</code> "
@@ -346,15 +361,17 @@ class Inspector(VideoPanel):
         self._where.value = f"<small>frame <b>{frame + 1}</b> of {len(clip.kinds)} · {at}</small>"
         if reading is None:
             return
+        told = tuple(reading.vote(head, frame) for head in reading.votes)
+        if told == self._told:
+            return
+        self._told = told
         columns = []
         for head, votes in reading.votes.items():
             vote = reading.vote(head, frame)
             about = f"snippet {vote + 1}" if len(votes) == len(reading.sampled) else f"pair {vote + 1}-{vote + 2}"
             columns.append(sketches.Bars(head, about, reading.probabilities(head, vote)))
         columns.append(sketches.Bars("late fusion", "the video", reading.fused))
-        said = sketches.bars(columns, reading.actions, clip.label)
-        if said != self._bars.value:
-            self._bars.value = said
+        self._bars.value = sketches.bars(columns, reading.actions, clip.label)
 
     def _say_order(self) -> None:
         reading, other = self.reading, self.reordered

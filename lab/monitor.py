@@ -53,8 +53,7 @@ class Monitor(Panel):
     state: MonitorState
 
     def __init__(self, results: Shelf | Path | str, **chosen: object) -> None:
-        super().__init__("Training monitor", MonitorState(**chosen))
-        self.shelf = results if isinstance(results, Shelf) else Shelf(results)
+        super().__init__("Training monitor", MonitorState(**chosen), results)
         self._build()
         self.follow()
 
@@ -97,13 +96,13 @@ class Monitor(Panel):
             marks = [(name, _changed_at(run)) for name, run in found.items()]
             if marks != seen:
                 seen = marks
-                self._offer(found)
+                self._list(found)
                 self.draw()
             for _ in range(round(EVERY / 0.1)):
                 time.sleep(0.1)
                 yield None
 
-    def _offer(self, found: dict[str, Run]) -> None:
+    def _list(self, found: dict[str, Run]) -> None:
         chosen = tuple(name for name in self.state.runs if name in found)
         latest = max(found, key=lambda name: _changed_at(found[name]))
         if self.runs.options != tuple(found):

@@ -1,15 +1,19 @@
 """What every panel shares: one state, one worker, a line that says how it goes, a look, keys, and a clean end."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from html import escape
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import ipywidgets as widgets
 from ipywidgets import HTML, Button, FloatProgress, HBox, Layout, VBox, Widget
 from traitlets import HasTraits, link
 
+from ifttn.vocabulary import IfttnError
 from lab.report import duration
+from lab.shelf import Shelf
 from lab.worker import Worker
 
 STYLE = """
@@ -86,7 +90,8 @@ gap:0 10px}
 """
 
 # Runs in the page when the panel's style is in force. ipywidgets has no keys of its own; without
-# data-lm-suppress-shortcuts JupyterLab would take ours for its own and move, or delete, cells.
+# data-lm-suppress-shortcuts JupyterLab would take ours for its own and move, or delete, cells. --at is set on the
+# time line alone: on the whole panel, every step would style every element anew.
 KEYS = """
 const root=this.closest('.ifttn');
 if(root&&!root.dataset.keys){root.dataset.keys='on';root.setAttribute('data-lm-suppress-shortcuts','true');
@@ -94,7 +99,8 @@ root.tabIndex=0;root.setAttribute('role','region');root.setAttribute('aria-label
 const names={' ':'space','[':'less',']':'more','?':'help'};
 const follow=()=>{const h=root.querySelector('.ifttn-scrub .noUi-handle');if(!h)return;
 const [v,a,b]=['now','min','max'].map(x=>+h.getAttribute('aria-value'+x));
-h.setAttribute('aria-label','Frame');root.style.setProperty('--at',b>a?(v-a)/(b-a):0)};
+h.setAttribute('aria-label','Frame');
+root.querySelector('.ifttn-line')?.style.setProperty('--at',b>a?(v-a)/(b-a):0)};
 new MutationObserver(follow).observe(root,{subtree:true,
 attributes:true,attributeFilter:['aria-valuenow','aria-valuemax']});
 root.addEventListener('keydown',e=>{const t=e.target;
@@ -114,18 +120,29 @@ if(line&&s){const r=line.getBoundingClientRect(),o=s.noUiSlider.options.range;
 s.noUiSlider.set(Math.round(o.min+(o.max-o.min)*(e.clientX-r.left)/r.width))}})}
 """
 
+Own = TypeVar("Own", bound="Panel")
+
 
 class Panel(VBox):
     """A widget with a state, a worker and an end.
 
     `close()` ends the thread and every widget inside; a panel is a context manager that does so. Nothing that takes
     long is done in a callback: it goes to `work`. Errors of both show in the panel.
+
+    Args:
+        title: its heading, and its name for those who do not see it.
+        state: all that a person chooses.
+        results: a Shelf, or the folder that `ifttn reproduce` wrote.
     """
 
     state: Any
+    dataset: widgets.Dropdown
+    """Of panels that begin with a data set."""
 
-    def __init__(self, title: str, state: HasTraits) -> None:
+    def __init__(self, title: str, state: HasTraits, results: Shelf | Path | str) -> None:
         self.title, self.state, self.worker = title, state, Worker()
+        self.shelf = results if isinstance(results, Shelf) else Shelf(results)
+        self.silent = False
         self._watched: list[tuple[HasTraits, list[str], Callable[..., Any]]] = []
         self._owned: list[Widget] = []
         self._ends: list[Callable[[], object]] = []
@@ -161,6 +178,42 @@ class Panel(VBox):
 
         of.observe(changed, names=list(names))
         self._watched.append((of, list(names), changed))
+
+    def begin(self, chosen: Mapping[str, object]) -> None:
+        """Choose what was asked for, and otherwise the data set with most runs; for panels with a choice of those."""
+        self.guard(lambda: self._begin(chosen))
+
+    def _begin(self, chosen: Mapping[str, object]) -> None:
+        names = self.state.trait_names()
+        for name in chosen:
+            if name not in names:
+                raise IfttnError(f"no {name!r} to choose: {', '.join(sorted(names))}")
+        datasets = self.shelf.datasets
+        self.dataset.options = datasets
+        with self.state.hold_trait_notifications():
+            self.state.dataset = max(datasets, key=lambda name: len(self.shelf.runs(name, 1)))
+            for name, value in chosen.items():
+                setattr(self.state, name, value)
+
+    def offer(self, *names: str) -> None:
+        """Let controls of these names tell the state what is chosen with them."""
+        for name in names:
+            control = getattr(self, name)
+            self.watch(control, ["value"], lambda name=name, control=control: self.choose(name, control.value))
+
+    def choose(self, name: str, value: object) -> None:
+        """A control was touched."""
+        if not self.silent and value is not None:
+            setattr(self.state, name, value)
+
+    @contextmanager
+    def filling(self) -> Iterator[None]:
+        """While lists are filled: what they report is no choice."""
+        self.silent = True
+        try:
+            yield
+        finally:
+            self.silent = False
 
     def button(
         self, text: str, call: Callable[[], object], tip: str = "", key: str = "", width: str = "auto"
@@ -210,7 +263,7 @@ class Panel(VBox):
         self._owned.clear()
         super().close()
 
-    def __enter__(self) -> "Panel":
+    def __enter__(self: Own) -> Own:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -53,14 +53,12 @@ class TableDesk(Panel):
         out: Path | str = "tables",
         number: int = 3,
     ) -> None:
-        super().__init__("Tables", TableState(number=number))
-        self.shelf = results if isinstance(results, Shelf) else Shelf(results)
+        super().__init__("Tables", TableState(number=number), results)
         self.inspector, self.out = inspector, Path(out)
         self.tables: dict[int, Table] = {}
         self.findings: list[Finding] = []
         # Made here and not in the worker: what a thread makes may miss its first click.
         self._rows = [self._new_row(i) for i in range(max(len(table.rows) for table in tables.load().values()))]
-        self._silent = False
         self._build()
         self.reload()
 
@@ -96,16 +94,11 @@ class TableDesk(Panel):
         self.fill(HBox([self.number, self.column], layout=wrap), self._caption, table, self._notes)
         self.fill(HBox(actions, layout=wrap), self.text, detail)
         self.tie((self.state, "number"), (self.number, "value"))
-        self.watch(self.column, ["value"], lambda: self._choose("column", self.column.value))
-        self.watch(self.split, ["value"], lambda: self._choose("split", self.split.value))
+        self.offer("column", "split")
         self.watch(self.state, ["number"], self._turn)
         self.watch(self.state, ["column"], self._show)
         self.watch(self.state, ["row", "split"], self._show_row)
         self.watch(self.errors, ["value"], self._pick_error)
-
-    def _choose(self, name: str, value: int | None) -> None:
-        if not self._silent and value is not None:
-            setattr(self.state, name, value)
 
     def reload(self) -> None:
         """Read the scores of every run anew."""
@@ -146,12 +139,11 @@ class TableDesk(Panel):
         if not self.tables:
             return
         table, cells = self.table, self.cells
-        self._silent = True
-        many = len(table.columns) > 1
-        self.column.options = [(f"{c.name} ({c.unit})", i) for i, c in enumerate(table.columns)]
-        self.column.value = self.state.column
-        self.column.layout.display = "" if many else "none"
-        self._silent = False
+        with self.filling():
+            many = len(table.columns) > 1
+            self.column.options = [(f"{c.name} ({c.unit})", i) for i, c in enumerate(table.columns)]
+            self.column.value = self.state.column
+            self.column.layout.display = "" if many else "none"
         about = tables.heading(table).removeprefix(table.caption)
         self._caption.value = f"<b>Table {table.number}. {escape(table.caption)}</b> <small>{escape(about)}</small>"
         names = ("paper", "measured", "diff.", "95 % interval", "", "classes", "videos", *table.factors)
@@ -164,17 +156,19 @@ class TableDesk(Panel):
             html.value = f"<div class=row-cells style='{_grid(table)}'>{_line(cell, table)}</div>"
         self._body.children = [row for row, _, _ in self._rows[: len(cells)]]
         found = "".join(
-            f"<li><b>{finding.verdict}</b>: {escape(finding.text)}. <small>{escape(finding.evidence)}</small></li>"
+            f"<li><details><summary><b>{finding.verdict}</b>: {escape(finding.text)} <small>{escape(where)}</small>"
+            f"</summary><small>{escape(evidence)}</small></details></li>"
             for finding in self.findings
+            for where, _, evidence in (finding.evidence.partition(": "),)
             if finding.table == table.number
         )
         notes = "".join(f"<li><small>{escape(note)}</small></li>" for note in table.notes)
-        self._notes.value = f"<ul style='margin:4px 0;padding-left:18px'>{found}{notes}</ul>"
+        self._notes.value = f"<ul style='margin:4px 0;padding:0;list-style:none'>{found}{notes}</ul>"
         self.text.layout.display = "none"
         self._show_row()
 
     def _new_row(self, index: int) -> tuple[HBox, Button, HTML]:
-        button = self.button("", lambda: self._choose("row", index), width=WIDE)
+        button = self.button("", lambda: self.choose("row", index), width=WIDE)
         html = HTML()
         row = HBox([button, html], layout=Layout(align_items="center"))
         row.add_class("ifttn-row")
@@ -194,11 +188,10 @@ class TableDesk(Panel):
             self._run.value = "<div class=quiet>Choose a row to see its runs and what they get wrong.</div>"
             self._count.value = ""
             return
-        self._silent = True
-        self.split.options = measured.splits
-        split = self.state.split if self.state.split in measured.splits else measured.splits[0]
-        self.split.value = split
-        self._silent = False
+        with self.filling():
+            self.split.options = measured.splits
+            split = self.state.split if self.state.split in measured.splits else measured.splits[0]
+            self.split.value = split
         parts = self.table.late_fusions[cell.source]
         runs = self.shelf.runs(measured.dataset, split)
         lines = [f"<h4>{escape(cell.method)}</h4>"]
@@ -231,16 +224,15 @@ class TableDesk(Panel):
         self._count.value = (
             f"<b>{len(wrong)} errors</b> <small>of {len(first.videos)} test videos; choose one to look at it</small>"
         )
-        self._silent = True
-        self.errors.options = [
-            (f"{first.videos[i].rpartition('/')[2]}  taken for  {first.actions[predicted[i]]}", first.videos[i])
-            for i in wrong
-        ]
-        self.errors.value, self.errors.rows = None, min(9, max(2, len(wrong)))
-        self._silent = False
+        with self.filling():
+            self.errors.options = [
+                (f"{first.videos[i].rpartition('/')[2]}  taken for  {first.actions[predicted[i]]}", first.videos[i])
+                for i in wrong
+            ]
+            self.errors.value, self.errors.rows = None, min(9, max(2, len(wrong)))
 
     def _pick_error(self) -> None:
-        if self._silent or self.errors.value is None:
+        if self.silent or self.errors.value is None:
             return
         cell = self.cells[self.state.row]
         assert cell.measured is not None

@@ -1,6 +1,6 @@
 """A panel about one video: choosing it and a run, reading it, asking the network; once for all that do."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +40,10 @@ class VideoPanel(Panel):
     """A VideoState."""
 
     def __init__(self, title: str, state: VideoState, results: Shelf | Path | str) -> None:
-        super().__init__(title, state)
-        self.shelf = results if isinstance(results, Shelf) else Shelf(results)
+        super().__init__(title, state, results)
         self.clip: Clip | None = None
         self.reading: Reading | None = None
         """None: no run is trained."""
-        self.silent = False
-        """While lists are filled: what they report is no choice."""
         self._source: tuple[object, ...] = ()
         self._maps: dict[tuple[object, ...], dict[str, np.ndarray]] = {}
         wide = Layout(width="auto", flex="1 1 180px")
@@ -59,12 +56,11 @@ class VideoPanel(Panel):
         row = Layout(flex_flow="row wrap", grid_gap="6px", width="100%")
         which = HBox([self.dataset, self.split, self.side, self.action, self.run], layout=row)
         self.pickers = VBox([which, HBox([self.video, self.file], layout=row)], layout=Layout(width="100%"))
-        for name in ("dataset", "split", "side", "run", "action"):
-            control = getattr(self, name)
-            self.watch(control, ["value"], lambda name=name, control=control: self.choose(name, control.value))
+        self.offer("dataset", "split", "side", "run", "action")
         self.watch(self.video, ["value"], self._pick)
         self.watch(self.file, ["value"], lambda: self.choose("file", self.file.value.strip()))
-        self.watch(state, ["dataset", "split", "side", "action"], self._offer)
+        self.watch(state, ["dataset", "split", "side", "action"], self._list)
+        self.watch(state, ["video", "file", "run"], self._mark)
         self.watch(state, ["video", "file", "run", "split"], self.read_video)
 
     def close(self) -> None:
@@ -73,34 +69,12 @@ class VideoPanel(Panel):
         self.clip = self.reading = None
         self._maps.clear()
 
-    def begin(self, chosen: Mapping[str, object]) -> None:
-        """Choose what was asked for, and otherwise the first video of the data set with most runs."""
-        self.guard(lambda: self._begin(chosen))
-
-    def _begin(self, chosen: Mapping[str, object]) -> None:
-        names = self.state.trait_names()
-        for name in chosen:
-            if name not in names:
-                raise IfttnError(f"no {name!r} to choose: {', '.join(sorted(names))}")
-        datasets = self.shelf.datasets
-        self.dataset.options = datasets
-        with self.state.hold_trait_notifications():
-            self.state.dataset = max(datasets, key=lambda name: len(self.shelf.runs(name, 1)))
-            for name, value in chosen.items():
-                setattr(self.state, name, value)
-        self._offer()
-
-    def choose(self, name: str, value: object) -> None:
-        """A control was touched."""
-        if not self.silent and value is not None:
-            setattr(self.state, name, value)
-
     def _pick(self) -> None:
         if not self.silent and self.video.value:
-            self.state.file = ""
-            self.state.video = self.video.value
+            with self.state.hold_trait_notifications():
+                self.state.file, self.state.video = "", self.video.value
 
-    def _offer(self) -> None:
+    def _list(self) -> None:
         """Fill every list with what the choices above it leave."""
         state = self.state
         split = self.shelf.split(state.dataset, state.split)
@@ -111,8 +85,7 @@ class VideoPanel(Panel):
         runs = self.shelf.runs(state.dataset, state.split)
         ready = [recipe for recipe, run in runs.items() if run.finished]
         best = next((name for name in ("if-ttn", "mv-if-ttn") if name in ready), ready[0] if ready else "")
-        self.silent = True
-        try:
+        with self.filling():
             self.dataset.value, self.side.value = state.dataset, state.side
             self.split.options = self.shelf.splits(state.dataset)
             self.split.value = state.split
@@ -121,11 +94,17 @@ class VideoPanel(Panel):
             self.video.value = state.video if state.video in names else (names[0] if names else None)
             self.run.options = [(name, name) for name in ready] or [("none is trained", "")]
             self.run.value = state.run if state.run in ready else best
-        finally:
-            self.silent = False
         state.run = self.run.value
         if not state.file and self.video.value:
             state.video = self.video.value
+
+    def _mark(self) -> None:
+        """Let the controls show what was chosen in another way."""
+        with self.filling():
+            self.file.value = self.state.file
+            for control, value in ((self.video, self.state.video), (self.run, self.state.run)):
+                if value in (offered for _, offered in control.options):
+                    control.value = value
 
     def show(self, dataset: str, split: int, video: str, run: str | None = None) -> None:
         """Show a video of a data set, and what a run says of it."""

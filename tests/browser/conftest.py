@@ -247,10 +247,11 @@ def _local(url: str) -> bool:
 
 
 @pytest.fixture(scope="session")
-def results_folder(embedded) -> Path:
+def results_folder(request) -> Path:
     """An embedded data set with three small runs; IFTTN_BROWSER_RESULTS names a study in its place."""
     if given := os.environ.get("IFTTN_BROWSER_RESULTS"):
         return Path(given)
+    embedded = request.getfixturevalue("embedded")
     root = embedded.data.parents[1]
     for recipe in ("spatial", "temporal", "if-ttn"):
         training.train(embedded.work(root / "runs"), recipe)

@@ -304,7 +304,7 @@ def test_a_row_of_a_table_leads_to_its_run_its_errors_and_their_clip(opened, she
     assert len(desk.errors.options) == wrong
     desk.errors.value = desk.errors.options[0][1]
     desk.inspector.wait(60.0)
-    assert desk.inspector.clip.name == desk.errors.options[0][1]
+    assert desk.inspector.clip.name == desk.inspector.video.value == desk.errors.options[0][1]
     assert desk.inspector.worker.error == ""
 
 
