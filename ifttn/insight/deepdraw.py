@@ -67,15 +67,16 @@ class Settings:
 PRESETS: Mapping[str, Settings] = {
     # Whole frames of the embedded set, looked at as in training, by crops. Its actions are made of the same factors:
     # their logits rise together, so that the logit alone draws what half of the actions share until another of them
-    # has the higher one. Shaken and with the blur of large forms, because an order report said so, not taste.
+    # has the higher one. Shaken as far as a real frame may be and still be one (balls are round), the blur no wider
+    # than a ring is thick, and stopped while the form is clear, because a judge of form said so, not taste.
     "tiny": Settings(
         64,
-        (Octave(100, 72, (3.0, 1.2), (12.0, 8.0)),),
+        (Octave(40, 72, (1.5, 1.0), (12.0, 8.0)),),
         contrastive=True,
         aspect=4 / 3,
-        shift=4.0,
-        zoom=0.15,
-        turn=10.0,
+        shift=8.0,
+        zoom=0.3,
+        turn=40.0,
     ),
     # For `Material.start`: forms as fine as those of the frame that it begins with.
     "tiny-retouch": Settings(
