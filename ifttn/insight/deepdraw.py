@@ -369,7 +369,8 @@ class _Strangeness:
         distances = []
         for layer, features in self.seen:
             own = features.unflatten(0, (drawings, -1)).transpose(1, 2).flatten(2)  # (B, C, snippets * h * w)
-            assert layer.running_mean is not None and layer.running_var is not None
+            assert layer.running_mean is not None
+            assert layer.running_var is not None
             deviation = (layer.running_var + layer.eps).sqrt()
             off = (own.mean(2) - layer.running_mean) / deviation
             spread = (own.var(2, correction=0) + layer.eps).sqrt() / deviation - 1

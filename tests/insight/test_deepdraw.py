@@ -199,8 +199,13 @@ def test_a_shared_start_leaves_every_difference_to_the_network():
 
 @pytest.mark.parametrize(
     "switch",
-    [{"shift": 4.0, "zoom": 0.1, "turn": 10.0}, {"smooth": 0.5}, {"smooth_in_time": 0.5}, {"waves": True},
-     {"statistics": 50.0}],
+    [
+        {"shift": 4.0, "zoom": 0.1, "turn": 10.0},
+        {"smooth": 0.5},
+        {"smooth_in_time": 0.5},
+        {"waves": True},
+        {"statistics": 50.0},
+    ],
     ids=["shaken", "smooth", "smooth in time", "waves", "statistics"],
 )
 def test_a_modern_switch_changes_the_drawing_and_repeats(network, switch):
