@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -352,7 +352,7 @@ class _Strangeness:
         self.layers = [layer for layer in network.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
         self.seen: list[tuple[torch.nn.BatchNorm2d, Tensor]] = []
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "_Strangeness":
         self.hooks = [layer.register_forward_pre_hook(self._see) for layer in self.layers]
         return self
 
