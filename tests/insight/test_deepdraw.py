@@ -250,7 +250,7 @@ def test_the_statistics_of_training_hold_the_features_of_a_drawing():
             features = network.streams["rgb"].conv1(normalise(drawn.rgb, "rgb"))
         far.append(((features.mean((0, 2, 3)) - layer.running_mean).square() / layer.running_var).mean())
         assert all(not part._forward_pre_hooks for part in network.modules())
-    assert far[1] < 0.5 * far[0]
+    assert far[1] < 0.8 * far[0]
 
 
 def test_waves_keep_one_size_of_canvas(network):
