@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ifttn.insight.deepdraw import PRESETS, Material, Octave, Palette, Settings, State, blur, draw, draw_many
-from ifttn.model.network import Network, NetworkSettings
+from ifttn.model.network import Network, NetworkSettings, normalise
 from ifttn.vocabulary import IfttnError
 
 QUICK = Settings(32, (Octave(4, 32, (1.2, 0.6), (11.0, 11.0)), Octave(4, 38, (0.6, 0.4), (6.0, 3.0))))
@@ -199,8 +199,14 @@ def test_a_shared_start_leaves_every_difference_to_the_network():
 
 @pytest.mark.parametrize(
     "switch",
-    [{"shift": 4.0, "zoom": 0.1, "turn": 10.0}, {"smooth": 0.5}, {"smooth_in_time": 0.5}, {"waves": True}],
-    ids=["shaken", "smooth", "smooth in time", "waves"],
+    [
+        {"shift": 4.0, "zoom": 0.1, "turn": 10.0},
+        {"smooth": 0.5},
+        {"smooth_in_time": 0.5},
+        {"waves": True},
+        {"statistics": 50.0},
+    ],
+    ids=["shaken", "smooth", "smooth in time", "waves", "statistics"],
 )
 def test_a_modern_switch_changes_the_drawing_and_repeats(network, switch):
     octaves = (Octave(6, 36, (0.6, 0.4), (0.05, 0.05) if "waves" in switch else (8.0, 8.0)),)
@@ -225,6 +231,26 @@ def test_total_variation_in_time_makes_the_fields_of_a_snippet_alike(network):
     free, slow = (last(draw(network, 1, Settings(32, octaves, smooth_in_time=weight))) for weight in (0.0, 50.0))
     changes = [(state.motion[:, 2:] - state.motion[:, :-2]).abs().mean() for state in (free, slow)]
     assert changes[1] < 0.7 * changes[0]
+
+
+def test_the_statistics_of_training_hold_the_features_of_a_drawing():
+    torch.manual_seed(0)
+    network = Network(NetworkSettings(actions=4, backbone="smallest"))
+    real = {m: 64 + 16 * torch.randn(8, 2, c, 32, 32) for m, c in (("rgb", 3), ("flow", 10))}
+    with torch.no_grad():
+        for _ in range(20):
+            network(real)
+    network.eval()
+    plain = Settings(32, (Octave(15, 32, (0.6, 0.4), (8.0, 4.0)),))
+    far = []
+    for weight in (0.0, 100.0):
+        drawn = last(draw(network, 1, replace(plain, statistics=weight)))
+        layer = network.streams["rgb"].bn1
+        with torch.no_grad():
+            features = network.streams["rgb"].conv1(normalise(drawn.rgb, "rgb"))
+        far.append(((features.mean((0, 2, 3)) - layer.running_mean).square() / layer.running_var).mean())
+        assert all(not part._forward_pre_hooks for part in network.modules())
+    assert far[1] < 0.8 * far[0]
 
 
 def test_waves_keep_one_size_of_canvas(network):
