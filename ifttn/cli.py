@@ -149,7 +149,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--quick", action="store_true", help="Table 3 and the figures, on one split")
     p.add_argument("--preset", default="tiny", help=f"how large and how long: {', '.join(PRESETS)}")
     p.add_argument("--jobs", type=int, help="steps at once; by default one a core, or one with --quick or a GPU")
-    p.add_argument("--videos", type=int, help="of each embedded data set, a multiple of 16; by default 960 and 480")
+    p.add_argument("--videos", type=int, help="of each embedded data set, a multiple of 16; by default 960 and 384")
     p.add_argument("--seed", type=int, default=0, help="of data, weights, views, order and dropout")
     add_device(p)
     add_machine(p)

@@ -33,7 +33,7 @@ from ifttn.experiment.runs import Run, write_atomically
 from ifttn.experiment.tables import Factors, ScoresOf, Table, load, measure, speeds
 from ifttn.vocabulary import IfttnError
 
-EMBEDDED = {"embedded-ucf": ("ucf", 960), "embedded-hmdb": ("hmdb", 480)}
+EMBEDDED = {"embedded-ucf": ("ucf", 960), "embedded-hmdb": ("hmdb", 384)}
 """Embedded data sets: flavour and number of videos."""
 
 STANDS_FOR = {
