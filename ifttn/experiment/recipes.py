@@ -253,7 +253,7 @@ PRESET_ROWS: Mapping[str, Preset | Child[Preset]] = {
             "spatial": Schedule(4, 2e-3, decay_at=None),
             "temporal": Schedule(4, 2e-3, decay_at=None),
             "mv-temporal": Schedule(2, 1e-3, decay_at=None),
-            "ttn": Schedule(18, 5e-3, decay_at=None),
+            "ttn": Schedule(16, 5e-3, decay_at=None),
             "mv-ttn": Schedule(6, 2e-3, decay_at=None),
             "joint": Schedule(1, 5e-4, decay_at=None),
         },
