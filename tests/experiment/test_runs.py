@@ -46,7 +46,7 @@ def test_the_length_of_a_stage_that_a_run_does_not_have_is_not_its_concern(tmp_p
 
 
 def test_a_run_of_before_there_were_peers_is_still_the_same_run(tmp_path):
-    run = begun(tmp_path)
+    begun(tmp_path)
     saved = json.loads((tmp_path / "recipe.json").read_text())
     del saved["preset_row"]["peers"], saved["recipe_row"]["peer"], saved["recipe_row"]["segments"]
     (tmp_path / "recipe.json").write_text(json.dumps(saved))
