@@ -41,8 +41,8 @@ class Modality:
     channels hold, image by image; None: what a snippet of L fields has."""
 
 
-RGB = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 # ImageNet's statistics for RGB; 255 times their mean deviation, 0.226, for the rest (TSN's ResNet recipe).
+RGB = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 MODALITIES: Mapping[str, Modality] = {
     modality.name: modality
     for modality in (
