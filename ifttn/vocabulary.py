@@ -36,16 +36,24 @@ class Modality:
     """Standard deviation of a channel in bytes; repeated over the channels."""
     is_motion: bool = False
     """Planes alternate between x and y displacement, so that mirroring a frame negates every x plane."""
+    run_of: str | None = None
+    """What is stored of it: as many consecutive frames ("rgb") or fields ("mv") around the middle of a snippet as its
+    channels hold, image by image; None: what a snippet of L fields has."""
 
 
 # ImageNet's statistics for RGB; 255 times their mean deviation, 0.226, for the rest (TSN's ResNet recipe).
+RGB = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 MODALITIES: Mapping[str, Modality] = {
     modality.name: modality
     for modality in (
-        Modality("rgb", 3, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)),
+        Modality("rgb", 3, *RGB),
         Modality("flow", 2 * STACK, mean=(128.0,), std=(57.63,), is_motion=True),
         Modality("mv", 2 * STACK, mean=(128.0,), std=(57.63,), is_motion=True),
         Modality("rgbdiff", 3 * STACK, mean=(128.0,), std=(57.63,)),
+        # What other systems take a snippet to be.
+        Modality("rgb10", 3 * 10, *RGB, run_of="rgb"),
+        Modality("rgb16", 3 * 16, *RGB, run_of="rgb"),
+        Modality("mv10", 2 * 10, mean=(128.0,), std=(57.63,), is_motion=True, run_of="mv"),
     )
 }
 

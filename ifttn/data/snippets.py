@@ -210,6 +210,11 @@ def _read(
     """Decode the crop of K snippets to `out`."""
     if modality == "rgb":
         entry.read("rgb", frames, crop.part, out)
+    elif stored := MODALITIES[modality].run_of:
+        images = out.reshape(-1, 3 if stored == "rgb" else 2, *out.shape[2:], copy=False)
+        count, last = len(images) // len(frames), entry.frames - (1 if stored == "rgb" else 2)
+        wanted = frames[:, None] + np.arange(count) - count // 2
+        entry.read(stored, wanted.clip(0, last).ravel(), crop.part, images)
     elif modality != "rgbdiff":
         entry.read(modality, fields.ravel(), crop.part, out.reshape(-1, 2, *out.shape[2:], copy=False))
     else:

@@ -106,5 +106,5 @@ def from_runs(network: Network, recipe: Recipe, runs: Mapping[str, Run]) -> list
 
 
 def wants_imagenet(recipe: Recipe, preset: Preset) -> bool:
-    """A recipe that starts from no other run, at a preset that starts from ImageNet."""
-    return preset.pretrained and not recipe.starts_from
+    """A recipe of ours that starts from no other run, at a preset that starts from ImageNet."""
+    return preset.pretrained and not (recipe.starts_from or recipe.peer)

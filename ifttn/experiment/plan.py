@@ -26,12 +26,14 @@ from ifttn.experiment.recipes import (
     Recipe,
     Stage,
     find,
+    fitted,
     network_settings,
     why,
 )
 from ifttn.experiment.recomputing import recompute
 from ifttn.experiment.training import stage_loss
 from ifttn.model.network import Network
+from ifttn.model.peers.trained import build
 from ifttn.vocabulary import MODALITIES
 
 
@@ -58,13 +60,15 @@ class StagePlan:
 def meta_network(recipe: Recipe, preset: Preset, actions: int) -> Network:
     """The network, without a byte of weights."""
     with torch.device("meta"):
-        return Network(network_settings(recipe, preset, actions))
+        return build(network_settings(recipe, preset, actions))
 
 
 def meta_inputs(recipe: Recipe, preset: Preset, videos: int) -> dict[str, Tensor]:
     """A batch, without a byte: modality -> (videos, K, C, H, W)."""
     return {
-        m: torch.empty(videos, preset.segments, MODALITIES[m].channels, preset.size, preset.size, device="meta")
+        m: torch.empty(
+            videos, fitted(preset, recipe).segments, MODALITIES[m].channels, preset.size, preset.size, device="meta"
+        )
         for m in recipe.modalities
     }
 
@@ -113,7 +117,9 @@ def _keeping(kept: dict[int, Tensor]) -> Iterator[None]:
 
 def text(name: str, preset_name: str, *, videos: int, actions: int, machine: Machine, world: int = 1) -> str:
     """All of it for a person: the resolved recipe with its reasons, and a table of its stages."""
-    recipe, preset = find(name, RECIPES, "recipe"), find(preset_name, PRESETS, "preset")
+    recipe = find(name, RECIPES, "recipe")
+    preset = fitted(find(preset_name, PRESETS, "preset"), recipe)
+    network = meta_network(recipe, preset, actions)
     lines = [f"recipe {name}{_parent(RECIPE_ROWS[name])}", f"  why: {WHY_RECIPE[name]}"]
     lines += [f"  {f.name} = {_short(getattr(recipe, f.name))}" for f in fields(Recipe) if f.name != "stages"]
     lines += [f"preset {preset_name}{_parent(PRESET_ROWS[preset_name])}"]
@@ -122,7 +128,6 @@ def text(name: str, preset_name: str, *, videos: int, actions: int, machine: Mac
         if f.name == "schedules":
             value = {stage.name: value[stage.name] for stage in recipe.stages}
         lines.append(f"  {f.name} = {_short(value)}\n      # {why(preset_name, f.name)}")
-    network = meta_network(recipe, preset, actions)
     parts = {part: sum(p.numel() for p in module.parameters()) for part, module in network.named_children()}
     total = ", ".join(f"{part} {count / 1e6:.2f}" for part, count in parts.items() if count)
     lines.append(f"parameters: {sum(parts.values()) / 1e6:.2f} million ({total})")

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from ifttn.data.store import StoreSettings
 from ifttn.model.network import NetworkSettings
+from ifttn.model.peers.trained import PeerSettings
 from ifttn.vocabulary import IfttnError
 
 Row = TypeVar("Row")
@@ -75,6 +76,11 @@ class Recipe:
     starts_from: tuple[Start, ...] = ()
     fusion: str | None = None
     temporal: str = "ttn"
+    peer: str | None = None
+    """A trainable row of Table 5 (a name of PEERS) in the place of our network. It takes the modalities in the order
+    of its streams, and starts at random."""
+    segments: int | None = None
+    """K, where it is not the preset's."""
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -144,6 +150,9 @@ RECIPE_ROWS: Mapping[str, Recipe | Child[Recipe]] = {
     ),
     "trn": like("if-ttn", temporal="trn", starts_from=streams_of(rgb="spatial", flow="temporal")),
     "ifm-average": like("if-ttn", temporal="average", starts_from=streams_of(rgb="spatial", flow="temporal")),
+    "din": Recipe(("rgb10",), stages=(Stage("din", trains=("",), heads=("rgb",)),), peer="din"),
+    "c3d": Recipe(("rgb16",), stages=(Stage("c3d", trains=("",), heads=("rgb",)),), peer="c3d", segments=1),
+    "emv-cnn": Recipe(("rgb", "mv10"), stages=(Stage("emv-cnn", trains=("",), heads=("rgb", "mv")),), peer="emv-cnn"),
 }
 RECIPES: dict[str, Recipe] = resolved(RECIPE_ROWS)
 
@@ -162,6 +171,10 @@ WHY_RECIPE: Mapping[str, str] = {
     "ttn-separate": "Table 1: a TTN on each stream, each from its own stream's weights: four networks",
     "trn": "Figure 4: TRN of two frames on fused features; its perceptron starts at random, as no weights fit it",
     "ifm-average": "what IFM gives without TTN: snippets vote from their own fused level 5",
+    "din": "Table 5's dynamic image network, on the dynamic images of ten frames; no ImageNet weights fit it",
+    "c3d": "Table 5's C3D from random weights, on one snippet of sixteen frames a video, as it is trained",
+    "emv-cnn": "Table 5's RGB + EMV-CNN, a loss a network; from random weights and without a flow network to imitate, "
+    "which needs one of its kind",
 }
 """Recipe -> why it is so."""
 
@@ -213,6 +226,8 @@ class Preset:
     """Of the streams in the joint stage: as `batch_norm`, or "frozen"; None: no other than in the stages before."""
     ema: float = 0.0
     """A finished stage has the moving average of its weights, of this decay a step; 0: the last weights themselves."""
+    peers: str | None = None
+    """Size of a peer: "paper", or "embedded"; None: there is none that fits."""
 
 
 PRESET_ROWS: Mapping[str, Preset | Child[Preset]] = {
@@ -229,6 +244,9 @@ PRESET_ROWS: Mapping[str, Preset | Child[Preset]] = {
             "ttn": Schedule(200, 1e-3, decay_at=(80, 160)),
             "mv-ttn": Schedule(200, 1e-3, decay_at=(80, 160)),
             "joint": Schedule(30, 1e-4, decay_at=(20,)),  # ours: the paper gives none
+            "din": Schedule(80, 1e-2, decay_at=(30, 60)),
+            "c3d": Schedule(16, 3e-3, decay_at=(4, 8, 12)),
+            "emv-cnn": Schedule(250, 1e-2, decay_at=(100, 200)),
         },
         scales={"rgb": (1.0, 0.875, 0.75, 0.66), "motion": (1.0, 0.875, 0.75)},
         crops=10,
@@ -242,6 +260,7 @@ PRESET_ROWS: Mapping[str, Preset | Child[Preset]] = {
         workers=8,
         clip_apart=True,
         joint_batch_norm="frozen",
+        peers="paper",
     ),
     # The embedded data set on two CPU cores, in minutes.
     "tiny": Preset(
@@ -256,6 +275,9 @@ PRESET_ROWS: Mapping[str, Preset | Child[Preset]] = {
             "ttn": Schedule(16, 5e-3, decay_at=None),
             "mv-ttn": Schedule(6, 2e-3, decay_at=None),
             "joint": Schedule(1, 5e-4, decay_at=None),
+            "din": Schedule(6, 1e-3, decay_at=None),
+            "c3d": Schedule(4, 1e-3, decay_at=None),
+            "emv-cnn": Schedule(4, 1e-3, decay_at=None),
         },
         scales={"rgb": (1.0, 0.875), "motion": (1.0, 0.875)},
         crops=3,
@@ -265,6 +287,7 @@ PRESET_ROWS: Mapping[str, Preset | Child[Preset]] = {
         clip={"rgb": 0.5, "motion": 0.5},
         dropout={"rgb": 0.0, "motion": 0.0, "ttn": 0.2},
         frozen_views=8,
+        peers="embedded",
     ),
     # Hours on one consumer GPU.
     "small": like(
@@ -282,6 +305,7 @@ PRESET_ROWS: Mapping[str, Preset | Child[Preset]] = {
         },
         crops=1,
         dropout={"rgb": 0.5, "motion": 0.5, "ttn": 0.5},
+        peers=None,
     ),
     # Seconds: shows that everything runs, and nothing about accuracy.
     "smallest": like(
@@ -295,6 +319,9 @@ PRESET_ROWS: Mapping[str, Preset | Child[Preset]] = {
             "ttn": Schedule(1, 3e-3, decay_at=None),
             "mv-ttn": Schedule(1, 2e-3, decay_at=None),
             "joint": Schedule(1, 5e-4, decay_at=None),
+            "din": Schedule(1, 1e-3, decay_at=None),
+            "c3d": Schedule(1, 1e-3, decay_at=None),
+            "emv-cnn": Schedule(1, 1e-3, decay_at=None),
         },
         crops=1,
         frozen_views=1,
@@ -327,6 +354,8 @@ WHY: Mapping[str, Mapping[str, str]] = {
         "clip_apart": "TSN clips each modality's network by itself; one norm would let flow's gradients shrink RGB's",
         "joint_batch_norm": "features that TTN was trained on keep their statistics",
         "ema": "none: the paper reports the last weights",
+        "peers": "as their papers have them; schedules are C3D's own, and at the two-stream network's rate for the "
+        "others, which start at random here",
     },
     "tiny": {
         "backbone": "a ResNet of four blocks, half as wide: minutes on two cores",
@@ -349,6 +378,7 @@ WHY: Mapping[str, Mapping[str, str]] = {
         "clip_apart": "one norm: AdamW does not mind the scale of a part",
         "joint_batch_norm": "one short epoch",
         "ema": "one cycle ends at a rate of nothing, which averages by itself",
+        "peers": "narrow, for images of 64 px: a minute or a few each",
     },
     "small": {
         "backbone": "less than half of ResNet-50's work a pixel",
@@ -357,6 +387,7 @@ WHY: Mapping[str, Mapping[str, str]] = {
         "schedules": "a quarter of the paper's epochs at its rates",
         "crops": "the centre alone: a tenth of the time of a test",
         "dropout": "0.8 of 512 features would leave too few",
+        "peers": "none is of a size between",
     },
     "smallest": {
         "backbone": "8 channels",
@@ -394,8 +425,24 @@ def in_order(name: str) -> list[str]:
     return [*dict.fromkeys([*needed, name])]
 
 
+def fitted(preset: Preset, recipe: Recipe) -> Preset:
+    """The preset with what the recipe has its own way."""
+    return replace(preset, segments=recipe.segments or preset.segments)
+
+
 def network_settings(recipe: Recipe, preset: Preset, actions: int) -> NetworkSettings:
-    """The network of a recipe at the size of a preset."""
+    """The network of a recipe at the size of a preset.
+
+    Raises:
+        IfttnError: the recipe's peer has no such size.
+    """
+    if recipe.peer:
+        if preset.peers is None:
+            sized = ", ".join(name for name, row in PRESETS.items() if row.peers)
+            raise IfttnError(f"no size of the peer {recipe.peer} fits this preset: choose from {sized}")
+        return PeerSettings(
+            actions, recipe.modalities, None, dropout=preset.dropout, peer=recipe.peer, size=preset.peers
+        )
     return NetworkSettings(
         actions=actions,
         modalities=recipe.modalities,

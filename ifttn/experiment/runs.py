@@ -29,7 +29,8 @@ import torchvision
 from ifttn.data.store import StoreSettings
 from ifttn.experiment.evaluation import Scores
 from ifttn.experiment.recipes import Preset, Recipe, Schedule, network_settings
-from ifttn.model.network import Network, NetworkSettings
+from ifttn.model.network import Network
+from ifttn.model.peers.trained import PeerNetwork, build, settings_of
 from ifttn.vocabulary import IfttnError
 
 
@@ -203,8 +204,21 @@ class Run:
         return chosen
 
     def network(self, device: str = "cpu") -> Network:
-        """The trained network, in evaluation mode."""
-        network = Network(NetworkSettings(**self.asked["network"]))
+        """The trained network, in evaluation mode, with all that there is to look into.
+
+        Raises:
+            IfttnError: the run is not finished, or is a peer's.
+        """
+        network = self.scorer(device)
+        if isinstance(network, PeerNetwork):
+            raise IfttnError(
+                f"the run in {self.folder} is a peer's: it has scores for the tables, and nothing else; choose another"
+            )
+        return network
+
+    def scorer(self, device: str = "cpu") -> Network:
+        """The trained network, a peer's as well, in evaluation mode, for its scores."""
+        network = build(settings_of(self.asked["network"]))
         network.load_state_dict(self.weights())
         return network.to(device).eval()
 
@@ -222,26 +236,31 @@ class Run:
 def asked(name: str, recipe: Recipe, preset_name: str, preset: Preset, **where: Any) -> dict[str, Any]:
     """What identifies a run: the resolved recipe, and where it is trained (dataset, split, actions, seed, hold_out).
 
-    Of the preset's schedules only those of the recipe's own stages: another length of TTN leaves a stream what it was.
+    Of the preset's schedules only those of the recipe's own stages: another length of TTN leaves a stream what it was,
+    and so does another size of peers.
     """
+    network = network_settings(recipe, preset, len(where["actions"]))
     own = {stage.name: preset.schedules[stage.name] for stage in recipe.stages}
     return {
         "recipe": name,
         "preset": preset_name,
         **where,
-        "network": asdict(network_settings(recipe, preset, len(where["actions"]))),
+        "network": asdict(network),
         "recipe_row": asdict(recipe),
-        "preset_row": asdict(replace(preset, schedules=own)),
+        "preset_row": asdict(replace(preset, schedules=own, peers=preset.peers if recipe.peer else None)),
     }
 
 
 def _completed(asked: dict[str, Any]) -> dict[str, Any]:
     """What an older version asked: fields that came later had the value that is now their default, and the schedules of
     all stages were there."""
-    later = {field.name: field.default for field in fields(Preset) if field.default is not MISSING}
-    row, stages = asked["preset_row"], [stage["name"] for stage in asked["recipe_row"]["stages"]]
-    schedules = {name: schedule for name, schedule in row["schedules"].items() if name in stages}
-    return {"hold_out": 0.0, **asked, "preset_row": {**later, **row, "schedules": schedules}}
+
+    def later(of: type[Preset | Recipe]) -> dict[str, Any]:
+        return {field.name: field.default for field in fields(of) if field.default is not MISSING}
+
+    recipe, row = {**later(Recipe), **asked["recipe_row"]}, {**later(Preset), **asked["preset_row"]}
+    row["schedules"] = {s["name"]: row["schedules"][s["name"]] for s in recipe["stages"]}
+    return {"hold_out": 0.0, **asked, "recipe_row": recipe, "preset_row": row}
 
 
 def _tuples(value: Any) -> Any:

@@ -30,8 +30,8 @@ from ifttn.experiment.evaluation import (
     wilson,
 )
 from ifttn.experiment.recipes import PRESETS, RECIPES, find, network_settings
-from ifttn.model.network import Network
 from ifttn.model.peers.table5 import PEERS
+from ifttn.model.peers.trained import build
 from ifttn.vocabulary import IfttnError
 
 TABLES = Path(__file__).with_name("tables.toml")
@@ -186,7 +186,8 @@ def load(path: Path = TABLES) -> dict[int, Table]:
 def _heads(recipe: str) -> Mapping[str, object]:
     settings = network_settings(find(recipe, RECIPES, "recipe"), PRESETS["smallest"], actions=1)
     with torch.device("meta"):
-        return dict(Network(settings).heads.items())
+        network = build(settings)
+    return dict.fromkeys((*network.streams, *network.temporal_heads))
 
 
 def _table(row: dict[str, Any], late_fusions: Mapping[str, LateFusion], reasons: Mapping[str, str]) -> Table:

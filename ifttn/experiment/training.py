@@ -41,12 +41,14 @@ from ifttn.experiment.recipes import (
     Preset,
     Stage,
     find,
+    fitted,
     network_settings,
 )
 from ifttn.experiment.recomputing import recompute
 from ifttn.experiment.runs import Run, asked, write_atomically
 from ifttn.model.backbone import Backbone
 from ifttn.model.network import Network, Output
+from ifttn.model.peers.trained import build
 from ifttn.vocabulary import MODALITIES, IfttnError, Split, Video
 
 
@@ -93,7 +95,8 @@ def train(work: Work, name: str) -> Run:
         IfttnError: no such recipe or preset, a run that it starts from is not finished or was trained on a video that
             is held out, a video is not in the store, the loss is no longer a number, or a checkpoint cannot be written.
     """
-    recipe, preset = find(name, RECIPES, "recipe"), find(work.preset, PRESETS, "preset")
+    recipe = find(name, RECIPES, "recipe")
+    preset = fitted(find(work.preset, PRESETS, "preset"), recipe)
     run, processes = work.run(name), work.processes
     if processes.leads:
         where = {"dataset": work.split.dataset, "split": work.split.number, "seed": work.seed}
@@ -105,7 +108,7 @@ def train(work: Work, name: str) -> Run:
     work, held = _held_apart(work)
     seen = _seen(work, name, held)
     torch.manual_seed(work.seed)
-    network = Network(network_settings(recipe, preset, len(work.split.actions)))
+    network = build(network_settings(recipe, preset, len(work.split.actions)))
     checkpoint = run.checkpoint()
     if checkpoint is None:
         _report(run, initialise(network, work, name), work)
@@ -175,7 +178,7 @@ def score_held_out(work: Work, name: str) -> Scores:
 
 
 def _scored(work: Work, run: Run, videos: tuple[Video, ...], orders: bool = False) -> Scores:
-    preset, network = run.preset(), run.network(work.device)
+    preset, network = run.preset(), run.scorer(work.device)
     refuse_leak(run.trained_on, videos, f"the network in {run.folder}")
     dataset = SnippetDataset(
         work.store, videos, network.settings.modalities, preset.segments, preset.size, crops=preset.crops

@@ -86,9 +86,28 @@ def test_rgb_differences_are_halves_around_128(store):
     np.testing.assert_allclose(noisy[0], expected, atol=0.5)
 
 
+@pytest.mark.parametrize(
+    ("modality", "stored", "count"), [("rgb10", "rgb", 10), ("rgb16", "rgb", 16), ("mv10", "mv", 10)]
+)
+def test_a_run_of_images_stands_around_the_middle_of_its_snippet_and_stops_at_the_ends(store, modality, stored, count):
+    for options in ({"fitted": True}, {"fitted": False}):
+        data = dataset(store, "noise", modalities=(modality,), **options)
+        found = data.__getitems__([(0, 0)]).inputs[modality][0, ..., :32, :32].numpy()
+        last = 29 if stored == "rgb" else 28
+        for k, middle in enumerate((5, 11, 17, 23)):
+            wanted = np.arange(middle - count // 2, middle - count // 2 + count).clip(0, last)
+            expected = store.read("A/noise", stored, wanted)[:, :, 2:34, 8:40]
+            np.testing.assert_array_equal(found[k], expected.reshape(-1, 32, 32))
+    ahead, back = (dataset(store, "noise", modalities=(modality,), crops=10)[view, 0][0][modality] for view in (0, 5))
+    back = back[..., ::-1].astype(int)
+    if stored == "mv":
+        ahead, back = np.maximum(ahead[:, 0::2], 1), 256 - back[:, 0::2]
+    np.testing.assert_array_equal(ahead, back)
+
+
 @pytest.mark.parametrize("name", ["3", "4"])
 def test_a_short_video_gives_whole_batches(store, name):
-    for modality, channels in (("rgb", 3), ("flow", 10), ("mv", 10), ("rgbdiff", 15)):
+    for modality, channels in (("rgb", 3), ("flow", 10), ("mv", 10), ("rgbdiff", 15), ("rgb16", 48), ("mv10", 20)):
         inputs, *_ = dataset(store, name, modalities=(modality,), scales=SCALES)[0, 0]
         assert inputs[modality].shape == (4, channels, 32, 32)
         assert inputs[modality].dtype == np.uint8

@@ -20,6 +20,7 @@ from ifttn.experiment.recipes import (
     why,
 )
 from ifttn.experiment.training import stage_loss
+from ifttn.vocabulary import IfttnError
 
 
 @pytest.mark.parametrize(("rows", "table"), [(RECIPE_ROWS, RECIPES), (PRESET_ROWS, PRESETS)])
@@ -60,6 +61,10 @@ def test_a_recipe_comes_after_all_that_it_starts_from():
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_of_every_preset_builds_and_takes_a_step_of_each_stage(recipe, preset):
     row, sizes = RECIPES[recipe], PRESETS[preset]
+    if row.peer and not sizes.peers:
+        with pytest.raises(IfttnError, match="choose from paper, tiny, smallest"):
+            plan.text(recipe, preset, videos=640, actions=5, machine=Machine())
+        return
     network = plan.meta_network(row, sizes, actions=5)
     for stage in row.stages:
         batch_norm = (stage == JOINT and sizes.joint_batch_norm) or sizes.batch_norm
@@ -87,6 +92,14 @@ def test_a_plan_counts_what_was_counted_by_hand():
     assert (ttn[0], ttn[1], ttn[2]) == ("ttn", "200", "30000")  # 150 steps an epoch
     assert float(ttn[4]) == float(joint[4]) == pytest.approx(79.0, abs=0.1)
     assert float(joint[6]) > 3 * float(ttn[6])
+
+
+def test_a_plan_of_a_peer_is_that_of_one_snippet_where_its_recipe_says_so():
+    text = plan.text("c3d", "paper", videos=9537, actions=101, machine=Machine())
+    assert "segments = 1" in text
+    assert float(text.splitlines()[-1].split()[4]) == pytest.approx(
+        38.5, abs=0.1
+    )  # images of 112 px, half the preset's
 
 
 def test_recomputing_and_smaller_micro_batches_need_less_memory():

@@ -20,7 +20,7 @@ def test_a_run_folder_says_how_to_rebuild_its_preset(tmp_path):
     for name, preset in PRESETS.items():
         run = Run(tmp_path / name)
         run.begin(asked("spatial", RECIPES["spatial"], name, preset, dataset="d", split=1, seed=0, actions=("a",)))
-        own = replace(preset, schedules={"spatial": preset.schedules["spatial"]})
+        own = replace(preset, schedules={"spatial": preset.schedules["spatial"]}, peers=None)
         assert json.dumps(run.preset(), default=vars) == json.dumps(own, default=vars)
 
 
@@ -43,6 +43,14 @@ def test_the_length_of_a_stage_that_a_run_does_not_have_is_not_its_concern(tmp_p
     monkeypatch.setitem(PRESETS, "tiny", replace(tiny, schedules=longer))
     with pytest.raises(IfttnError, match="preset_row"):
         begun(tmp_path)
+
+
+def test_a_run_of_before_there_were_peers_is_still_the_same_run(tmp_path):
+    begun(tmp_path)
+    saved = json.loads((tmp_path / "recipe.json").read_text())
+    del saved["preset_row"]["peers"], saved["recipe_row"]["peer"], saved["recipe_row"]["segments"]
+    (tmp_path / "recipe.json").write_text(json.dumps(saved))
+    begun(tmp_path)
 
 
 def test_an_epoch_that_was_trained_twice_counts_once(tmp_path):

@@ -27,6 +27,11 @@ def test_a_full_study_runs_every_recipe_of_the_tables(tmp_path):
     assert run == set(RECIPES) - {"trn", "ifm-average"}
 
 
+def test_peers_are_trained_where_there_is_a_size_of_them(tmp_path):
+    names = [step.name for step in study.tasks(Places(tmp_path), Setup("small"), quick=False)]
+    assert not any(name.endswith(tuple(f": {peer}" for peer in study.SYSTEMS)) for name in names)
+
+
 def test_data_sets_of_ones_own_take_the_place_of_the_embedded_ones(tmp_path):
     own = {"UCF101": tmp_path / "UCF101", "HMDB51": tmp_path / "videos" / "HMDB51"}
     places = Places(tmp_path, own)

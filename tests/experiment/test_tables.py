@@ -188,6 +188,18 @@ def test_accuracy_is_the_mean_over_splits_and_its_interval_that_of_all_videos(ta
     assert (line.videos, line.splits, line["measured on"]) == (60, "3 of 3", "embedded-ucf")
 
 
+@pytest.mark.parametrize(
+    ("recipe", "method", "heads"),
+    [("din", "DIN [1]", ("rgb",)), ("c3d", "C3D [20]", ("rgb",)), ("emv-cnn", "RGB + EMV-CNN [32]", ("rgb", "mv"))],
+)
+def test_the_run_of_a_peer_fills_its_row(tables, recipe, method, heads):
+    said = scores({head: says(TRUTH if head == heads[-1] else (0,) * 20) for head in heads})
+    table = measure(tables[5], lambda _, split, name: said if (name, split) == (recipe, 1) else None, OURS)
+    filled = to_frame(table).dropna(subset="measured")
+    assert filled.method.tolist() == [method]
+    assert filled[["measured", "splits"]].to_numpy().tolist() == [[100, "1 of 3"]]
+
+
 def test_splits_that_are_not_there_yet_are_admitted(tables):
     def temporal_lags_behind(dataset: str, split: int, recipe: str) -> Scores | None:
         return of_study(dataset, split, recipe) if recipe == "spatial" or split == 2 else None

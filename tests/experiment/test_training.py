@@ -14,6 +14,7 @@ from ifttn.experiment.machine import Machine
 from ifttn.experiment.pyramids import FrozenPyramids
 from ifttn.experiment.recipes import JOINT, PRESETS, RECIPES, TTN, Schedule, network_settings
 from ifttn.model.network import Network
+from ifttn.model.peers.trained import build
 from ifttn.vocabulary import IfttnError
 
 
@@ -72,7 +73,7 @@ def test_each_part_starts_where_its_recipe_says(streams):
 
 def test_every_start_of_every_recipe_exists_on_both_sides_at_full_size():
     with torch.device("meta"):
-        networks = {name: Network(network_settings(r, PRESETS["paper"], 101)) for name, r in RECIPES.items()}
+        networks = {name: build(network_settings(r, PRESETS["paper"], 101)) for name, r in RECIPES.items()}
     for name, recipe in RECIPES.items():
         for start in recipe.starts_from:
             part, source = networks[name].get_submodule(start.part), networks[start.recipe].get_submodule(start.source)
@@ -87,10 +88,12 @@ def test_every_start_of_every_recipe_exists_on_both_sides_at_full_size():
         assert trained == {key for key, _ in networks[name].named_parameters()}
 
 
-def test_an_interrupted_run_ends_where_an_undisturbed_one_does(embedded, tmp_path, monkeypatch):
-    longer = replace(PRESETS["smallest"], schedules={"spatial": Schedule(3, 1e-3, None)})
+@pytest.mark.parametrize("recipe", ["spatial", "din"])
+def test_an_interrupted_run_ends_where_an_undisturbed_one_does(embedded, tmp_path, monkeypatch, recipe):
+    dropout = dict.fromkeys(PRESETS["smallest"].dropout, 0.2)
+    longer = replace(PRESETS["smallest"], schedules={recipe: Schedule(3, 1e-3, None)}, dropout=dropout)
     monkeypatch.setitem(PRESETS, "smallest", longer)
-    undisturbed = training.train(embedded.work(tmp_path / "a"), "spatial")
+    undisturbed = training.train(embedded.work(tmp_path / "a"), recipe)
     epoch = training.Training.epoch
 
     def stop(self, number):
@@ -101,10 +104,10 @@ def test_an_interrupted_run_ends_where_an_undisturbed_one_does(embedded, tmp_pat
     work = embedded.work(tmp_path / "b")
     monkeypatch.setattr(training.Training, "epoch", stop)
     with pytest.raises(KeyboardInterrupt):
-        training.train(work, "spatial")
-    assert not work.run("spatial").finished
+        training.train(work, recipe)
+    assert not work.run(recipe).finished
     monkeypatch.setattr(training.Training, "epoch", epoch)
-    resumed = training.train(work, "spatial")
+    resumed = training.train(work, recipe)
     assert resumed.metrics().epoch.tolist() == [0, 1, 2]
     for key, value in undisturbed.weights().items():
         assert torch.equal(value, resumed.weights()[key]), key
@@ -148,10 +151,11 @@ def test_a_loss_that_is_no_number_stops_with_the_videos(embedded, tmp_path, monk
         training.train(embedded.work(tmp_path), "spatial")
 
 
-def test_a_network_learns_what_it_trains_on(embedded, tmp_path, monkeypatch):
-    longer = replace(PRESETS["smallest"], schedules={"spatial": Schedule(12, 5e-3, None)}, batch=8)
+@pytest.mark.parametrize(("recipe", "rate", "batch"), [("spatial", 5e-3, 8), ("emv-cnn", 1e-3, 2)])
+def test_a_network_learns_what_it_trains_on(embedded, tmp_path, monkeypatch, recipe, rate, batch):
+    longer = replace(PRESETS["smallest"], schedules={recipe: Schedule(12, rate, None)}, batch=batch)
     monkeypatch.setitem(PRESETS, "smallest", longer)
-    run = training.train(embedded.work(tmp_path), "spatial")
+    run = training.train(embedded.work(tmp_path), recipe)
     losses = run.metrics().loss
     assert losses.iloc[-1] < losses.iloc[0] - 0.3  # the scene alone is worth log 2 = 0.69
 
@@ -164,6 +168,19 @@ def test_every_recipe_trains_and_tests(streams):
         assert set(scores.videos) == {video.name for video in streams.split.test}
         assert all(np.isfinite(head).all() and head.shape == (16, 16) for head in scores.heads.values())
         assert run.metrics().stage.tolist() == [stage.name for stage in RECIPES[recipe].stages]
+
+
+@pytest.mark.parametrize("recipe", ["din", "c3d", "emv-cnn"])
+def test_a_peer_trains_and_tests_and_opens_for_nothing_else(embedded, tmp_path, recipe):
+    work = embedded.work(tmp_path)
+    training.train(work, recipe)
+    run = training.test(work, recipe)
+    scores = run.scores()
+    assert set(scores.videos) == {video.name for video in work.split.test}
+    for head, once in scores.readings["one view"].items():  # votes by snippet: no order, and the mean of one crop
+        np.testing.assert_allclose(scores.readings["reversed"][head], once, atol=1e-5)
+    with pytest.raises(IfttnError, match="is a peer's: it has scores"):
+        run.network()
 
 
 def test_frozen_pyramids_are_the_streams_own_and_computed_once(streams, tmp_path, monkeypatch):

@@ -54,8 +54,9 @@ class Peer:
     frames: int = 1
     """Frames of the video that a segment covers, where the peer's own "frames per second" counts them."""
     embedded: Setup | None = None
-    """By the same code, small enough to train on the embedded set in minutes; None: too large for that, or a row of
-    the study already."""
+    """By the same code, small enough to train on the embedded set in minutes; None: too large for that, a row of the
+    study already, or (CoViAR) fed what a store does not keep: where groups of pictures begin, and so what vectors
+    accumulate from."""
     small: Setup | None = None
     """For a quick look at its speed, where `embedded` is None."""
 
@@ -132,8 +133,8 @@ PEERS: Mapping[str, Peer] = {
         reference="Zhang et al., CVPR 2016; CNN-M-2048: 353 MB, 2 G multiply-adds (convnet-burden)",
         setup=Setup(emv.emv_cnn, {"rgb": (1, 3), "mv": (1, 2 * emv.FIELDS)}, 224),
         embedded=Setup(
-            lambda actions: emv.emv_cnn(actions, size=64, width=24, fields=MODALITIES["mv"].channels // 2),
-            _one("rgb", "mv"),
+            lambda actions: emv.emv_cnn(actions, size=64, width=24),
+            {"rgb": (1, 3), "mv": (1, 2 * emv.FIELDS)},
             64,
         ),
     ),
@@ -146,7 +147,7 @@ PEERS: Mapping[str, Peer] = {
             224,
         ),
         frames=1 + coviar.P_FRAMES,
-        embedded=Setup(
+        small=Setup(
             lambda actions: coviar.coviar(actions, "tiny", "tiny"),
             {"rgb": (1, 3), "accumulated": (1, 2), "residual": (1, 3)},
             64,

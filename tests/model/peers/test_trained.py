@@ -1,0 +1,72 @@
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from ifttn.model.network import Network, NetworkSettings
+from ifttn.model.peers.table5 import PEERS
+from ifttn.model.peers.trained import PeerSettings, build, settings_of
+from ifttn.vocabulary import MODALITIES, IfttnError
+
+FED = {"din": ("rgb10",), "c3d": ("rgb16",), "emv-cnn": ("rgb", "mv10")}
+
+
+def planes(modalities, videos, segments, size):
+    generator = torch.Generator().manual_seed(0)
+    return {
+        m: torch.randint(
+            0, 256, (videos, segments, MODALITIES[m].channels, size, size), dtype=torch.uint8, generator=generator
+        )
+        for m in modalities
+    }
+
+
+def test_every_trainable_peer_is_tested_here():
+    assert set(FED) == {name for name, peer in PEERS.items() if peer.trainable}
+
+
+@pytest.mark.parametrize("peer", FED)
+def test_a_video_is_voted_for_by_its_snippets_one_by_one(peer):
+    network = build(PeerSettings(6, FED[peer], None, peer=peer)).eval()
+    inputs = planes(FED[peer], 2, 3, 64)
+    with torch.no_grad():
+        whole = network(inputs)
+        for k in range(3):
+            alone = network({m: x[:, k : k + 1] for m, x in inputs.items()})
+            for head, votes in whole.votes.items():
+                torch.testing.assert_close(votes[:, k], alone.logits[head], atol=1e-5, rtol=1e-4)
+    for head, logits in whole.logits.items():
+        torch.testing.assert_close(logits, whole.votes[head].mean(1))
+        assert 0.01 < logits.std() < 10  # what goes in comes through
+
+
+def test_a_peer_of_another_size_than_the_presets_images_sees_them_smaller():
+    settings = PeerSettings(6, ("rgb16",), None, peer="c3d")
+    network = build(settings).eval()
+    small = planes(("rgb16",), 1, 1, 64)["rgb16"]
+    large = small.repeat_interleave(2, 3).repeat_interleave(2, 4)
+    with torch.no_grad():
+        torch.testing.assert_close(network({"rgb16": large}).logits, network({"rgb16": small}).logits)
+
+
+def test_settings_come_back_from_a_run_folder():
+    for settings in (
+        PeerSettings(6, ("rgb10",), None, peer="din"),
+        NetworkSettings(6, ("rgb",), None, backbone="tiny"),
+    ):
+        assert settings_of(asdict(settings)) == settings
+    assert type(build(settings)) is Network
+
+
+def test_dropout_of_a_small_peer_is_the_presets():
+    drop = {"rgb": 0.25, "motion": 0.0, "ttn": 0.0}
+    with torch.device("meta"):
+        for size, expected in (("embedded", {0.25}), ("paper", {0.5, 0.8, 0.9})):
+            network = build(PeerSettings(6, FED["emv-cnn"], None, dropout=drop, peer="emv-cnn", size=size))
+            assert {m.p for m in network.modules() if isinstance(m, torch.nn.Dropout)} == expected
+
+
+@pytest.mark.parametrize(("peer", "size"), [("coviar", "embedded"), ("tsn-rgb", "paper"), ("din", "large")])
+def test_what_cannot_be_trained_is_refused(peer, size):
+    with pytest.raises(IfttnError, match="choose from din, c3d, emv-cnn"):
+        PeerSettings(6, ("rgb",), None, peer=peer, size=size)
