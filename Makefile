@@ -12,7 +12,7 @@ help: ## list the targets
 
 setup: .venv/installed ## make the environment in .venv (again only when requirements.lock has changed)
 
-test: setup ## lint, types, import rules and all tests but the slow ones (about 20 minutes on two cores)
+test: setup ## lint, types, import rules and all tests but the slow ones (about 18 minutes on two cores)
 	$(bin)/ruff check
 	$(bin)/ruff format --check
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(bin)/pyright
@@ -30,7 +30,7 @@ browser: setup ## install Chromium and Playwright where they are missing; then t
 	    || { echo 'no Chromium: install the package chromium, or let IFTTN_CHROMIUM name the file of one' >&2; exit 1; }
 	$(bin)/pytest -m slow -rs tests/browser
 
-reproduce: setup ## the whole study and its report in results/ (about 30 minutes; QUICK=1: Table 3 and the figures, about 8)
+reproduce: setup ## the whole study and its report in results/ (about 35 minutes; QUICK=1: Table 3 and the figures, about 11)
 	$(bin)/ifttn reproduce $(if $(filter-out 0,$(QUICK)),--quick)
 
 # Subshells lose clicks on widgets ("Unknown subshell_id"): comms go through the main shell, which no panel blocks.
