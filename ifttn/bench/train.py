@@ -102,9 +102,10 @@ def run(o: argparse.Namespace) -> int:
         )
         for recipe, index in STAGES:
             row = measured(work, preset, (recipe, index), o.steps, o.repetitions)
+            share = f"{row.flops / product:.1%}" if gpu else ""
             print(
-                f"{row.stage:10} {row.fed:9.1f} {row.memory_fed:11.1f} {row.fed / row.memory_fed:6.2f} "
-                f"{row.waiting:8.1%} {row.peak / 1e9:8.2f} {row.flops / 1e12:8.3f} {row.flops / product:.1%}",
+                f"{row.stage:10} {row.fed:9.3g} {row.memory_fed:11.3g} {row.fed / row.memory_fed:6.2f} "
+                f"{row.waiting:8.1%} {row.peak / 1e9:8.2f} {row.flops / 1e12:8.3f} {share}",
                 flush=True,
             )
     return 0
