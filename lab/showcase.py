@@ -149,9 +149,7 @@ def still(path: Path) -> bytes:
     for width, colours in ((1100, 256), (1100, 96), (900, 96), (700, 64)):
         small = image if image.width <= width else image.resize((width, round(image.height * width / image.width)))
         memory = io.BytesIO()
-        palette = small.quantize(colours)
-        # Dithered, so that soft colours have no steps; without a palette of its own Pillow never dithers.
-        small.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(memory, "PNG", optimize=True)
+        small.quantize(colours, dither=Image.Dither.NONE).save(memory, "PNG", optimize=True)
         if memory.tell() < LIMIT:
             return memory.getvalue()
     raise IfttnError(f"{path} does not fit into {LIMIT} bytes")

@@ -177,9 +177,9 @@ class VideoPanel(Panel):
         return found
 
     def loaded(self) -> None:
-        """A new clip or reading is there: each panel has its own to do (no ABC: its metaclass is not a widget's)."""
-        raise NotImplementedError
+        """A new clip or reading is there; abstract (no ABC, as its metaclass is not a widget's)."""
+        raise NotImplementedError(f"{type(self).__name__}.loaded")
 
     def refresh(self) -> Iterator[float | None]:
-        """Steps that show what else the state asks for, by each panel in its own way."""
-        raise NotImplementedError
+        """Steps that show what else the state asks for, by each panel in its own way; abstract, as `loaded` is."""
+        raise NotImplementedError(f"{type(self).__name__}.refresh")

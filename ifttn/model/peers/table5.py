@@ -56,8 +56,8 @@ class Peer:
     embedded: Setup | None = None
     """By the same code, small enough to train on the embedded set in minutes; None: too large for that (I3D: about 45
     minutes of a core even so), a row of the study already, fed what a store does not keep (CoViAR: where groups of
-    pictures begin, and so what vectors accumulate from), or of other heads than a recipe can name (OFF: four a stream,
-    some of which vote on pairs)."""
+    pictures begin, and so what vectors accumulate from), or not one that `trained.PeerNetwork` can be (OFF:
+    it votes on pairs)."""
     small: Setup | None = None
     """For a quick look at its speed, where `embedded` is None."""
 
