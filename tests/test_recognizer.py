@@ -148,7 +148,7 @@ def test_one_view_is_the_centre_of_many(work, film):
 
 def test_a_stream_says_what_it_cannot_do(work, film):
     recognize = Recognizer.load(work.run("mv-if-ttn"))
-    with pytest.raises(IfttnError, match="choose from tvl1, dis"):
+    with pytest.raises(IfttnError, match="choose from tvl1, tvl1-fast, dis"):
         next(recognize.stream(film[0], motion="none"))
     with pytest.raises(IfttnError, match="more than 0"):
         next(recognize.stream(film[0], every=0.0))

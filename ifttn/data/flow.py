@@ -1,6 +1,7 @@
 """Optical flow between neighbouring frames, and motion as bytes."""
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import pairwise
 from typing import Protocol
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Num, UInt8
 
-from ifttn.data.tvl1 import tvl1
+from ifttn.data.tvl1 import FAST, OPENCV, Pyramid, tvl1
 from ifttn.vocabulary import IfttnError
 
 __all__ = ["FLOWS", "Flow", "dis", "flow_of", "from_bytes", "luminance", "to_bytes", "tvl1"]
@@ -33,13 +34,16 @@ def dis(frames: UInt8[np.ndarray, "T H W 3"], device: str = "cpu") -> Float32[np
     return fields
 
 
-def tvl1_of_video(frames: UInt8[np.ndarray, "T H W 3"], device: str = "cpu") -> Float32[np.ndarray, "T-1 2 H W"]:
+def tvl1_of_video(
+    frames: UInt8[np.ndarray, "T H W 3"], device: str = "cpu", pyramid: Pyramid = OPENCV
+) -> Float32[np.ndarray, "T-1 2 H W"]:
     """TV-L1 (Zach et al. 2007) with OpenCV's defaults, the flow of TSN and of the paper: see `ifttn.data.tvl1`."""
     images = torch.from_numpy(luminance(frames)).to(device)
-    return tvl1(images[:-1], images[1:]).cpu().numpy()
+    return tvl1(images[:-1], images[1:], pyramid=pyramid).cpu().numpy()
 
 
-FLOWS: Mapping[str, Flow] = {"tvl1": tvl1_of_video, "dis": dis}
+FLOWS: Mapping[str, Flow] = {"tvl1": tvl1_of_video, "tvl1-fast": partial(tvl1_of_video, pyramid=FAST), "dis": dis}
+"""The paper's; the same on three levels, each half the next, with three warps, for small frames; a preview."""
 
 
 def flow_of(name: str, frames: UInt8[np.ndarray, "T H W 3"], device: str = "cpu") -> Float32[np.ndarray, "T-1 2 H W"]:

@@ -1,7 +1,7 @@
 """TV-L1 optical flow of many pairs at once: Zach, Pock, Bischof 2007, the variant and defaults of OpenCV's DualTVL1.
 
-On a pyramid, coarse to fine, five times a level: I1 is warped by the flow u (bicubic) and linearised there, which gives
-the residual rho(u) = rho_0 + <g, u> with g = grad I1; then iterations lower
+On a pyramid, coarse to fine, five times a level (see `Pyramid`): I1 is warped by the flow u (bicubic) and linearised
+there, which gives the residual rho(u) = rho_0 + <g, u> with g = grad I1; then iterations lower
 
     LAMBDA |rho(u)| + |grad u|    (Zach et al. 2007, Eqs. 6-15), by turns in the data term and in the total variation:
 
@@ -21,6 +21,7 @@ data (g_x, g_y, rho_0).
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
@@ -33,10 +34,10 @@ from torch.nn.functional import pad
 from ifttn.vocabulary import IfttnError
 
 TAU, LAMBDA, THETA = 0.25, 0.15, 0.3
-SCALES, STEP, SMALLEST = 5, 0.8, 16
-"""Levels at most, the ratio of their sides, and the side in pixels below which there is none."""
-WARPS, OUTER, INNER = 5, 10, 30
-"""A level's warps, medians a warp at most, iterations after each median at most."""
+SMALLEST = 16
+"""The side in pixels below which there is no level."""
+OUTER, INNER = 10, 30
+"""Medians a warp at most, iterations after each median at most."""
 TOLERANCE = 0.01**2
 """Pixels squared: iterations end where one changes u by less, in the mean of the image."""
 FLAT = 1.1920929e-7
@@ -45,33 +46,52 @@ CHUNK = 12_000_000
 """Pixels at once on a GPU, some 150 bytes each."""
 
 
-def tvl1(previous: Tensor, following: Tensor, threads: int = 1) -> Float32[Tensor, "B 2 H W"]:
+@dataclass(frozen=True)
+class Pyramid:
+    """From coarse to fine, how far apart the levels are and how often each linearises. The defaults are OpenCV's."""
+
+    scales: int = 5
+    """Levels at most."""
+    step: float = 0.8
+    """The ratio of their sides."""
+    warps: int = 5
+    """Of a level."""
+
+    def sizes(self, height: int, width: int) -> list[tuple[int, int]]:
+        """(height, width) of the levels, the finest first."""
+        levels = [(height, width)]
+        for _ in range(self.scales - 1):
+            height, width = round(height * self.step), round(width * self.step)
+            if min(height, width) < SMALLEST:
+                break
+            levels.append((height, width))
+        return levels
+
+
+OPENCV = Pyramid()
+FAST = Pyramid(scales=3, step=0.5, warps=3)
+"""A third of the time at 96 x 72, and 0.04 px away in the mean: one level of a store whose bound is 5 px."""
+
+
+def tvl1(
+    previous: Tensor, following: Tensor, threads: int = 1, pyramid: Pyramid = OPENCV
+) -> Float32[Tensor, "B 2 H W"]:
     """Displacement along x and y from each `previous` to its `following` image, in pixels, on the images' device.
 
     Args:
         previous: luminance (B, H, W) in 0..255, uint8 or float32; at least 3 pixels high and wide.
         following: the same for the images that follow; IfttnError where the two do not fit together.
         threads: pairs at once on a CPU. The flow does not depend on it.
+        pyramid: levels and warps.
     """
     _check(previous, following)
     if previous.device.type == "cpu":
-        return _on_cpu(previous, following, threads)
+        return _on_cpu(previous, following, threads, pyramid)
     engine = _engine(previous.device)
     height, width = previous.shape[1:]
     chunks = [images.split(max(1, CHUNK // (height * width))) for images in (previous, following)]
-    flows = [solve(first.float(), second.float(), engine) for first, second in zip(*chunks, strict=True)]
+    flows = [solve(first.float(), second.float(), pyramid, engine) for first, second in zip(*chunks, strict=True)]
     return torch.cat(flows)
-
-
-def sizes(height: int, width: int) -> list[tuple[int, int]]:
-    """(height, width) of the pyramid's levels, the finest first."""
-    levels = [(height, width)]
-    for _ in range(SCALES - 1):
-        height, width = round(height * STEP), round(width * STEP)
-        if min(height, width) < SMALLEST:
-            break
-        levels.append((height, width))
-    return levels
 
 
 def bytes_moved(height: int, width: int, iterations: float = 25.0, fused: int = 1) -> float:
@@ -88,24 +108,27 @@ def bytes_moved(height: int, width: int, iterations: float = 25.0, fused: int = 
         iterations: a warp, in the mean over pixels (`tvl1_cpu.Solver.iterations` counts them).
         fused: iterations in one pass over memory.
     """
-    pixels = sum(h * w for h, w in sizes(height, width))
+    pixels = sum(h * w for h, w in OPENCV.sizes(height, width))
     medians = max(1.0, iterations / INNER)
-    return pixels * WARPS * (36 + 16 * medians + 60 * iterations / fused)
+    return pixels * OPENCV.warps * (36 + 16 * medians + 60 * iterations / fused)
 
 
 def solve(
-    previous: Float32[Tensor, "B H W"], following: Float32[Tensor, "B H W"], engine: Any = None
+    previous: Float32[Tensor, "B H W"],
+    following: Float32[Tensor, "B H W"],
+    pyramid: Pyramid = OPENCV,
+    engine: Any = None,
 ) -> Float32[Tensor, "B 2 H W"]:
     """All pairs of one chunk, coarse to fine, by an engine's `linearise`, `median` and `relax`; by default torch's."""
-    engine = engine or TORCH
-    pyramid = [(previous, following)]
-    for size in sizes(*previous.shape[1:])[1:]:
-        pyramid.append((_resized(pyramid[-1][0], size, 1 / STEP), _resized(pyramid[-1][1], size, 1 / STEP)))
-    flow = torch.zeros_like(torch.stack(pyramid[-1], 1))
-    for first, second in reversed(pyramid):
+    engine, ratio = engine or TORCH, 1 / pyramid.step
+    levels = [(previous, following)]
+    for size in pyramid.sizes(*previous.shape[1:])[1:]:
+        levels.append((_resized(levels[-1][0], size, ratio), _resized(levels[-1][1], size, ratio)))
+    flow = torch.zeros_like(torch.stack(levels[-1], 1))
+    for first, second in reversed(levels):
         if flow.shape[-2:] != first.shape[-2:]:
-            flow = _resized(flow, first.shape[-2:]) / STEP
-        flow = _level(first, second, flow, engine)
+            flow = _resized(flow, first.shape[-2:]) * ratio
+        flow = _level(first, second, flow, pyramid.warps, engine)
     return flow
 
 
@@ -123,14 +146,14 @@ def _check(previous: Tensor, following: Tensor) -> None:
         )
 
 
-def _on_cpu(previous: Tensor, following: Tensor, threads: int) -> Float32[Tensor, "B 2 H W"]:
+def _on_cpu(previous: Tensor, following: Tensor, threads: int, pyramid: Pyramid) -> Float32[Tensor, "B 2 H W"]:
     from ifttn.data.tvl1_cpu import Solver  # numba is half a second to import
 
     first, second = previous.float().numpy(), following.float().numpy()
     flows = torch.empty(len(first), 2, *first.shape[1:])
 
     def take(turn: int) -> None:
-        solver = Solver(*first.shape[1:])
+        solver = Solver(*first.shape[1:], pyramid=pyramid)
         for i in range(turn, len(first), threads):
             flows[i] = torch.from_numpy(solver(first[i], second[i]))
 
@@ -151,11 +174,15 @@ def _engine(device: torch.device) -> Any:
 
 
 def _level(
-    first: Float32[Tensor, "B H W"], second: Float32[Tensor, "B H W"], flow: Float32[Tensor, "B 2 H W"], engine: Any
+    first: Float32[Tensor, "B H W"],
+    second: Float32[Tensor, "B H W"],
+    flow: Float32[Tensor, "B 2 H W"],
+    warps: int,
+    engine: Any,
 ) -> Float32[Tensor, "B 2 H W"]:
     planes = torch.cat([second[:, None], _centred(second)], 1)
     dual = flow.new_zeros(len(flow), 4, *flow.shape[-2:])
-    for _ in range(WARPS):
+    for _ in range(warps):
         data = engine.linearise(first, planes, flow)
         live = torch.ones(len(flow), dtype=torch.bool, device=flow.device)
         for _ in range(OUTER):

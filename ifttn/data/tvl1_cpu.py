@@ -17,7 +17,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from ifttn.data.tvl1 import FLAT, INNER, LAMBDA, OUTER, STEP, TAU, THETA, TOLERANCE, WARPS, sizes
+from ifttn.data.tvl1 import FLAT, INNER, LAMBDA, OPENCV, OUTER, TAU, THETA, TOLERANCE, Pyramid
 
 GX, GY, RHO, INVERSE, U, V, UX, UY, VX, VY, RATE_X, RATE_Y = range(12)
 BAND = 4096
@@ -40,22 +40,22 @@ _compiled = njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
 class Solver:
     """Flow of one pair after another, all of one size, in memory that is allocated once."""
 
-    def __init__(self, height: int, width: int) -> None:
-        self.levels = [_Level(h, w) for h, w in sizes(height, width)]
+    def __init__(self, height: int, width: int, pyramid: Pyramid = OPENCV) -> None:
+        self.pyramid, self.levels = pyramid, [_Level(h, w) for h, w in pyramid.sizes(height, width)]
 
     def __call__(
         self, previous: Float32[np.ndarray, "H W"], following: Float32[np.ndarray, "H W"]
     ) -> Float32[np.ndarray, "2 H W"]:
         """Displacement along x and y in pixels, of luminance in 0..255."""
-        pyramid = [(previous, following)]
+        step, pairs = self.pyramid.step, [(previous, following)]
         for _ in self.levels[1:]:
-            first, second = (cv2.resize(image, None, fx=STEP, fy=STEP) for image in pyramid[-1])
-            pyramid.append((first, second))
-        flow = np.zeros((2, *pyramid[-1][0].shape), np.float32)
-        for level, pair in zip(reversed(self.levels), reversed(pyramid), strict=True):
+            first, second = (cv2.resize(image, None, fx=step, fy=step) for image in pairs[-1])
+            pairs.append((first, second))
+        flow = np.zeros((2, *pairs[-1][0].shape), np.float32)
+        for level, pair in zip(reversed(self.levels), reversed(pairs), strict=True):
             if flow.shape[1:] != level.shape:
-                flow = np.stack([cv2.resize(flow[i], level.shape[::-1]) for i in (0, 1)]) * np.float32(1 / STEP)
-            flow = level.solve(*pair, flow)
+                flow = np.stack([cv2.resize(flow[i], level.shape[::-1]) for i in (0, 1)]) * np.float32(1 / step)
+            flow = level.solve(*pair, flow, self.pyramid.warps)
         return flow
 
     @property
@@ -84,12 +84,13 @@ class _Level:
         first: Float32[np.ndarray, "H W"],
         second: Float32[np.ndarray, "H W"],
         flow: Float32[np.ndarray, "2 H W"],
+        warps: int,
     ) -> Float32[np.ndarray, "2 H W"]:
         self.flow[:] = flow
         self.state[UX : VY + 1] = 0
         _differentiate(second, self.planes)
         enough = np.float32(TOLERANCE * self.pixels)
-        for _ in range(WARPS):
+        for _ in range(warps):
             _linearise(self.state, self.planes, first, self.stride, np.float32(FLAT))
             self.warps += 1
             for _ in range(OUTER):

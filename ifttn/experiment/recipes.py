@@ -265,7 +265,7 @@ PRESET_ROWS: Mapping[str, Preset | Child[Preset]] = {
     # The embedded data set on two CPU cores, in minutes.
     "tiny": Preset(
         backbone="tiny",
-        store=StoreSettings(width=96, height=72, bound=5.0),
+        store=StoreSettings(width=96, height=72, bound=5.0, flow="tvl1-fast"),
         segments=4,
         size=64,
         schedules={
@@ -276,7 +276,7 @@ PRESET_ROWS: Mapping[str, Preset | Child[Preset]] = {
             "mv-ttn": Schedule(6, 2e-3, decay_at=None),
             "joint": Schedule(1, 5e-4, decay_at=None),
             "din": Schedule(6, 1e-3, decay_at=None),
-            "c3d": Schedule(3, 1e-3, decay_at=None),
+            "c3d": Schedule(2, 1e-3, decay_at=None),
             "emv-cnn": Schedule(3, 1e-3, decay_at=None),
         },
         scales={"rgb": (1.0, 0.875), "motion": (1.0, 0.875)},

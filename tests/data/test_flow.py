@@ -38,7 +38,7 @@ def test_tvl1_of_a_video_is_that_of_its_pairs(pan):
 
 
 def test_an_unknown_flow_is_refused_with_the_choices(pan):
-    with pytest.raises(IfttnError, match="unknown optical flow farneback; choose from tvl1, dis"):
+    with pytest.raises(IfttnError, match="unknown optical flow farneback; choose from tvl1, tvl1-fast, dis"):
         flow_of("farneback", pan(2))
 
 

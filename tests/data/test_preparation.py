@@ -144,7 +144,7 @@ def test_a_limit_spreads_over_the_actions(root, tmp_path):
 
 
 def test_unknown_flow_and_other_settings_are_errors(root, tmp_path):
-    with pytest.raises(IfttnError, match="unknown optical flow horn; choose from tvl1, dis"):
+    with pytest.raises(IfttnError, match="unknown optical flow horn; choose from tvl1, tvl1-fast, dis"):
         prepare(root, tmp_path / "store", StoreSettings(48, 36, 5.0, flow="horn"), progress=False)
     Store.create(tmp_path / "store", SETTINGS)
     with pytest.raises(IfttnError, match="another folder"):

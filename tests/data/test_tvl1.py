@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ifttn.bench.flow import Motion, distance
-from ifttn.data.tvl1 import bytes_moved, sizes, solve, tvl1
+from ifttn.data.tvl1 import FAST, OPENCV, bytes_moved, solve, tvl1
 from ifttn.vocabulary import IfttnError
 
 HEIGHT, WIDTH = 60, 80
@@ -40,6 +40,13 @@ def test_a_known_motion_is_found_in_size_and_direction(motion):
     assert distance(flow, truth) < 0.15
 
 
+@pytest.mark.parametrize(("shift", "limit"), [((0.6, -0.3), 0.06), ((3.0, 2.0), 0.06), ((-4.5, 1.5), 0.12)])
+def test_the_fast_pyramid_finds_the_motion_of_small_frames(shift, limit):
+    motion = Motion("pan", shift)
+    flow = tvl1(*pair_of(motion, 72, 96), pyramid=FAST)[0].numpy()
+    assert np.hypot(*(flow - motion.flow(72, 96)))[8:-8, 8:-8].mean() < limit
+
+
 def test_no_motion_is_no_flow():
     still, _ = pair_of(Motion("pan", (1.0, 1.0)))
     assert tvl1(still, still).abs().max() < 1e-4
@@ -66,6 +73,8 @@ def test_a_batch_is_its_pairs_one_by_one_and_threads_change_nothing():
 def test_numba_and_torch_agree_at_any_size(height, width):
     previous, following = pair_of(Motion("pan", (1.2, -0.7)), height, width)
     ours, reference = tvl1(previous, following), solve(previous.float(), following.float())
+    fast = tvl1(previous, following, pyramid=FAST), solve(previous.float(), following.float(), FAST)
+    assert (fast[0] - fast[1]).abs().mean() < 2e-3
     assert ours.shape == (1, 2, height, width)
     assert (ours - reference).abs().mean() < 2e-3
 
@@ -97,9 +106,9 @@ def test_what_cannot_be_a_pair_is_refused_by_name(previous, following, message):
 
 
 def test_the_pyramid_is_opencvs():
-    assert sizes(256, 340) == [(256, 340), (205, 272), (164, 218), (131, 174), (105, 139)]
-    assert sizes(72, 96)[-1] == (30, 40)
-    assert sizes(20, 200) == [(20, 200), (16, 160)]
+    assert OPENCV.sizes(256, 340) == [(256, 340), (205, 272), (164, 218), (131, 174), (105, 139)]
+    assert OPENCV.sizes(72, 96)[-1] == (30, 40)
+    assert OPENCV.sizes(20, 200) == [(20, 200), (16, 160)]
 
 
 def test_bytes_grow_with_pixels_and_iterations_and_shrink_with_fusion():
