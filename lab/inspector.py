@@ -39,7 +39,7 @@ from lab.panel import choose
 from lab.shelf import Shelf
 from lab.video_panel import VideoPanel, VideoState
 
-HEADS = tuple(LATE_FUSION)
+HEADS = tuple(head for head in LATE_FUSION if not head.startswith("off-"))
 LAYERS = ("rgb", "flow", "flow arrows", "vectors", "vector arrows", *(f"CAM {head}" for head in HEADS))
 """What can be drawn, from below to above."""
 NAMES = {"rgb": "RGB", "flow": "flow colours", "vectors": "motion vectors"}

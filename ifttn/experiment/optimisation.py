@@ -32,7 +32,8 @@ def freeze_all_but(network: Network, trains: tuple[str, ...], batch_norm: str) -
             parameter.requires_grad_(trained)
     if batch_norm == "trained":
         return
-    for stream in network.streams.values():
+    # A peer has no `bn1`: it starts at random, without statistics to keep.
+    for stream in [each for each in network.streams.values() if hasattr(each, "bn1")]:
         for module in stream.modules():
             if isinstance(module, nn.BatchNorm2d) and (batch_norm == "frozen" or module is not stream.bn1):
                 module.eval().requires_grad_(False)

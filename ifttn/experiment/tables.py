@@ -187,7 +187,7 @@ def _heads(recipe: str) -> Mapping[str, object]:
     settings = network_settings(find(recipe, RECIPES, "recipe"), PRESETS["smallest"], actions=1)
     with torch.device("meta"):
         network = build(settings)
-    return dict.fromkeys((*network.streams, *network.temporal_heads))
+    return dict.fromkeys(network.scoring)
 
 
 def _table(row: dict[str, Any], late_fusions: Mapping[str, LateFusion], reasons: Mapping[str, str]) -> Table:

@@ -97,6 +97,11 @@ class Network(nn.Module):
             return tuple(f"ttn-{modality}" for modality in self.settings.modalities)
         return ("ttn",) if self.settings.fusion else ()
 
+    @property
+    def scoring(self) -> tuple[str, ...]:
+        """Heads that score."""
+        return (*self.settings.modalities, *self.temporal_heads)
+
     def pyramids(self, inputs: Mapping[str, Tensor]) -> dict[str, Pyramid]:
         """Per modality, (N, K, C, H, W) in 0..255 -> the pyramid of its stream, of S snippets."""
         return {m: stream(normalise(inputs[m].flatten(0, 1), m)) for m, stream in self.streams.items()}

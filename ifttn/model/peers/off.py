@@ -109,7 +109,10 @@ class OFFStream(nn.Module):
 
     def forward(self, images: Float[Tensor, "S C H W"], segments: int) -> dict[str, Float[Tensor, "_ A"]]:
         """Normalised images -> votes: "base" of snippets, "28", "14" and "7" of pairs."""
-        features = self.base.features(images)
+        return self.votes(self.base.features(images), segments)
+
+    def votes(self, features: Mapping[str, Float[Tensor, "S _ _ _"]], segments: int) -> dict[str, Float[Tensor, "_ A"]]:
+        """The same of what the modules of BN-Inception made of the snippets."""
         votes, carried = {"base": self.base.head(features["5b"])}, []
         for stage, names in STAGES.items():
             x = self.stages[stage](torch.cat([self.layers[n](features[n], segments) for n in names] + carried, dim=1))
@@ -117,24 +120,28 @@ class OFFStream(nn.Module):
         return votes
 
 
-class OFF(nn.Module):
-    """A stream a modality; the heads of each are its own name, "off-<name>", and two of OFF's lower stages.
+def heads_of(modality: str) -> dict[str, str]:
+    """Where votes come from -> their head: the modality's own name, "off-<modality>", and two of OFF's lower stages.
 
     The lower stages' heads (".28", ".14") are there for the loss: the paper supervises every stage, and scores with
     the last.
     """
+    return {"base": modality, "28": f"off-{modality}.28", "14": f"off-{modality}.14", "7": f"off-{modality}"}
+
+
+class OFF(nn.Module):
+    """A stream a modality, with the heads that `heads_of` names."""
 
     def __init__(self, actions: int, modalities: Sequence[str] = ("rgb", "rgbdiff"), width: int = 64) -> None:
         super().__init__()
         self.streams = nn.ModuleDict({m: OFFStream(MODALITIES[m].channels, actions, width) for m in modalities})
-        self.heads = tuple(head for m in modalities for head in (m, f"off-{m}.28", f"off-{m}.14", f"off-{m}"))
+        self.heads = tuple(head for modality in modalities for head in heads_of(modality).values())
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Output:
         """Per modality, (N, K, C, H, W) in 0..255, K > 1."""
         votes = {}
         for modality, stream in self.streams.items():
             videos, segments = inputs[modality].shape[:2]
-            names = {"base": modality, "28": f"off-{modality}.28", "14": f"off-{modality}.14", "7": f"off-{modality}"}
             for stage, vote in stream(standardise(inputs[modality].flatten(0, 1), modality), segments).items():
-                votes[names[stage]] = vote.unflatten(0, (videos, -1))
+                votes[heads_of(modality)[stage]] = vote.unflatten(0, (videos, -1))
         return consensus(votes)

@@ -1,4 +1,4 @@
-"""Streams that meet in nothing but their scores: what all peers but OFF are made of.
+"""Streams that meet in nothing but their scores: what all peers but OFF are made of, whose snippets meet in pairs.
 
 Shapes: N videos, K segments, V snippets of a video, S = N*V, C channels of an image, T images that a snippet stacks
 (its planes are ordered image by image: r1, g1, b1, r2, ...), H x W pixels, A actions.

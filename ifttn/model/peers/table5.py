@@ -55,9 +55,8 @@ class Peer:
     """Frames of the video that a segment covers, where the peer's own "frames per second" counts them."""
     embedded: Setup | None = None
     """By the same code, small enough to train on the embedded set in minutes; None: too large for that (I3D: about 45
-    minutes of a core even so), a row of the study already, fed what a store does not keep (CoViAR: where groups of
-    pictures begin, and so what vectors accumulate from), or not one that `trained.PeerNetwork` can be (OFF:
-    it votes on pairs)."""
+    minutes of a core even so), a row of the study already, or fed what a store does not keep (CoViAR: where groups
+    of pictures begin, and so what vectors accumulate from)."""
     small: Setup | None = None
     """For a quick look at its speed, where `embedded` is None."""
 
@@ -158,7 +157,7 @@ PEERS: Mapping[str, Peer] = {
         row="OFF [19]",
         reference="Sun et al., CVPR 2018; no size given, counted by hand from the release",
         setup=Setup(OFF, _one("rgb", "rgbdiff"), 224),
-        small=Setup(lambda actions: OFF(actions, width=16), _one("rgb", "rgbdiff"), 64),
+        embedded=Setup(lambda actions: OFF(actions, width=16), _one("rgb", "rgbdiff"), 64),
     ),
     "mv-if-ttn": Peer(
         row="MV-IF-TTN",

@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ifttn.model.backbone import Pyramid
-from ifttn.model.network import Network, NetworkSettings, Output
-from ifttn.model.peers.streams import Streams, consensus, standardise
+from ifttn.model.network import Head, Network, NetworkSettings, Output
+from ifttn.model.peers.off import OFFStream, heads_of
+from ifttn.model.peers.streams import consensus, standardise
 from ifttn.model.peers.table5 import PEERS, Setup
+from ifttn.model.peers.tsn import MODULES
 from ifttn.vocabulary import IfttnError
 
 VOTE = 5
-"""The one level of a peer's pyramid: its votes, as maps of one cell."""
+"""The one level of a peer's pyramid: its votes, as maps of one cell. Those of OFF are numbered as MODULES."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class PeerSettings(NetworkSettings):
 class PeerNetwork(Network):
     """Streams whose snippets vote by themselves. What `pyramids` gives of one is its votes, and to read is to average.
 
+    OFF's snippets do not: there pyramids are the features of its base, and to read is to let their pairs vote.
+
     Weights start as He et al. (ICCV 2015) draw them, those of votes small: without batch normalisation a signal would
     not come through the layers else.
     """
@@ -60,34 +64,54 @@ class PeerNetwork(Network):
         nn.Module.__init__(self)
         self.settings, self.size, self.fusion = settings, settings.setup.size, None
         network = settings.setup.network(settings.actions)
-        assert isinstance(network, Streams)
+        assert isinstance(network.streams, nn.ModuleDict)
         self.streams, self.temporal, self.heads = network.streams, nn.ModuleDict(), nn.ModuleDict()
         for stream in self.streams.values():
             layers = [m for m in stream.modules() if isinstance(m, nn.Conv2d | nn.Conv3d | nn.Linear)]
-            for layer in layers:
+            for layer in [layer for layer in layers if not isinstance(layer, Head)]:  # a head draws its own
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
-            nn.init.normal_(layers[-1].weight, std=0.01)
+            if not isinstance(layers[-1], Head):
+                nn.init.normal_(layers[-1].weight, std=0.01)
         if settings.size == "embedded":
             for module in self.streams.modules():
                 if isinstance(module, nn.Dropout):
                     module.p = settings.dropout["rgb"]
 
     def pyramids(self, inputs: Mapping[str, Tensor]) -> dict[str, Pyramid]:
-        """Per modality, (N, K, C, H, W) in 0..255 -> per stream, its votes of S snippets."""
-        votes = {}
+        """Per modality, (N, K, C, H, W) in 0..255 -> per stream, what it makes of S snippets one by one."""
+        made: dict[str, Pyramid] = {}
         for (name, stream), modality in zip(self.streams.items(), self.settings.modalities, strict=True):
             images = standardise(inputs[modality].flatten(0, 1), name)
             if images.shape[-1] != self.size:  # C3D's are half as large as others', of the same field of view
                 images = functional.interpolate(images, size=(self.size, self.size), mode="area")
-            votes[name] = {VOTE: stream(images)[:, :, None, None]}
-        return votes
+            if isinstance(stream, OFFStream):
+                made[name] = dict(enumerate(stream.base.features(images).values()))
+            else:
+                made[name] = {VOTE: stream(images)[:, :, None, None]}
+        return made
 
     def read(self, pyramids: Mapping[str, Pyramid], segments: int) -> Output:
-        """The mean of the votes."""
-        return consensus(
-            {name: levels[VOTE][..., 0, 0].unflatten(0, (-1, segments)) for name, levels in pyramids.items()}
+        """The mean of the votes, of snippets or of pairs; of what is there for the loss alone, while training."""
+        votes, videos = {}, next(iter(next(iter(pyramids.values())).values())).shape[0] // segments
+        for (name, stream), levels in zip(self.streams.items(), pyramids.values(), strict=True):
+            if isinstance(stream, OFFStream):
+                heads, features = heads_of(name), dict(zip(MODULES, levels.values(), strict=True))
+                said = {heads[stage]: vote for stage, vote in stream.votes(features, segments).items()}
+                votes |= {head: vote for head, vote in said.items() if self.training or "." not in head}
+            else:
+                votes[name] = levels[VOTE][..., 0, 0]
+        return consensus({head: vote.unflatten(0, (videos, -1)) for head, vote in votes.items()})
+
+    @property
+    def scoring(self) -> tuple[str, ...]:
+        """Heads that score."""
+        return tuple(
+            head
+            for name, stream in self.streams.items()
+            for head in (heads_of(name).values() if isinstance(stream, OFFStream) else (name,))
+            if "." not in head
         )
 
 

@@ -8,7 +8,7 @@ from ifttn.model.peers.table5 import PEERS
 from ifttn.model.peers.trained import PeerSettings, build, settings_of
 from ifttn.vocabulary import MODALITIES, IfttnError
 
-FED = {"din": ("rgb10",), "c3d": ("rgb16",), "emv-cnn": ("rgb", "mv10")}
+FED = {"din": ("rgb10",), "c3d": ("rgb16",), "emv-cnn": ("rgb", "mv10"), "off": ("rgb", "rgbdiff")}
 
 
 def planes(modalities, videos, segments, size):
@@ -25,7 +25,7 @@ def test_every_trainable_peer_is_tested_here():
     assert set(FED) == {name for name, peer in PEERS.items() if peer.trainable}
 
 
-@pytest.mark.parametrize("peer", FED)
+@pytest.mark.parametrize("peer", [peer for peer in FED if peer != "off"])
 def test_a_video_is_voted_for_by_its_snippets_one_by_one(peer):
     network = build(PeerSettings(6, FED[peer], None, peer=peer)).eval()
     inputs = planes(FED[peer], 2, 3, 64)
@@ -38,6 +38,20 @@ def test_a_video_is_voted_for_by_its_snippets_one_by_one(peer):
     for head, logits in whole.logits.items():
         torch.testing.assert_close(logits, whole.votes[head].mean(1))
         assert 0.01 < logits.std() < 10  # what goes in comes through
+
+
+def test_off_votes_on_snippets_and_pairs_and_scores_without_its_lower_stages():
+    network, inputs = build(PeerSettings(6, FED["off"], None, peer="off")), planes(FED["off"], 2, 3, 64)
+    with torch.no_grad():
+        training, whole = network.train()(inputs), network.eval()(inputs)
+        plain = network.settings.setup.network(6).eval()
+        plain.load_state_dict(network.state_dict())
+        reference = plain(inputs)
+    assert set(training.logits) == set(reference.logits)
+    assert set(whole.logits) == set(network.scoring) == {"rgb", "off-rgb", "rgbdiff", "off-rgbdiff"}
+    for head, votes in whole.votes.items():
+        assert votes.shape == (2, 2 if head.startswith("off") else 3, 6)
+        torch.testing.assert_close(votes, reference.votes[head])
 
 
 def test_a_peer_of_another_size_than_the_presets_images_sees_them_smaller():
@@ -68,5 +82,5 @@ def test_dropout_of_a_small_peer_is_the_presets():
 
 @pytest.mark.parametrize(("peer", "size"), [("coviar", "embedded"), ("tsn-rgb", "paper"), ("din", "large")])
 def test_what_cannot_be_trained_is_refused(peer, size):
-    with pytest.raises(IfttnError, match="choose from din, c3d, emv-cnn"):
+    with pytest.raises(IfttnError, match="choose from din, c3d, emv-cnn, off"):
         PeerSettings(6, ("rgb",), None, peer=peer, size=size)
