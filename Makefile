@@ -5,6 +5,8 @@ SHELL := /bin/bash
 .PHONY: help setup test test-all browser reproduce lab lock clean
 
 bin := .venv/bin
+# Where Python may keep no bytecode, every process compiles torch anew: ten seconds for each of hundreds.
+unexport PYTHONDONTWRITEBYTECODE
 fits := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 
 help: ## list the targets
