@@ -250,18 +250,18 @@ def _block(
 ) -> figures.DrawnAction:
     nearest = nearest_frames(gallery.network, drawings, frames.images)
     photographs = _images(frames.images)[nearest.indices[:, 0].cpu().numpy()]
-    notes = [f"drawing networks: p(A,B) {proved['own p(A,B)']:.2f}, p(B,A) {proved['own p(B,A)']:.2f}"]
+    note = f"drawing networks: p(A,B) {proved['own p(A,B)']:.2f}, p(B,A) {proved['own p(B,A)']:.2f}"
     if gallery.apart:
-        notes.append(f"apart: p(A,B) {proved['apart p(A,B)']:.2f}, p(B,A) {proved['apart p(B,A)']:.2f}")
+        note += f"; apart: p(A,B) {proved['apart p(A,B)']:.2f}, p(B,A) {proved['apart p(B,A)']:.2f}"
     if "margin" in proved:
-        notes.append(f"judge of form: {'right' if proved.margin > 0 else 'wrong'} sequence ({proved.margin:+.1f})")
+        note += f"\njudge of form: {'right' if proved.margin > 0 else 'wrong'} sequence ({proved.margin:+.1f})"
     assert isinstance(state.motion, Tensor)
     return figures.DrawnAction(
         action=gallery.actions[action],
         drawings=_images(drawings),
         photographs=[p if ok else None for p, ok in zip(photographs, nearest.resembles.tolist(), strict=True)],
         motion=state.motion.round().clamp(0, 255).byte().cpu().numpy(),
-        note="; ".join(notes[:2]) + "".join(f"\n{note}" for note in notes[2:]),
+        note=note,
     )
 
 

@@ -26,7 +26,7 @@ from ifttn.bench.peers import python_of
 from ifttn.data import diagnostic
 from ifttn.data.decoding import read_frames
 from ifttn.data.flow import luminance
-from ifttn.data.tvl1 import bytes_moved, tvl1
+from ifttn.data.tvl1 import FAST, OPENCV, Pyramid, bytes_moved, tvl1
 from ifttn.data.tvl1_cpu import Solver
 from ifttn.vocabulary import IfttnError
 
@@ -164,12 +164,14 @@ def add_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--pairs", type=int, default=3, help="pairs a video, evenly spread")
     p.add_argument("--repetitions", type=int, default=2, help="turns, of which the best counts")
     p.add_argument("--sizes", type=_size, nargs="+", default=list(SIZES), help="such as 340x256")
+    p.add_argument("--fast", action="store_true", help="ours is tvl1-fast, as in the preset tiny: --sizes 96x72")
 
 
 def run(o: argparse.Namespace) -> int:
     """Print the tables. Returns the exit code."""
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
+    pyramid = FAST if o.fast else OPENCV
     with opencv() as peer, tempfile.TemporaryDirectory(prefix="ifttn-bench-") as folder:
         _print_header(o, peer.version)
         videos = o.videos or _embedded(Path(folder))
@@ -178,11 +180,13 @@ def run(o: argparse.Namespace) -> int:
             names = [str(video.name) for video in videos for _ in range(o.pairs)]
             for name in dict.fromkeys(names):
                 chosen = [pair for pair, its in zip(pairs, names, strict=True) if its == name]
-                print(_row(f"{name} {width}x{height}", compare(peer, chosen, o.repetitions)))
+                compared = compare(peer, chosen, o.repetitions, pyramid=pyramid)
+                print(_row(f"{name} {width}x{height}", compared))
             for motion in MOTIONS:
-                compared = compare(peer, [motion.pair(height, width)], 1, motion.flow(height, width))
+                compared = compare(peer, [motion.pair(height, width)], 1, motion.flow(height, width), pyramid)
                 print(_row(f"{motion.name} {width}x{height}", compared))
-            _print_device(width, height, np.stack(pairs))
+            if not o.fast:
+                _print_device(width, height, np.stack(pairs))
     return 0
 
 
@@ -191,12 +195,12 @@ def compare(
     pairs: Sequence[UInt8[np.ndarray, "2 H W"]],
     repetitions: int,
     truth: Float32[np.ndarray, "2 H W"] | None = None,
+    pyramid: Pyramid = OPENCV,
 ) -> Compared:
     """Both on every pair, by turns, best of so many; the end-point errors where the flow of all pairs is known."""
     ours, theirs, distances, errors = [], [], [], []
-    solver = Solver(*pairs[0].shape[1:])
-    solver(*pairs[0].astype(np.float32))  # compiled, or read from the cache
-    solver = Solver(*pairs[0].shape[1:])
+    Solver(*pairs[0].shape[1:], pyramid=pyramid)(*pairs[0].astype(np.float32))  # compiled, or read from the cache
+    solver = Solver(*pairs[0].shape[1:], pyramid=pyramid)
     for pair in pairs:
         turns = [(_timed(solver, pair), peer(pair)) for _ in range(repetitions)]
         (own, _), (flow, _) = turns[0]
@@ -242,7 +246,7 @@ def _embedded(folder: Path) -> list[Path]:
 def _print_header(o: argparse.Namespace, version: str) -> None:
     print(f"{_processor()}, one core of {os.cpu_count()}; numba {numba.__version__}, OpenCV {cv2.__version__}")
     print(f"peer: DualTVL1 of opencv-contrib {version}, its defaults")
-    print(f"{o.pairs} pairs a video, the best of {o.repetitions} turns of each")
+    print(f"ours: {'tvl1-fast' if o.fast else 'tvl1'}; {o.pairs} pairs a video, the best of {o.repetitions} turns of each")
     print("pairs/s of one core; apart: mean end-point distance of the two in px; error: the same to the known motion")
     print(_ROW.format("", "ours", "OpenCV", "ratio", "apart", "our error", "its error"))
 

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from ifttn.data.augmentation import test_crops
 from ifttn.data.snippets import SnippetDataset, loader
 from ifttn.model.backbone import Pyramid
-from ifttn.model.network import Network
+from ifttn.model.network import Scorer
 from ifttn.vocabulary import IfttnError
 
 READINGS = ("one view", "reversed", "shuffled")
@@ -77,7 +77,7 @@ class Scores:
 
 @torch.inference_mode()
 def evaluate(
-    network: Network,
+    network: Scorer,
     dataset: SnippetDataset,
     actions: Sequence[str],
     *,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ifttn.experiment.recipes import Preset, Recipe
 from ifttn.experiment.runs import Run
 from ifttn.model.backbone import adapt_stem, imagenet_weights, local_weights
-from ifttn.model.network import Network
+from ifttn.model.network import Scorer
 from ifttn.vocabulary import IfttnError
 
 TTN_LEAVES = ("conv1.", "bn1.", "layer1.")
@@ -76,7 +76,7 @@ def load(
     return Loaded(name, source, len(wanted), left, averaged)
 
 
-def from_imagenet(network: Network, backbone: str, file: Path | None) -> Loaded:
+def from_imagenet(network: Scorer, backbone: str, file: Path | None) -> Loaded:
     """Give the spatial stream ImageNet's weights, from torchvision or a file."""
     if file:
         weights, source = local_weights(file, backbone)
@@ -85,7 +85,7 @@ def from_imagenet(network: Network, backbone: str, file: Path | None) -> Loaded:
     return load(network.streams["rgb"], weights, name="streams.rgb", source=source, leaves=IMAGENET_LEAVES)
 
 
-def from_runs(network: Network, recipe: Recipe, runs: Mapping[str, Run]) -> list[Loaded]:
+def from_runs(network: Scorer, recipe: Recipe, runs: Mapping[str, Run]) -> list[Loaded]:
     """Give each part the weights of the finished run that its recipe says.
 
     Args:

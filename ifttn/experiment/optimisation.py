@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from ifttn.experiment.recipes import Preset, Schedule
-from ifttn.model.network import Network
+from ifttn.model.network import Scorer
 from ifttn.vocabulary import MODALITIES
 
 
-def freeze_all_but(network: Network, trains: tuple[str, ...], batch_norm: str) -> None:
+def freeze_all_but(network: Scorer, trains: tuple[str, ...], batch_norm: str) -> None:
     """Freeze weights, batch statistics and dropout of every part that no prefix names; train the rest.
 
     Done before a network is handed to DistributedDataParallel, and again (it is idempotent) after every test: what
@@ -50,7 +50,7 @@ def learning_rate(schedule: Schedule, progress: float) -> float:
 
 
 def optimiser(
-    network: Network, preset: Preset, averaged_stems: tuple[str, ...] = ("flow", "mv")
+    network: Scorer, preset: Preset, averaged_stems: tuple[str, ...] = ("flow", "mv")
 ) -> torch.optim.Optimizer:
     """AdamW, or SGD with TSN's parameter groups; the rate itself is set before every step.
 
@@ -78,7 +78,7 @@ def optimiser(
     return torch.optim.AdamW(rows, lr=1.0, fused=not meta)
 
 
-def clip(network: Network, preset: Preset) -> Tensor:
+def clip(network: Scorer, preset: Preset) -> Tensor:
     """Shorten the gradient to the preset's norms, over all at once or apart. Returns the norm before, no dimension."""
     if not preset.clip_apart:
         motion = any(MODALITIES[modality].is_motion for modality in network.settings.modalities)
@@ -101,7 +101,7 @@ def _kind(part: str) -> str:
 class MovingAverage:
     """Exponential moving average of the trained weights. Batch statistics are the network's own."""
 
-    def __init__(self, network: Network, decay: float) -> None:
+    def __init__(self, network: Scorer, decay: float) -> None:
         self.decay = decay
         self.trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.weights = {name: p.detach().clone() for name, p in self.trained.items()}

@@ -32,7 +32,7 @@ from ifttn.experiment.recipes import (
 )
 from ifttn.experiment.recomputing import recompute
 from ifttn.experiment.training import stage_loss
-from ifttn.model.network import Network
+from ifttn.model.network import Scorer
 from ifttn.model.peers.trained import build
 from ifttn.vocabulary import MODALITIES
 
@@ -57,7 +57,7 @@ class StagePlan:
     """Bytes on one device: weights, gradients, optimiser, and the activations of a micro-batch."""
 
 
-def meta_network(recipe: Recipe, preset: Preset, actions: int) -> Network:
+def meta_network(recipe: Recipe, preset: Preset, actions: int) -> Scorer:
     """The network, without a byte of weights."""
     with torch.device("meta"):
         return build(network_settings(recipe, preset, actions))

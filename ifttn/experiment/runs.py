@@ -29,8 +29,8 @@ import torchvision
 from ifttn.data.store import StoreSettings
 from ifttn.experiment.evaluation import Scores
 from ifttn.experiment.recipes import Preset, Recipe, Schedule, network_settings
-from ifttn.model.network import Network
-from ifttn.model.peers.trained import PeerNetwork, build, settings_of
+from ifttn.model.network import Network, Scorer
+from ifttn.model.peers.trained import build, settings_of
 from ifttn.vocabulary import IfttnError
 
 
@@ -164,7 +164,7 @@ class Run:
             raise IfttnError(f"{path} was written by an older version: remove it to train from the start")
         return state
 
-    def finish(self, network: Network, trained_on: Iterable[str]) -> None:
+    def finish(self, network: Scorer, trained_on: Iterable[str]) -> None:
         """Write the trained weights and the names of all videos that had a part in them; drop the checkpoint."""
         state = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
         names = {"trained_on": json.dumps(sorted(trained_on))}
@@ -210,13 +210,13 @@ class Run:
             IfttnError: the run is not finished, or is a peer's.
         """
         network = self.scorer(device)
-        if isinstance(network, PeerNetwork):
+        if not isinstance(network, Network):
             raise IfttnError(
                 f"the run in {self.folder} is a peer's: it has scores for the tables, and nothing else; choose another"
             )
         return network
 
-    def scorer(self, device: str = "cpu") -> Network:
+    def scorer(self, device: str = "cpu") -> Scorer:
         """The trained network, a peer's as well, in evaluation mode, for its scores."""
         network = build(settings_of(self.asked["network"]))
         network.load_state_dict(self.weights())

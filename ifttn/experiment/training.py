@@ -47,7 +47,7 @@ from ifttn.experiment.recipes import (
 from ifttn.experiment.recomputing import recompute
 from ifttn.experiment.runs import Run, asked, write_atomically
 from ifttn.model.backbone import Backbone
-from ifttn.model.network import Network, Output
+from ifttn.model.network import Output, Scorer
 from ifttn.model.peers.trained import build
 from ifttn.vocabulary import MODALITIES, IfttnError, Split, Video
 
@@ -187,7 +187,7 @@ def _scored(work: Work, run: Run, videos: tuple[Video, ...], orders: bool = Fals
     return evaluate(network, dataset, work.split.actions, **how)
 
 
-def initialise(network: Network, work: Work, name: str) -> list[Loaded]:
+def initialise(network: Scorer, work: Work, name: str) -> list[Loaded]:
     """Give each part of a network the weights that its recipe says (paper section 3.4). Returns what became of them."""
     recipe, preset = RECIPES[name], PRESETS[work.preset]
     if wants_imagenet(recipe, preset):
@@ -210,7 +210,7 @@ def stage_loss(stage: Stage, output: Output, labels: Tensor) -> tuple[Tensor, Te
 class Scored(nn.Module):
     """A network as the loop calls it: one forward for images and for pyramids that are there already."""
 
-    def __init__(self, network: Network, segments: int) -> None:
+    def __init__(self, network: Scorer, segments: int) -> None:
         super().__init__()
         self.network, self.segments = network, segments
 
@@ -251,7 +251,7 @@ class Training:
         self,
         work: Work,
         run: Run,
-        network: Network,
+        network: Scorer,
         stage: Stage,
         index: int,
         preset: Preset,

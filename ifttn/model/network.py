@@ -3,6 +3,7 @@
 Shapes: N videos, K segments, S = N*K snippets, P = N*(K-1) pairs, C channels, H x W pixels or cells, A actions.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, cast
@@ -72,7 +73,32 @@ class Head(nn.Linear):
         return super().forward(self.dropout(input.mean((2, 3))))
 
 
-class Network(nn.Module):
+class Scorer(nn.Module, ABC):
+    """What can be trained and tested: our network, or a peer of Table 5."""
+
+    settings: NetworkSettings
+    streams: nn.ModuleDict
+    """What looks at snippets one by one, a part a modality."""
+
+    @property
+    @abstractmethod
+    def scoring(self) -> tuple[str, ...]:
+        """Heads that score."""
+
+    @abstractmethod
+    def pyramids(self, inputs: Mapping[str, Tensor]) -> dict[str, Pyramid]:
+        """Per modality, (N, K, C, H, W) in 0..255 -> the pyramid of its stream, of S snippets."""
+
+    @abstractmethod
+    def read(self, pyramids: Mapping[str, Pyramid], segments: int) -> Output:
+        """Everything after the streams."""
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Output:
+        """Per modality, (N, K, C, H, W) in 0..255, bytes or floats."""
+        return self.read(self.pyramids(inputs), segments=next(iter(inputs.values())).shape[1])
+
+
+class Network(Scorer):
     """Two streams, IFM and TTN; or any part of it (`NetworkSettings`). `network.heads[h].weight` is (A, C)."""
 
     def __init__(self, settings: NetworkSettings) -> None:
@@ -125,10 +151,6 @@ class Network(nn.Module):
             f"{name}.{level}": x for name, levels in {**maps, "fused": fused}.items() for level, x in levels.items()
         }
         return Output({head: vote.mean(1) for head, vote in votes.items()}, votes, taps)
-
-    def forward(self, inputs: Mapping[str, Tensor]) -> Output:
-        """Per modality, (N, K, C, H, W) in 0..255, bytes or floats."""
-        return self.read(self.pyramids(inputs), segments=next(iter(inputs.values())).shape[1])
 
 
 def normalise(images: Tensor, modality: str) -> Float[Tensor, "S C H W"]:

@@ -1,4 +1,4 @@
-"""A peer as the study trains and scores it: it answers to all that `Network` does.
+"""A peer as the study trains and scores it: a `Scorer`.
 
 Shapes: N videos, K segments, S = N*K snippets, H x W pixels, A actions.
 """
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ifttn.model.backbone import Pyramid
-from ifttn.model.network import Head, Network, NetworkSettings, Output
+from ifttn.model.network import Head, Network, NetworkSettings, Output, Scorer
 from ifttn.model.peers.off import OFFStream, heads_of
 from ifttn.model.peers.streams import consensus, standardise
 from ifttn.model.peers.table5 import PEERS, Setup
@@ -51,7 +51,7 @@ class PeerSettings(NetworkSettings):
         return found
 
 
-class PeerNetwork(Network):
+class PeerNetwork(Scorer):
     """Streams whose snippets vote by themselves. What `pyramids` gives of one is its votes, and to read is to average.
 
     OFF's snippets do not: there pyramids are the features of its base, and to read is to let their pairs vote.
@@ -61,11 +61,11 @@ class PeerNetwork(Network):
     """
 
     def __init__(self, settings: PeerSettings) -> None:
-        nn.Module.__init__(self)
-        self.settings, self.size, self.fusion = settings, settings.setup.size, None
+        super().__init__()
+        self.settings, self.size = settings, settings.setup.size
         network = settings.setup.network(settings.actions)
         assert isinstance(network.streams, nn.ModuleDict)
-        self.streams, self.temporal, self.heads = network.streams, nn.ModuleDict(), nn.ModuleDict()
+        self.streams = network.streams
         for stream in self.streams.values():
             layers = [m for m in stream.modules() if isinstance(m, nn.Conv2d | nn.Conv3d | nn.Linear)]
             for layer in [layer for layer in layers if not isinstance(layer, Head)]:  # a head draws its own
@@ -120,6 +120,6 @@ def settings_of(row: Mapping[str, Any]) -> NetworkSettings:
     return (PeerSettings if "peer" in row else NetworkSettings)(**row)
 
 
-def build(settings: NetworkSettings) -> Network:
+def build(settings: NetworkSettings) -> Scorer:
     """Our network or a peer, weights drawn at random."""
     return PeerNetwork(settings) if isinstance(settings, PeerSettings) else Network(settings)
