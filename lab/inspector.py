@@ -19,7 +19,6 @@ from ipywidgets import (
     IntSlider,
     Layout,
     Play,
-    Stack,
     ToggleButton,
     ToggleButtons,
     VBox,
@@ -64,14 +63,8 @@ class InspectorState(VideoState):
     order = Tuple(help="of the snippets, in the test of order; empty: as filmed")
 
 
-class Shown(Stack):
-    """The page alone says which child is seen: a step asks for no echo of that from the kernel."""
-
-    selected_index = CInt(None, allow_none=True).tag(sync=True, echo_update=False)
-
-
 class Player(Play):
-    """As a `Shown`, of the moment it plays."""
+    """The page alone says which moment it plays: a step asks for no echo of that from the kernel."""
 
     value = CInt(0).tag(sync=True, echo_update=False)
 
@@ -112,14 +105,14 @@ class Inspector(VideoPanel):
     def _build(self) -> None:
         self._frame_layout = Layout(width="100%")
         self.images = [Image(value=BLANK, format="jpeg", layout=self._frame_layout)]
-        # The page shows the child of this index at once: there must always be one.
-        self.stack = Shown(self.images, selected_index=0, layout=Layout(width="100%"))
-        self.stack.add_class("picture")
+        # All are in the page, which shows the one at the cursor by itself: a `Stack` would make it anew at every step.
+        self.reel = Box(self.images, layout=Layout(display="block", width="100%"))
+        self.reel.add_class("picture")
+        self.reel.add_class("ifttn-reel")
         self.slider = IntSlider(max=0, readout=False, description="Frame", layout=Layout(width="auto"))
         self.slider.add_class("ifttn-scrub")
         self.play = Player(max=0, interval=40, show_repeat=False)
         self.play.add_class("key-space")
-        self.own(jslink((self.slider, "value"), (self.stack, "selected_index")))
         self.own(jslink((self.play, "value"), (self.slider, "value")))
         self._line, self._where = HTML(), HTML()
         self._line.add_class("ifttn-line")
@@ -148,7 +141,7 @@ class Inspector(VideoPanel):
         left = VBox(
             [
                 self._title,
-                self.stack,
+                self.reel,
                 self.slider,
                 self._line,
                 HBox([self.play, HTML("<small>speed</small>"), self.speed, *steps], layout=line),
@@ -257,8 +250,8 @@ class Inspector(VideoPanel):
             self.images.append(Image(format="jpeg", layout=self._frame_layout))
         for image in self.images[last + 1 :]:
             image.value = b""
-        if len(self.stack.children) < len(self.images):
-            self.stack.children = tuple(self.images)
+        if len(self.reel.children) < len(self.images):
+            self.reel.children = tuple(self.images)
         self.state.frame = min(self.state.frame, last)
         self.slider.max = self.play.max = last
         self._set_interval()

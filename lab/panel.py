@@ -65,6 +65,8 @@ border-bottom:8px solid #d55e00;
 .ifttn .legend s{display:inline-block;height:11px;border-left:1.5px dashed #7b1fa2;vertical-align:-1px;margin:0 3px}
 .ifttn .picture{background:#1118;border-radius:4px;overflow:hidden;line-height:0}
 .ifttn .picture img{width:100%;height:auto;display:block;margin:0;image-rendering:auto}
+.ifttn .ifttn-reel>img{display:none}
+.ifttn .ifttn-reel>.at,.ifttn .ifttn-reel:not(:has(>.at))>:first-child{display:block}
 .ifttn .ifttn-scrub{width:auto;height:22px}.ifttn .widget-play{width:96px}.ifttn .widget-play button{width:46px}
 .ifttn .ifttn-scrub>label{position:absolute;clip-path:inset(50%)}
 .ifttn .widget-html-content dl{display:grid;grid-template-columns:minmax(5em,max-content) 1fr;gap:1px 12px;
@@ -100,7 +102,9 @@ const names={' ':'space','[':'less',']':'more','?':'help'};
 const follow=()=>{const h=root.querySelector('.ifttn-scrub .noUi-handle');if(!h)return;
 const [v,a,b]=['now','min','max'].map(x=>+h.getAttribute('aria-value'+x));
 h.setAttribute('aria-label','Frame');
-root.querySelector('.ifttn-line')?.style.setProperty('--at',b>a?(v-a)/(b-a):0)};
+root.querySelector('.ifttn-line')?.style.setProperty('--at',b>a?(v-a)/(b-a):0);
+const reel=root.querySelector('.ifttn-reel'),now=reel?.children[Math.round(v)];
+if(now&&!now.matches('.at')){reel.querySelector('.at')?.classList.remove('at');now.classList.add('at')}};
 new MutationObserver(follow).observe(root,{subtree:true,
 attributes:true,attributeFilter:['aria-valuenow','aria-valuemax']});
 root.addEventListener('keydown',e=>{const t=e.target;

@@ -100,7 +100,7 @@ def test_every_frame_of_a_clip_is_a_picture_and_the_slider_spans_them(inspector)
     count = len(inspector.clip.frames)
     assert len(set(shown(inspector))) == count
     assert (inspector.slider.min, inspector.slider.max, inspector.play.max) == (0, count - 1, count - 1)
-    assert [child for child in inspector.stack.children if isinstance(child, Image)] == inspector.images
+    assert [child for child in inspector.reel.children if isinstance(child, Image)] == inspector.images
 
 
 def test_to_scrub_sends_no_picture_and_the_bars_follow(inspector):
