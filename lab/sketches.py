@@ -113,17 +113,19 @@ def chart(
     points = [(x, y) for curve in curves for x, y in zip(curve.x, curve.y, strict=True)]
     if not points:
         return f"<div class=empty>{escape(title)}: nothing yet</div>"
-    left, bottom, right, upper = 34, 20, 8, 22
+    bottom, right, upper = 20, 8, 22
     x_low, x_high = min(x for x, _ in points), max(max(x for x, _ in points), min(x for x, _ in points) + 1)
     low = min(0.0, *(float(y) for _, y in points))
     high = top or max(0.0, *(float(y) for _, y in points))
     high = high if high > low else low + 1
+    levels = _round_values(low, high)
+    left = max(34, 10 + 6 * max(len(f"{value:g}") for value in levels))
 
     def place(x: float | int, y: float | int) -> str:
         across = left + (width - left - right) * (x - x_low) / (x_high - x_low)
         return f"{across:.1f},{upper + (height - upper - bottom) * (high - y) / (high - low):.1f}"
 
-    grid = "".join(_grid_line(value, place(x_low, value), width - right) for value in _round_values(low, high))
+    grid = "".join(_grid_line(value, place(x_low, value), width - right) for value in levels)
     lines = "".join(
         f"<polyline points='{' '.join(place(x, y) for x, y in zip(c.x, c.y, strict=True))}' fill=none "
         f"stroke='{c.colour}' stroke-width=1.6 {'stroke-dasharray=4,3' if c.dashed else ''}/>"
