@@ -246,7 +246,8 @@ def _embedded(folder: Path) -> list[Path]:
 def _print_header(o: argparse.Namespace, version: str) -> None:
     print(f"{_processor()}, one core of {os.cpu_count()}; numba {numba.__version__}, OpenCV {cv2.__version__}")
     print(f"peer: DualTVL1 of opencv-contrib {version}, its defaults")
-    print(f"ours: {'tvl1-fast' if o.fast else 'tvl1'}; {o.pairs} pairs a video, the best of {o.repetitions} turns of each")
+    ours = "tvl1-fast" if o.fast else "tvl1"
+    print(f"ours: {ours}; {o.pairs} pairs a video, the best of {o.repetitions} turns of each")
     print("pairs/s of one core; apart: mean end-point distance of the two in px; error: the same to the known motion")
     print(_ROW.format("", "ours", "OpenCV", "ratio", "apart", "our error", "its error"))
 
