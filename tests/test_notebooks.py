@@ -44,11 +44,7 @@ def results(tmp_path_factory):
     return tmp_path_factory.mktemp("results")
 
 
-LONG = ("3_staged_training", "5_speed_and_state_of_the_art", "6_cam_maps", "7_deepdraw")
-RUNS = [pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem in LONG else ()) for path in NOTEBOOKS]
-
-
-@pytest.mark.parametrize("path", RUNS)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_from_nothing(path, results, monkeypatch):
     monkeypatch.setenv("IFTTN_RESULTS", str(results))
     monkeypatch.setenv("IFTTN_PRESET", "smallest")
