@@ -67,6 +67,6 @@ def player(inspector: Inspector) -> HTML:
     line = sketches.timeline(len(clip.kinds), sampled, clip.kinds, clip.cuts, clip.fps)
     told = f"predicted: {reading.actions[int(reading.fused.argmax())]} {reading.fused.max():.2f}" if reading else ""
     text = page(frames, clip.fps / clip.step, clip.label or clip.name, told, line)
-    height = 170 + round(520 * clip.frames.shape[1] / clip.frames.shape[2])  # the picture, and what is around it
+    height = 190 + round(520 * clip.frames.shape[1] / clip.frames.shape[2])  # the picture, and what is around it
     frame = f'<iframe srcdoc="{escape(text, quote=True)}" width="560" height="{height}" style="border:0"></iframe>'
     return HTML(f"<div>{frame}</div>")  # bare, IPython would advise an IFrame, which wants a file
