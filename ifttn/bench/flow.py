@@ -26,7 +26,7 @@ from ifttn.bench.peers import python_of
 from ifttn.data import diagnostic
 from ifttn.data.decoding import read_frames
 from ifttn.data.flow import luminance
-from ifttn.data.tvl1 import FAST, OPENCV, Pyramid, bytes_moved, tvl1
+from ifttn.data.tvl1 import FAST, OPENCV, CoarseToFine, bytes_moved, tvl1
 from ifttn.data.tvl1_cpu import Solver
 from ifttn.vocabulary import IfttnError
 
@@ -195,7 +195,7 @@ def compare(
     pairs: Sequence[UInt8[np.ndarray, "2 H W"]],
     repetitions: int,
     truth: Float32[np.ndarray, "2 H W"] | None = None,
-    pyramid: Pyramid = OPENCV,
+    pyramid: CoarseToFine = OPENCV,
 ) -> Compared:
     """Both on every pair, by turns, best of so many; the end-point errors where the flow of all pairs is known."""
     ours, theirs, distances, errors = [], [], [], []

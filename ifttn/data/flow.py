@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Num, UInt8
 
-from ifttn.data.tvl1 import FAST, OPENCV, Pyramid, tvl1
+from ifttn.data.tvl1 import FAST, OPENCV, CoarseToFine, tvl1
 from ifttn.vocabulary import IfttnError
 
 __all__ = ["FLOWS", "Flow", "dis", "flow_of", "from_bytes", "luminance", "to_bytes", "tvl1"]
@@ -35,7 +35,7 @@ def dis(frames: UInt8[np.ndarray, "T H W 3"], device: str = "cpu") -> Float32[np
 
 
 def tvl1_of_video(
-    frames: UInt8[np.ndarray, "T H W 3"], device: str = "cpu", pyramid: Pyramid = OPENCV
+    frames: UInt8[np.ndarray, "T H W 3"], device: str = "cpu", pyramid: CoarseToFine = OPENCV
 ) -> Float32[np.ndarray, "T-1 2 H W"]:
     """TV-L1 (Zach et al. 2007) with OpenCV's defaults, the flow of TSN and of the paper: see `ifttn.data.tvl1`."""
     images = torch.from_numpy(luminance(frames)).to(device)

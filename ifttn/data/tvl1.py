@@ -1,6 +1,6 @@
 """TV-L1 optical flow of many pairs at once: Zach, Pock, Bischof 2007, the variant and defaults of OpenCV's DualTVL1.
 
-On a pyramid, coarse to fine, five times a level (see `Pyramid`): I1 is warped by the flow u (bicubic) and linearised
+On a pyramid, coarse to fine (`CoarseToFine`), five times a level: I1 is warped by the flow u (bicubic) and linearised
 there, which gives the residual rho(u) = rho_0 + <g, u> with g = grad I1; then iterations lower
 
     LAMBDA |rho(u)| + |grad u|    (Zach et al. 2007, Eqs. 6-15), by turns in the data term and in the total variation:
@@ -47,7 +47,7 @@ CHUNK = 12_000_000
 
 
 @dataclass(frozen=True)
-class Pyramid:
+class CoarseToFine:
     """From coarse to fine, how far apart the levels are and how often each linearises. The defaults are OpenCV's."""
 
     scales: int = 5
@@ -68,13 +68,13 @@ class Pyramid:
         return levels
 
 
-OPENCV = Pyramid()
-FAST = Pyramid(scales=3, step=0.5, warps=3)
+OPENCV = CoarseToFine()
+FAST = CoarseToFine(scales=3, step=0.5, warps=3)
 """A third of the time at 96 x 72, and 0.04 px away in the mean: one level of a store whose bound is 5 px."""
 
 
 def tvl1(
-    previous: Tensor, following: Tensor, threads: int = 1, pyramid: Pyramid = OPENCV
+    previous: Tensor, following: Tensor, threads: int = 1, pyramid: CoarseToFine = OPENCV
 ) -> Float32[Tensor, "B 2 H W"]:
     """Displacement along x and y from each `previous` to its `following` image, in pixels, on the images' device.
 
@@ -116,7 +116,7 @@ def bytes_moved(height: int, width: int, iterations: float = 25.0, fused: int = 
 def solve(
     previous: Float32[Tensor, "B H W"],
     following: Float32[Tensor, "B H W"],
-    pyramid: Pyramid = OPENCV,
+    pyramid: CoarseToFine = OPENCV,
     engine: Any = None,
 ) -> Float32[Tensor, "B 2 H W"]:
     """All pairs of one chunk, coarse to fine, by an engine's `linearise`, `median` and `relax`; by default torch's."""
@@ -146,7 +146,7 @@ def _check(previous: Tensor, following: Tensor) -> None:
         )
 
 
-def _on_cpu(previous: Tensor, following: Tensor, threads: int, pyramid: Pyramid) -> Float32[Tensor, "B 2 H W"]:
+def _on_cpu(previous: Tensor, following: Tensor, threads: int, pyramid: CoarseToFine) -> Float32[Tensor, "B 2 H W"]:
     from ifttn.data.tvl1_cpu import Solver  # numba is half a second to import
 
     first, second = previous.float().numpy(), following.float().numpy()

@@ -17,7 +17,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from ifttn.data.tvl1 import FLAT, INNER, LAMBDA, OPENCV, OUTER, TAU, THETA, TOLERANCE, Pyramid
+from ifttn.data.tvl1 import FLAT, INNER, LAMBDA, OPENCV, OUTER, TAU, THETA, TOLERANCE, CoarseToFine
 
 GX, GY, RHO, INVERSE, U, V, UX, UY, VX, VY, RATE_X, RATE_Y = range(12)
 BAND = 4096
@@ -40,7 +40,7 @@ _compiled = njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
 class Solver:
     """Flow of one pair after another, all of one size, in memory that is allocated once."""
 
-    def __init__(self, height: int, width: int, pyramid: Pyramid = OPENCV) -> None:
+    def __init__(self, height: int, width: int, pyramid: CoarseToFine = OPENCV) -> None:
         self.pyramid, self.levels = pyramid, [_Level(h, w) for h, w in pyramid.sizes(height, width)]
 
     def __call__(
