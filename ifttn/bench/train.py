@@ -3,6 +3,7 @@
     ifttn bench train --preset small --device cuda
     ifttn bench train --preset paper --device cuda --largest-batch
     ifttn bench train --preset paper --device cpu --batch 2 --steps 2 --repetitions 1 --videos 16
+    OMP_NUM_THREADS=1 ifttn bench train --preset small --device cpu --batch 4 --workers 1     one core loads
 
 Videos are the embedded ones, prepared at the preset's size with DIS as their flow; weights are random: both cost a
 step the same. On a GPU, work is compared with one large bf16 matrix product in the same run.
@@ -18,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -51,6 +53,8 @@ class Row:
     """Videos/s with data."""
     memory_fed: float
     """Videos/s of the same steps on batches that are on the device already."""
+    ratios: tuple[float, ...]
+    """Of the two, one for each repetition."""
     waiting: float
     """Share of the time with data that goes by before a batch is there."""
     peak: float
@@ -66,7 +70,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--videos", type=int, default=128, help="embedded videos to prepare, a multiple of 16")
     p.add_argument("--batch", type=int, help="videos a step; by default the preset's")
     p.add_argument("--steps", type=int, default=8, help="steps of each repetition")
-    p.add_argument("--repetitions", type=int, default=3, help="of each side, in turn; the best one counts")
+    p.add_argument("--repetitions", type=int, default=3, help="of each side, in turn; the median counts")
     p.add_argument("--folder", type=Path, help="keeps videos and store between runs; by default a temporary one")
     p.add_argument("--micro-batch", type=int)
     p.add_argument("--workers", type=int)
@@ -91,20 +95,21 @@ def run(o: argparse.Namespace) -> int:
         shrunk = "" if preset.batch == PRESETS[o.preset].batch else f" instead of {PRESETS[o.preset].batch}"
         print(
             f"preset {o.preset}, {o.videos} videos, batch {preset.batch}{shrunk}, "
-            f"best of {o.repetitions} x {o.steps} steps"
+            f"median [least, most] of {o.repetitions} x {o.steps} steps, {torch.get_num_threads()} threads"
         )
         product = matrix_product(o.device) if gpu else float("nan")
         if gpu:
             print(f"bf16 matrix product of 8192: {product / 1e12:.0f} TFLOP/s")
         print(
-            f"{'stage':10} {'videos/s':>9} {'from memory':>11} {'ratio':>6} {'waiting':>8} {'peak/GB':>8} "
+            f"{'stage':10} {'videos/s':>9} {'from memory':>11} {'ratio':>18} {'waiting':>8} {'peak/GB':>8} "
             f"{'TFLOP/s':>8} share"
         )
         for recipe, index in STAGES:
             row = measured(work, preset, (recipe, index), o.steps, o.repetitions)
             share = f"{row.flops / product:.1%}" if gpu else ""
+            ratio = f"{median(row.ratios):.2f} [{min(row.ratios):.2f}, {max(row.ratios):.2f}]"
             print(
-                f"{row.stage:10} {row.fed:9.3g} {row.memory_fed:11.3g} {row.fed / row.memory_fed:6.2f} "
+                f"{row.stage:10} {row.fed:9.3g} {row.memory_fed:11.3g} {ratio:>18} "
                 f"{row.waiting:8.1%} {row.peak / 1e9:8.2f} {row.flops / 1e12:8.3f} {share}",
                 flush=True,
             )
@@ -141,18 +146,18 @@ def measured(work: Work, preset: Preset, which: tuple[str, int], steps: int, rep
         next(training.feed(0, parts[:1]))  # the pyramids themselves are another matter
     kept = list(islice(training.feed(0, parts), 2 * len(planned[0])))
     trained = steps * preset.batch
-    fed, from_memory, waiting = 0.0, 0.0, 0.0
     seconds_of(training, planned[:2], cycle(kept))  # warm
     reset_peak(work.device)
+    from_memory, fed = list[float](), list[float]()
+    training.at.waited = 0.0
     for _ in range(repetitions):
-        from_memory = max(from_memory, trained / seconds_of(training, planned, cycle(kept)))
-        training.at.waited = 0.0
-        seconds = seconds_of(training, planned, training.feed(0, parts))
-        if trained / seconds > fed:
-            fed, waiting = trained / seconds, training.at.waited / seconds
+        from_memory.append(seconds_of(training, planned, cycle(kept)))
+        fed.append(seconds_of(training, planned, training.feed(0, parts)))
     peak = peak_of(work.device)
     cost = plan(RECIPES[recipe], preset, stage, videos=1, actions=len(work.split.actions), machine=work.machine)
-    return Row(stage.name, fed, from_memory, waiting, peak, fed * cost.flops)
+    speed, waiting = trained / median(fed), training.at.waited / sum(fed)
+    ratios = tuple(memory / own for memory, own in zip(from_memory, fed, strict=True))
+    return Row(stage.name, speed, trained / median(from_memory), ratios, waiting, peak, speed * cost.flops)
 
 
 def began(work: Work, preset: Preset, recipe: str, index: int) -> Training:

@@ -1,5 +1,6 @@
 import argparse
 import math
+import re
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ def test_every_stage_is_measured_with_its_data_and_from_memory(capsys, tmp_path)
     lines = capsys.readouterr().out.splitlines()
     assert f"batch 2 instead of {bench.PRESETS['smallest'].batch}" in lines[1]
     head = next(index for index, line in enumerate(lines) if line.startswith("stage"))
-    rows = [line.split() for line in lines[head + 1 :]]
+    rows = [re.sub(r"\[.*?\]", "", line).split() for line in lines[head + 1 :]]
     assert [row[0] for row in rows] == ["spatial", "temporal", "ttn", "joint"]
     for _, fed, from_memory, ratio, waiting, *_ in rows:
         assert float(ratio) == pytest.approx(float(fed) / float(from_memory), rel=0.05, abs=0.011)
