@@ -54,6 +54,9 @@ MODALITIES: Mapping[str, Modality] = {
         Modality("rgb10", 3 * 10, *RGB, run_of="rgb"),
         Modality("rgb16", 3 * 16, *RGB, run_of="rgb"),
         Modality("mv10", 2 * 10, mean=(128.0,), std=(57.63,), is_motion=True, run_of="mv"),
+        # CoViAR's, of one P-frame: its motion since the I-frame of its group of pictures, and what that leaves of it.
+        Modality("accumulated", 2, mean=(128.0,), std=(57.63,), is_motion=True),
+        Modality("residual", 3, mean=(128.0,), std=(57.63,)),
     )
 }
 

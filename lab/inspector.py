@@ -27,7 +27,7 @@ from ipywidgets import (
 from jaxtyping import UInt8
 from traitlets import CInt, Dict, Int, Tuple, Unicode
 
-from ifttn.experiment.recipes import LATE_FUSION
+from ifttn.experiment.recipes import LATE_FUSION, OF_PEERS
 from ifttn.experiment.runs import write_atomically
 from ifttn.insight.cam import shown
 from ifttn.vocabulary import IfttnError
@@ -38,7 +38,7 @@ from lab.panel import choose
 from lab.shelf import Shelf
 from lab.video_panel import VideoPanel, VideoState
 
-HEADS = tuple(head for head in LATE_FUSION if not head.startswith("off-"))
+HEADS = tuple(head for head in LATE_FUSION if head not in OF_PEERS)
 LAYERS = ("rgb", "flow", "flow arrows", "vectors", "vector arrows", *(f"CAM {head}" for head in HEADS))
 """What can be drawn, from below to above."""
 NAMES = {"rgb": "RGB", "flow": "flow colours", "vectors": "motion vectors"}

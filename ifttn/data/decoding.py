@@ -35,7 +35,7 @@ from ifttn.data.headers import is_reference, parameters
 from ifttn.vocabulary import IfttnError
 
 GOP = 12
-"""Frames from one I-frame to the next where a video is encoded anew (CoViAR)."""
+"""Frames from one I-frame to the next where a video is encoded anew (MPEG-4's default, and CoViAR's)."""
 CELL = 8
 """Side in pixels of the smallest motion block that FFmpeg exports."""
 SHORT = 256

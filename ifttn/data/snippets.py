@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ifttn.data import augmentation, sampling
 from ifttn.data.augmentation import Crop
-from ifttn.data.store import Entry, Store
+from ifttn.data.gop import Groups
+from ifttn.data.store import Store
 from ifttn.vocabulary import MODALITIES, Batch, IfttnError, Video
 
 Sample = tuple[dict[str, UInt8[np.ndarray, "K C H W"]], int, str]
@@ -105,15 +106,16 @@ class SnippetDataset(Dataset):
         """Put a sample into arrays of its shape."""
         with self.store.open(self.videos[key[1]].name) as entry:
             frames, fields, crop = self.draw(key, entry.frames)
+            groups = Groups(entry, frames)
             for modality, x in planes.items():
                 if self.fitted:
                     cut = _planes(
                         np.empty(_laid((*x.shape[:2], crop.height, crop.width), modality), np.uint8), modality
                     )
-                    _read(entry, modality, frames, fields, crop, cut)
+                    _read(groups, modality, frames, fields, crop, cut)
                     augmentation.fit(cut, crop, self.size, modality, x)
                 else:
-                    _read(entry, modality, frames, fields, crop, x[..., : crop.height, : crop.width])
+                    _read(groups, modality, frames, fields, crop, x[..., : crop.height, : crop.width])
         return crop
 
 
@@ -200,7 +202,7 @@ class _Batches(Sampler):
 
 
 def _read(
-    entry: Entry,
+    groups: Groups,
     modality: str,
     frames: Integer[np.ndarray, " K"],
     fields: Integer[np.ndarray, "K L"],
@@ -208,6 +210,7 @@ def _read(
     out: UInt8[np.ndarray, "K C h w"],
 ) -> None:
     """Decode the crop of K snippets to `out`."""
+    entry = groups.entry
     if modality == "rgb":
         entry.read("rgb", frames, crop.part, out)
     elif stored := MODALITIES[modality].run_of:
@@ -215,6 +218,8 @@ def _read(
         count, last = len(images) // len(frames), entry.frames - (1 if stored == "rgb" else 2)
         wanted = frames[:, None] + np.arange(count) - count // 2
         entry.read(stored, wanted.clip(0, last).ravel(), crop.part, images)
+    elif modality in Groups.MODALITIES:
+        out[:] = groups.planes(modality)[..., *crop.part]  # a pixel's way may lead out of the crop, and back
     elif modality != "rgbdiff":
         entry.read(modality, fields.ravel(), crop.part, out.reshape(-1, 2, *out.shape[2:], copy=False))
     else:

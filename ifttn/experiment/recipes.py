@@ -14,6 +14,15 @@ from ifttn.vocabulary import IfttnError
 
 Row = TypeVar("Row")
 
+OF_PEERS: Mapping[str, float] = {
+    "off-rgb": 1.0,
+    "off-rgbdiff": 1.5,
+    "off-flow": 1.5,
+    "accumulated": 0.5,
+    "residual": 0.5,
+}
+"""Weights of heads that peers alone have: OFF's weigh as much as the stream that each stands on; CoViAR's are its
+release's, 2 : 1 : 1 with "rgb"."""
 LATE_FUSION: Mapping[str, float] = {
     "rgb": 1.0,
     "flow": 1.5,
@@ -22,11 +31,9 @@ LATE_FUSION: Mapping[str, float] = {
     "ttn": 1.5,
     "ttn-rgb": 0.75,
     "ttn-flow": 0.75,
-    "off-rgb": 1.0,
-    "off-rgbdiff": 1.5,
+    **OF_PEERS,
 }
-"""Weight of each head's scores, set before any test: TSN's 1 : 1.5, and 1.5 for all that follows the streams; OFF's
-weigh as much as the stream that each stands on."""
+"""Weight of each head's scores, set before any test: TSN's 1 : 1.5, and 1.5 for all that follows the streams."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +87,8 @@ class Recipe:
     fusion: str | None = None
     temporal: str = "ttn"
     peer: str | None = None
-    """A trainable row of Table 5 (a name of PEERS) in the place of our network. It takes the modalities in the order
-    of its streams, and starts at random."""
+    """Another system of Table 5 or 6 (a name of TRAINED) in the place of our network. It takes the modalities in the
+    order of its streams, and starts at random."""
     segments: int | None = None
     """K, where it is not the preset's."""
 
@@ -156,7 +163,13 @@ RECIPE_ROWS: Mapping[str, Recipe | Child[Recipe]] = {
     "din": Recipe(("rgb10",), stages=(Stage("din", trains=("",), heads=("rgb",)),), peer="din"),
     "c3d": Recipe(("rgb16",), stages=(Stage("c3d", trains=("",), heads=("rgb",)),), peer="c3d", segments=1),
     "emv-cnn": Recipe(("rgb", "mv10"), stages=(Stage("emv-cnn", trains=("",), heads=("rgb", "mv")),), peer="emv-cnn"),
+    "coviar": Recipe(
+        ("rgb", "accumulated", "residual"),
+        stages=(Stage("coviar", trains=("",), heads=("rgb", "accumulated", "residual")),),
+        peer="coviar",
+    ),
     "off": Recipe(("rgb", "rgbdiff"), stages=(Stage("off", trains=("",), heads=("rgb", "off-")),), peer="off"),
+    "off-flow": Recipe(("flow",), stages=(Stage("off-flow", trains=("",), heads=("flow", "off-")),), peer="off-flow"),
 }
 RECIPES: dict[str, Recipe] = resolved(RECIPE_ROWS)
 
@@ -179,8 +192,12 @@ WHY_RECIPE: Mapping[str, str] = {
     "c3d": "Table 5's C3D from random weights, on one snippet of sixteen frames a video, as it is trained",
     "emv-cnn": "Table 5's RGB + EMV-CNN, a loss a network; from random weights and without a flow network to imitate, "
     "which needs one of its kind",
+    "coviar": "Table 5's CoViAR, a loss a network, on one frame of a segment as its paper has it; all three at once, "
+    "and from random weights",
     "off": "Table 5's OFF on RGB and RGB differences, a loss at every stage; all of it at once, where its paper trains "
     "the base before what stands on it",
+    "off-flow": "Table 6's full OFF has a stream on optical flow beside OFF's: streams meet in their scores alone, so "
+    "that it is trained by itself",
 }
 """Recipe -> why it is so."""
 
@@ -253,7 +270,9 @@ PRESET_ROWS: Mapping[str, Preset | Child[Preset]] = {
             "din": Schedule(80, 1e-2, decay_at=(30, 60)),
             "c3d": Schedule(16, 3e-3, decay_at=(4, 8, 12)),
             "emv-cnn": Schedule(250, 1e-2, decay_at=(100, 200)),
+            "coviar": Schedule(250, 1e-2, decay_at=(100, 200)),
             "off": Schedule(80, 1e-2, decay_at=(30, 60)),
+            "off-flow": Schedule(250, 1e-2, decay_at=(100, 200)),
         },
         scales={"rgb": (1.0, 0.875, 0.75, 0.66), "motion": (1.0, 0.875, 0.75)},
         crops=10,
@@ -285,7 +304,9 @@ PRESET_ROWS: Mapping[str, Preset | Child[Preset]] = {
             "din": Schedule(6, 1e-3, decay_at=None),
             "c3d": Schedule(2, 1e-3, decay_at=None),
             "emv-cnn": Schedule(3, 1e-3, decay_at=None),
+            "coviar": Schedule(4, 3e-3, decay_at=None),
             "off": Schedule(4, 2e-3, decay_at=None),
+            "off-flow": Schedule(4, 2e-3, decay_at=None),
         },
         scales={"rgb": (1.0, 0.875), "motion": (1.0, 0.875)},
         crops=3,
@@ -330,7 +351,9 @@ PRESET_ROWS: Mapping[str, Preset | Child[Preset]] = {
             "din": Schedule(1, 1e-3, decay_at=None),
             "c3d": Schedule(1, 1e-3, decay_at=None),
             "emv-cnn": Schedule(1, 1e-3, decay_at=None),
+            "coviar": Schedule(1, 2e-3, decay_at=None),
             "off": Schedule(1, 2e-3, decay_at=None),
+            "off-flow": Schedule(1, 2e-3, decay_at=None),
         },
         crops=1,
         frozen_views=1,

@@ -23,11 +23,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from ifttn.data.augmentation import test_crops
 from ifttn.data.decoding import Decoded, decode
 from ifttn.data.flow import luminance, to_bytes
+from ifttn.data.gop import FURTHER, accumulate, residual
 from ifttn.data.tvl1 import tvl1
 from ifttn.experiment.machine import Machine
 from ifttn.experiment.recipes import LATE_FUSION, PRESETS
 from ifttn.model.folding import folded
-from ifttn.model.peers.coviar import gop_inputs
 from ifttn.model.peers.table5 import ON_FLOW, PEERS, Peer, Setup
 from ifttn.vocabulary import STACK
 
@@ -208,11 +208,17 @@ def _fields(decoded: Decoded, frames: np.ndarray, count: int) -> Integer[np.ndar
 
 
 def _gops(decoded: Decoded, frames: np.ndarray, setup: Setup, part: tuple, device: str) -> dict[str, Tensor]:
-    fields = _fields(decoded, frames, setup.segment["accumulated"][0])
-    motion = torch.from_numpy(decoded.on_pixels(decoded.cells[fields])[..., *part])
-    images = torch.from_numpy(np.ascontiguousarray(decoded.at(frames)[:, :, *part].transpose(0, 1, 4, 2, 3)))
-    groups = [gop_inputs(*group) for group in zip(images, motion, strict=True)]
-    return {modality: torch.cat([group[modality] for group in groups]) for modality in groups[0]}
+    fields = decoded.cells[_fields(decoded, frames, setup.segment["accumulated"][0])]
+    images = decoded.at(frames)[:, :, *part].transpose(0, 1, 4, 2, 3)
+    motion = [accumulate(group) for group in decoded.on_pixels(fields)[..., *part]]
+    left = [
+        residual(i_frame, p_frame, accumulated)
+        for (i_frame, *p_frames), group in zip(images, motion, strict=True)
+        for p_frame, accumulated in zip(p_frames, group, strict=True)
+    ]
+    levels = to_bytes(np.concatenate(motion), FURTHER * BOUND)
+    planes = {"rgb": images[:, 0].copy(), "accumulated": levels, "residual": np.stack(left)}
+    return {modality: torch.from_numpy(x) for modality, x in planes.items()}
 
 
 _PLANES = {"rgb": _rgb, "rgbdiff": _rgbdiff, "flow": _flow, "mv": _mv, "accumulated": _gops, "residual": _gops}

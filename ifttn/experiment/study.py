@@ -53,12 +53,14 @@ WEIGHTS = {
     "din": 0.3,
     "c3d": 0.9,
     "emv-cnn": 0.5,
+    "coviar": 0.6,
     "off": 0.9,
+    "off-flow": 0.5,
 }
 """What a recipe costs beside the others, for the estimate of the time to go."""
 ABLATIONS = ("ttn-separate", "if-ttn-adaptive", "if-ttn-additive", "if-ttn-multiplicative", "rgbdiff")
-SYSTEMS = ("din", "c3d", "emv-cnn", "off")
-"""Of Table 5, that are none of ours; trained where the preset has a size of them."""
+SYSTEMS = ("din", "c3d", "emv-cnn", "coviar", "off", "off-flow")
+"""Of Tables 5 and 6, that are none of ours; trained where the preset has a size of them."""
 EVERY_SPLIT = ("spatial", "temporal", "if-ttn", "mv-temporal", "mv-if-ttn")
 
 

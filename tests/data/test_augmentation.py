@@ -122,7 +122,7 @@ def one_by_one(crop: Crop, frames: np.ndarray, size: int, modality: str) -> np.n
     fitted = np.stack([cv2.resize(plane, (size, size)) for plane in flat]).reshape(*frames.shape[:-2], size, size)
     if crop.mirrored:
         fitted = fitted[..., ::-1].copy()
-        if modality in ("flow", "mv"):
+        if modality in ("flow", "mv", "accumulated"):
             fitted[..., 0::2, :, :] = 256 - np.maximum(fitted[..., 0::2, :, :], 1).astype(int)
     return fitted
 
@@ -139,7 +139,9 @@ def test_planes_together_give_the_bytes_of_planes_apart(modality, channels, mirr
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-@pytest.mark.parametrize(("modality", "channels", "size"), [("rgb", 3, 30), ("mv", 10, 24), ("rgbdiff", 15, 33)])
+@pytest.mark.parametrize(
+    ("modality", "channels", "size"), [("rgb", 3, 30), ("mv", 10, 24), ("rgbdiff", 15, 33), ("accumulated", 2, 30)]
+)
 def test_a_device_fits_to_the_same_bytes(device, modality, channels, size):
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("no GPU")

@@ -7,11 +7,14 @@ import pytest
 import torch
 
 from ifttn.data import augmentation, sampling
+from ifttn.data.flow import from_bytes, to_bytes
+from ifttn.data.gop import FURTHER, accumulate, p_frames, residual
 from ifttn.data.snippets import SnippetDataset, finish, loader
 from ifttn.data.store import Store, StoreSettings
-from ifttn.vocabulary import Batch, IfttnError, Video
+from ifttn.vocabulary import MODALITIES, Batch, IfttnError, Video
 
 SCALES = (1.0, 0.875, 0.75)
+EVERY = ("rgb", "flow", "mv", "rgbdiff", "accumulated", "residual")
 
 
 def numbered(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
@@ -107,9 +110,9 @@ def test_a_run_of_images_stands_around_the_middle_of_its_snippet_and_stops_at_th
 
 @pytest.mark.parametrize("name", ["3", "4"])
 def test_a_short_video_gives_whole_batches(store, name):
-    for modality, channels in (("rgb", 3), ("flow", 10), ("mv", 10), ("rgbdiff", 15), ("rgb16", 48), ("mv10", 20)):
+    for modality in (*EVERY, "rgb16", "mv10"):
         inputs, *_ = dataset(store, name, modalities=(modality,), scales=SCALES)[0, 0]
-        assert inputs[modality].shape == (4, channels, 32, 32)
+        assert inputs[modality].shape == (4, MODALITIES[modality].channels, 32, 32)
         assert inputs[modality].dtype == np.uint8
     assert len(np.unique(dataset(store, name, modalities=("rgb",))[0, 0][0]["rgb"].mean(axis=(1, 2, 3)))) > 1
 
@@ -193,11 +196,20 @@ def plainly(data: SnippetDataset, view: int, index: int) -> dict[str, np.ndarray
         "rgb": every["rgb"][frames],
         **{m: every[m][fields].reshape(len(fields), 10, 36, 48) for m in ("flow", "mv")},
         "rgbdiff": halves[fields].reshape(len(fields), 15, 36, 48),
+        **groups_of(every, p_frames(frames)),
     }
     return {m: augmentation.apply(crop, whole[m], data.size, m) for m in data.modalities}
 
 
-EVERY = ("rgb", "flow", "mv", "rgbdiff")
+def groups_of(every: dict[str, np.ndarray], frames: np.ndarray) -> dict[str, np.ndarray]:
+    """CoViAR's two, a group of pictures at a time."""
+    accumulated, left = [], []
+    for frame in frames:
+        start = frame // 12 * 12
+        since = accumulate(from_bytes(every["mv"][start : start + 11], 5.0))[frame - start - 1]
+        accumulated.append(to_bytes(since, FURTHER * 5.0))
+        left.append(residual(every["rgb"][start], every["rgb"][frame], since))
+    return {"accumulated": np.stack(accumulated), "residual": np.stack(left)}
 
 
 @pytest.mark.parametrize("options", [{"crops": 10}, {"scales": SCALES, "seed": 3}])

@@ -190,14 +190,32 @@ def test_accuracy_is_the_mean_over_splits_and_its_interval_that_of_all_videos(ta
 
 @pytest.mark.parametrize(
     ("recipe", "method", "heads"),
-    [("din", "DIN [1]", ("rgb",)), ("c3d", "C3D [20]", ("rgb",)), ("emv-cnn", "RGB + EMV-CNN [32]", ("rgb", "mv"))],
+    [
+        ("din", "DIN [1]", ("rgb",)),
+        ("c3d", "C3D [20]", ("rgb",)),
+        ("emv-cnn", "RGB + EMV-CNN [32]", ("rgb", "mv")),
+        ("coviar", "CoViAR [29]", ("accumulated", "residual", "rgb")),
+    ],
 )
 def test_the_run_of_a_peer_fills_its_row(tables, recipe, method, heads):
-    said = scores({head: says(TRUTH if head == heads[-1] else (0,) * 20) for head in heads})
+    said = scores({**{head: says((0,) * 20) for head in heads}, heads[-1]: says(TRUTH, sure=1.5)})
     table = measure(tables[5], lambda _, split, name: said if (name, split) == (recipe, 1) else None, OURS)
     filled = to_frame(table).dropna(subset="measured")
     assert filled.method.tolist() == [method]
     assert filled[["measured", "splits"]].to_numpy().tolist() == [[100, "1 of 3"]]
+
+
+def test_full_off_is_the_run_of_off_and_that_of_its_stream_on_flow(tables):
+    wrong = tuple((label + 1) % 4 for label in TRUTH)
+    runs = {"off": dict.fromkeys(("rgb", "off-rgb", "rgbdiff", "off-rgbdiff"), says(wrong))}
+    both = {**runs, "off-flow": {"flow": says(TRUTH, sure=2.0), "off-flow": says(TRUTH, sure=1.4)}}
+    for study, expected in ((runs, [0]), (both, [100, 0])):  # 5.1 for what is right, 5.0 for what is wrong
+        frame = to_frame(
+            measure(tables[6], lambda _, split, name, s=study: scores(s[name]) if name in s else None, OURS)
+        )
+        filled = frame.dropna(subset="measured")
+        assert filled.method.tolist() == ["Full OFF [19]", "real-time OFF [19]"][-len(expected) :]
+        assert filled.measured.tolist() == expected
 
 
 def test_splits_that_are_not_there_yet_are_admitted(tables):

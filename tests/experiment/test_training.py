@@ -170,7 +170,7 @@ def test_every_recipe_trains_and_tests(streams):
         assert run.metrics().stage.tolist() == [stage.name for stage in RECIPES[recipe].stages]
 
 
-@pytest.mark.parametrize("recipe", ["din", "c3d", "emv-cnn"])
+@pytest.mark.parametrize("recipe", ["din", "c3d", "emv-cnn", "coviar"])
 def test_a_peer_trains_and_tests_and_opens_for_nothing_else(embedded, tmp_path, recipe):
     work = embedded.work(tmp_path)
     training.train(work, recipe)

@@ -23,9 +23,7 @@ NETWORKS = {
 
 
 def inputs_of(name, network):
-    channels = {m: MODALITIES[m].channels for m in network.streams if m in MODALITIES}
-    if name == "coviar":
-        channels = {"rgb": 3, "accumulated": 2, "residual": 3}
+    channels = {m: MODALITIES[m].channels for m in network.streams}
     if name == "i3d":
         channels = {"rgb": 3 * 8}
     generator = torch.Generator().manual_seed(1)

@@ -8,15 +8,17 @@ Shapes: N videos, K segments, S = N*K snippets, P = N*(K-1) pairs, C channels, H
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ifttn.model.network import Head, Output
-from ifttn.model.peers.streams import consensus, standardise
-from ifttn.model.peers.tsn import BNInception
+from ifttn.model.backbone import Pyramid
+from ifttn.model.network import Head
+from ifttn.model.peers.streams import Streams
+from ifttn.model.peers.tsn import MODULES, BNInception
 from ifttn.model.temporal import change, pairs
 from ifttn.vocabulary import MODALITIES
 
@@ -129,19 +131,20 @@ def heads_of(modality: str) -> dict[str, str]:
     return {"base": modality, "28": f"off-{modality}.28", "14": f"off-{modality}.14", "7": f"off-{modality}"}
 
 
-class OFF(nn.Module):
-    """A stream a modality, with the heads that `heads_of` names."""
+class OFF(Streams):
+    """A stream a modality, with the heads that `heads_of` names; snippets meet in pairs, so that V > 1."""
 
     def __init__(self, actions: int, modalities: Sequence[str] = ("rgb", "rgbdiff"), width: int = 64) -> None:
-        super().__init__()
-        self.streams = nn.ModuleDict({m: OFFStream(MODALITIES[m].channels, actions, width) for m in modalities})
+        super().__init__({m: OFFStream(MODALITIES[m].channels, actions, width) for m in modalities})
         self.heads = tuple(head for modality in modalities for head in heads_of(modality).values())
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Output:
-        """Per modality, (N, K, C, H, W) in 0..255, K > 1."""
-        votes = {}
-        for modality, stream in self.streams.items():
-            videos, segments = inputs[modality].shape[:2]
-            for stage, vote in stream(standardise(inputs[modality].flatten(0, 1), modality), segments).items():
-                votes[heads_of(modality)[stage]] = vote.unflatten(0, (videos, -1))
-        return consensus(votes)
+    @staticmethod
+    def look(stream: Any, images: Float[Tensor, "S C H W"]) -> Pyramid:
+        """The output of each module of the base, by its place among MODULES."""
+        return dict(enumerate(stream.base.features(images).values()))
+
+    @staticmethod
+    def votes(name: str, stream: Any, seen: Pyramid, segments: int) -> dict[str, Float[Tensor, "_ A"]]:
+        """Of the snippets and of their pairs."""
+        said = stream.votes(dict(zip(MODULES, seen.values(), strict=True)), segments)
+        return {heads_of(name)[stage]: vote for stage, vote in said.items()}

@@ -1,4 +1,4 @@
-"""Streams that meet in nothing but their scores: what all peers but OFF are made of, whose snippets meet in pairs.
+"""Streams that meet in nothing but their scores: what all peers are made of.
 
 Shapes: N videos, K segments, V snippets of a video, S = N*V, C channels of an image, T images that a snippet stacks
 (its planes are ordered image by image: r1, g1, b1, r2, ...), H x W pixels, A actions.
@@ -6,22 +6,26 @@ Shapes: N videos, K segments, V snippets of a video, S = N*V, C channels of an i
 
 from collections.abc import Mapping
 from copy import deepcopy
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ifttn.model.backbone import Pyramid
 from ifttn.model.network import Output
 from ifttn.vocabulary import MODALITIES
 
-STATISTICS = {**MODALITIES, "accumulated": MODALITIES["mv"], "residual": MODALITIES["rgbdiff"]}
-"""Where the mean and the deviation of an input come from; the last two are CoViAR's. No peer's weights are loaded, so
-all share one normalisation."""
+VOTE = 5
+"""The one level of a snippet's pyramid where all that is made of the snippet is its vote: a map of one cell."""
 
 
 def standardise(images: Tensor, modality: str) -> Float[Tensor, "S C H W"]:
-    """Bytes 0..255 of a snippet of any number of planes -> zero mean, unit deviation."""
-    of = STATISTICS[modality]
+    """Bytes 0..255 of a snippet of any number of planes -> zero mean, unit deviation.
+
+    No peer's weights are loaded, so all share one normalisation.
+    """
+    of = MODALITIES[modality]
 
     def column(values: tuple[float, ...]) -> Tensor:
         return torch.tensor(values * (images.shape[1] // len(values)), device=images.device).view(1, -1, 1, 1)
@@ -52,13 +56,22 @@ class Streams(nn.Module):
         self.streams = nn.ModuleDict(dict(streams))
         self.heads = tuple(streams)
 
+    @staticmethod
+    def look(stream: Any, images: Float[Tensor, "S C H W"]) -> Pyramid:
+        """What a stream makes of normalised snippets one by one: its votes."""
+        return {VOTE: stream(images)[:, :, None, None]}
+
+    @staticmethod
+    def votes(name: str, stream: Any, seen: Pyramid, segments: int) -> dict[str, Float[Tensor, "_ A"]]:
+        """What `look` made of the snippets of videos -> the votes of each of the stream's heads."""
+        return {name: seen[VOTE][:, :, 0, 0]}
+
     def forward(self, inputs: Mapping[str, Tensor]) -> Output:
         """Per modality, (N, V, planes, H, W) in 0..255, bytes or floats. V may differ between modalities."""
-        return consensus(
-            {
-                modality: stream(standardise(inputs[modality].flatten(0, 1), modality)).unflatten(
-                    0, inputs[modality].shape[:2]
-                )
-                for modality, stream in self.streams.items()
-            }
-        )
+        votes = {}
+        for name, stream in self.streams.items():
+            videos, segments = inputs[name].shape[:2]
+            seen = self.look(stream, standardise(inputs[name].flatten(0, 1), name))
+            for head, vote in self.votes(name, stream, seen, segments).items():
+                votes[head] = vote.unflatten(0, (videos, -1))
+        return consensus(votes)

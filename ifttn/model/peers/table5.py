@@ -55,15 +55,9 @@ class Peer:
     """Frames of the video that a segment covers, where the peer's own "frames per second" counts them."""
     embedded: Setup | None = None
     """By the same code, small enough to train on the embedded set in minutes; None: too large for that (I3D: about 45
-    minutes of a core even so), a row of the study already, or fed what a store does not keep (CoViAR: where groups
-    of pictures begin, and so what vectors accumulate from)."""
+    minutes of a core even so), or a row of the study already."""
     small: Setup | None = None
     """For a quick look at its speed, where `embedded` is None."""
-
-    @property
-    def trainable(self) -> bool:
-        """There is a size to train on the embedded set."""
-        return self.embedded is not None
 
     def at(self, size: str) -> Setup:
         """The network at a size of SIZES; IfttnError on another name."""
@@ -147,8 +141,8 @@ PEERS: Mapping[str, Peer] = {
             224,
         ),
         frames=1 + coviar.P_FRAMES,
-        small=Setup(
-            lambda actions: coviar.coviar(actions, "tiny", "tiny"),
+        embedded=Setup(
+            lambda actions: coviar.coviar(actions, "tiny", "smallest"),
             {"rgb": (1, 3), "accumulated": (1, 2), "residual": (1, 3)},
             64,
         ),
@@ -175,3 +169,11 @@ ON_FLOW = Peer(
     small=_ours("flow", "tiny", 64),
 )
 """What MV-IF-TTN is but for its motion: the two side by side are the paper's claim about speed."""
+OFF_FLOW = Peer(
+    row="OFF (Optical flow)",
+    reference="Sun et al., CVPR 2018: the stream that full OFF has beside those of OFF; no row of Table 5",
+    setup=Setup(lambda actions: OFF(actions, ("flow",)), _one("flow"), 224),
+    embedded=Setup(lambda actions: OFF(actions, ("flow",), width=16), _one("flow"), 64),
+)
+TRAINED: Mapping[str, Peer] = {**{name: peer for name, peer in PEERS.items() if peer.embedded}, "off-flow": OFF_FLOW}
+"""Those that the study trains."""

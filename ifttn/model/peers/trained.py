@@ -12,14 +12,9 @@ from torch.nn import functional
 
 from ifttn.model.backbone import Pyramid
 from ifttn.model.network import Head, Network, NetworkSettings, Output, Scorer
-from ifttn.model.peers.off import OFFStream, heads_of
-from ifttn.model.peers.streams import consensus, standardise
-from ifttn.model.peers.table5 import PEERS, Setup
-from ifttn.model.peers.tsn import MODULES
+from ifttn.model.peers.streams import Streams, consensus, standardise
+from ifttn.model.peers.table5 import TRAINED, Setup
 from ifttn.vocabulary import IfttnError
-
-VOTE = 5
-"""The one level of a peer's pyramid: its votes, as maps of one cell. Those of OFF are numbered as MODULES."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +27,7 @@ class PeerSettings(NetworkSettings):
     """
 
     peer: str = ""
-    """A name of PEERS."""
+    """A name of TRAINED."""
     size: str = "embedded"
     """Or "paper"."""
 
@@ -43,18 +38,16 @@ class PeerSettings(NetworkSettings):
     @property
     def setup(self) -> Setup:
         """The network and the side of its images."""
-        peer = PEERS[self.peer]
-        found = {"paper": peer.setup, "embedded": peer.embedded}.get(self.size)
-        if found is None or not peer.trainable:
-            trainable = ", ".join(name for name, each in PEERS.items() if each.trainable)
-            raise IfttnError(f"{self.peer} is not trained at size {self.size!r}: choose from {trainable}")
+        peer = TRAINED.get(self.peer)
+        found = peer and {"paper": peer.setup, "embedded": peer.embedded}.get(self.size)
+        if found is None:
+            raise IfttnError(f"{self.peer} is not trained at size {self.size!r}: choose from {', '.join(TRAINED)}")
         return found
 
 
 class PeerNetwork(Scorer):
-    """Streams whose snippets vote by themselves. What `pyramids` gives of one is its votes, and to read is to average.
-
-    OFF's snippets do not: there pyramids are the features of its base, and to read is to let their pairs vote.
+    """The streams of a peer. Of most, what `pyramids` gives is the votes of snippets, and to read is to average them;
+    OFF reads the votes of pairs from the features of its base.
 
     Weights start as He et al. (ICCV 2015) draw them, those of votes small: without batch normalisation a signal would
     not come through the layers else.
@@ -64,14 +57,14 @@ class PeerNetwork(Scorer):
         super().__init__()
         self.settings, self.size = settings, settings.setup.size
         network = settings.setup.network(settings.actions)
-        assert isinstance(network.streams, nn.ModuleDict)
-        self.streams = network.streams
+        assert isinstance(network, Streams)
+        self.streams, self.heads, self.kind = network.streams, network.heads, type(network)
         for stream in self.streams.values():
             layers = [m for m in stream.modules() if isinstance(m, nn.Conv2d | nn.Conv3d | nn.Linear)]
             for layer in [layer for layer in layers if not isinstance(layer, Head)]:  # a head draws its own
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                assert layer.bias is not None
-                nn.init.zeros_(layer.bias)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
             if not isinstance(layers[-1], Head):
                 nn.init.normal_(layers[-1].weight, std=0.01)
         if settings.size == "embedded":
@@ -86,33 +79,21 @@ class PeerNetwork(Scorer):
             images = standardise(inputs[modality].flatten(0, 1), name)
             if images.shape[-1] != self.size:  # C3D's are half as large as others', of the same field of view
                 images = functional.interpolate(images, size=(self.size, self.size), mode="area")
-            if isinstance(stream, OFFStream):
-                made[name] = dict(enumerate(stream.base.features(images).values()))
-            else:
-                made[name] = {VOTE: stream(images)[:, :, None, None]}
+            made[name] = self.kind.look(stream, images)
         return made
 
     def read(self, pyramids: Mapping[str, Pyramid], segments: int) -> Output:
         """The mean of the votes, of snippets or of pairs; of what is there for the loss alone, while training."""
         votes, videos = {}, next(iter(next(iter(pyramids.values())).values())).shape[0] // segments
-        for (name, stream), levels in zip(self.streams.items(), pyramids.values(), strict=True):
-            if isinstance(stream, OFFStream):
-                heads, features = heads_of(name), dict(zip(MODULES, levels.values(), strict=True))
-                said = {heads[stage]: vote for stage, vote in stream.votes(features, segments).items()}
-                votes |= {head: vote for head, vote in said.items() if self.training or "." not in head}
-            else:
-                votes[name] = levels[VOTE][..., 0, 0]
-        return consensus({head: vote.unflatten(0, (videos, -1)) for head, vote in votes.items()})
+        for (name, stream), seen in zip(self.streams.items(), pyramids.values(), strict=True):
+            votes |= self.kind.votes(name, stream, seen, segments)
+        said = votes if self.training else {head: votes[head] for head in self.scoring}
+        return consensus({head: vote.unflatten(0, (videos, -1)) for head, vote in said.items()})
 
     @property
     def scoring(self) -> tuple[str, ...]:
         """Heads that score."""
-        return tuple(
-            head
-            for name, stream in self.streams.items()
-            for head in (heads_of(name).values() if isinstance(stream, OFFStream) else (name,))
-            if "." not in head
-        )
+        return tuple(head for head in self.heads if "." not in head)
 
 
 def settings_of(row: Mapping[str, Any]) -> NetworkSettings:

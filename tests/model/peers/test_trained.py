@@ -4,11 +4,18 @@ import pytest
 import torch
 
 from ifttn.model.network import Network, NetworkSettings
-from ifttn.model.peers.table5 import PEERS
+from ifttn.model.peers.table5 import TRAINED
 from ifttn.model.peers.trained import PeerSettings, build, settings_of
 from ifttn.vocabulary import MODALITIES, IfttnError
 
-FED = {"din": ("rgb10",), "c3d": ("rgb16",), "emv-cnn": ("rgb", "mv10"), "off": ("rgb", "rgbdiff")}
+FED = {
+    "din": ("rgb10",),
+    "c3d": ("rgb16",),
+    "emv-cnn": ("rgb", "mv10"),
+    "coviar": ("rgb", "accumulated", "residual"),
+    "off": ("rgb", "rgbdiff"),
+    "off-flow": ("flow",),
+}
 
 
 def planes(modalities, videos, segments, size):
@@ -22,10 +29,10 @@ def planes(modalities, videos, segments, size):
 
 
 def test_every_trainable_peer_is_tested_here():
-    assert set(FED) == {name for name, peer in PEERS.items() if peer.trainable}
+    assert set(FED) == set(TRAINED)
 
 
-@pytest.mark.parametrize("peer", [peer for peer in FED if peer != "off"])
+@pytest.mark.parametrize("peer", [peer for peer in FED if not peer.startswith("off")])
 def test_a_video_is_voted_for_by_its_snippets_one_by_one(peer):
     network = build(PeerSettings(6, FED[peer], None, peer=peer)).eval()
     inputs = planes(FED[peer], 2, 3, 64)
@@ -40,15 +47,16 @@ def test_a_video_is_voted_for_by_its_snippets_one_by_one(peer):
         assert 0.01 < logits.std() < 10  # what goes in comes through
 
 
-def test_off_votes_on_snippets_and_pairs_and_scores_without_its_lower_stages():
-    network, inputs = build(PeerSettings(6, FED["off"], None, peer="off")), planes(FED["off"], 2, 3, 64)
+@pytest.mark.parametrize("peer", ["off", "off-flow"])
+def test_off_votes_on_snippets_and_pairs_and_scores_without_its_lower_stages(peer):
+    network, inputs = build(PeerSettings(6, FED[peer], None, peer=peer)), planes(FED[peer], 2, 3, 64)
     with torch.no_grad():
         training, whole = network.train()(inputs), network.eval()(inputs)
         plain = network.settings.setup.network(6).eval()
         plain.load_state_dict(network.state_dict())
         reference = plain(inputs)
     assert set(training.logits) == set(reference.logits)
-    assert set(whole.logits) == set(network.scoring) == {"rgb", "off-rgb", "rgbdiff", "off-rgbdiff"}
+    assert set(whole.logits) == set(network.scoring) == {head for m in FED[peer] for head in (m, f"off-{m}")}
     for head, votes in whole.votes.items():
         assert votes.shape == (2, 2 if head.startswith("off") else 3, 6)
         torch.testing.assert_close(votes, reference.votes[head])
@@ -80,7 +88,7 @@ def test_dropout_of_a_small_peer_is_the_presets():
             assert {m.p for m in network.modules() if isinstance(m, torch.nn.Dropout)} == expected
 
 
-@pytest.mark.parametrize(("peer", "size"), [("coviar", "embedded"), ("tsn-rgb", "paper"), ("din", "large")])
+@pytest.mark.parametrize(("peer", "size"), [("two-stream-i3d", "embedded"), ("tsn-rgb", "paper"), ("din", "large")])
 def test_what_cannot_be_trained_is_refused(peer, size):
-    with pytest.raises(IfttnError, match="choose from din, c3d, emv-cnn, off"):
+    with pytest.raises(IfttnError, match="choose from din, c3d, emv-cnn, coviar, off, off-flow"):
         PeerSettings(6, ("rgb",), None, peer=peer, size=size)
