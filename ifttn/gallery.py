@@ -27,7 +27,7 @@ from ifttn.experiment.training import Work
 from ifttn.insight import deepdraw
 from ifttn.insight.cam import STRIDE, class_activation_maps, on_pixels
 from ifttn.insight.deepdraw import Palette, State
-from ifttn.insight.judge import Judge, train_judge
+from ifttn.insight.judge import Panel, train_panel
 from ifttn.insight.localisation import cascade, examples_of, localise, road, whole_snippets
 from ifttn.insight.order import Frames, Pair, in_words, nearest_frames, order_report
 from ifttn.model.network import Network
@@ -191,7 +191,7 @@ def _drawings(gallery: Gallery) -> Iterator[Drawn]:
     subjects = (
         [(a, s) for s in range(5) for a in range(len(gallery.actions))] if gallery.full else [(a, 0) for a in shown]
     )
-    palettes, judge = gallery.palettes(), None if gallery.plan is None else train_judge()
+    palettes, judge = gallery.palettes(), None if gallery.plan is None else train_panel(5 if gallery.full else 1)
     ttn = _last(gallery, list(gallery.drawing.values()), subjects, "ttn", palettes)
     tsn = _last(gallery, [gallery.network], subjects, "spatial", palettes)
     pairs = [Pair(action, seed, _inputs(gallery, state)) for (action, seed), state in zip(subjects, ttn, strict=True)]
@@ -240,7 +240,7 @@ def _rgb(state: State) -> Tensor:
     return state.rgb
 
 
-def _report(gallery: Gallery, pairs: list[Pair], frames: dict[int, Frames], judge: Judge | None) -> pd.DataFrame:
+def _report(gallery: Gallery, pairs: list[Pair], frames: dict[int, Frames], judge: Panel | None) -> pd.DataFrame:
     known = None if judge is None or gallery.orders is None else (judge, gallery.orders)
     return order_report(pairs, gallery.drawing, gallery.apart, frames=frames, judge=known)
 
@@ -266,7 +266,7 @@ def _block(
 
 
 def _retouched(
-    gallery: Gallery, subjects: list[tuple[int, int]], palettes: dict, frames: dict[int, Frames], judge: Judge | None
+    gallery: Gallery, subjects: list[tuple[int, int]], palettes: dict, frames: dict[int, Frames], judge: Panel | None
 ) -> Drawn:
     """Both snippets begin as one and the same real frame with its motion; so TTN begins with no difference at all."""
     appearance, motion = gallery.modalities
@@ -305,7 +305,7 @@ def _retouched(
 
 
 def _order(
-    gallery: Gallery, proved: pd.DataFrame, subjects: list[tuple[int, int]], tsn: list[State], judge: Judge | None
+    gallery: Gallery, proved: pd.DataFrame, subjects: list[tuple[int, int]], tsn: list[State], judge: Panel | None
 ) -> Drawn:
     witnesses = gallery.apart or gallery.drawing
     real = order_report(_real_pairs(gallery, 320 if gallery.full else 32), {}, witnesses)

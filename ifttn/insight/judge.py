@@ -1,7 +1,9 @@
-"""A witness for drawings of the embedded data set: a small classifier of ring against disc, made of rendered frames.
+"""A witness for drawings of the embedded data set: small classifiers of ring against disc, made of rendered frames.
 
-It never saw a network that draws, nor a video that one was trained on. Shapes: S images, H x W pixels.
+They never saw a network that draws, nor a video that one was trained on. Shapes: S images, H x W pixels.
 """
+
+from collections.abc import Iterable
 
 import cv2
 import numpy as np
@@ -28,6 +30,24 @@ class Judge(nn.Module):
         mean = images.mean((1, 2, 3), keepdim=True)
         deviation = images.std((1, 2, 3), keepdim=True).clamp_min(1)
         return self.read(self.body((images - mean) / deviation)[5].mean((2, 3)))[:, 0]
+
+
+class Panel(nn.Module):
+    """Judges heard together. Of real frames each calls some 97.5 % right; drawings are like none of them, and what one
+    judge says of eighty varies by four with the judge's seed."""
+
+    def __init__(self, judges: Iterable[Judge]) -> None:
+        super().__init__()
+        self.judges = nn.ModuleList(judges)
+
+    def forward(self, images: Float[Tensor, "S 3 H W"]) -> Float[Tensor, " S"]:
+        """Images in 0..255 -> the mean of the judges' logits."""
+        return torch.stack([judge(images) for judge in self.judges]).mean(0)
+
+
+def train_panel(judges: int, seed: int = 1000) -> Panel:
+    """So many judges, each of frames and weights of its own; a quarter of a minute each."""
+    return Panel(train_judge(seed + number) for number in range(judges))
 
 
 def rendered(

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from ifttn.insight.judge import Judge, rendered, train_judge
+from ifttn.insight.judge import Judge, Panel, rendered, train_judge
 
 
 def test_rendered_frames_show_both_phases_of_every_video():
@@ -24,3 +24,11 @@ def test_a_judge_tells_rings_from_discs_that_it_never_saw():
     with torch.no_grad():
         said = judge(torch.from_numpy(frames).permute(0, 3, 1, 2).float()) > 0
     assert np.mean(said.numpy() == (rings > 0)) > 0.9
+
+
+def test_a_panel_says_what_its_judges_say_in_the_mean():
+    torch.manual_seed(0)
+    judges, images = [Judge().eval() for _ in range(3)], torch.rand(2, 3, 64, 64) * 255
+    with torch.no_grad():
+        said = torch.stack([judge(images) for judge in judges])
+        torch.testing.assert_close(Panel(judges).eval()(images), said.mean(0))
