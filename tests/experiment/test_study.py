@@ -56,9 +56,7 @@ def test_a_study_runs_whatever_a_claim_or_a_cell_needs_on_some_split(tmp_path):
     for table in load().values():
         for cell in table.cells:
             for recipe in table.late_fusions.get(cell.source, ()):  # the source of a speed is no late fusion
-                # Other systems are trained once; their further cells wait for a person who trains them there too.
-                dataset = "UCF-101" if recipe in study.SYSTEMS else cell.column.dataset
-                assert f"{theirs[dataset]} split 1: {recipe}" in names
+                assert f"{theirs[cell.column.dataset]} split 1: {recipe}" in names
 
 
 def test_a_step_that_fails_stops_only_those_that_need_it(tmp_path):
