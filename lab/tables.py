@@ -42,6 +42,7 @@ def style(frame: pd.DataFrame) -> Styler:
                     "selector": "caption",
                     "props": "text-align: left; caption-side: top; max-width: 60em; color: inherit",
                 },
+                {"selector": "", "props": "margin-bottom: 1.2em"},
                 {"selector": "td, th", "props": "padding: .2em .7em"},
                 *({"selector": f".col_heading.col{i}", "props": "text-align: left"} for i in range(len(words))),
             ]
