@@ -280,9 +280,10 @@ def training_curves(metrics: Mapping[str, pd.DataFrame]) -> Figure:
         numbered = table.assign(number=np.arange(1, len(table) + 1))
         for i, (stage, lines) in enumerate(numbered.groupby("stage", sort=False)):
             axes.plot(lines["number"], lines["loss"], ".-", color=SERIES[i % len(SERIES)], lw=1, ms=3, label=str(stage))
-        axes.set(title=name, xlabel="epoch", ylim=(0, None))
+        axes.set(title=name, xlabel="epoch")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.legend(frameon=False)
+    panels[0].set_ylim(0, None)  # shared; once all lines are there, or the first would cut the others
     for axes in panels[len(metrics) :]:
         axes.set_visible(False)
     for axes in panels[::columns]:
