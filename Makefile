@@ -36,11 +36,14 @@ reproduce: setup ## the whole study and its report in results/ (about 32 minutes
 	$(bin)/ifttn reproduce $(if $(filter-out 0,$(QUICK)),--quick)
 
 # Subshells lose clicks on widgets ("Unknown subshell_id"): comms go through the main shell, which no panel blocks.
-lab: setup ## open JupyterLab on the notebooks
+# The page asks no other machine for news. Its root is this folder: the report that a notebook links to opens beside it.
+lab: setup ## open JupyterLab on the first notebook
 	@mkdir -p .venv/share/jupyter/lab/settings
-	@echo '{"@jupyterlab/apputils-extension:kernels-settings": {"commsOverSubshells": "disabled"}}' \
+	@echo '{"@jupyterlab/apputils-extension:kernels-settings": {"commsOverSubshells": "disabled"},' \
+	    '"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}' \
 	    > .venv/share/jupyter/lab/settings/overrides.json
-	$(bin)/jupyter lab notebooks/
+	$(bin)/jupyter lab --ServerApp.root_dir='$(CURDIR)' --LabApp.default_url=/lab/tree/notebooks/0_start_here.ipynb \
+	    $(if $(filter 0,$(shell id -u)),--allow-root)
 
 lock: setup ## write requirements.lock anew from pyproject.toml, keeping every version that still fits
 	PATH="$$PATH:$(bin)" uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --all-extras \

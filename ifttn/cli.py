@@ -5,10 +5,13 @@ It stands above `lab`, because figures and the report are drawn; only those verb
 
 import argparse
 import datetime
+import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import redirect_stderr
 from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import version
@@ -16,7 +19,6 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from ifttn.data import catalogue, diagnostic, doctor
 from ifttn.data.catalogue import read_split
@@ -147,6 +149,11 @@ def parser() -> argparse.ArgumentParser:
         "tables, the others what the paper reports on all splits",
     )
     p.add_argument("--quick", action="store_true", help="Table 3 and the figures, on one split")
+    p.add_argument(
+        "--brief",
+        action="store_true",
+        help="end in a few lines, without the tables; where nothing was left to do, the report stays as it is",
+    )
     p.add_argument("--preset", default="tiny", help=f"how large and how long: {', '.join(PRESETS)}")
     p.add_argument("--jobs", type=int, help="steps at once; by default one a core, or one with --quick or a GPU")
     p.add_argument("--videos", type=int, help="of each embedded data set, a multiple of 16; by default 960 and 384")
@@ -394,6 +401,7 @@ def reproduce_verb(o: argparse.Namespace) -> int:
     """`ifttn reproduce`: exit code 1 when a step failed."""
     from ifttn import gallery
     from lab import report
+    from lab.live import Live
 
     find(o.preset, PRESETS, "preset")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
@@ -415,6 +423,8 @@ def reproduce_verb(o: argparse.Namespace) -> int:
         weight=0.3,
     )
     steps.insert([step.name for step in steps].index(draw.needs[-1]) + 1, draw)
+    if o.brief:
+        steps = [replace(step, function=quietly, arguments=(step.function, *step.arguments)) for step in steps]
     state = report.StudyState(
         preset=o.preset,
         device=f"{o.device}, {jobs} steps at once" if jobs > 1 else o.device,
@@ -429,25 +439,35 @@ def reproduce_verb(o: argparse.Namespace) -> int:
         date=datetime.date.today().isoformat(),
         steps=(),
     )
-    page, seen, progress = o.out / "report.html", 0, study.Progress(steps)
-    bar = tqdm(total=1.0, bar_format="{l_bar}{bar}| {elapsed} gone, about {remaining} to go{postfix}")
+    page, live, began, seen = o.out / "report.html", Live(o.brief), time.monotonic(), 0
+    progress, found = study.Progress(steps), None
     for progress in study.run(steps, jobs=jobs, timings=o.out / "timings.json"):
-        report.write(
-            page,
-            replace(state, steps=report.steps(progress)),
-            study.measured(places.runs, o.out / "data"),
-            gallery.load(o.out / "figures"),
-            study.judged(places.runs, o.out / "data"),
-        )
-        bar.update(progress.share - bar.n)
-        bar.set_postfix_str(", ".join(sorted(progress.running)))
-        if len(progress.done) > seen:
+        found = dict(progress.seconds) if found is None else found
+        if not (o.brief and page.exists() and progress.seconds == found and not progress.failed):
+            report.write(
+                page,
+                replace(state, steps=report.steps(progress)),
+                study.measured(places.runs, o.out / "data"),
+                gallery.load(o.out / "figures"),
+                study.judged(places.runs, o.out / "data"),
+            )
+        live.update(progress.share, progress.running)
+        if len(progress.done) > seen and not o.brief:
             seen = len(progress.done)
-            bar.write(f"{seen} of {len(steps)} steps done; report: {page}")
-    bar.close()
+            live.say(f"{seen} of {len(steps)} steps done; report: {page}")
     if not progress.failed:
         study.drop_pyramids(places)
-    return conclude(progress, o)
+    if not o.brief:
+        live.end()
+        return conclude(progress, o)
+    live.end(in_short(progress, found or {}, time.monotonic() - began), {"report": page, "runs": places.runs})
+    return failures(progress)
+
+
+def quietly(function: Callable[..., object], *arguments: object) -> None:
+    """A step without bars of its own: in a notebook all that they ever said would stay. What fails is raised."""
+    with redirect_stderr(io.StringIO()):
+        function(*arguments)
 
 
 def own_datasets(folders: Sequence[Path]) -> dict[str, Path]:
@@ -469,9 +489,26 @@ def conclude(progress: study.Progress, o: argparse.Namespace) -> int:
     for name, seconds in sorted(progress.seconds.items(), key=lambda item: -item[1]):
         print(f"  {seconds:7.1f}  {name}")
     print(f"  {sum(progress.seconds.values()):7.1f}  in all")
+    code = failures(progress)
+    print(f"report: {o.out / 'report.html'}")
+    return code
+
+
+def in_short(progress: study.Progress, found: Mapping[str, float], seconds: float) -> str:
+    """What was done, in a sentence; `found` is what was done before, and how long it took."""
+    from lab.report import duration
+
+    of, now = len(progress.tasks), sum(found.get(name) != took for name, took in progress.seconds.items())
+    if now or progress.failed:
+        return f"{len(progress.done)} of {of} steps of the study are done, {now} of them now, in {duration(seconds)}."
+    took = duration(sum(progress.seconds.values()))
+    return f"All {of} steps of the study were done before, in {took}; {duration(seconds)} to find them."
+
+
+def failures(progress: study.Progress) -> int:
+    """Name what failed. Returns the exit code."""
     for name, reason in progress.failed.items():
         print(f"ifttn: {name} failed: {reason}", file=sys.stderr)
-    print(f"report: {o.out / 'report.html'}")
     return 1 if progress.failed else 0
 
 

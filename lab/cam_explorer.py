@@ -109,7 +109,7 @@ class CamExplorer(VideoPanel):
         yield None
         found = self.maps(action, self.state.method, self.state.finer)
         maps = {head: shown(each, display, shared=shared) for head, each in found.items()}
-        heads = "".join(f"<th scope=col>{escape(name)}</th>" for name in columns)
+        heads = "".join(f"<th scope=col style='text-align:left'>{escape(name)}</th>" for name in columns)
         rows = ""
         for snippet in (first, first + 1)[: len(reading.sampled)]:
             cells = self._cells(maps, action, snippet, first)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from IPython.display import HTML as HTMLPicture
 from ipywidgets import HTML, Box, Dropdown, HBox, Image, IntText, Layout, ToggleButton, VBox
 from jaxtyping import Float
 from torch import Tensor
@@ -29,7 +30,7 @@ from ifttn.recognizer import Recognizer
 from ifttn.vocabulary import IfttnError, Video
 from lab import pictures, sketches
 from lab.figures import SERIES, flow_colours
-from lab.panel import Panel, choose
+from lab.panel import STYLE, Panel, choose
 from lab.shelf import Shelf
 
 EVERY = 0.15
@@ -97,7 +98,8 @@ class StudioState(HasTraits):
         """What was chosen beside the recipe."""
         usual = StudioState.class_traits()
         chosen = {name: getattr(self, name) for name in OPTIONS}
-        return ", ".join(f"{OPTIONS[n][0]} {v}" for n, v in chosen.items() if v != usual[n].default_value)
+        called = {name: {value: text for text, value in what} for name, (_, what) in OPTIONS.items()}
+        return ", ".join(f"{OPTIONS[n][0]} {called[n][v]}" for n, v in chosen.items() if v != usual[n].default_value)
 
 
 @dataclass(frozen=True)
@@ -361,6 +363,21 @@ class DeepDrawStudio(Panel):
             )
         self._swap.value = f"<small>{told}</small>"
 
+    def as_html(self) -> HTMLPicture:
+        """The drawing as far as it is, and its curves, for a page without a kernel."""
+        while self.drawn is None and not self.wait(0):  # the first step may still load a network
+            time.sleep(EVERY)
+        drawn = self.drawn
+        pair = [] if drawn is None else [None if tile is None else pictures.png(tile) for tile in tiles(drawn)]
+        images = "".join(_image(name, png, 240) for name, png in zip(TILES, pair, strict=False) if png)
+        beside = "display:flex;flex-wrap:wrap;gap:8px 24px;align-items:flex-start"
+        parts = (
+            f"<div style='display:grid;grid-template-columns:240px 240px;gap:6px'>{images}</div>"
+            f"<div style='flex:1 1 380px;max-width:480px'>{self._chart.value}{self._swap.value}</div>"
+        )
+        inside = f"<h4>{escape(self._title)}</h4><div style='{beside}'>{parts}</div>" if images else self._blank.value
+        return HTMLPicture(f"<div class=ifttn>{inside}</div><style>{STYLE}</style>")
+
     # -- the gallery
 
     def keep(self) -> None:
@@ -431,11 +448,15 @@ def _bytes(x: Tensor) -> np.ndarray:
     return np.ascontiguousarray(x.detach().clamp(0, 255).round().to("cpu", torch.uint8).numpy())
 
 
+def _image(name: str, png: bytes, width: int) -> str:
+    """A tile, under its name where it is large enough to be looked at by itself."""
+    image = f"<img width={width} alt='{escape(name)}' src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
+    return f"<div><small style='display:block'>{name}</small>{image}</div>" if width > 150 else image
+
+
 def _card(drawing: Drawing, width: int) -> str:
     images = "".join(
-        f"<img width={width} alt='{escape(name)}' src='data:image/png;base64,{base64.b64encode(content).decode()}'>"
-        for name, content in zip(TILES, drawing.tiles, strict=True)
-        if content
+        _image(name, content, width) for name, content in zip(TILES, drawing.tiles, strict=True) if content
     )
     swapped = "" if drawing.swapped is None else f", swapped {drawing.swapped:.2f}"
     swapped += "" if drawing.apart is None else f", apart {drawing.apart:.2f}"

@@ -181,6 +181,9 @@ def _block(tiles: np.ndarray, drawn: DrawnAction, names: tuple[str, str]) -> Non
         tiles[0, column].set_title(title)
         photograph = _middle(drawn.photographs[column], drawn.drawings[column].shape)
         _tile(tiles[0, column], np.zeros_like(drawn.drawings[column]) if photograph is None else photograph)
+        if photograph is None:  # as the paper leaves it, but for the words: twelve of them would look like a mistake
+            where = {"ha": "center", "va": "center", "transform": tiles[0, column].transAxes}
+            tiles[0, column].text(0.5, 0.5, "none is near", color="0.75", **where)
         _tile(tiles[1, column], drawn.drawings[column])
     for row, label in enumerate(["nearest frame", names[1], "drawn motion"][: len(tiles)]):
         tiles[row, 0].set_ylabel(label)
@@ -277,9 +280,10 @@ def training_curves(metrics: Mapping[str, pd.DataFrame]) -> Figure:
         numbered = table.assign(number=np.arange(1, len(table) + 1))
         for i, (stage, lines) in enumerate(numbered.groupby("stage", sort=False)):
             axes.plot(lines["number"], lines["loss"], ".-", color=SERIES[i % len(SERIES)], lw=1, ms=3, label=str(stage))
-        axes.set(title=name, xlabel="epoch", ylim=(0, None))
+        axes.set(title=name, xlabel="epoch")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.legend(frameon=False)
+    panels[0].set_ylim(0, None)  # shared; once all lines are there, or the first would cut the others
     for axes in panels[len(metrics) :]:
         axes.set_visible(False)
     for axes in panels[::columns]:
@@ -314,7 +318,10 @@ def timings(seconds: Mapping[str, float]) -> Figure:
     figure = Figure(figsize=(COLUMN, 0.35 + 0.17 * len(seconds)))
     axes = figure.subplots()
     bars = axes.barh(list(seconds), list(seconds.values()), color=SERIES[0], height=0.7)
-    said = [f"{length / 60:.1f} min" if length >= 120 else f"{length:.1f} s" for length in seconds.values()]
+    said = [
+        f"{length / 60:.1f} min" if length >= 120 else f"{length:.{1 if length >= 1 else 2}f} s"
+        for length in seconds.values()
+    ]
     axes.bar_label(bars, said, padding=2, size=6)
     axes.invert_yaxis()
     axes.margins(x=0.15)

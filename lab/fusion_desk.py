@@ -191,7 +191,9 @@ class FusionDesk(Panel):
 
     def as_html(self) -> HTMLPicture:
         """The accuracies and the confusion, for a page without a kernel."""
-        return HTMLPicture(f"<div class=ifttn>{self._accuracy.value}{self._matrix.value}</div><style>{STYLE}</style>")
+        beside = "display:flex;flex-wrap:wrap;gap:12px 24px;align-items:flex-start"
+        parts = f"<div>{self._accuracy.value}</div><div style='flex:1 1 400px'>{self._matrix.value}</div>"
+        return HTMLPicture(f"<div class=ifttn><div style='{beside}'>{parts}</div></div><style>{STYLE}</style>")
 
     def _accuracies(self, fused: Mapping[str, Float[np.ndarray, "N A"]], labels: Int[np.ndarray, " N"]) -> str:
         factors = self._factors()

@@ -13,19 +13,18 @@ import numpy as np
 from ipywidgets import (
     HTML,
     Box,
+    Button,
     FloatSlider,
     HBox,
     Image,
     IntSlider,
     Layout,
-    Play,
     ToggleButton,
     ToggleButtons,
     VBox,
-    jslink,
 )
 from jaxtyping import UInt8
-from traitlets import CInt, Dict, Int, Tuple, Unicode
+from traitlets import Dict, Int, Tuple, Unicode
 
 from ifttn.experiment.recipes import LATE_FUSION, OF_PEERS
 from ifttn.experiment.runs import write_atomically
@@ -49,8 +48,10 @@ Layer = Callable[[np.ndarray, int], np.ndarray]
 """(picture, frame shown) -> the picture with the layer over it."""
 SHOWN_WIDTH = 400
 """Pixels across a picture, about."""
-BLANK = pictures.jpeg(np.full((6, 8, 3), 225, np.uint8))
-"""Until there is a frame."""
+EMPTY = (
+    "<div class='empty stage'><p><b>The video comes here.</b></p>"
+    "<p>Choose one above, or type the path of a file of your own: MP4, AVI, whatever FFmpeg reads.</p></div>"
+)
 SPEEDS = {"¼": 0.25, "½": 0.5, "1": 1.0, "2": 2.0}
 
 
@@ -61,12 +62,6 @@ class InspectorState(VideoState):
     layers = Dict({"rgb": 1.0}, help="layer -> opacity in 0..1, of those that are on")
     frame = Int(0, help="shown, from 0")
     order = Tuple(help="of the snippets, in the test of order; empty: as filmed")
-
-
-class Player(Play):
-    """The page alone says which moment it plays: a step asks for no echo of that from the kernel."""
-
-    value = CInt(0).tag(sync=True, echo_update=False)
 
 
 class Inspector(VideoPanel):
@@ -94,7 +89,6 @@ class Inspector(VideoPanel):
 
     def close(self) -> None:
         """As a panel of a video does, and let go of the pictures."""
-        self.play.playing = False  # the page would go on counting, and complain that nobody listens
         super().close()
         self.reordered, self._told = None, ()
         for image in self.images:
@@ -104,16 +98,19 @@ class Inspector(VideoPanel):
 
     def _build(self) -> None:
         self._frame_layout = Layout(width="100%")
-        self.images = [Image(value=BLANK, format="jpeg", layout=self._frame_layout)]
+        self.own(self._frame_layout)  # no picture has it before there is a video
+        self.images: list[Image] = []
         # All are in the page, which shows the one at the cursor by itself: a `Stack` would make it anew at every step.
-        self.reel = Box(self.images, layout=Layout(display="block", width="100%"))
+        self.reel = Box(layout=Layout(display="block", width="100%"))
         self.reel.add_class("picture")
         self.reel.add_class("ifttn-reel")
         self.slider = IntSlider(max=0, readout=False, description="Frame", layout=Layout(width="auto"))
         self.slider.add_class("ifttn-scrub")
-        self.play = Player(max=0, interval=40, show_repeat=False)
+        # The page plays by itself (`lab.panel.KEYS`), for a step that went through the kernel would come when it can.
+        self.play = Button(description="▶ play", tooltip="or pause (key Space)", layout=Layout(width="92px"))
         self.play.add_class("key-space")
-        self.own(jslink((self.play, "value"), (self.slider, "value")))
+        self.play.add_class("ifttn-play")
+        self._rate = HTML()
         self._line, self._where = HTML(), HTML()
         self._line.add_class("ifttn-line")
         self._title, self._verdict, self._saved = HTML(), HTML(), HTML()
@@ -138,28 +135,35 @@ class Inspector(VideoPanel):
             "<kbd>1</kbd> to <kbd>8</kbd> layer · <kbd>[</kbd><kbd>]</kbd> opacity · <kbd>s</kbd> save · "
             "<kbd>r</kbd> reverse. Click the time line to go there.</small>"
         )
-        left = VBox(
+        # Until there is a video: a word in place of its picture, and nothing to press that has nothing to do.
+        self._empty, hidden = HTML(EMPTY), Layout(display="none", width="100%", grid_gap="4px")
+        self._stage = VBox(
             [
-                self._title,
                 self.reel,
                 self.slider,
                 self._line,
-                HBox([self.play, HTML("<small>speed</small>"), self.speed, *steps], layout=line),
+                HBox([self.play, self._rate, self.speed, *steps], layout=line),
                 HBox([self._where, HBox([HTML("<small>save as</small>"), *save], layout=line)], layout=apart),
                 self._saved,
                 help_text,
             ],
+            layout=hidden,
+        )
+        left = VBox(
+            [self._title, self._empty, self._stage],
             layout=Layout(flex="1 1 400px", max_width="480px", min_width="300px", grid_gap="4px"),
         )
-        right = VBox(
+        self._tools = VBox(
             [
-                HTML("<h4>What the network says</h4>"),
-                self._bars,
                 *self._order_rows(),
                 HTML("<h4>Layers <small>on or off, and how opaque</small></h4>"),
                 self._layer_box,
                 self.asked,
             ],
+            layout=Layout(display="none", width="100%", grid_gap="5px"),
+        )
+        right = VBox(
+            [HTML("<h4>What the network says</h4>"), self._bars, self._tools],
             layout=Layout(flex="1 1 400px", min_width="340px", grid_gap="5px"),
         )
         self.fill(self.pickers, Box([left, right], layout=Layout(flex_flow="row wrap", grid_gap="20px", width="100%")))
@@ -169,7 +173,7 @@ class Inspector(VideoPanel):
         self.watch(state, ["layers"], self._show_layers)
         self.watch(state, ["layers", "asked"], self._redraw)
         self.watch(state, ["order"], self._redraw)
-        self.watch(self.speed, ["value"], self._set_interval)
+        self.watch(self.speed, ["value"], self._set_rate)
 
     def _build_layers(self) -> None:
         self.layer: dict[str, tuple[ToggleButton, FloatSlider]] = {}
@@ -245,16 +249,16 @@ class Inspector(VideoPanel):
         clip, reading = self.clip, self.reading
         assert clip is not None
         last = len(clip.frames) - 1
-        self.play.playing = False
         while len(self.images) <= last:
             self.images.append(Image(format="jpeg", layout=self._frame_layout))
         for image in self.images[last + 1 :]:
             image.value = b""
         if len(self.reel.children) < len(self.images):
             self.reel.children = tuple(self.images)
+        self._empty.layout.display, self._stage.layout.display, self._tools.layout.display = "none", "", ""
         self.state.frame = min(self.state.frame, last)
-        self.slider.max = self.play.max = last
-        self._set_interval()
+        self.slider.max = last
+        self._set_rate()
         sampled = reading.sampled.tolist() if reading else []
         self._line.value = sketches.timeline(len(clip.kinds), sampled, clip.kinds, clip.cuts, clip.fps)
         shown = f", every {clip.step}th frame shown" if clip.step > 1 else ""
@@ -377,7 +381,11 @@ class Inspector(VideoPanel):
                 "cannot notice, a network of differences can.</small>"
             )
             return
-        said = ["<table><thead><tr><td></td><th>as filmed</th><th>" + _listed(other.order) + "</th></tr></thead>"]
+        said = [
+            "<table class=words><thead><tr><td></td><th>as filmed</th><th>"
+            + _listed(other.order)
+            + "</th></tr></thead>"
+        ]
         for head in (*reading.votes, "late fusion"):
             before, after = (r.fused if head == "late fusion" else r.probabilities(head) for r in (reading, other))
             same = np.allclose(before, after, atol=1e-5)
@@ -429,9 +437,11 @@ class Inspector(VideoPanel):
             slider = self.layer[on[-1]][1]
             slider.value = round(min(1.0, max(0.0, slider.value + by)), 2)
 
-    def _set_interval(self) -> None:
+    def _set_rate(self) -> None:
+        """Tell the page how many frames a second it plays."""
         if self.clip is not None:
-            self.play.interval = max(16, round(1000 * self.clip.step / self.clip.fps / float(self.speed.value or 1)))
+            rate = self.clip.fps / self.clip.step * float(self.speed.value or 1)
+            self._rate.value = f"<small class=ifttn-rate data-rate={rate:.3f}>speed</small>"
 
     # -- out
 

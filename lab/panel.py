@@ -28,18 +28,24 @@ font:13px/1.45 var(--jp-ui-font-family,system-ui,sans-serif);
 .ifttn h4 small{font-weight:400}
 .ifttn small,.ifttn .quiet,.ifttn .legend{color:var(--quiet);font-size:11.5px}
 .ifttn .empty{color:var(--quiet);border:1px dashed var(--rule);border-radius:4px;padding:18px;text-align:center}
+.ifttn .stage{aspect-ratio:4/3;box-sizing:border-box;display:grid;place-content:center;font-size:13px}
+.ifttn .stage p{margin:2px 0;max-width:24em}
 .ifttn [role=alert]{border-left:3px solid #c62828;background:rgba(198,40,40,.08);padding:6px 10px;border-radius:3px}
 .ifttn .warn{border-left:3px solid #ef8e00;background:rgba(239,142,0,.1);padding:6px 10px;border-radius:3px}
 .ifttn pre{font-size:11px;max-height:14em;overflow:auto;margin:4px 0}
 .ifttn kbd{border:1px solid var(--rule);border-radius:3px;padding:0 4px;font-size:11px}
-.ifttn table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:12px;margin:0}
+.ifttn table{border-collapse:collapse;border:0;table-layout:auto;color:inherit;font-variant-numeric:tabular-nums;
+font-size:12px;margin:0}
 .ifttn th{font-weight:400;text-align:left;white-space:nowrap;padding:2px 8px 2px 0}
 .ifttn td{text-align:right;padding:2px 8px 2px 0;white-space:nowrap}
+.ifttn tbody th:nth-child(n){text-align:left}
+.ifttn tbody tr,.ifttn tbody tr:nth-child(n),.ifttn tbody tr:hover{background:none}
 .ifttn .cams td{white-space:normal;padding:2px 6px 4px 0}.ifttn .cams img{width:100%;max-width:200px;display:block;
 border-radius:3px}
 .ifttn thead th{border-bottom:1px solid var(--rule);font-weight:600;vertical-align:bottom}
+.ifttn table:not(.bars,.cams,.words) thead th:nth-child(n+2){text-align:right}
 .ifttn thead small{display:block;font-weight:400}
-.ifttn table.bars{width:100%;table-layout:fixed}.ifttn .bars tbody th{white-space:normal;line-height:1.2}
+.ifttn table.bars{width:100%;table-layout:fixed}.ifttn .bars th{white-space:normal;line-height:1.2}
 .ifttn .bars thead td,.ifttn .bars tbody th{width:40%;font-size:11.5px}
 .ifttn .bars td{position:relative;text-align:left;
 padding:2px 6px 2px 0}
@@ -67,7 +73,8 @@ border-bottom:8px solid #d55e00;
 .ifttn .picture img{width:100%;height:auto;display:block;margin:0;image-rendering:auto}
 .ifttn .ifttn-reel>img{display:none}
 .ifttn .ifttn-reel>.at,.ifttn .ifttn-reel:not(:has(>.at))>:first-child{display:block}
-.ifttn .ifttn-scrub{width:auto;height:22px}.ifttn .widget-play{width:96px}.ifttn .widget-play button{width:46px}
+.ifttn .ifttn-scrub{width:auto;height:22px}
+.ifttn .ifttn-scrub .noUi-origin{transform:translate(calc((var(--at,0) - 1)*1000%),0)!important}
 .ifttn .ifttn-scrub>label{position:absolute;clip-path:inset(50%)}
 .ifttn .widget-html-content dl{display:grid;grid-template-columns:minmax(5em,max-content) 1fr;gap:1px 12px;
 margin:0 0 8px;font-size:12px}
@@ -93,35 +100,48 @@ gap:0 10px}
 
 # Runs in the page when the panel's style is in force. ipywidgets has no keys of its own; without
 # data-lm-suppress-shortcuts JupyterLab would take ours for its own and move, or delete, cells. --at is set on the
-# time line alone: on the whole panel, every step would style every element anew.
+# time line and the slider alone: on the whole panel, every step would style every element anew.
+# To play is a matter of the page: each frame is shown at its time, and where the page comes late none is left out. The
+# kernel hears of it a few times a second, and where it ends; every step would cost six messages, and bring 20 a second.
 KEYS = """
 const root=this.closest('.ifttn');
 if(root&&!root.dataset.keys){root.dataset.keys='on';root.setAttribute('data-lm-suppress-shortcuts','true');
 root.tabIndex=0;root.setAttribute('role','region');root.setAttribute('aria-label',this.dataset.title);
-const names={' ':'space','[':'less',']':'more','?':'help'};
-const follow=()=>{const h=root.querySelector('.ifttn-scrub .noUi-handle');if(!h)return;
-const [v,a,b]=['now','min','max'].map(x=>+h.getAttribute('aria-value'+x));
-h.setAttribute('aria-label','Frame');
-root.querySelector('.ifttn-line')?.style.setProperty('--at',b>a?(v-a)/(b-a):0);
-const reel=root.querySelector('.ifttn-reel'),now=reel?.children[Math.round(v)];
+const names={' ':'space','[':'less',']':'more','?':'help'},q=what=>root.querySelector(what);
+const slider=()=>q('.ifttn-scrub .noUi-target')?.noUiSlider;
+let at=0,playing=0,due=0,told=0,line;
+const show=(to,last)=>{at=to;
+for(const e of root.querySelectorAll('.ifttn-line,.ifttn-scrub'))e.style.setProperty('--at',last>0?to/last:0);
+const reel=q('.ifttn-reel'),now=reel?.children[to];
 if(now&&!now.matches('.at')){reel.querySelector('.at')?.classList.remove('at');now.classList.add('at')}};
+const follow=()=>{const h=q('.ifttn-scrub .noUi-handle');if(!h)return;
+h.setAttribute('aria-label','Frame');show(Math.round(h.getAttribute('aria-valuenow')),+h.getAttribute('aria-valuemax'))};
 new MutationObserver(follow).observe(root,{subtree:true,
 attributes:true,attributeFilter:['aria-valuenow','aria-valuemax']});
+const say=text=>{const b=q('.ifttn-play');if(b)b.textContent=text};
+const stop=()=>{cancelAnimationFrame(playing);playing=0;slider()?.set(at);say('▶ play')};
+const step=now=>{const s=slider(),rate=+q('.ifttn-rate')?.dataset.rate,many=Math.ceil(rate/60),each=1000*many/rate;
+if(!s||!root.isConnected||q('.timeline')!==line)return stop();
+if(now>due-4){const last=s.options.range.max;due=Math.max(due+each,now);show(Math.min(last,at+many),last);
+if(at>=last)return stop();if(now>told+250){told=now;s.set(at)}}
+playing=requestAnimationFrame(step)};
+const play=()=>{if(playing)return stop();line=q('.timeline');if(at>=slider()?.options.range.max)at=-1;
+due=told=performance.now();say('❚❚ pause');playing=requestAnimationFrame(step)};
 root.addEventListener('keydown',e=>{const t=e.target;
 if(e.ctrlKey||e.metaKey||e.altKey||t.matches('input:not([type=checkbox]),textarea,select'))return;
-const handle=t.closest('.noUi-handle'),scrub=root.querySelector('.ifttn-scrub .noUi-handle');
+const handle=t.closest('.noUi-handle'),scrub=q('.ifttn-scrub .noUi-handle');
 if(scrub&&!handle&&!e.shiftKey&&['ArrowLeft','ArrowRight','Home','End'].includes(e.key)){
-scrub.dispatchEvent(new KeyboardEvent('keydown',{key:e.key,cancelable:true}));e.preventDefault();e.stopPropagation();
-return}
+if(playing)stop();scrub.dispatchEvent(new KeyboardEvent('keydown',{key:e.key,cancelable:true}));
+e.preventDefault();e.stopPropagation();return}
 if(t.matches('button')&&(e.key===' '||e.key==='Enter'))return;
 const name='key-'+(e.shiftKey&&e.key.length>1?'shift-':'')+(names[e.key]||e.key.toLowerCase());
-const found=root.querySelector('.'+CSS.escape(name));
+const found=q('.'+CSS.escape(name));
 if(found){(found.matches('button')?found:found.querySelector('button')).click();e.preventDefault();
 e.stopPropagation()}});
-root.addEventListener('click',e=>{const line=e.target.closest('.timeline'),
-s=root.querySelector('.ifttn-scrub .noUi-target');
-if(line&&s){const r=line.getBoundingClientRect(),o=s.noUiSlider.options.range;
-s.noUiSlider.set(Math.round(o.min+(o.max-o.min)*(e.clientX-r.left)/r.width))}})}
+root.addEventListener('click',e=>{const line=e.target.closest('.timeline'),s=slider();
+if(e.target.closest('.ifttn')!==root)return;if(e.target.closest('.ifttn-play'))return play();
+if(line&&s){const r=line.getBoundingClientRect(),o=s.options.range;
+s.set(Math.round(o.min+(o.max-o.min)*(e.clientX-r.left)/r.width))}})}
 """
 
 Own = TypeVar("Own", bound="Panel")

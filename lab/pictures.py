@@ -23,6 +23,10 @@ Rectangle = tuple[float, float, float, float]
 """Left, top, width, height, in parts of the picture."""
 
 
+SCREEN = 145
+"""Pixels an inch of a figure on a screen: a page's width is a notebook's, and letters of 7 points can be read."""
+
+
 def jpeg(picture: Picture, quality: int = 85) -> bytes:
     """Small and quick; colours at full resolution, for thin lines."""
     options = [cv2.IMWRITE_JPEG_QUALITY, quality]
@@ -39,7 +43,7 @@ def shown(figure: Figure) -> PngImage:
     """A figure for a notebook, which shows by itself only those that pyplot made."""
     memory = io.BytesIO()
     figure.savefig(memory, format="png")
-    return PngImage(data=memory.getvalue(), width=int(100 * figure.get_figwidth()))
+    return PngImage(data=memory.getvalue(), width=int(SCREEN * figure.get_figwidth()))
 
 
 def gif(pictures: Sequence[Picture], fps: float) -> bytes:

@@ -12,11 +12,13 @@ from lab.panel import STYLE
 
 PAGE = """<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>
 <style>{style} body{{margin:0}} .ifttn{{max-width:520px}} input{{width:100%;margin:4px 0}} img{{width:100%;
-display:block;border-radius:4px}}</style>
+display:block;border-radius:4px}} p{{margin:8px 0 0}} button{{font:inherit;color:inherit;background:none;width:84px;
+border:1px solid var(--rule);border-radius:4px;padding:3px 0;margin-right:8px;cursor:pointer}}
+button:hover{{background:rgba(128,128,128,.14)}}</style>
 <body><div class="ifttn widget-html-content" id=root><div><b>{title}</b> <small>{note}</small></div>
 <img id=frame alt="a frame of {title}">
 <input id=at type=range min=0 max={last} value=0 aria-label=Frame>
-{line}<p><button id=play aria-label="play or pause">play</button> <small id=said role=status></small></p></div>
+{line}<p><button id=play aria-label="play or pause">▶ play</button> <small id=said role=status></small></p></div>
 <script>
 const frames={frames},fps={fps}
 ,[root,frame,at,play,said]=['root','frame','at','play','said'].map(x=>document.getElementById(x));
@@ -28,7 +30,7 @@ said.textContent='frame '+(i+1)+' of '+frames.length+', '+(i/fps).toFixed(2)+' s
 at.oninput=show;
 play.onclick=()=>{{if(timer){{clearInterval(timer);timer=0}}
 else timer=setInterval(()=>{{at.value=(+at.value+1)%frames.length;show()}},1000/fps);
-play.textContent=timer?'pause':'play'}};show()
+play.textContent=timer?'❚❚ pause':'▶ play'}};show()
 </script></body></html>"""
 
 
@@ -67,6 +69,6 @@ def player(inspector: Inspector) -> HTML:
     line = sketches.timeline(len(clip.kinds), sampled, clip.kinds, clip.cuts, clip.fps)
     told = f"predicted: {reading.actions[int(reading.fused.argmax())]} {reading.fused.max():.2f}" if reading else ""
     text = page(frames, clip.fps / clip.step, clip.label or clip.name, told, line)
-    height = 190 + round(520 * clip.frames.shape[1] / clip.frames.shape[2])  # the picture, and what is around it
+    height = 172 + round(520 * clip.frames.shape[1] / clip.frames.shape[2])  # the picture, and what is around it
     frame = f'<iframe srcdoc="{escape(text, quote=True)}" width="560" height="{height}" style="border:0"></iframe>'
     return HTML(f"<div>{frame}</div>")  # bare, IPython would advise an IFrame, which wants a file

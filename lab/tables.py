@@ -3,22 +3,60 @@
 import pandas as pd
 from pandas.io.formats.style import Styler
 
+from ifttn.data import diagnostic
 from ifttn.experiment.evaluation import READINGS
 from ifttn.experiment.tables import as_p
 
-WORDS = ("method", "column", "videos", "splits", "measured on", "why")
+WORDS = ("method", "column", "95 %", "videos", "splits", "measured on", "why")
 PERCENT = ("paper", "measured", "low", "high", "top-5", "mean class", "1:1:1", "sd splits", "sd seeds", *READINGS)
 
 
+LEAST = ("method", "column", "paper", "measured", "95 %", "p", "reversed")
+"""Columns of a notebook, whose page is narrow, beside the factors."""
+
+
 def style(frame: pd.DataFrame) -> Styler:
-    """For a notebook: the paper's numbers stand back, ours stand out, what was not measured is empty."""
+    """For a notebook: the paper's numbers stand back, ours stand out, what was not measured is empty.
+
+    Only the columns that tell rows apart; `to_csv` has all. Why cells are empty is said once, above.
+    """
+    known = frame["low"].notna().to_list()
+    span = [f"{a:.1f}-{b:.1f}" if k else "" for k, a, b in zip(known, frame["low"], frame["high"], strict=True)]
+    bare = {*_bare(frame), *(["column"] if len(set(frame["column"])) == 1 else [])}
+    shown = [name for name in LEAST if name not in bare] + [name for name in diagnostic.FACTORS if name in frame]
+    left = pd.DataFrame(frame.assign(**{"95 %": span})[shown])
+    words = [name for name in LEAST[:2] if name in shown]
+    left["method"] = ["" if a == b else a for a, b in zip(left["method"], ["", *left["method"]], strict=False)]
+    lines = {"text-align": "left", "white-space": "nowrap"}
+    said = [f"Table {frame.attrs['number']}. {frame.attrs['caption']}"]
+    said += [f"<br><small>Empty, {why}: {', '.join(names)}.</small>" for why, names in _empty(frame).items()]
     return (
-        _formatted(frame.drop(columns=_bare(frame)))
-        .set_caption(f"Table {frame.attrs['number']}. {frame.attrs['caption']}")
+        _formatted(left)
+        .set_caption("".join(said))
         .set_properties(subset=["paper"], opacity="0.65")
         .set_properties(subset=["measured"], **{"font-weight": "bold"})
-        .set_table_styles([{"selector": "caption", "props": "text-align: left; caption-side: top; max-width: 60em"}])
+        .set_properties(subset=words, **lines)
+        .set_table_styles(
+            [
+                {
+                    "selector": "caption",
+                    "props": "text-align: left; caption-side: top; max-width: 60em; color: inherit",
+                },
+                {"selector": "", "props": "margin-bottom: 1.2em"},
+                {"selector": "td, th", "props": "padding: .2em .7em"},
+                *({"selector": f".col_heading.col{i}", "props": "text-align: left"} for i in range(len(words))),
+            ]
+        )
     )
+
+
+def _empty(frame: pd.DataFrame) -> dict[str, list[str]]:
+    """Why cells are empty -> of which methods."""
+    found: dict[str, list[str]] = {}
+    for why, method in zip(frame["why"], frame["method"], strict=True):
+        if why and method not in found.setdefault(why, []):
+            found[why].append(method)
+    return found
 
 
 def to_latex(frame: pd.DataFrame) -> str:

@@ -1,6 +1,6 @@
 """A panel about one video: choosing it and a run, reading it, asking the network; once for all that do."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,12 @@ class VideoPanel(Panel):
         self.watch(state, ["dataset", "split", "side", "action"], self._list)
         self.watch(state, ["video", "file", "run"], self._mark)
         self.watch(state, ["video", "file", "run", "split"], self.read_video)
+
+    def begin(self, chosen: Mapping[str, object]) -> None:
+        """As a panel does; a file of one's own asks for no data set."""
+        super().begin(chosen)
+        if chosen.get("file") and not self.state.file:
+            self.state.file = str(chosen["file"])
 
     def close(self) -> None:
         """As a panel does, and let go of the video: widgets that watch each other wait long for the collector."""

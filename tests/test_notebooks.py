@@ -26,8 +26,8 @@ def test_a_notebook_is_prose_and_calls_and_stores_nothing(path):
 
 
 SHOWS = {
-    "0_start_here": (("complete IF-TTN", "<iframe srcdoc", "<table class=cams>"), 4, 3),
-    "1_clips_and_motion": (("<iframe srcdoc", "correlation of speed"), 0, 1),
+    "0_start_here": (("complete IF-TTN", "<iframe srcdoc", "<table class=cams>", "B: motion", "of the study"), 4, 3),
+    "1_clips_and_motion": (("<iframe srcdoc", "correlation along x"), 0, 1),
     "2_network_step_by_step": (("Eq. 2 holds", "million parameters"), 0, 0),
     "3_staged_training": (("stage ttn trains",), 1, 1),
     "4_ablation_tables": (("complete IF-TTN", "preset weights"), 0, 2),

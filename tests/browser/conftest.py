@@ -149,8 +149,12 @@ class Notebook:
         return SHOTS
 
     def shot(self, name: str, selector: str = ".ifttn") -> None:
-        """Keep a picture of a panel."""
-        self.page.locator(selector).first.screenshot(path=self.shots / f"{name}.png")
+        """Keep a picture of a panel, whole: the page shows only what its window has room for."""
+        panel, window = self.page.locator(selector).first, self.page.viewport_size
+        height = max(window["height"], int(panel.bounding_box()["height"]) + 300)
+        self.page.set_viewport_size({**window, "height": height})
+        panel.screenshot(path=self.shots / f"{name}.png")
+        self.page.set_viewport_size(window)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from itertools import pairwise
 
 import pytest
 
@@ -61,7 +62,7 @@ def test_the_inspector_is_scrubbed_by_keys_and_every_press_paints_its_frame(run_
     page.evaluate(WATCH)
     for _ in range(presses):
         page.keyboard.press("ArrowRight")
-        page.wait_for_timeout(15)
+        page.wait_for_timeout(33)
     page.wait_for_timeout(500)
     painted = page.evaluate("window.painted")
     assert page.evaluate(AT) == presses
@@ -90,6 +91,42 @@ def test_the_inspector_is_scrubbed_by_keys_and_every_press_paints_its_frame(run_
     assert notebook.complaints == []
 
 
+PLAYED = """() => {
+    window.played = [];
+    const reel = document.querySelector('.ifttn-reel');
+    const look = now => {
+        const image = [...reel.children].find(i => i.offsetParent && i.complete && i.naturalWidth);
+        const at = [...reel.children].indexOf(image);
+        if (image && at !== window.played.at(-1)?.[0]) window.played.push([at, now]);
+        window.watching = requestAnimationFrame(look) };
+    requestAnimationFrame(look) }"""
+"""At every frame of the page: which picture of the reel is seen, and since when (ms)."""
+
+
+def test_playing_at_thirty_frames_a_second_paints_every_frame_in_order(run_cell, opening, capsys):
+    notebook, _ = open_inspector(run_cell, opening)
+    page = notebook.page
+    page.wait_for_function(READY, timeout=60_000)
+    page.evaluate("document.querySelector('.ifttn-rate').dataset.rate = 30")
+    page.evaluate(PLAYED)
+    page.locator(".ifttn-play").first.click()
+    last = page.evaluate("+document.querySelector('.ifttn-scrub .noUi-handle').getAttribute('aria-valuemax')")
+    page.wait_for_function(f"{AT} >= {last}", timeout=60_000)
+    page.wait_for_timeout(300)
+    page.evaluate("cancelAnimationFrame(window.watching)")
+    painted, times = zip(*page.evaluate("window.played"), strict=True)
+    seconds = (times[-1] - times[1]) / 1000
+    gaps = sorted(b - a for a, b in pairwise(times[1:]))
+    with capsys.disabled():
+        print(
+            f"\nplaying at 30 frames a second: {len(painted) - 1} painted of {last:.0f} asked, in {seconds:.2f} s, "
+            f"{(len(painted) - 2) / seconds:.1f} a second; a frame stays {gaps[len(gaps) // 2]:.0f} ms, "
+            f"{gaps[-1]:.0f} at most"
+        )
+    assert list(painted) == list(range(int(last) + 1))
+    run_cell("assert panel.state.frame == panel.slider.max  # the kernel knows as well")
+
+
 def test_a_click_on_the_time_line_and_the_play_button_move_the_cursor(run_cell, opening):
     notebook, _ = open_inspector(run_cell, opening)
     page = notebook.page
@@ -98,7 +135,7 @@ def test_a_click_on_the_time_line_and_the_play_button_move_the_cursor(run_cell, 
     last = page.evaluate("+document.querySelector('.ifttn-scrub .noUi-handle').getAttribute('aria-valuemax')")
     assert abs(page.evaluate(AT) - 0.75 * last) <= 2
     page.keyboard.press("Home")
-    page.locator(".widget-play button").first.click()
+    page.locator(".ifttn-play").first.click()
     page.wait_for_function(f"{AT} > 5", timeout=60_000)
     assert notebook.complaints == []
     run_cell("del panel")  # closed while it plays

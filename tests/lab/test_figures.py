@@ -148,6 +148,14 @@ def test_training_curves_have_a_panel_a_run_and_a_line_a_stage():
     assert [list(line.get_xdata()) for line in panels[3].lines] == [[1, 2], [3]]
 
 
+def test_no_panel_of_the_curves_cuts_a_loss_that_is_higher_than_the_first_run_s():
+    runs = {name: pd.DataFrame({"stage": ["one"] * 2, "loss": [top, 1.0]}) for name, top in (("a", 2.0), ("b", 9.0))}
+    for axes in training_curves(runs).axes:
+        low, high = axes.get_ylim()
+        assert low == 0
+        assert high >= 9
+
+
 def test_confusion_shows_the_share_of_each_true_action():
     scores = np.eye(3, dtype=np.float32)[[0, 0, 1, 2]]
     figure = confusion(scores, np.array([0, 0, 0, 2]), ["a", "b", "c"])

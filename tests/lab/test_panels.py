@@ -99,7 +99,8 @@ def test_an_unexpected_error_of_a_callback_shows_with_its_place(kind, shelf, ope
 def test_every_frame_of_a_clip_is_a_picture_and_the_slider_spans_them(inspector):
     count = len(inspector.clip.frames)
     assert len(set(shown(inspector))) == count
-    assert (inspector.slider.min, inspector.slider.max, inspector.play.max) == (0, count - 1, count - 1)
+    assert (inspector.slider.min, inspector.slider.max) == (0, count - 1)
+    assert f"data-rate={inspector.clip.fps:.3f}" in inspector._rate.value
     assert [child for child in inspector.reel.children if isinstance(child, Image)] == inspector.images
 
 
@@ -190,7 +191,7 @@ def test_reversing_the_snippets_changes_the_pairs_and_no_stream(inspector):
     assert inspector.state.order != (0, 1, 2, 3)
     inspector._reorder("as filmed")
     inspector.wait(60.0)
-    assert "<table>" not in inspector._verdict.value
+    assert "<table" not in inspector._verdict.value
 
 
 def test_another_video_uses_the_same_widgets(inspector):
@@ -227,6 +228,21 @@ def test_a_file_of_ones_own_is_read_without_a_store_and_a_missing_one_is_named(i
     assert inspector.worker.error == ""
     assert inspector.clip.label is None
     assert inspector.reading is not None
+
+
+def test_a_file_of_ones_own_asks_for_no_study(opened, shelf, tmp_path):
+    path = shelf.split("embedded-ucf", 1).test[0].path
+    panel = opened(Inspector, tmp_path / "nothing", file=str(path))
+    assert panel.wait(120.0)
+    assert panel.worker.error == ""
+    assert all(shown(panel))
+    assert panel._empty.layout.display == "none"
+
+
+def test_an_inspector_without_a_video_says_what_to_do_and_offers_nothing_to_press(opened, tmp_path):
+    panel = opened(Inspector, tmp_path / "nothing")
+    assert "Choose one above, or type the path" in panel._empty.value
+    assert [box.layout.display for box in (panel._empty, panel._stage, panel._tools)] == [None, "none", "none"]
 
 
 @pytest.mark.parametrize(("kind", "suffix", "count"), [("PNG", "png", 1), ("GIF", "gif", None), ("MP4", "mp4", None)])
@@ -400,6 +416,7 @@ def test_a_drawing_is_paused_resumed_stopped_kept_and_compared(opened, shelf, tm
         assert picture.text["step"] == f"{halted} of {panel.drawn.of}"
         assert picture.text["action"] == panel.state.action
     assert panel._compared.value.count("<figure") == 2
+    assert panel.as_html().data.count("<img") == 4
     assert panel.gallery[0].swapped is not None
     assert panel.worker.error == ""
     assert all(image.value for image in panel.tiles)
@@ -470,7 +487,7 @@ def test_the_recipe_alone_asks_for_nothing_beside_it_and_options_are_told():
     settings = modern.asked()
     assert [octave.steps for octave in settings.octaves] == [320]
     assert (settings.waves, settings.shift, settings.smooth) == (True, 14.0, 0.3)
-    assert modern.in_words() == "draw waves, jitter slight, total variation, space 0.3, steps 0.5"
+    assert modern.in_words() == "draw waves (Fourier), jitter slight, total variation, space 0.3, steps ½"
 
 
 def test_the_swap_of_the_fused_head_is_that_of_the_late_fusion(shelf):
