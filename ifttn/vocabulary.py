@@ -37,8 +37,8 @@ class Modality:
     is_motion: bool = False
     """Planes alternate between x and y displacement, so that mirroring a frame negates every x plane."""
     run_of: str | None = None
-    """What is stored of it: as many consecutive frames ("rgb") or fields ("mv") around the middle of a snippet as its
-    channels hold, image by image; None: what a snippet of L fields has."""
+    """What is stored of it: as many consecutive frames ("rgb") or fields ("flow", "mv") around the middle of a snippet
+    as its channels hold, image by image; None: what a snippet of L fields has."""
 
 
 # ImageNet's statistics for RGB; 255 times their mean deviation, 0.226, for the rest (TSN's ResNet recipe).
@@ -51,8 +51,10 @@ MODALITIES: Mapping[str, Modality] = {
         Modality("mv", 2 * STACK, mean=(128.0,), std=(57.63,), is_motion=True),
         Modality("rgbdiff", 3 * STACK, mean=(128.0,), std=(57.63,)),
         # What other systems take a snippet to be.
+        Modality("rgb8", 3 * 8, *RGB, run_of="rgb"),
         Modality("rgb10", 3 * 10, *RGB, run_of="rgb"),
         Modality("rgb16", 3 * 16, *RGB, run_of="rgb"),
+        Modality("flow8", 2 * 8, mean=(128.0,), std=(57.63,), is_motion=True, run_of="flow"),
         Modality("mv10", 2 * 10, mean=(128.0,), std=(57.63,), is_motion=True, run_of="mv"),
         # CoViAR's, of one P-frame: its motion since the I-frame of its group of pictures, and what that leaves of it.
         Modality("accumulated", 2, mean=(128.0,), std=(57.63,), is_motion=True),

@@ -52,18 +52,35 @@ def _layer(layer: nn.Module) -> nn.Module | None:
     return None
 
 
+def narrow(module: nn.Module, by: int) -> nn.Module:
+    """Every 2D convolution and batch normalisation drawn anew, of so many times fewer channels, in place."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.Conv2d):
+            inputs = max(1, child.in_channels // by)  # of an image, which is made anew anyway
+            shape = inputs, child.out_channels // by, int(child.kernel_size[0])
+            setattr(module, name, nn.Conv2d(*shape, int(child.stride[0]), int(child.padding[0]), bias=False))
+        elif isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, nn.BatchNorm2d(child.num_features // by, child.eps))
+        else:
+            narrow(child, by)
+    return module
+
+
 class I3D(nn.Module):
     """One stream of I3D.
 
     Args:
         channels: of one image: 3 of RGB, 2 of flow.
         actions: of the classifier.
+        width: channels of the first convolution, 64, 32 or 16; less than 64 makes all narrower in proportion.
     """
 
-    def __init__(self, channels: int, actions: int) -> None:
+    def __init__(self, channels: int, actions: int, width: int = 64) -> None:
         super().__init__()
         net = GoogLeNet(num_classes=1, aux_logits=False, init_weights=False)
-        net.conv1.conv = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
+        if width < 64:
+            narrow(net, 64 // width)
+        net.conv1.conv = nn.Conv2d(channels, width, 7, 2, 3, bias=False)
         parts = [part for name, part in net.named_children() if name not in ("avgpool", "dropout", "fc")]
         self.trunk = nn.Sequential(*parts)
         inflate(self.trunk)
@@ -71,7 +88,7 @@ class I3D(nn.Module):
         self.trunk[1] = nn.MaxPool3d((1, 3, 3), (1, 2, 2), ceil_mode=True)
         self.trunk[4] = nn.MaxPool3d((1, 3, 3), (1, 2, 2), ceil_mode=True)
         self.channels = channels
-        self.head = Head(1024, actions, dropout=0.5)
+        self.head = Head(16 * width, actions, dropout=0.5)
 
     def forward(self, planes: Float[Tensor, "S planes H W"]) -> Float[Tensor, "S A"]:
         """Normalised images, stacked -> votes: the mean over time of a linear read-out of a 2 x 7 x 7 average."""
@@ -81,6 +98,6 @@ class I3D(nn.Module):
         return self.head(x.mean(2))
 
 
-def two_stream_i3d(actions: int) -> Streams:
+def two_stream_i3d(actions: int, width: int = 64) -> Streams:
     """RGB and flow, late-fused."""
-    return Streams({"rgb": I3D(3, actions), "flow": I3D(2, actions)})
+    return Streams({"rgb": I3D(3, actions, width), "flow": I3D(2, actions, width)})

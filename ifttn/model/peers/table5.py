@@ -54,8 +54,7 @@ class Peer:
     frames: int = 1
     """Frames of the video that a segment covers, where the peer's own "frames per second" counts them."""
     embedded: Setup | None = None
-    """By the same code, small enough to train on the embedded set in minutes; None: too large for that (I3D: about 45
-    minutes of a core even so), or a row of the study already."""
+    """By the same code, small enough to train on the embedded set in minutes; None: a row of the study already."""
     small: Setup | None = None
     """For a quick look at its speed, where `embedded` is None."""
 
@@ -84,7 +83,9 @@ PEERS: Mapping[str, Peer] = {
         reference="Carreira & Zisserman, CVPR 2017; OpenVINO's model card of the release: 12.69 M, 279 GFLOPs a stream",
         setup=Setup(i3d.two_stream_i3d, {"rgb": (1, 3 * i3d.FRAMES), "flow": (1, 2 * i3d.FRAMES)}, 224),
         frames=i3d.FRAMES,
-        small=Setup(i3d.two_stream_i3d, {"rgb": (1, 3 * 8), "flow": (1, 2 * 8)}, 64),
+        embedded=Setup(
+            lambda actions: i3d.two_stream_i3d(actions, width=16), {"rgb": (1, 3 * 8), "flow": (1, 2 * 8)}, 64
+        ),
     ),
     "tsn-rgb-flow": Peer(
         row="TSN (RGB + Optical flow) [27]",

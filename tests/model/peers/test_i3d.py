@@ -28,6 +28,17 @@ def test_a_video_of_one_image_repeated_answers_as_the_image_does():
     torch.testing.assert_close(deep(video)[:, :, 2], expected)
 
 
+def test_a_quarter_of_the_width_has_a_sixteenth_of_the_convolutions_weights():
+    def weights(net: nn.Module) -> int:
+        convolutions = [layer for layer in net.modules() if isinstance(layer, nn.Conv3d)]
+        return sum(layer.weight.numel() for layer in convolutions[1:])  # the first one's inputs stay as they are
+
+    wide, quarter = I3D(3, 5), I3D(3, 5, width=16)
+    assert weights(wide) == 16 * weights(quarter)
+    with torch.no_grad():
+        assert quarter.eval()(torch.randn(1, 8 * 3, 32, 32)).shape == (1, 5)
+
+
 @pytest.mark.parametrize("channels", [3, 2])
 def test_time_is_halved_three_times_and_votes_come_of_any_length(channels):
     net = I3D(channels, 5).eval()

@@ -9,6 +9,7 @@ from ifttn.model.peers.trained import PeerSettings, build, settings_of
 from ifttn.vocabulary import MODALITIES, IfttnError
 
 FED = {
+    "two-stream-i3d": ("rgb8", "flow8"),
     "din": ("rgb10",),
     "c3d": ("rgb16",),
     "emv-cnn": ("rgb", "mv10"),
@@ -88,7 +89,7 @@ def test_dropout_of_a_small_peer_is_the_presets():
             assert {m.p for m in network.modules() if isinstance(m, torch.nn.Dropout)} == expected
 
 
-@pytest.mark.parametrize(("peer", "size"), [("two-stream-i3d", "embedded"), ("tsn-rgb", "paper"), ("din", "large")])
+@pytest.mark.parametrize(("peer", "size"), [("tsn-rgb-flow", "embedded"), ("tsn-rgb", "paper"), ("din", "large")])
 def test_what_cannot_be_trained_is_refused(peer, size):
-    with pytest.raises(IfttnError, match="choose from din, c3d, emv-cnn, coviar, off, off-flow"):
+    with pytest.raises(IfttnError, match="choose from two-stream-i3d, din, c3d, emv-cnn, coviar, off, off-flow"):
         PeerSettings(6, ("rgb",), None, peer=peer, size=size)
