@@ -27,7 +27,7 @@ from ifttn.data.preparation import prepare, summary
 from ifttn.data.store import Store
 from ifttn.experiment import claims, study, tables, training
 from ifttn.experiment.evaluation import late_fusion, per_class, top1, tune, wilson
-from ifttn.experiment.machine import Machine, joined
+from ifttn.experiment.machine import Machine, deterministic, joined
 from ifttn.experiment.recipes import LATE_FUSION, PRESETS, RECIPES, find, in_order
 from ifttn.experiment.runs import write_atomically
 from ifttn.recognizer import Prediction, Recognizer
@@ -308,10 +308,9 @@ def train_verb(o: argparse.Namespace) -> None:
     if o.dry_run:
         dry_run(o)
         return
+    torch.backends.cudnn.benchmark = True
     if o.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = not o.deterministic
+        deterministic()
     with joined(o.device) as (processes, device):
         work = replace(work_of(o), device=device, hold_out=o.hold_out, machine=machine_of(o), processes=processes)
         for recipe in in_order(o.recipe):

@@ -136,6 +136,13 @@ def shares(
     return steps
 
 
+def deterministic() -> None:
+    """The same bits every time on a GPU too, from here on; an operation that cannot do so raises RuntimeError."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+
+
 @contextmanager
 def joined(device: str) -> Iterator[tuple[Processes, str]]:
     """The processes that torchrun started, and this one's device; one process without torchrun.

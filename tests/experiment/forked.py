@@ -1,4 +1,4 @@
-"""Trainings in processes that are killed, or that train together: `python forked.py WHAT DATA STORE FOLDER [KILLS]`.
+"""Trainings in processes that are killed, or that train together: forked.py WHAT DATA STORE FOLDER [KILLS DEVICE].
 
 A process of its own, so that it may fork: every training then starts with all that is imported. Prints JSON.
 """
@@ -18,7 +18,7 @@ import torch
 from ifttn.data.catalogue import read_split
 from ifttn.data.store import Store
 from ifttn.experiment import runs, training
-from ifttn.experiment.machine import Machine, joined
+from ifttn.experiment.machine import Machine, deterministic, joined
 from ifttn.experiment.recipes import PRESETS, Schedule
 from ifttn.vocabulary import IfttnError
 
@@ -165,8 +165,10 @@ def processes(work: training.Work, folder: Path, _: int) -> dict[str, object]:
     return found
 
 
-def main(what: str, data: str, store: str, folder: str, kills: str = "0") -> None:
+def main(what: str, data: str, store: str, folder: str, kills: str = "0", device: str = "cpu") -> None:
     torch.set_num_threads(1)
+    if device != "cpu":
+        deterministic()
     smallest = PRESETS["smallest"]
     PRESETS["smallest"] = replace(  # type: ignore[index]
         smallest,
@@ -185,6 +187,7 @@ def main(what: str, data: str, store: str, folder: str, kills: str = "0") -> Non
         Path(folder),
         "smallest",
         0,
+        device,
         progress=False,
         machine=Machine(checkpoint_steps=3 if what == "faults" else 2),
     )

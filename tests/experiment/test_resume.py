@@ -33,8 +33,11 @@ def forked(embedded, tmp_path):
     return run
 
 
-def test_training_killed_at_25_random_moments_ends_with_the_weights_of_an_undisturbed_one(forked):
-    found, _ = forked("faults", 25)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_training_killed_at_25_random_moments_ends_with_the_weights_of_an_undisturbed_one(forked, device):
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    found, _ = forked("faults", 25, device)
     assert found["killed"] >= 25
     assert {"stage 0", "stage 1"} <= {where for name, where in found["where"] if name == "if-ttn"}
     assert all(found["same"])
