@@ -6,7 +6,6 @@ It stands beside `ifttn.cli`, above `lab`: it opens runs, asks `ifttn.insight`, 
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -26,7 +25,8 @@ from ifttn.experiment.study import Places, Setup, work_on
 from ifttn.experiment.training import Work
 from ifttn.insight import deepdraw
 from ifttn.insight.cam import STRIDE, class_activation_maps, on_pixels
-from ifttn.insight.deepdraw import Palette, State
+from ifttn.insight.deepdraw import Material, Palette, Settings, State
+from ifttn.insight.denoiser import Denoiser, denoiser_file, load_denoiser, packed, train_denoiser
 from ifttn.insight.judge import Panel, train_panel
 from ifttn.insight.localisation import cascade, examples_of, localise, road, whole_snippets
 from ifttn.insight.order import Frames, Pair, in_words, nearest_frames, order_report
@@ -62,11 +62,7 @@ def draw(work: Work, out: Path, *, full: bool = False) -> list[report.Figure]:
     Raises:
         IfttnError: no complete network is trained on this split.
     """
-    run = next((work.run(recipe) for recipe in COMPLETE if work.run(recipe).tested), None)
-    if run is None:
-        raise IfttnError(
-            f"no tested run of {' or '.join(COMPLETE)} in {work.run('').folder}: `ifttn train if-ttn` first"
-        )
+    run = _complete(work)
     done = []
     for each in _figures(Gallery(work, run, full)):
         png = BytesIO()
@@ -84,10 +80,41 @@ def draw_split(places: Places, dataset: str, split: int, setup: Setup) -> None:
     work, drawn = work_on(places, dataset, split, setup), places.root / "figures" / "drawn.json"
     shown = next((recipe for recipe in COMPLETE if work.run(recipe).tested), "")
     weights = sorted(work.runs.glob(f"{dataset}/*/{shown}/weights.safetensors"))
+    weights += sorted(work.run("").folder.glob("denoiser-*.safetensors"))
     seen = json.dumps({str(path.relative_to(work.runs)): sha256(path.read_bytes()).hexdigest() for path in weights})
     if not (drawn.exists() and drawn.read_text() == seen):
         draw(work, drawn.parent)
         write_atomically(drawn, seen.encode())
+
+
+def train_denoiser_on(work: Work) -> None:
+    """Train what draws Figures 1 and 7, or find it trained.
+
+    Raises:
+        IfttnError: no complete network is trained, or its preset has no drawing through a denoiser.
+    """
+    run = _complete(work)
+    preset = find(work.preset, PRESETS, "preset")
+    if preset.size != deepdraw.PRESETS["tiny-denoised"].crop:
+        raise IfttnError(
+            f"no drawing through a denoiser at preset {work.preset}: one of {preset.size} px takes days to train, "
+            "and DeepDraw as published draws there"
+        )
+    modalities = run.network().settings.modalities
+    path = denoiser_file(work.runs, work.split.dataset, work.split.number, modalities)
+    if not path.exists():
+        snippets = [whole_snippets(work.store, video, modalities, preset.segments) for video in work.split.train]
+        real = {m: torch.cat([each[m] for each in snippets]).to(work.device) for m in modalities}
+        write_atomically(path, packed(train_denoiser(real, seed=work.seed, progress=work.progress)))
+
+
+def _complete(work: Work) -> Run:
+    run = next((work.run(recipe) for recipe in COMPLETE if work.run(recipe).tested), None)
+    if run is None:
+        raise IfttnError(
+            f"no tested run of {' or '.join(COMPLETE)} in {work.run('').folder}: `ifttn train if-ttn` first"
+        )
+    return run
 
 
 def load(out: Path) -> list[report.Figure]:
@@ -115,6 +142,9 @@ class Gallery:
         self.drawing = {**own, **helper}
         self.apart = {name: network for name, network in others.items() if name not in helper}
 
+        where = denoiser_file(work.runs, work.split.dataset, work.split.number, self.modalities)
+        self.denoiser: Denoiser | None = load_denoiser(where, work.device) if where.exists() else None
+
     def _trained_apart(self) -> Iterator[tuple[str, Network]]:
         """Networks of other splits, which never saw this one: only they can bear witness to a drawing."""
         for split in sorted({1, 2, 3} - {self.work.split.number}):
@@ -138,6 +168,15 @@ class Gallery:
         own = [video for video in self.work.split.train if video.label == action][:videos]
         images = torch.cat([self.whole(video)["rgb"] for video in own]).float()
         return Frames(images, np.tile((np.arange(self.segments) + 0.5) / self.segments, len(own)))
+
+    def judge(self) -> Panel | None:
+        """Of form, where rings and discs are what actions differ in."""
+        return None if self.plan is None else train_panel(5 if self.full else 1)
+
+    @property
+    def shown(self) -> list[int]:
+        """Actions that stand in Figures 1 and 7."""
+        return _spread(len(self.actions), 4)
 
     @property
     def orders(self) -> list[int] | None:
@@ -186,46 +225,59 @@ def _spread(actions: int, count: int) -> list[int]:
 # Figures 1 and 7, and what they prove.
 
 
+class Sitting(NamedTuple):
+    """One way of drawing all subjects, and what their pairs prove."""
+
+    settings: Settings
+    material: Material
+    subjects: list[tuple[int, int]]
+    """(action, seed)."""
+    ttn: list[State]
+    tsn: list[State]
+    proved: pd.DataFrame
+
+
 def _drawings(gallery: Gallery) -> Iterator[Drawn]:
-    shown = _spread(len(gallery.actions), 4)
-    subjects = (
-        [(a, s) for s in range(5) for a in range(len(gallery.actions))] if gallery.full else [(a, 0) for a in shown]
-    )
-    palettes, judge = gallery.palettes(), None if gallery.plan is None else train_panel(5 if gallery.full else 1)
-    ttn = _last(gallery, list(gallery.drawing.values()), subjects, "ttn", palettes)
-    tsn = _last(gallery, [gallery.network], subjects, "spatial", palettes)
+    """As published; and, where a denoiser is trained, with it: then this is the figure, and that stands beside it."""
+    size, judge = find(gallery.work.preset, PRESETS, "preset").size, gallery.judge()
+    published = _sat(gallery, deepdraw.preset_for(size), Material(gallery.palettes()), judge)
+    if gallery.denoiser is None or deepdraw.PRESETS["tiny-denoised"].crop != size:
+        yield _figure_1_7(gallery, published, "figure_1_7", "Figures 1 and 7", BLURRED)
+        yield _order(gallery, published, judge, "order", "")
+        return
+    denoised = _sat(gallery, deepdraw.PRESETS["tiny-denoised"], Material(denoiser=gallery.denoiser), judge)
+    yield _figure_1_7(gallery, denoised, "figure_1_7", "Figures 1 and 7", DENOISED)
+    yield _order(gallery, denoised, judge, "order", "")
+    yield _figure_1_7(gallery, published, "figure_1_7_published", "Figures 1 and 7 by DeepDraw as published", BLURRED)
+    yield _order(gallery, published, judge, "order_published", ", by DeepDraw as published")
+
+
+BLURRED = "From noise alone, blurred after every step"
+DENOISED = (
+    "From noise alone, through a denoiser of training snippets, which knows what snippets look like, but neither their "
+    "actions nor their times"
+)
+
+
+def _sat(gallery: Gallery, settings: Settings, material: Material, judge: Panel | None) -> Sitting:
+    actions = range(len(gallery.actions))
+    subjects = [(a, s) for s in range(5) for a in actions] if gallery.full else [(a, 0) for a in gallery.shown]
+    ttn = _last(list(gallery.drawing.values()), subjects, settings, "ttn", material)
+    tsn = _last([gallery.network], subjects, settings, "spatial", material)
     pairs = [Pair(action, seed, _inputs(gallery, state)) for (action, seed), state in zip(subjects, ttn, strict=True)]
+    known = None if judge is None or gallery.orders is None else (judge, gallery.orders)
     frames = {action: gallery.frames(action) for action in {action for action, _ in subjects}}
-    proved = _report(gallery, pairs, frames, judge)
-    by = " and ".join(gallery.drawing)
-    witness = f"the network of {' and '.join(gallery.apart)}" if gallery.apart else "no network"
-    yield Drawn(
-        "figure_1_7",
-        "Figures 1 and 7: what an action looks like to TSN and to TTN",
-        f"DeepDraw on {gallery.where}, seed 0, networks of {by}. Below, from noise alone: what drives the spatial "
-        "stream (TSN), and the ordered pair of snippets, with their motion, that drives the TTN branch. Above: the "
-        "nearest training frames of the action by the spatial stream's features; black where none is near. p(A,B) and "
-        f"p(B,A): probability of the action for the drawn pair and for its swap; {witness} did not draw.",
-        figures.figure_1_7(
-            [
-                _block(gallery, action, torch.cat([_rgb(tsn[i]), _rgb(ttn[i])]), ttn[i], frames[action], proved.iloc[i])
-                for i, action in enumerate(shown)
-            ]
-        ),
-    )
-    yield _order(gallery, proved, subjects, tsn, judge)
-    if find(gallery.work.preset, PRESETS, "preset").size == deepdraw.PRESETS["tiny-retouch"].crop:
-        yield _retouched(gallery, subjects, palettes, frames, judge)
+    proved = order_report(pairs, gallery.drawing, gallery.apart, frames=frames, judge=known)
+    return Sitting(settings, material, subjects, ttn, tsn, proved)
 
 
 def _last(
-    gallery: Gallery, networks: Sequence[Network], subjects: list[tuple[int, int]], head: str, palettes: dict
+    networks: Sequence[Network], subjects: list[tuple[int, int]], settings: Settings, head: str, material: Material
 ) -> list[State]:
     """The finished drawings, some at a time."""
-    settings, states = deepdraw.preset_for(find(gallery.work.preset, PRESETS, "preset").size), []
+    states = []
     for first in range(0, len(subjects), 16):
-        some = subjects[first : first + 16]
-        *_, done = deepdraw.draw_many(networks, some, settings, head=head, material=deepdraw.Material(palettes))
+        *_, done = deepdraw.draw_many(networks, subjects[first : first + 16], settings, head=head, material=material)
         states += done
     return states
 
@@ -240,14 +292,22 @@ def _rgb(state: State) -> Tensor:
     return state.rgb
 
 
-def _report(gallery: Gallery, pairs: list[Pair], frames: dict[int, Frames], judge: Panel | None) -> pd.DataFrame:
-    known = None if judge is None or gallery.orders is None else (judge, gallery.orders)
-    return order_report(pairs, gallery.drawing, gallery.apart, frames=frames, judge=known)
+def _figure_1_7(gallery: Gallery, sat: Sitting, name: str, title: str, how: str) -> Drawn:
+    witness = f"the network of {' and '.join(gallery.apart)}" if gallery.apart else "no network"
+    return Drawn(
+        name,
+        f"{title}: what an action looks like to TSN and to TTN",
+        f"DeepDraw on {gallery.where}, seed 0, networks of {' and '.join(gallery.drawing)}. {how}. Below: what drives "
+        "the spatial stream (TSN), and the ordered pair of snippets, with their motion, that drives the TTN branch. "
+        "Above: the nearest training frames of the action by the spatial stream's features; black where none is near. "
+        f"p(A,B) and p(B,A): probability of the action for the drawn pair and for its swap; {witness} did not draw.",
+        figures.figure_1_7([_block(gallery, sat, sat.subjects.index((action, 0))) for action in gallery.shown]),
+    )
 
 
-def _block(
-    gallery: Gallery, action: int, drawings: Tensor, state: State, frames: Frames, proved: pd.Series
-) -> figures.DrawnAction:
+def _block(gallery: Gallery, sat: Sitting, index: int) -> figures.DrawnAction:
+    (action, _), proved, state = sat.subjects[index], sat.proved.iloc[index], sat.ttn[index]
+    drawings, frames = torch.cat([_rgb(sat.tsn[index]), _rgb(state)]), gallery.frames(action)
     nearest = nearest_frames(gallery.network, drawings, frames.images)
     photographs = _images(frames.images)[nearest.indices[:, 0].cpu().numpy()]
     note = f"drawing networks: p(A,B) {proved['own p(A,B)']:.2f}, p(B,A) {proved['own p(B,A)']:.2f}"
@@ -265,68 +325,27 @@ def _block(
     )
 
 
-def _retouched(
-    gallery: Gallery, subjects: list[tuple[int, int]], palettes: dict, frames: dict[int, Frames], judge: Panel | None
-) -> Drawn:
-    """Both snippets begin as one and the same real frame with its motion; so TTN begins with no difference at all."""
-    appearance, motion = gallery.modalities
-    begun, states = [], []
-    for action, seed in subjects:
-        own = [video for video in gallery.work.split.train if video.label == action]
-        whole = gallery.whole(own[seed % len(own)])
-        begun.append({modality: x[[seed % gallery.segments] * 2].float() for modality, x in whole.items()})
-    networks = list(gallery.drawing.values())
-    for first in range(0, len(subjects), 16):
-        some = begun[first : first + 16]
-        start, moving = (torch.stack([each[modality] for each in some]) for modality in (appearance, motion))
-        material = deepdraw.Material(palettes, motion=moving, start=start)
-        settings = deepdraw.PRESETS["tiny-retouch"]
-        *_, done = deepdraw.draw_many(networks, subjects[first : first + 16], settings, material=material)
-        states += done
-    pairs = [
-        Pair(action, seed, _inputs(gallery, state)) for (action, seed), state in zip(subjects, states, strict=True)
-    ]
-    proved = _report(gallery, pairs, frames, judge)
-    blocks = []
-    for i, (action, _) in list(enumerate(subjects))[: 4 if not gallery.full else None]:
-        if action in _spread(len(gallery.actions), 4) and len(blocks) < 4:
-            pictures = torch.cat([begun[i][appearance][:1], _rgb(states[i])])
-            block = _block(gallery, action, pictures, states[i], frames[action], proved.iloc[i])
-            blocks.append(replace(block, motion=None))
-    return Drawn(
-        "retouched",
-        "What TTN changes in one real frame to make it a pair",
-        f"As Figures 1 and 7, networks of {' and '.join(gallery.drawing)}; but both snippets began as one training "
-        "frame of the action (left), with its motion, which stayed. Every difference between them is TTN's doing. "
-        f"{in_words(proved)}",
-        figures.figure_1_7(blocks, first="real frame", rows_of="start, retouched"),
-        proved.assign(action=[gallery.actions[int(action)] for action in proved.action]),
-    )
-
-
-def _order(
-    gallery: Gallery, proved: pd.DataFrame, subjects: list[tuple[int, int]], tsn: list[State], judge: Panel | None
-) -> Drawn:
-    witnesses = gallery.apart or gallery.drawing
+def _order(gallery: Gallery, sat: Sitting, judge: Panel | None, name: str, how: str) -> Drawn:
+    witnesses, proved = gallery.apart or gallery.drawing, sat.proved
     real = order_report(_real_pairs(gallery, 320 if gallery.full else 32), {}, witnesses)
     gaps = {"drawn, by the drawing networks": proved["own gap"].to_numpy()}
     if gallery.apart:
         gaps["drawn, by a network apart"] = proved["apart gap"].to_numpy()
     if gallery.full:
-        floor = _floor(gallery, subjects)
+        floor = _floor(gallery, sat)
         gaps["drawn from random weights"] = floor["apart gap"].to_numpy()
     gaps["drawn, by TSN"] = proved["tsn gap"].to_numpy()
     gaps["real neighbouring snippets"] = real["apart gap"].to_numpy()
     words = in_words(proved)
     if judge is not None and gallery.orders is not None:
         with torch.no_grad():
-            said = judge(torch.cat([_rgb(state) for state in tsn])).cpu().numpy()
+            said = judge(torch.cat([_rgb(state) for state in sat.tsn])).cpu().numpy()
         # A TSN drawing is one snippet: paired with its neighbour's, which differs in order alone, it has no sequence.
-        signs = 1 - 2 * np.array([gallery.orders[action] for action, _ in subjects])
+        signs = 1 - 2 * np.array([gallery.orders[action] for action, _ in sat.subjects])
         words += f" Of TSN's drawings, {int((said * signs > 0).sum())} of {len(said)} show what comes first."
     return Drawn(
-        "order",
-        "Do the drawings carry order?",
+        name,
+        f"Do the drawings carry order{how}?",
         f"Each dot a pair of snippets of {gallery.where}. {words}",
         figures.order_gaps(gaps),
         proved.assign(action=[gallery.actions[int(action)] for action in proved.action]),
@@ -342,13 +361,14 @@ def _real_pairs(gallery: Gallery, count: int) -> list[Pair]:
     return pairs
 
 
-def _floor(gallery: Gallery, subjects: list[tuple[int, int]]) -> pd.DataFrame:
+def _floor(gallery: Gallery, sat: Sitting) -> pd.DataFrame:
     """What a network that has learned nothing draws."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         untrained = Network(gallery.network.settings).to(gallery.work.device).eval()
-    states = _last(gallery, [untrained], subjects[: len(gallery.actions)], "ttn", gallery.palettes())
-    pairs = [Pair(a, s, _inputs(gallery, state)) for (a, s), state in zip(subjects, states, strict=False)]
+    subjects = sat.subjects[: len(gallery.actions)]
+    states = _last([untrained], subjects, sat.settings, "ttn", sat.material)
+    pairs = [Pair(a, s, _inputs(gallery, state)) for (a, s), state in zip(subjects, states, strict=True)]
     return order_report(pairs, {}, gallery.apart or gallery.drawing)
 
 

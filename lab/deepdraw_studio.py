@@ -23,6 +23,7 @@ from ifttn.experiment.runs import Run
 from ifttn.insight import deepdraw
 from ifttn.insight.cam import undisturbed
 from ifttn.insight.deepdraw import Material, Octave, Palette, Settings
+from ifttn.insight.denoiser import denoiser_file, load_denoiser
 from ifttn.insight.localisation import whole_snippets
 from ifttn.insight.pictures import facts, write_png
 from ifttn.model.network import Network
@@ -42,7 +43,15 @@ FITTED_ON = 48
 """Training videos whose colours a palette is fitted on."""
 
 OPTIONS: dict[str, tuple[str, tuple[tuple[str, object], ...]]] = {
-    "objective": ("ascend", (("the logit less all others", "contrast"), ("the logit alone", "logit"))),
+    "objective": (
+        "ascend",
+        (
+            ("as the recipe", "recipe"),
+            ("the logit alone", "logit"),
+            ("the logit less all others", "contrast"),
+            ("log-probability", "log-probability"),
+        ),
+    ),
     "canvas": ("draw", (("pixels", "pixels"), ("waves (Fourier)", "waves"))),
     "colours": ("colours", (("any", "any"), ("as in real frames, decorrelated", "real"))),
     "start": ("begin with", (("noise", "noise"), ("the same noise twice", "shared"), ("a real frame, twice", "frame"))),
@@ -84,7 +93,7 @@ class StudioState(HasTraits):
         return replace(
             plain,
             octaves=octaves,
-            contrastive=self.objective == "contrast",
+            objective=plain.objective if self.objective == "recipe" else self.objective,
             waves=self.canvas == "waves",
             shared_start=self.start == "shared",
             shift=shaken * plain.crop,
@@ -210,9 +219,7 @@ class DeepDrawStudio(Panel):
         modalities, fusion = asked["network"]["modalities"], asked["network"]["fusion"]
         temporal = () if not fusion else tuple(f"ttn-{m}" for m in modalities) if fusion == "separate" else ("ttn",)
         heads = (*temporal, *modalities, "fused")
-        fitting = next(
-            (n for n, s in deepdraw.PRESETS.items() if s.crop == ready[run].preset().size), next(iter(deepdraw.PRESETS))
-        )
+        fitting = self._fitting(ready[run].preset().size, modalities)
         with self.filling():
             self.dataset.value, self.split.options = state.dataset, self.shelf.splits(state.dataset)
             self.split.value = state.split
@@ -223,6 +230,12 @@ class DeepDrawStudio(Panel):
             self.settings.value = state.settings or fitting
         for name in ("run", "action", "head", "settings"):
             setattr(state, name, getattr(self, name).value)
+
+    def _fitting(self, size: int, modalities: Sequence[str]) -> str:
+        """The recipe for networks of crops of that side: with a denoiser, once one is trained."""
+        names = [name for name, settings in deepdraw.PRESETS.items() if settings.crop == size]
+        has = denoiser_file(self.shelf.places.runs, self.state.dataset, self.state.split, modalities).exists()
+        return next((n for n in names if deepdraw.PRESETS[n].denoised == has), next(iter((*names, *deepdraw.PRESETS))))
 
     # -- drawing
 
@@ -284,13 +297,16 @@ class DeepDrawStudio(Panel):
             raise IfttnError(f"the head {state.head} sees motion alone: draw the motion, or choose another head")
         if state.start == "frame" and state.canvas == "waves":
             raise IfttnError("waves begin with noise: draw pixels to begin with a real frame")
+        denoiser = None
+        if deepdraw.PRESETS[state.settings].denoised:
+            denoiser = load_denoiser(denoiser_file(self.shelf.places.runs, state.dataset, state.split, modalities))
         palettes = self._fitted(run, modalities) if state.colours == "real" else {}
         real = self._real(run, modalities) if "frame" in state.start or state.motion == "real" else {}
         snippets = 1 if state.head in modalities else 2
         first = state.seed % recognizer.preset.segments
         twice = {modality: x[[first] * snippets].float() for modality, x in real.items()}
         held = twice[modalities[1]] if state.motion == "real" else ("still" if state.motion == "still" else "drawn")
-        return Material(palettes, held, twice["rgb"] if state.start == "frame" else None)
+        return Material(palettes, held, twice["rgb"] if state.start == "frame" else None, denoiser)
 
     def _whole(self, run: Run, videos: Sequence[Video], modalities: Sequence[str]) -> list[dict[str, Tensor]]:
         store = self.shelf.store(self.state.dataset, run.asked["preset"])
@@ -353,7 +369,8 @@ class DeepDrawStudio(Panel):
             sketches.chart(probable, "probability", height=150, top=1.0),
         )
         self._chart.value = "".join(charts)
-        told = f"octave {drawn.octave + 1}, step {drawn.step} of {drawn.of}, blur {drawn.sigma:.2f} px."
+        smoothed = "noise {:.2f}" if deepdraw.PRESETS[self.state.settings].denoised else "blur {:.2f} px"
+        told = f"octave {drawn.octave + 1}, step {drawn.step} of {drawn.of}, {smoothed.format(drawn.sigma)}."
         if "apart p(A,B)" in curves:
             told += "<br><b>apart</b>: a network trained on another split, which did not draw: the witness that counts."
         elif "p(B,A)" in curves:

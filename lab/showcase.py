@@ -16,6 +16,7 @@ from ifttn.experiment.runs import write_atomically
 from ifttn.experiment.training import Work
 from ifttn.insight import deepdraw
 from ifttn.insight.deepdraw import Material, Palette
+from ifttn.insight.denoiser import denoiser_file, load_denoiser
 from ifttn.insight.localisation import whole_snippets
 from ifttn.recognizer import Recognizer
 from ifttn.vocabulary import IfttnError
@@ -87,16 +88,21 @@ def _end(steps: Iterator) -> Clip:
 
 
 def drawing_film(work: Work, recognizer: Recognizer, frames: int = 24) -> list[UInt8[np.ndarray, "H W 3"]]:
-    """An ordered pair as the TTN branch draws it, from noise, in the colours of real frames; the end stays a while."""
+    """An ordered pair as the TTN branch draws it, from noise: through a denoiser, where one is trained, or in the
+    colours of real frames. The end stays a while."""
     network, preset = recognizer.network, recognizer.preset
-    train, modalities = work.split.train, network.settings.modalities
-    seen = [whole_snippets(work.store, v, modalities, preset.segments) for v in train[:: max(1, len(train) // 48)]]
-    palettes = {m: Palette.of(torch.cat([each[m] for each in seen])) for m in modalities}
-    settings, action = deepdraw.preset_for(preset.size), recognizer.actions[0]
+    train, modalities, action = work.split.train, network.settings.modalities, recognizer.actions[0]
+    denoiser = denoiser_file(work.runs, work.split.dataset, work.split.number, modalities)
+    if denoiser.exists():
+        settings, material = deepdraw.PRESETS["tiny-denoised"], Material(denoiser=load_denoiser(denoiser))
+    else:
+        seen = [whole_snippets(work.store, v, modalities, preset.segments) for v in train[:: max(1, len(train) // 48)]]
+        settings = deepdraw.preset_for(preset.size)
+        material = Material({m: Palette.of(torch.cat([each[m] for each in seen])) for m in modalities})
     steps = sum(octave.steps for octave in settings.octaves)
     kept = set(np.linspace(1, steps, min(frames, steps)).round().astype(int).tolist())
     shown = []
-    for drawn in deepdraw.draw(network, 0, settings, head=network.temporal_heads[0], material=Material(palettes)):
+    for drawn in deepdraw.draw(network, 0, settings, head=network.temporal_heads[0], material=material):
         if drawn.step in kept:
             four = [pictures.resized(tile, *TILE) for tile in tiles(drawn) if tile is not None]
             told = f"B: motion, step {drawn.step}, p = {drawn.probability:.2f}"

@@ -3,6 +3,7 @@ import json
 import re
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,10 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ifttn import cli
+from ifttn import cli, gallery
 from ifttn.data.flow import FLOWS
 from ifttn.data.store import Store
 from ifttn.experiment.recipes import RECIPES
+from ifttn.insight.denoiser import train_denoiser
 from ifttn.model.fusion import FUSIONS
 
 README = Path(__file__).parents[1] / "README.md"
@@ -124,11 +126,34 @@ def test_figures_are_drawn_from_runs(trained, tmp_path):
     assert run("figures", *options, "--out", tmp_path) == 0
     drawn = {path.name for path in tmp_path.glob("*.png")}
     assert drawn == {
-        f"{name}.png"
-        for name in ("figure_1_7", "order", "retouched", "figure_6", "localisation", "training", "confusion")
+        f"{name}.png" for name in ("figure_1_7", "order", "figure_6", "localisation", "training", "confusion")
     }
-    assert {path.name for path in tmp_path.glob("*.csv")} == {"order.csv", "retouched.csv", "localisation.csv"}
+    assert {path.name for path in tmp_path.glob("*.csv")} == {"order.csv", "localisation.csv"}
     assert all(path.stat().st_size > 5000 for path in tmp_path.glob("*.png"))
+
+
+def test_a_denoiser_is_trained_once_and_draws_figures_1_and_7(trained, tmp_path, monkeypatch, capsys):
+    runs, options = trained
+    kept = runs / "embedded-ucf" / "split1" / "denoiser-rgb-flow.safetensors"
+    monkeypatch.setattr(gallery, "train_denoiser", partial(train_denoiser, epochs=1))
+    try:
+        assert run("figures", *options, "--denoise", "--out", tmp_path) == 0
+        written = kept.stat().st_mtime_ns
+        both = ("figure_1_7", "figure_1_7_published", "order", "order_published")
+        assert all((tmp_path / f"{name}.png").stat().st_size > 5000 for name in both)
+        assert "through a denoiser" in (tmp_path / "figure_1_7.txt").read_text()
+        assert "blurred after every step" in (tmp_path / "figure_1_7_published.txt").read_text()
+        drawn, published = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("order", "order_published"))
+        assert drawn.action.equals(published.action)
+        assert not np.allclose(drawn["own p(A,B)"], published["own p(A,B)"])
+        assert (drawn["tsn gap"] == 0).all()
+        assert run("figures", *options, "--denoise", "--out", tmp_path) == 0
+        assert kept.stat().st_mtime_ns == written
+    finally:
+        kept.unlink(missing_ok=True)
+    capsys.readouterr()
+    larger = [{"smallest": "small"}.get(option, option) for option in options]
+    assert "at preset small" in mistake(capsys, "figures", *larger, "--denoise", "--out", tmp_path)
 
 
 def test_predict_reads_a_video_of_any_size_and_codec(trained, embedded, encode, capsys, tmp_path):

@@ -18,21 +18,25 @@ from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from ifttn.experiment.recipes import LATE_FUSION
 from ifttn.insight.cam import undisturbed
+from ifttn.insight.denoiser import Denoiser
 from ifttn.model.network import Network, normalise
 from ifttn.vocabulary import MODALITIES, IfttnError
 
 
 @dataclass(frozen=True)
 class Octave:
-    """Steps on one size of canvas. Blur and step size go linearly from their first value to their second."""
+    """Steps on one size of canvas. Blur and step size go linearly from their first value to their second; with a
+    denoiser the cube root of its noise does."""
 
     steps: int
     canvas: int
     """Height of the canvas (px)."""
     sigma: tuple[float, float]
-    """Standard deviation of the blur after a step (px); 0 is none."""
+    """Standard deviation of the blur after a step (px); 0 is none. With a denoiser, of the noise that a step takes
+    away, where real values have `denoiser.SPREAD`."""
     step_size: tuple[float, float]
-    """Mean change of a pixel by a step, before box and blur (levels of 255); Adam's rate where waves are drawn."""
+    """Mean change of a pixel by a step, before box and blur (levels of 255); Adam's rate where waves are drawn; with a
+    denoiser, how often the network is heard: 1 is Bayes' rule."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,8 @@ class Settings:
     crop: int
     """Side of the crop (px) that the network sees of a larger canvas."""
     octaves: tuple[Octave, ...]
-    contrastive: bool = False
-    """Ascend the action's logit less the log-sum-exp of the others, instead of the logit alone."""
+    objective: Literal["logit", "contrast", "log-probability"] = "logit"
+    """What is ascended of the action: its logit, that less the log-sum-exp of the others, or of all."""
     aspect: float = 1.0
     """Width over height of a canvas."""
     shared_start: bool = False
@@ -56,6 +60,9 @@ class Settings:
     """... and turned by up to so many degrees, the same for all snippets and modalities."""
     waves: bool = False
     """Draw the amplitudes of waves, 1/f, by Adam, instead of pixels (Olah et al. 2017, Fourier parametrisation)."""
+    denoised: bool = False
+    """`Material.denoiser` takes the place of box and blur: from noise alone to a real snippet's likeness, guided by the
+    network (classifier guidance: Dhariwal & Nichol 2021; its gradient through the denoiser: Chung et al. 2023)."""
     smooth: float = 0.0
     """Weight of the total variation in space, per level of 255."""
     smooth_in_time: float = 0.0
@@ -72,21 +79,20 @@ PRESETS: Mapping[str, Settings] = {
     "tiny": Settings(
         64,
         (Octave(40, 72, (1.5, 1.0), (12.0, 8.0)),),
-        contrastive=True,
+        objective="contrast",
         aspect=4 / 3,
         shift=8.0,
         zoom=0.3,
         turn=40.0,
     ),
-    # For `Material.start`: forms as fine as those of the frame that it begins with.
-    "tiny-retouch": Settings(
+    # Probability's gradient fades once the network is sure, and the denoiser mends what the network spoilt. What is
+    # left after it needs no shaking: the network finds nothing to be fooled by.
+    "tiny-denoised": Settings(
         64,
-        (Octave(60, 72, (1.2, 0.7), (8.0, 4.0)),),
-        contrastive=True,
+        (Octave(50, 72, (8.0, 0.1), (100.0, 100.0)),),
+        objective="log-probability",
         aspect=4 / 3,
-        shift=4.0,
-        zoom=0.15,
-        turn=10.0,
+        denoised=True,
     ),
     # The published recipe, its lengths in steps and in pixels halved.
     "small": Settings(112, (Octave(95, 112, (1.25, 0.6), (11.0, 11.0)), Octave(225, 134, (0.7, 0.4), (6.0, 3.0)))),
@@ -169,6 +175,8 @@ class Material:
     start: Float[Tensor, "... _ 3 _ _"] | None = None
     """RGB to start from instead of paper, in 0..255. Where both snippets of a pair start from one real frame, every
     difference between them is the network's doing."""
+    denoiser: Denoiser | None = None
+    """Of snippets of the drawn network's modalities, for `Settings.denoised`."""
 
 
 PLAIN = Material()
@@ -225,7 +233,22 @@ def draw_many(
     for action, _ in subjects:
         if not 0 <= action < network.settings.actions:
             raise IfttnError(f"no action {action} in this network: choose from 0 to {network.settings.actions - 1}")
+    if settings.denoised:
+        _can_denoise(network, settings, material)
     return _ascent(networks, subjects, settings, _Studio(networks, head, material))
+
+
+def _can_denoise(network: Network, settings: Settings, material: Material) -> None:
+    """Raises:
+    IfttnError: something is missing, or asked for beside it that it cannot give.
+    """
+    if material.denoiser is None:
+        raise IfttnError("no denoiser to draw with: give Material(denoiser=...), as `train_denoiser` makes one")
+    has, needs = tuple(material.denoiser.channels), network.settings.modalities
+    if has != needs:
+        raise IfttnError(f"a denoiser of {' and '.join(has)} for a network of {' and '.join(needs)}: train its own")
+    if material.start is not None or material.motion != "drawn" or settings.waves:
+        raise IfttnError("a denoiser draws frames and motion from noise: no start, no given motion, no waves")
 
 
 @dataclass(frozen=True)
@@ -300,20 +323,22 @@ def _ascent(
 ) -> Iterator[tuple[State, ...]]:
     generators = [torch.Generator().manual_seed(seed) for _, seed in subjects]
     actions = torch.tensor([action for action, _ in subjects], device=studio.device)
-    easels = _Waves if settings.waves else _Pixels
-    easel: _Pixels | _Waves = easels(studio, settings, generators)
+    easels = _Denoised if settings.denoised else _Waves if settings.waves else _Pixels
+    easel: _Pixels | _Waves | _Denoised = easels(studio, settings, generators)
     done, of = 0, sum(octave.steps for octave in settings.octaves)
     for number, octave in enumerate(settings.octaves):
         easel.enlarge(octave.canvas)
         for i in range(octave.steps):
-            sigma, step_size = (a + (b - a) * i / octave.steps for a, b in (octave.sigma, octave.step_size))
+            share = i / octave.steps
+            sigma = _between(octave.sigma, share, 3 if settings.denoised else 1)
+            step_size = _between(octave.step_size, share)
             with ExitStack() as stack, torch.enable_grad():
                 for network in networks:
                     stack.enter_context(undisturbed(network))
-                leaves, crops = easel.look(generators)
+                leaves, crops = easel.look(generators, sigma)
                 strangeness = [stack.enter_context(_Strangeness(x)) for x in networks if settings.statistics]
                 logits = studio.logits(_shaken(crops, settings, generators))
-                objective = _height(logits, actions, settings.contrastive).sum() - _roughness(crops, settings)
+                objective = _height(logits, actions, settings.objective).sum() - _roughness(crops, settings)
                 for each in strangeness:
                     objective = objective - settings.statistics / len(networks) * each.of(len(actions)).sum()
                 gradients = torch.autograd.grad(objective, leaves, allow_unused=True, materialize_grads=True)
@@ -328,6 +353,12 @@ def _ascent(
             )
 
 
+def _between(ends: tuple[float, float], share: float, power: int = 1) -> float:
+    """Linearly from one to the other, or so that the root is linear (Karras et al. 2022, Eq. 5)."""
+    first, last = (end ** (1 / power) for end in ends)
+    return (first + (last - first) * share) ** power
+
+
 def _split(canvases: Mapping[str, Float[Tensor, "B M _ H W"]]) -> list:
     """RGB and motion of each drawing."""
     count = len(next(iter(canvases.values())))
@@ -335,12 +366,13 @@ def _split(canvases: Mapping[str, Float[Tensor, "B M _ H W"]]) -> list:
     return [of[name] if name in of else [None] * count for name in ("rgb", "motion")]
 
 
-def _height(logits: Float[Tensor, "E B A"], actions: Int[Tensor, " B"], contrastive: bool) -> Float[Tensor, " B"]:
+def _height(logits: Float[Tensor, "E B A"], actions: Int[Tensor, " B"], objective: str) -> Float[Tensor, " B"]:
     """What is ascended, the mean over networks."""
     index = actions[None, :, None].expand(len(logits), -1, 1)
     own = logits.gather(-1, index)[..., 0]
-    if contrastive:
-        own = own - logits.scatter(-1, index, -torch.inf).logsumexp(-1)
+    if objective != "logit":
+        others = logits.scatter(-1, index, -torch.inf) if objective == "contrast" else logits
+        own = own - others.logsumexp(-1)
     return own.mean(0)
 
 
@@ -471,7 +503,7 @@ class _Pixels(_Easel):
         larger = interpolate(canvas.flatten(0, 1), self.size, mode="bicubic", align_corners=True)
         return larger.clamp(0, 255).unflatten(0, canvas.shape[:2])
 
-    def look(self, generators: Sequence[torch.Generator]) -> tuple[list[Tensor], dict[str, Tensor]]:
+    def look(self, generators: Sequence[torch.Generator], sigma: float) -> tuple[list[Tensor], dict[str, Tensor]]:
         self._place(generators)
         self.crops = [self._cut(self.pixels[m]).requires_grad_() for m in self.drawn]
         ordered = {**dict(zip(self.drawn, self.crops, strict=True)), **self._cut_fixed()}
@@ -493,6 +525,51 @@ class _Pixels(_Easel):
             **{m: x.clone() for m, x in self.pixels.items()},
             **{m: x.expand(count, *x.shape[1:]) for m, x in self.fixed.items()},
         }
+
+
+class _Denoised(_Easel):
+    """From noise down its levels: what the denoiser takes the noise for, pushed where the network finds the action
+    likelier, and less noise again (the stochastic sampler of Song et al. 2021, guided)."""
+
+    PUSH = 0.3
+    """The furthest that a snippet is pushed in one step, in root mean square; real values have `denoiser.SPREAD`."""
+
+    def begin(self, generators: Sequence[torch.Generator]) -> None:
+        assert self.studio.material.denoiser is not None
+        self.denoiser = self.studio.material.denoiser
+        snippets, (height, width) = 1 if self.studio.single else 2, self.size
+        self.shape = (1 if self.settings.shared_start else snippets, sum(self.denoiser.channels.values()))
+        self.shape = (*self.shape, height // 2, width // 2)
+        self.snippets, self.level = snippets, float("inf")
+        self.clean = self.rest = torch.zeros(())
+
+    def enlarge(self, height: int) -> None:
+        if self._size(height) != self.size:
+            raise IfttnError("a denoiser draws on one size of canvas: give every octave the same")
+
+    def look(self, generators: Sequence[torch.Generator], sigma: float) -> tuple[list[Tensor], dict[str, Tensor]]:
+        kept = (sigma / self.level) ** 2  # of the noise that was there; the rest of this level's is new
+        new = torch.stack([torch.randn(self.shape, generator=g).expand(self.snippets, -1, -1, -1) for g in generators])
+        noise = self.rest * kept + sigma * (1 - kept) ** 0.5 * new.to(self.studio.device)
+        self.noisy, self.level = (self.clean + noise).requires_grad_(), sigma
+        flat = self.noisy.flatten(0, 1)
+        guessed = self.denoiser(flat, torch.full((len(flat),), sigma, device=flat.device))
+        self.guess = guessed.detach().view_as(self.noisy)
+        self.seen = {
+            modality: images.unflatten(0, self.noisy.shape[:2])
+            for modality, images in self.denoiser.decoded(guessed, self.size).items()
+        }
+        self._place(generators)
+        return [self.noisy], {m: self._cut(self.seen[m]) for m in self.studio.modalities}
+
+    def step(self, gradients: Sequence[Tensor], step_size: float, sigma: float) -> None:
+        push = step_size * sigma**2 * gradients[0]
+        far = push.square().mean((2, 3, 4), keepdim=True).sqrt() / self.PUSH
+        self.rest = self.noisy.detach() - self.guess
+        self.clean = self.guess + push / far.clamp_min(1)
+
+    def canvases(self) -> dict[str, Tensor]:
+        return {modality: self.seen[modality].detach() for modality in self.studio.modalities}
 
 
 class _Waves(_Easel):
@@ -533,7 +610,7 @@ class _Waves(_Easel):
             decoded[modality] = 255 * torch.sigmoid(mean.logit() + varied / (mean * (1 - mean)))
         return decoded
 
-    def look(self, generators: Sequence[torch.Generator]) -> tuple[list[Tensor], dict[str, Tensor]]:
+    def look(self, generators: Sequence[torch.Generator], sigma: float) -> tuple[list[Tensor], dict[str, Tensor]]:
         self._place(generators)
         ordered = {**{m: self._cut(x) for m, x in self._decoded().items()}, **self._cut_fixed()}
         return list(self.waves.values()), {m: ordered[m] for m in self.studio.modalities}

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ifttn.insight.deepdraw import PRESETS, Material, Octave, Palette, Settings, State, blur, draw, draw_many
+from ifttn.insight.denoiser import Denoiser, train_denoiser
 from ifttn.model.network import Network, NetworkSettings, normalise
 from ifttn.vocabulary import IfttnError
 
@@ -32,12 +33,12 @@ def test_a_head_draws_the_snippets_and_modalities_that_it_sees(network, head, rg
 
 
 @pytest.mark.parametrize("head", ["ttn", "rgb"])
-@pytest.mark.parametrize("contrastive", [True, False])
-def test_what_is_ascended_rises(network, head, contrastive):
-    settings = Settings(64, (Octave(20, 64, (1.2, 0.6), (11.0, 11.0)),), contrastive)
+@pytest.mark.parametrize("objective", ["logit", "contrast", "log-probability"])
+def test_what_is_ascended_rises(network, head, objective):
+    settings = Settings(64, (Octave(20, 64, (1.2, 0.6), (11.0, 11.0)),), objective)
     for action in range(2):
         states = list(draw(network, action, settings, head=head))
-        ascended = [state.probability if contrastive else state.logit for state in states]
+        ascended = [state.logit if objective == "logit" else state.probability for state in states]
         assert ascended[-1] > ascended[0]
 
 
@@ -165,7 +166,7 @@ def test_the_objectives_have_the_paper_s_names(network, head, of):
 
 
 def test_the_late_fusion_of_all_heads_can_be_ascended(network):
-    settings = Settings(64, (Octave(15, 64, (1.2, 0.6), (11.0, 11.0)),), contrastive=True)
+    settings = Settings(64, (Octave(15, 64, (1.2, 0.6), (11.0, 11.0)),), objective="contrast")
     states = list(draw(network, 0, settings, head="fused"))
     assert states[-1].probability > states[0].probability
     assert states[-1].rgb.shape[0] == 2
@@ -275,7 +276,7 @@ def test_a_palette_holds_a_drawing_to_the_colours_of_real_images(network):
 def test_two_networks_are_drawn_from_at_once(network):
     torch.manual_seed(1)
     other = Network(NetworkSettings(actions=4, backbone="tiny")).eval()
-    settings = Settings(64, (Octave(20, 64, (1.2, 0.6), (11.0, 11.0)),), contrastive=True)
+    settings = Settings(64, (Octave(20, 64, (1.2, 0.6), (11.0, 11.0)),), objective="contrast")
     (drawn,) = list(draw_many([network, other], [(2, 0)], settings))[-1]
     for each in (network, other):
         with torch.no_grad():
@@ -289,3 +290,59 @@ def test_a_pair_can_start_from_one_real_frame(network):
     begun = last(draw(network, 0, resting, material=Material(start=frame.expand(2, -1, -1, -1))))
     torch.testing.assert_close(begun.rgb, frame.expand(2, -1, -1, -1))
     assert not torch.allclose(begun.motion[0], begun.motion[1])
+
+
+DENOISED = Settings(32, (Octave(12, 40, (8.0, 0.1), (3e4, 3e4)),), "log-probability", denoised=True)
+
+
+@pytest.fixture(scope="module")
+def denoiser() -> Denoiser:
+    generator = torch.Generator().manual_seed(0)
+    coarse = {"rgb": torch.rand((24, 3, 5, 5), generator=generator), "flow": torch.rand((24, 10, 5, 5))}
+    return train_denoiser({m: 255 * torch.nn.functional.interpolate(x, (40, 40)) for m, x in coarse.items()}, epochs=60)
+
+
+@pytest.mark.parametrize(("head", "rgb", "motion"), [("ttn", 2, 2), ("rgb", 1, 0), ("flow", 0, 1)])
+def test_a_denoised_drawing_has_what_its_head_sees(network, denoiser, head, rgb, motion):
+    states = list(draw(network, 1, DENOISED, head=head, material=Material(denoiser=denoiser)))
+    assert [state.step for state in states] == list(range(1, 13))
+    assert [state.sigma for state in states] == sorted((state.sigma for state in states), reverse=True)
+    assert states[-1].rgb is None if rgb == 0 else states[-1].rgb.shape == (rgb, 3, 40, 40)
+    assert states[-1].motion is None if motion == 0 else states[-1].motion.shape == (motion, 10, 40, 40)
+
+
+def test_the_network_guides_what_the_denoiser_draws(network, denoiser):
+    material, deaf = Material(denoiser=denoiser), replace(DENOISED, octaves=(Octave(12, 40, (8.0, 0.1), (0.0, 0.0)),))
+    for action in range(4):
+        guided, alone = (last(draw(network, action, s, head="rgb", material=material)) for s in (DENOISED, deaf))
+        assert guided.probability > alone.probability
+        assert not guided.rgb.equal(alone.rgb)
+
+
+def test_a_denoised_drawing_repeats_from_its_seed_alone_or_in_company(network, denoiser):
+    material = Material(denoiser=denoiser)
+    alone = last(draw(network, 2, DENOISED, seed=3, material=material))
+    again = last(draw(network, 2, DENOISED, seed=3, material=material))
+    *_, (first, second) = draw_many([network], [(2, 3), (2, 4)], DENOISED, material=material)
+    assert alone.rgb.equal(again.rgb)
+    torch.testing.assert_close(first.rgb, alone.rgb, atol=0.5, rtol=0)
+    assert not torch.allclose(second.rgb, alone.rgb, atol=5.0)
+
+
+def test_snippets_of_one_noise_differ_by_the_network_alone(network, denoiser):
+    for shared in (True, False):
+        deaf = replace(DENOISED, octaves=(Octave(6, 40, (8.0, 0.1), (0.0, 0.0)),), shared_start=shared)
+        drawn = last(draw(network, 0, deaf, material=Material(denoiser=denoiser)))
+        assert torch.allclose(drawn.rgb[0], drawn.rgb[1], atol=1e-3) == shared
+
+
+def test_what_a_denoiser_cannot_do_is_said(network, denoiser):
+    with pytest.raises(IfttnError, match="no denoiser to draw with"):
+        draw(network, 0, DENOISED)
+    with pytest.raises(IfttnError, match="a denoiser of rgb for a network of rgb and flow"):
+        draw(network, 0, DENOISED, material=Material(denoiser=Denoiser({"rgb": 3})))
+    with pytest.raises(IfttnError, match="no given motion"):
+        draw(network, 0, DENOISED, material=Material(denoiser=denoiser, motion="still"))
+    twice = replace(DENOISED, octaves=(*DENOISED.octaves, Octave(2, 48, (1.0, 0.1), (1.0, 1.0))))
+    with pytest.raises(IfttnError, match="one size of canvas"):
+        last(draw(network, 0, twice, material=Material(denoiser=denoiser)))

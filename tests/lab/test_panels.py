@@ -16,6 +16,7 @@ from PIL import Image as Pillow
 from ifttn.experiment.recipes import LATE_FUSION
 from ifttn.experiment.runs import Run
 from ifttn.insight.deepdraw import PRESETS
+from ifttn.insight.denoiser import Denoiser, denoiser_file, packed
 from ifttn.vocabulary import IfttnError
 from lab import pictures
 from lab.cam_explorer import CamExplorer
@@ -455,7 +456,8 @@ def test_a_drawing_that_is_stopped_ends_with_its_step_within_a_third_of_a_second
 )
 def test_every_option_of_the_studio_draws_another_picture(opened, shelf, tmp_path, options):
     drawn = []
-    usual = {"shake": "none"} if "shake" in options else {}  # the slight jitter is that of the recipe "tiny"
+    # The slight jitter is that of the recipe "tiny", which ascends the contrast.
+    usual = {"shake": "none"} if "shake" in options else {"objective": "logit"} if "objective" in options else {}
     for chosen in (usual, options if options != usual else {}):
         panel = opened(DeepDrawStudio, shelf, tmp_path, settings="tiny", **{"length": 0.25, **chosen})
         panel.start()
@@ -467,8 +469,26 @@ def test_every_option_of_the_studio_draws_another_picture(opened, shelf, tmp_pat
     assert drawn[0] != drawn[1]
 
 
+def test_a_trained_denoiser_becomes_the_recipe_of_the_studio(opened, shelf, tmp_path):
+    path = denoiser_file(shelf.places.runs, "embedded-ucf", 1, ("rgb", "flow"))
+    path.write_bytes(packed(Denoiser({"rgb": 3, "flow": 10})))
+    try:
+        panel = opened(DeepDrawStudio, shelf, tmp_path)
+        assert panel.settings.value == "tiny-denoised"
+        panel.start()
+        wait_for(lambda: panel.worker.error or (panel.drawn is not None and panel.drawn.step >= 3))
+        panel.stop()
+        assert panel.wait(60.0)
+        assert panel.worker.error == ""
+        assert "noise" in panel._swap.value
+        assert all(image.value for image in panel.tiles)
+    finally:
+        path.unlink()
+
+
 def test_what_cannot_be_drawn_is_said_and_why(opened, shelf, tmp_path):
     for chosen, why in (
+        ({"settings": "tiny-denoised"}, "figures --denoise"),
         ({"head": "flow", "motion": "still"}, "sees motion alone"),
         ({"canvas": "waves", "start": "frame"}, "waves begin with noise"),
     ):
