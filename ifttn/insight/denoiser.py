@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, pixel_shuffle, pixel_unshuffle, silu
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
 from ifttn.vocabulary import IfttnError
@@ -127,7 +127,7 @@ def train_denoiser(
         denoiser = Denoiser({modality: images.shape[1] for modality, images in snippets.items()}).to(device)
     denoiser.fit_scale(snippets)
     clean = denoiser.encoded(snippets)
-    averaged = AveragedModel(denoiser, multi_avg_fn=get_ema_multi_avg_fn(0.995))
+    averaged = AveragedModel(denoiser, avg_fn=_towards)
     steps = max(1, epochs * len(clean) // BATCH)
     optimiser = torch.optim.AdamW(denoiser.parameters(), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps + 1, pct_start=0.1)
@@ -148,6 +148,11 @@ def train_denoiser(
     trained = averaged.module
     assert isinstance(trained, Denoiser)
     return trained.eval().requires_grad_(False)
+
+
+def _towards(average: Tensor, weight: Tensor, count: Tensor | int) -> Tensor:
+    """A running average over 200 steps, or over fewer while there are few: a short training soon forgets its start."""
+    return average.lerp(weight, max(0.005, 9 / (10 + int(count))))
 
 
 def denoiser_file(runs: Path, dataset: str, split: int, modalities: Sequence[str]) -> Path:
