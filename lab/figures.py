@@ -256,7 +256,7 @@ def order_gaps(gaps: Mapping[str, Float[np.ndarray, " _"]]) -> Figure:
         )
         axes.plot([values.mean()] * 2, [line - 0.35, line + 0.35], color="black", lw=1.2)
         axes.text(
-            1.08, line, f"{values.mean():+.2f}  (> 0: {(values > 0.01).sum()} of {len(values)})", va="center", size=6
+            1.08, line, f"{values.mean():+.2f}  (> 0.01: {(values > 0.01).sum()} of {len(values)})", va="center", size=6
         )
     axes.axvline(0, color="0.6", lw=0.6, ls=":")
     axes.set_yticks(range(len(gaps)), list(gaps))
