@@ -132,7 +132,7 @@ def test_localisation_has_a_panel_a_region_and_a_mark_a_method():
 
 def test_order_gaps_say_means_and_failures():
     figure = order_gaps({"drawn": np.array([0.9, 0.7, -0.1]), "TSN": np.zeros(3)})
-    assert {"drawn", "TSN", "+0.50  (> 0: 2 of 3)", "+0.00  (> 0: 0 of 3)"} <= set(texts(figure))
+    assert {"drawn", "TSN", "+0.50  (> 0.01: 2 of 3)", "+0.00  (> 0.01: 0 of 3)"} <= set(texts(figure))
 
 
 def test_drawn_motion_has_a_row_of_its_own():
