@@ -241,8 +241,10 @@ def _drawings(gallery: Gallery) -> Iterator[Drawn]:
     """As published; and, where a denoiser is trained, with it: then this is the figure, and that stands beside it."""
     size, judge = find(gallery.work.preset, PRESETS, "preset").size, gallery.judge()
     published = _sat(gallery, deepdraw.preset_for(size), Material(gallery.palettes()), judge)
-    if gallery.denoiser is None or deepdraw.PRESETS["tiny-denoised"].crop != size:
-        yield _figure_1_7(gallery, published, "figure_1_7", "Figures 1 and 7", BLURRED)
+    if gallery.denoiser is None:
+        hint = deepdraw.PRESETS["tiny-denoised"].crop == size
+        how = f"{BLURRED} (`ifttn figures --denoise` draws them through a denoiser)" if hint else BLURRED
+        yield _figure_1_7(gallery, published, "figure_1_7", "Figures 1 and 7", how)
         yield _order(gallery, published, judge, "order", "")
         return
     denoised = _sat(gallery, deepdraw.PRESETS["tiny-denoised"], Material(denoiser=gallery.denoiser), judge)
