@@ -142,6 +142,7 @@ class Gallery:
         self.drawing = {**own, **helper}
         self.apart = {name: network for name, network in others.items() if name not in helper}
 
+        self._frames: dict[int, Frames] = {}
         where = denoiser_file(work.runs, work.split.dataset, work.split.number, self.modalities)
         self.denoiser: Denoiser | None = load_denoiser(where, work.device) if where.exists() else None
 
@@ -164,10 +165,13 @@ class Gallery:
         return {m: Palette.of(torch.cat([each[m] for each in seen])) for m in self.modalities}
 
     def frames(self, action: int, videos: int = 16) -> Frames:
-        """Training frames of an action, and when they come."""
-        own = [video for video in self.work.split.train if video.label == action][:videos]
-        images = torch.cat([self.whole(video)["rgb"] for video in own]).float()
-        return Frames(images, np.tile((np.arange(self.segments) + 0.5) / self.segments, len(own)))
+        """Training frames of an action, and when they come; read once."""
+        if action not in self._frames:
+            own = [video for video in self.work.split.train if video.label == action][:videos]
+            images = torch.cat([self.whole(video)["rgb"] for video in own]).float()
+            times = np.tile((np.arange(self.segments) + 0.5) / self.segments, len(own))
+            self._frames[action] = Frames(images, times)
+        return self._frames[action]
 
     def judge(self) -> Panel | None:
         """Of form, where rings and discs are what actions differ in."""

@@ -299,7 +299,8 @@ class DeepDrawStudio(Panel):
             raise IfttnError("waves begin with noise: draw pixels to begin with a real frame")
         denoiser = None
         if deepdraw.PRESETS[state.settings].denoised:
-            denoiser = load_denoiser(denoiser_file(self.shelf.places.runs, state.dataset, state.split, modalities))
+            where = denoiser_file(self.shelf.places.runs, state.dataset, state.split, modalities)
+            denoiser = load_denoiser(where, str(recognizer.device))
         palettes = self._fitted(run, modalities) if state.colours == "real" else {}
         real = self._real(run, modalities) if "frame" in state.start or state.motion == "real" else {}
         snippets = 1 if state.head in modalities else 2

@@ -94,7 +94,7 @@ def drawing_film(work: Work, recognizer: Recognizer, frames: int = 24) -> list[U
     train, modalities, action = work.split.train, network.settings.modalities, recognizer.actions[0]
     denoiser = denoiser_file(work.runs, work.split.dataset, work.split.number, modalities)
     if denoiser.exists():
-        settings, material = deepdraw.PRESETS["tiny-denoised"], Material(denoiser=load_denoiser(denoiser))
+        settings, material = deepdraw.PRESETS["tiny-denoised"], Material(denoiser=load_denoiser(denoiser, work.device))
     else:
         seen = [whole_snippets(work.store, v, modalities, preset.segments) for v in train[:: max(1, len(train) // 48)]]
         settings = deepdraw.preset_for(preset.size)

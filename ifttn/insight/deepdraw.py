@@ -537,11 +537,10 @@ class _Denoised(_Easel):
     def begin(self, generators: Sequence[torch.Generator]) -> None:
         assert self.studio.material.denoiser is not None
         self.denoiser = self.studio.material.denoiser
-        snippets, (height, width) = 1 if self.studio.single else 2, self.size
-        self.shape = (1 if self.settings.shared_start else snippets, sum(self.denoiser.channels.values()))
-        self.shape = (*self.shape, height // 2, width // 2)
-        self.snippets, self.level = snippets, float("inf")
-        self.clean = self.rest = torch.zeros(())
+        self.snippets, (height, width) = 1 if self.studio.single else 2, self.size
+        own = 1 if self.settings.shared_start else self.snippets
+        self.shape = (own, sum(self.denoiser.channels.values()), height // 2, width // 2)
+        self.level, self.clean, self.rest = float("inf"), torch.zeros(()), torch.zeros(())
 
     def enlarge(self, height: int) -> None:
         if self._size(height) != self.size:
@@ -550,8 +549,8 @@ class _Denoised(_Easel):
     def look(self, generators: Sequence[torch.Generator], sigma: float) -> tuple[list[Tensor], dict[str, Tensor]]:
         kept = (sigma / self.level) ** 2  # of the noise that was there; the rest of this level's is new
         new = torch.stack([torch.randn(self.shape, generator=g).expand(self.snippets, -1, -1, -1) for g in generators])
-        noise = self.rest * kept + sigma * (1 - kept) ** 0.5 * new.to(self.studio.device)
-        self.noisy, self.level = (self.clean + noise).requires_grad_(), sigma
+        noise = sigma * (1 - kept) ** 0.5 * new.to(self.studio.device) + kept * self.rest
+        self.noisy, self.level = (noise + self.clean).requires_grad_(), sigma
         flat = self.noisy.flatten(0, 1)
         guessed = self.denoiser(flat, torch.full((len(flat),), sigma, device=flat.device))
         self.guess = guessed.detach().view_as(self.noisy)
