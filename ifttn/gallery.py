@@ -104,7 +104,7 @@ def train_denoiser_on(work: Work) -> None:
     path = denoiser_file(work.runs, work.split.dataset, work.split.number, modalities)
     if not path.exists():
         snippets = [whole_snippets(work.store, video, modalities, preset.segments) for video in work.split.train]
-        real = {m: torch.cat([each[m] for each in snippets]).to(work.device) for m in modalities}
+        real = {m: torch.stack([each[m] for each in snippets]).to(work.device) for m in modalities}
         write_atomically(path, packed(train_denoiser(real, seed=work.seed, progress=work.progress)))
 
 
@@ -260,8 +260,8 @@ def _drawings(gallery: Gallery) -> Iterator[Drawn]:
 
 BLURRED = "From noise alone, blurred after every step"
 DENOISED = (
-    "From noise alone, through a denoiser of training snippets, which knows what snippets look like, but neither their "
-    "actions nor their times"
+    "From noise alone, through a denoiser of pairs of training snippets, which knows what two snippets of a video look "
+    "like, but neither their action nor which came first"
 )
 
 

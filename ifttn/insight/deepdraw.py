@@ -61,7 +61,7 @@ class Settings:
     waves: bool = False
     """Draw the amplitudes of waves, 1/f, by Adam, instead of pixels (Olah et al. 2017, Fourier parametrisation)."""
     denoised: bool = False
-    """`Material.denoiser` takes the place of box and blur: from noise alone to a real snippet's likeness, guided by the
+    """`Material.denoiser` takes the place of box and blur: from noise alone to a real pair's likeness, guided by the
     network (classifier guidance: Dhariwal & Nichol 2021; its gradient through the denoiser: Chung et al. 2023)."""
     smooth: float = 0.0
     """Weight of the total variation in space, per level of 255."""
@@ -176,7 +176,7 @@ class Material:
     """RGB to start from instead of paper, in 0..255. Where both snippets of a pair start from one real frame, every
     difference between them is the network's doing."""
     denoiser: Denoiser | None = None
-    """Of snippets of the drawn network's modalities, for `Settings.denoised`."""
+    """Of pairs of the drawn network's modalities, for `Settings.denoised`."""
 
 
 PLAIN = Material()
@@ -529,7 +529,8 @@ class _Pixels(_Easel):
 
 class _Denoised(_Easel):
     """From noise down its levels: what the denoiser takes the noise for, pushed where the network finds the action
-    likelier, and less noise again (the stochastic sampler of Song et al. 2021, guided)."""
+    likelier, and less noise again (the stochastic sampler of Song et al. 2021, guided). For a single snippet, too, a
+    pair is drawn; the network hears the first alone."""
 
     PUSH = 0.3
     """The furthest that a snippet is pushed in one step, in root mean square; real values have `denoiser.SPREAD`."""
@@ -538,7 +539,7 @@ class _Denoised(_Easel):
         assert self.studio.material.denoiser is not None
         self.denoiser = self.studio.material.denoiser
         self.snippets, (height, width) = 1 if self.studio.single else 2, self.size
-        own = 1 if self.settings.shared_start else self.snippets
+        own = 1 if self.settings.shared_start else 2
         self.shape = (own, sum(self.denoiser.channels.values()), height // 2, width // 2)
         self.level, self.clean, self.rest = float("inf"), torch.zeros(()), torch.zeros(())
 
@@ -548,16 +549,13 @@ class _Denoised(_Easel):
 
     def look(self, generators: Sequence[torch.Generator], sigma: float) -> tuple[list[Tensor], dict[str, Tensor]]:
         kept = (sigma / self.level) ** 2  # of the noise that was there; the rest of this level's is new
-        new = torch.stack([torch.randn(self.shape, generator=g).expand(self.snippets, -1, -1, -1) for g in generators])
+        new = torch.stack([torch.randn(self.shape, generator=g).expand(2, -1, -1, -1) for g in generators])
         noise = sigma * (1 - kept) ** 0.5 * new.to(self.studio.device) + kept * self.rest
         self.noisy, self.level = (noise + self.clean).requires_grad_(), sigma
-        flat = self.noisy.flatten(0, 1)
-        guessed = self.denoiser(flat, torch.full((len(flat),), sigma, device=flat.device))
-        self.guess = guessed.detach().view_as(self.noisy)
-        self.seen = {
-            modality: images.unflatten(0, self.noisy.shape[:2])
-            for modality, images in self.denoiser.decoded(guessed, self.size).items()
-        }
+        guessed = self.denoiser(self.noisy, torch.full((len(generators),), sigma, device=self.noisy.device))
+        self.guess = guessed.detach()
+        decoded = self.denoiser.decoded(guessed.flatten(0, 1), self.size)
+        self.seen = {m: images.unflatten(0, (-1, 2))[:, : self.snippets] for m, images in decoded.items()}
         self._place(generators)
         return [self.noisy], {m: self._cut(self.seen[m]) for m in self.studio.modalities}
 

@@ -1,10 +1,13 @@
-"""What real snippets are like: a small network that takes noise from frames and their motion together.
+"""What real pairs of snippets are like: a small network that takes noise from their frames and motion together.
 
-DeepDraw's own idea of what is real is smoothness: it blurs a drawing after every step. A denoiser, fitted on the
-project's own training snippets whatever their action and their time, knows forms as well; which of them a drawing
-shows, and in which snippet, stays the drawn network's choice (classifier guidance: Dhariwal & Nichol 2021).
+DeepDraw's own idea of what is real is smoothness: it blurs a drawing after every step. A denoiser, fitted on two
+snippets at a time of the project's own training videos whatever their action, knows forms as well, and that one scene
+holds both. It cannot know which came first: it treats both alike, so that a pair swapped is denoised into the swapped
+pair. Which form a drawing shows, and in which snippet, stays the drawn network's choice (classifier guidance: Dhariwal
+& Nichol 2021).
 
-Shapes: N snippets, C channels of all modalities together, H x W pixels of a frame, h x w = H / 2 x W / 2.
+Shapes: N pairs or snippets, V videos of K snippets, C channels of all modalities together, H x W pixels of a frame,
+h x w = H / 2 x W / 2.
 """
 
 import json
@@ -25,13 +28,13 @@ from ifttn.vocabulary import IfttnError
 WIDTHS = (32, 64, 128)
 SPREAD = 0.5
 """Deviation of real values as the denoiser takes them."""
-BATCH, EPOCHS, RATE = 32, 58, 3e-3
+BATCH, EPOCHS, RATE = 16, 58, 3e-3
 
 
 class Denoiser(nn.Module):
-    """Of a noisy snippet, the mean of the real ones that it may have been.
+    """Of a noisy pair of snippets, the mean of the real ones that it may have been.
 
-    It says the clean snippet, not the noise: a narrow network cannot carry noise (Li & He 2025). Frames are halved: a
+    It says the clean pair, not the noise: a narrow network cannot carry noise (Li & He 2025). Frames are halved: a
     ring of twenty pixels is as round at ten, and four times as many snippets are seen in the same time.
     """
 
@@ -50,16 +53,17 @@ class Denoiser(nn.Module):
         self.leave = nn.Conv2d(fine, 4 * count, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
 
-    def forward(self, noisy: Float[Tensor, "N C h w"], sigma: Float[Tensor, " N"]) -> Float[Tensor, "N C h w"]:
-        """Values as `encoded`; sigma: deviation of the noise in them."""
+    def forward(self, noisy: Float[Tensor, "N 2 C h w"], sigma: Float[Tensor, " N"]) -> Float[Tensor, "N 2 C h w"]:
+        """Values as `encoded`; sigma: deviation of the noise in both snippets of a pair."""
+        flat, sigma = noisy.flatten(0, 1), sigma.repeat_interleave(2)
         scale = (sigma.square() + SPREAD**2).rsqrt()
         angles = sigma.log()[:, None] * self.frequencies
         level = torch.cat([angles.sin(), angles.cos()], 1)
-        fine = self.down[0](self.enter(pixel_unshuffle(noisy * scale[:, None, None, None], 2)), level)
+        fine = self.down[0](self.enter(pixel_unshuffle(flat * scale[:, None, None, None], 2)), level)
         middle = self.down[1](avg_pool2d(fine, 2), level)
         coarse = self.turn(self.down[2](avg_pool2d(middle, 2), level), level)
         middle = self.up[0](_beside(coarse, middle), level)
-        return pixel_shuffle(self.leave(self.up[1](_beside(middle, fine), level)), 2)
+        return pixel_shuffle(self.leave(self.up[1](_beside(middle, fine), level)), 2).view_as(noisy)
 
     def fit_scale(self, snippets: Mapping[str, Tensor]) -> None:
         """Take each channel's mean, and each modality's deviation, from snippets (N, C, H, W) in 0..255."""
@@ -80,18 +84,21 @@ class Denoiser(nn.Module):
 
 
 class _Block(nn.Module):
-    """Two convolutions beside a shortcut; the noise's level scales and shifts what lies between them."""
+    """Two convolutions beside a shortcut, and a look at the pair's other snippet; the noise's level scales and shifts
+    what lies between them."""
 
     def __init__(self, inside: int, outside: int) -> None:
         super().__init__()
         self.first, self.second = nn.Conv2d(inside, outside, 3, padding=1), nn.Conv2d(outside, outside, 3, padding=1)
+        self.other = nn.Conv2d(inside, outside, 1, bias=False)
         self.norms = nn.ModuleList([nn.GroupNorm(8, outside), nn.GroupNorm(8, outside)])
         self.level = nn.Linear(16, 2 * outside)
         self.shortcut = nn.Identity() if inside == outside else nn.Conv2d(inside, outside, 1)
 
     def forward(self, x: Float[Tensor, "N _ _ _"], level: Float[Tensor, "N 16"]) -> Tensor:
         scale, shift = self.level(level)[:, :, None, None].chunk(2, 1)
-        inner = silu(self.norms[0](self.first(x)))
+        other = x.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+        inner = silu(self.norms[0](self.first(x) + self.other(other)))
         return self.shortcut(x) + silu(self.norms[1](self.second(inner * (1 + scale) + shift)))
 
 
@@ -109,32 +116,39 @@ def _halved(snippets: Mapping[str, Tensor], channels: Mapping[str, int]) -> Floa
 def train_denoiser(
     snippets: Mapping[str, Tensor], *, epochs: int = EPOCHS, seed: int = 0, progress: bool = False
 ) -> Denoiser:
-    """A denoiser of real snippets: for 2,700 of 72 x 96 px a quarter of an hour on two cores. As Karras et al. 2022,
-    but for what it says and for the levels of noise, more of them where forms are decided.
+    """A denoiser of any two snippets of a video, in either order: of 690 videos of 72 x 96 px in a quarter of an hour
+    on two cores. As Karras et al. 2022, but for what it says and for the levels of noise, more of them where forms are
+    decided.
 
     Args:
-        snippets: by modality (N, C, H, W) in 0..255, spread over actions and times.
+        snippets: by modality (V, K, C, H, W) in 0..255, of videos of every action; K is 2 or more.
         epochs: over all of them.
         seed: of weights, order and noise.
         progress: show a bar.
 
     Raises:
-        IfttnError: sides of frames are not multiples of 4 px.
+        IfttnError: sides of frames are not multiples of 4 px, or a video has one snippet.
     """
+    videos, each = next(iter(snippets.values())).shape[:2]
+    if each < 2:
+        raise IfttnError(f"a denoiser is trained on pairs of a video's snippets, not on {each} a video")
     device, generator = next(iter(snippets.values())).device, torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        denoiser = Denoiser({modality: images.shape[1] for modality, images in snippets.items()}).to(device)
-    denoiser.fit_scale(snippets)
-    clean = denoiser.encoded(snippets)
+        denoiser = Denoiser({modality: images.shape[2] for modality, images in snippets.items()}).to(device)
+    flat = {modality: images.flatten(0, 1) for modality, images in snippets.items()}
+    denoiser.fit_scale(flat)
+    clean = denoiser.encoded(flat).unflatten(0, (videos, each))
     averaged = AveragedModel(denoiser, avg_fn=_towards)
-    steps = max(1, epochs * len(clean) // BATCH)
+    steps = max(1, epochs * videos * each // (2 * BATCH))
     optimiser = torch.optim.AdamW(denoiser.parameters(), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps + 1, pct_start=0.1)
     for _ in tqdm(range(steps), desc="denoiser", unit="step", disable=not progress):
-        real = clean[torch.randint(len(clean), (BATCH,), generator=generator).to(device)]
+        video, first = (torch.randint(many, (BATCH, 1), generator=generator) for many in (videos, each))
+        later = torch.randint(1, each, (BATCH, 1), generator=generator)
+        real = clean[video.to(device), torch.cat([first, (first + later) % each], 1).to(device)]
         sigma = (0.2 + 1.2 * torch.randn(BATCH, generator=generator)).exp().to(device)
-        spread = sigma[:, None, None, None]
+        spread = sigma[:, None, None, None, None]
         noise = torch.randn(real.shape, generator=generator).to(device)
         # Every level counts alike, but for those so low that nothing is left to say.
         weight = (spread.square() + SPREAD**2) / (spread.square() * SPREAD**2 + 0.005)
@@ -168,7 +182,7 @@ def packed(denoiser: Denoiser) -> bytes:
 
 def load_denoiser(path: Path, device: str = "cpu") -> Denoiser:
     """Raises:
-    IfttnError: there is none.
+    IfttnError: there is none, or one of another make.
     """
     try:
         with safetensors.safe_open(path, "pt", device=device) as file:
@@ -176,4 +190,8 @@ def load_denoiser(path: Path, device: str = "cpu") -> Denoiser:
             denoiser.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     except FileNotFoundError:
         raise IfttnError(f"no denoiser in {path}: `ifttn figures --denoise` trains one") from None
+    except (RuntimeError, KeyError, TypeError, safetensors.SafetensorError):
+        raise IfttnError(
+            f"{path} is not a denoiser of this version: remove it, and `ifttn figures --denoise` trains one"
+        ) from None
     return denoiser.eval().requires_grad_(False)

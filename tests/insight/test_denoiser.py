@@ -1,4 +1,5 @@
 import pytest
+import safetensors.torch
 import torch
 
 from ifttn.insight.denoiser import SPREAD, Denoiser, denoiser_file, load_denoiser, packed, train_denoiser
@@ -6,9 +7,10 @@ from ifttn.vocabulary import IfttnError
 
 
 def snippets(count: int, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Squares that move: bright where the motion is."""
+    """Squares that move: bright where the motion is. Two at a time are of one video, whose ground is dark or light."""
     generator = torch.Generator().manual_seed(seed)
     rgb, flow = torch.full((count, 3, 24, 32), 80.0), torch.full((count, 10, 24, 32), 128.0)
+    rgb.unflatten(0, (-1, 2))[1::2] = 120.0
     for i in range(count):
         y, x = torch.randint(0, 16, (2,), generator=generator).tolist()
         rgb[i, :, y : y + 8, x : x + 8] = 200
@@ -16,19 +18,42 @@ def snippets(count: int, seed: int = 0) -> dict[str, torch.Tensor]:
     return {"rgb": rgb, "flow": flow}
 
 
+def paired(values):
+    return values.unflatten(0, (-1, 2))
+
+
+def videos(count: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    return {modality: paired(images) for modality, images in snippets(2 * count, seed).items()}
+
+
 @pytest.fixture(scope="module")
 def denoiser() -> Denoiser:
-    return train_denoiser(snippets(96), epochs=40)
+    return train_denoiser(videos(48), epochs=60)
 
 
 def test_a_denoiser_brings_noisy_snippets_nearer_to_the_real_ones(denoiser):
-    real = denoiser.encoded(snippets(16, seed=1))
+    real = paired(denoiser.encoded(snippets(16, seed=1)))
     noise = torch.randn(real.shape, generator=torch.Generator().manual_seed(0))
     for sigma in (0.5, 1.0):
         with torch.no_grad():
-            guess = denoiser(real + sigma * noise, torch.full((16,), sigma))
+            guess = denoiser(real + sigma * noise, torch.full((8,), sigma))
         assert (guess - real).square().mean() < 0.5 * real.square().mean()  # less wrong than to say the mean
         assert (guess - real).square().mean() < 0.2 * sigma**2  # than to leave the noise
+
+
+def test_a_denoiser_cannot_know_which_snippet_came_first(denoiser):
+    noisy, sigma = torch.randn(4, 2, 13, 12, 16), torch.tensor([0.2, 0.5, 1.0, 2.0])
+    with torch.no_grad():
+        torch.testing.assert_close(denoiser(noisy.flip(1), sigma), denoiser(noisy, sigma).flip(1))
+
+
+def test_a_snippet_is_denoised_by_what_the_other_shows(denoiser):
+    real = paired(denoiser.encoded(snippets(16, seed=1)))
+    noisy = real + torch.randn(real.shape, generator=torch.Generator().manual_seed(0))
+    strange = torch.stack([noisy[:, 0], noisy.roll(1, 0)[:, 1]], 1)  # the other is of a video on another ground
+    with torch.no_grad():
+        own, others = (denoiser(pair, torch.ones(8))[:, 0] for pair in (noisy, strange))
+    assert (own - real[:, 0]).square().mean() < 0.9 * (others - real[:, 0]).square().mean()
 
 
 def test_values_are_centred_and_as_wide_as_promised(denoiser):
@@ -54,17 +79,30 @@ def test_a_kept_denoiser_says_the_same(denoiser, tmp_path):
     assert path.relative_to(tmp_path).as_posix() == "embedded-ucf/split1/denoiser-rgb-flow.safetensors"
     path.parent.mkdir(parents=True)
     path.write_bytes(packed(denoiser))
-    noisy, sigma = torch.randn(2, 13, 12, 16), torch.tensor([0.5, 2.0])
+    noisy, sigma = torch.randn(2, 2, 13, 12, 16), torch.tensor([0.5, 2.0])
     with torch.no_grad():
         assert load_denoiser(path)(noisy, sigma).equal(denoiser(noisy, sigma))
     with pytest.raises(IfttnError, match="figures --denoise"):
         load_denoiser(tmp_path / "none.safetensors")
 
 
+def test_a_file_that_is_no_denoiser_is_named(denoiser, tmp_path):
+    path = tmp_path / "denoiser-rgb.safetensors"
+    kept = safetensors.torch.load(packed(denoiser))
+    for content in (
+        b"no weights at all",
+        safetensors.torch.save(kept),
+        safetensors.torch.save({"enter.weight": kept["enter.weight"]}, {"channels": '{"rgb": 3, "flow": 10}'}),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(IfttnError, match=r"denoiser-rgb\.safetensors is not a denoiser of this version"):
+            load_denoiser(path)
+
+
 def test_the_same_seed_trains_the_same_denoiser_and_leaves_the_global_one_alone():
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
-    first, again, other = (train_denoiser(snippets(24), epochs=1, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (train_denoiser(videos(12), epochs=2, seed=seed) for seed in (0, 0, 1))
     assert torch.random.get_rng_state().equal(before)
     assert first.enter.weight.equal(again.enter.weight)
     assert not first.enter.weight.equal(other.enter.weight)
@@ -72,4 +110,9 @@ def test_the_same_seed_trains_the_same_denoiser_and_leaves_the_global_one_alone(
 
 def test_frames_that_cannot_be_halved_twice_are_refused():
     with pytest.raises(IfttnError, match="multiples of 4 px, not 34 x 24"):
-        train_denoiser({"rgb": torch.zeros(1, 3, 24, 34)})
+        train_denoiser({"rgb": torch.zeros(1, 2, 3, 24, 34)})
+
+
+def test_one_snippet_of_a_video_is_too_few():
+    with pytest.raises(IfttnError, match="1 a video"):
+        train_denoiser({"rgb": torch.zeros(8, 1, 3, 24, 32)})
