@@ -270,8 +270,7 @@ def _sat(gallery: Gallery, settings: Settings, material: Material, judge: Panel 
     subjects = [(a, s) for s in range(5) for a in actions] if gallery.full else [(a, 0) for a in gallery.shown]
     ttn = _last(list(gallery.drawing.values()), subjects, settings, "ttn", material)
     tsn = _last([gallery.network], subjects, settings, "spatial", material)
-    pairs = [Pair(action, seed, _inputs(gallery, state)) for (action, seed), state in zip(subjects, ttn, strict=True)]
-    known = None if judge is None or gallery.orders is None else (judge, gallery.orders)
+    pairs, known = _pairs(gallery, subjects, ttn), _known(gallery, judge)
     frames = {action: gallery.frames(action) for action in {action for action, _ in subjects}}
     proved = order_report(pairs, gallery.drawing, gallery.apart, frames=frames, judge=known)
     return Sitting(settings, material, subjects, ttn, tsn, proved)
@@ -288,9 +287,17 @@ def _last(
     return states
 
 
-def _inputs(gallery: Gallery, state: State) -> dict[str, Tensor]:
-    assert isinstance(state.motion, Tensor)
-    return dict(zip(gallery.modalities, (_rgb(state), state.motion), strict=True))
+def _pairs(gallery: Gallery, subjects: list[tuple[int, int]], states: list[State]) -> list[Pair]:
+    pairs = []
+    for (action, seed), state in zip(subjects, states, strict=True):
+        assert isinstance(state.motion, Tensor)
+        pairs.append(Pair(action, seed, dict(zip(gallery.modalities, (_rgb(state), state.motion), strict=True))))
+    return pairs
+
+
+def _known(gallery: Gallery, judge: Panel | None) -> tuple[Panel, list[int]] | None:
+    """The judge, and what it is to see first of each action."""
+    return None if judge is None or gallery.orders is None else (judge, gallery.orders)
 
 
 def _rgb(state: State) -> Tensor:
@@ -337,18 +344,22 @@ def _order(gallery: Gallery, sat: Sitting, judge: Panel | None, name: str, how: 
     gaps = {"drawn, by the drawing networks": proved["own gap"].to_numpy()}
     if gallery.apart:
         gaps["drawn, by a network apart"] = proved["apart gap"].to_numpy()
-    if gallery.full:
-        floor = _floor(gallery, sat)
+    floor = _floor(gallery, sat, judge) if gallery.full else None
+    if floor is not None:
         gaps["drawn from random weights"] = floor["apart gap"].to_numpy()
     gaps["drawn, by TSN"] = proved["tsn gap"].to_numpy()
     gaps["real neighbouring snippets"] = real["apart gap"].to_numpy()
     words = in_words(proved)
     if judge is not None and gallery.orders is not None:
+        words += f" The judge of form is a panel of {len(judge.judges)}."
         with torch.no_grad():
             said = judge(torch.cat([_rgb(state) for state in sat.tsn])).cpu().numpy()
         # A TSN drawing is one snippet: paired with its neighbour's, which differs in order alone, it has no sequence.
         signs = 1 - 2 * np.array([gallery.orders[action] for action, _ in sat.subjects])
         words += f" Of TSN's drawings, {int((said * signs > 0).sum())} of {len(said)} show what comes first."
+    if floor is not None and "margin" in floor:
+        right = int((floor.margin > 0).sum())
+        words += f" Of drawings from random weights, {right} of {len(floor)} have the right sequence."
     return Drawn(
         name,
         f"Do the drawings carry order{how}?",
@@ -367,15 +378,15 @@ def _real_pairs(gallery: Gallery, count: int) -> list[Pair]:
     return pairs
 
 
-def _floor(gallery: Gallery, sat: Sitting) -> pd.DataFrame:
-    """What a network that has learned nothing draws."""
+def _floor(gallery: Gallery, sat: Sitting, judge: Panel | None) -> pd.DataFrame:
+    """What a network that has learned nothing draws: what is left is what the way of drawing itself puts in."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         untrained = Network(gallery.network.settings).to(gallery.work.device).eval()
-    subjects = sat.subjects[: len(gallery.actions)]
-    states = _last([untrained], subjects, sat.settings, "ttn", sat.material)
-    pairs = [Pair(a, s, _inputs(gallery, state)) for (a, s), state in zip(subjects, states, strict=True)]
-    return order_report(pairs, {}, gallery.apart or gallery.drawing)
+    states = _last([untrained], sat.subjects, sat.settings, "ttn", sat.material)
+    return order_report(
+        _pairs(gallery, sat.subjects, states), {}, gallery.apart or gallery.drawing, judge=_known(gallery, judge)
+    )
 
 
 # Figure 6, and what it proves.

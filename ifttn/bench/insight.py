@@ -17,11 +17,14 @@ import numpy as np
 import torch
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch.utils.flop_counter import FlopCounterMode
 
 from ifttn.insight.cam import OneTensor, class_activation_maps, stack
 from ifttn.insight.deepdraw import PRESETS, draw_many
 from ifttn.model.network import Network, NetworkSettings
 
+TOLERANCE = 1.0
+"""A way to compute a drawing is as good as another where they are less apart, in the mean (levels of 255)."""
 BACKBONES = {"tiny": "tiny", "small": "resnet18", "paper": "resnet50"}
 """What is drawn with each preset."""
 
@@ -84,6 +87,57 @@ def steps(network: Network, preset: str, o: argparse.Namespace) -> None:
         )
 
 
+def limits(network: Network, preset: str, o: argparse.Namespace) -> None:
+    """What a step of one drawing waits for: the network's two passes, or all that is done around them."""
+    size = PRESETS[preset].crop
+    crops = {
+        m: torch.rand((1, 2, c, size, size), device=o.device).requires_grad_() for m, c in (("rgb", 3), ("flow", 10))
+    }
+    a, b = torch.rand((2, 2048, 2048), device=o.device)
+
+    def passes() -> object:
+        return torch.autograd.grad(network(crops).logits["ttn"][:, 0].sum(), list(crops.values()))
+
+    states = draw_many([network], [(0, 0)], PRESETS[preset])
+    sides = {"step": lambda: list(islice(states, 1)), "passes": passes, "product": lambda: a @ b}
+    seconds = best(sides, max(3, o.repeat), o.device)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(crops)
+    # Without gradients of weights, the pass back costs as much as the pass forth.
+    rate, peak = 2 * counter.get_total_flops() / seconds["passes"], 2 * 2048**3 / seconds["product"]
+    print(
+        f"  a step is {min(1.0, seconds['passes'] / seconds['step']):.0%} the network's two passes, at "
+        f"{rate / 1e9:.3g} GFLOP/s: {rate / peak:.0%} of a large matrix product's rate"
+    )
+
+
+def forms(preset: str, o: argparse.Namespace) -> None:
+    """The same drawing computed in other ways: how fast, and how far the picture is from the usual one."""
+    settings, usual = PRESETS[preset], torch.zeros(())
+    many = min(40, sum(octave.steps for octave in settings.octaves))
+    for name in ("channels_last", "contiguous", "bf16", *(["compile"] if o.device.startswith("cuda") else [])):
+        torch.manual_seed(0)
+        network = Network(NetworkSettings(actions=16, backbone=BACKBONES[preset])).to(o.device).eval()
+        if name == "contiguous":
+            network.to(memory_format=torch.contiguous_format)
+        elif name == "bf16":
+            network.forward = torch.autocast(torch.device(o.device).type, torch.bfloat16)(network.forward)
+        elif name == "compile":
+            network.compile()
+        states = draw_many([network], [(0, 0)], settings)
+        next(states)
+        start = clock(o.device)
+        *_, (drawn,) = islice(states, many - 1)
+        rate = (many - 1) / (clock(o.device) - start)
+        assert drawn.rgb is not None
+        usual = drawn.rgb if name == "channels_last" else usual
+        change = (drawn.rgb - usual).abs().mean().item()
+        verdict = (
+            "as it is used" if name == "channels_last" else "the same" if change < TOLERANCE else "another picture"
+        )
+        print(f"  {name:14} {rate:9.2f} steps/s   {change:6.2f} levels apart after {many} steps: {verdict}")
+
+
 def add_options(p: argparse.ArgumentParser) -> None:
     """The options of `ifttn bench insight`."""
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda, cuda:1, ...")
@@ -106,4 +160,6 @@ def run(o: argparse.Namespace) -> int:
         print(f"{preset}: {BACKBONES[preset]}, {size} px, pairs of RGB and flow")
         maps(network, size, o)
         steps(network, preset, o)
+        limits(network, preset, o)
+        forms(preset, o)
     return 0

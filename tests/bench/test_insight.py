@@ -24,3 +24,7 @@ def test_maps_stand_beside_the_packages_and_show_the_same(capsys):
     (difference,) = [float(line.split()[-1]) for line in lines if "difference" in line]
     assert difference < 1e-3  # of 0..1: single precision, after resizing
     assert any("DeepDraw" in line for line in lines)
+    (share,) = [int(line.split("%")[0].split()[-1]) for line in lines if "two passes" in line]
+    assert 0 < share <= 100
+    apart = {line.split()[0]: float(line.split()[3]) for line in lines if "levels apart" in line}
+    assert apart["channels_last"] == 0.0 <= apart["contiguous"] < apart["bf16"]
