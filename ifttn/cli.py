@@ -134,7 +134,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--denoise",
         action="store_true",
-        help="first train a denoiser of the training snippets, in a quarter of an hour; Figures 1 and 7 are drawn "
+        help="first train a denoiser of the training snippets, in 25 minutes on two cores; Figures 1 and 7 are drawn "
         "through it, now and from then on",
     )
     p.add_argument(

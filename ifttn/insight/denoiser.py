@@ -28,7 +28,7 @@ from ifttn.vocabulary import IfttnError
 WIDTHS = (32, 64, 128)
 SPREAD = 0.5
 """Deviation of real values as the denoiser takes them."""
-BATCH, EPOCHS, RATE = 16, 58, 3e-3
+BATCH, EPOCHS, RATE = 16, 108, 3e-3
 
 
 class Denoiser(nn.Module):
@@ -116,9 +116,8 @@ def _halved(snippets: Mapping[str, Tensor], channels: Mapping[str, int]) -> Floa
 def train_denoiser(
     snippets: Mapping[str, Tensor], *, epochs: int = EPOCHS, seed: int = 0, progress: bool = False
 ) -> Denoiser:
-    """A denoiser of any two snippets of a video, in either order: of 690 videos of 72 x 96 px in a quarter of an hour
-    on two cores. As Karras et al. 2022, but for what it says and for the levels of noise, more of them where forms are
-    decided.
+    """A denoiser of any two snippets of a video, in either order: of 690 videos of 72 x 96 px in 25 minutes on two
+    cores. As Karras et al. 2022, but for what it says and for the levels of noise, more of them where forms are decided.
 
     Args:
         snippets: by modality (V, K, C, H, W) in 0..255, of videos of every action; K is 2 or more.
