@@ -105,7 +105,10 @@ def train_denoiser_on(work: Work) -> None:
     if not path.exists():
         snippets = [whole_snippets(work.store, video, modalities, preset.segments) for video in work.split.train]
         real = {m: torch.stack([each[m] for each in snippets]).to(work.device) for m in modalities}
-        write_atomically(path, packed(train_denoiser(real, seed=work.seed, progress=work.progress)))
+        unfinished = path.with_suffix(".unfinished")
+        trained = train_denoiser(real, seed=work.seed, progress=work.progress, unfinished=unfinished)
+        write_atomically(path, packed(trained))
+        unfinished.unlink(missing_ok=True)
 
 
 def _complete(work: Work) -> Run:

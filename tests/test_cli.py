@@ -15,6 +15,7 @@ from ifttn import cli, gallery
 from ifttn.data.flow import FLOWS
 from ifttn.data.store import Store
 from ifttn.experiment.recipes import RECIPES
+from ifttn.insight import denoiser
 from ifttn.insight.denoiser import train_denoiser
 from ifttn.model.fusion import FUSIONS
 
@@ -135,9 +136,11 @@ def test_figures_are_drawn_from_runs(trained, tmp_path):
 def test_a_denoiser_is_trained_once_and_draws_figures_1_and_7(trained, tmp_path, monkeypatch, capsys):
     runs, options = trained
     kept = runs / "embedded-ucf" / "split1" / "denoiser-rgb-flow.safetensors"
-    monkeypatch.setattr(gallery, "train_denoiser", partial(train_denoiser, epochs=1))
+    monkeypatch.setattr(gallery, "train_denoiser", partial(train_denoiser, epochs=2))
+    monkeypatch.setattr(denoiser, "KEPT_EVERY", 0.0)
     try:
         assert run("figures", *options, "--denoise", "--out", tmp_path) == 0
+        assert list(kept.parent.glob("denoiser*")) == [kept]
         written = kept.stat().st_mtime_ns
         both = ("figure_1_7", "figure_1_7_published", "order", "order_published")
         assert all((tmp_path / f"{name}.png").stat().st_size > 5000 for name in both)

@@ -10,9 +10,12 @@ Shapes: N pairs or snippets, V videos of K snippets, C channels of all modalitie
 h x w = H / 2 x W / 2.
 """
 
+import io
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -23,12 +26,15 @@ from torch.nn.functional import avg_pool2d, interpolate, pixel_shuffle, pixel_un
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
+from ifttn.experiment.runs import write_atomically
 from ifttn.vocabulary import IfttnError
 
 WIDTHS = (32, 64, 128)
 SPREAD = 0.5
 """Deviation of real values as the denoiser takes them."""
 BATCH, EPOCHS, RATE = 16, 108, 3e-3
+KEPT_EVERY = 60.0
+"""Seconds of training that are lost, at most, where it is cut off."""
 
 
 class Denoiser(nn.Module):
@@ -114,16 +120,23 @@ def _halved(snippets: Mapping[str, Tensor], channels: Mapping[str, int]) -> Floa
 
 
 def train_denoiser(
-    snippets: Mapping[str, Tensor], *, epochs: int = EPOCHS, seed: int = 0, progress: bool = False
+    snippets: Mapping[str, Tensor],
+    *,
+    epochs: int = EPOCHS,
+    seed: int = 0,
+    progress: bool = False,
+    unfinished: Path | None = None,
 ) -> Denoiser:
     """A denoiser of any two snippets of a video, in either order: of 690 videos of 72 x 96 px in 25 minutes on two
-    cores. As Karras et al. 2022, but for what it says and for the levels of noise, more of them where forms are decided.
+    cores. As Karras et al. 2022, but for what it says and for the levels of noise: more where forms are decided.
 
     Args:
         snippets: by modality (V, K, C, H, W) in 0..255, of videos of every action; K is 2 or more.
         epochs: over all of them.
         seed: of weights, order and noise.
         progress: show a bar.
+        unfinished: file that keeps a training, to be removed once what it gave is kept; one that was cut off goes on
+            from there, step for step.
 
     Raises:
         IfttnError: sides of frames are not multiples of 4 px, or a video has one snippet.
@@ -142,7 +155,17 @@ def train_denoiser(
     steps = max(1, epochs * videos * each // (2 * BATCH))
     optimiser = torch.optim.AdamW(denoiser.parameters(), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps + 1, pct_start=0.1)
-    for _ in tqdm(range(steps), desc="denoiser", unit="step", disable=not progress):
+    parts: dict[str, Any] = {"net": denoiser, "average": averaged, "optimiser": optimiser, "schedule": schedule}
+    of = repr((WIDTHS, BATCH, RATE, epochs, seed, [(m, tuple(x.shape)) for m, x in snippets.items()]))
+    done, kept = 0, time.monotonic()
+    if unfinished is not None and unfinished.exists():
+        state = torch.load(unfinished, "cpu", weights_only=True)
+        if state["of"] == of:  # or it was another training
+            done = state["done"]
+            generator.set_state(state["generator"])
+            for name, part in parts.items():
+                part.load_state_dict(state[name])
+    for step in tqdm(range(done, steps), "denoiser", steps, unit="step", disable=not progress, initial=done):
         video, first = (torch.randint(many, (BATCH, 1), generator=generator) for many in (videos, each))
         later = torch.randint(1, each, (BATCH, 1), generator=generator)
         real = clean[video.to(device), torch.cat([first, (first + later) % each], 1).to(device)]
@@ -158,6 +181,12 @@ def train_denoiser(
         optimiser.step()
         schedule.step()
         averaged.update_parameters(denoiser)
+        if unfinished is not None and time.monotonic() - kept > KEPT_EVERY:
+            state = {name: part.state_dict() for name, part in parts.items()}
+            file = io.BytesIO()
+            torch.save({**state, "of": of, "done": step + 1, "generator": generator.get_state()}, file)
+            write_atomically(unfinished, file.getvalue())
+            kept = time.monotonic()
     trained = averaged.module
     assert isinstance(trained, Denoiser)
     return trained.eval().requires_grad_(False)

@@ -2,6 +2,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from ifttn.insight import denoiser as denoising
 from ifttn.insight.denoiser import SPREAD, Denoiser, denoiser_file, load_denoiser, packed, train_denoiser
 from ifttn.vocabulary import IfttnError
 
@@ -106,6 +107,37 @@ def test_the_same_seed_trains_the_same_denoiser_and_leaves_the_global_one_alone(
     assert torch.random.get_rng_state().equal(before)
     assert first.enter.weight.equal(again.enter.weight)
     assert not first.enter.weight.equal(other.enter.weight)
+
+
+def test_a_training_that_was_cut_off_goes_on_step_for_step(tmp_path, monkeypatch):
+    seen, unfinished = videos(12), tmp_path / "denoiser.unfinished"
+    whole = train_denoiser(seen, epochs=8)
+    update, updates = denoising.AveragedModel.update_parameters, []
+
+    def cut_off(self, model):
+        updates.append(1)
+        if len(updates) == 4:
+            raise KeyboardInterrupt
+        update(self, model)
+
+    monkeypatch.setattr(denoising, "KEPT_EVERY", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(denoising.AveragedModel, "update_parameters", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            train_denoiser(seen, epochs=8, unfinished=unfinished)
+    assert unfinished.exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(denoising.AveragedModel, "update_parameters", lambda *of: (updates.append(1), update(*of)))
+        resumed = train_denoiser(seen, epochs=8, unfinished=unfinished)
+    assert len(updates) == 4 + 3  # of six
+    assert all(value.equal(whole.state_dict()[name]) for name, value in resumed.state_dict().items())
+
+
+def test_what_is_left_of_another_training_is_not_taken_up(tmp_path):
+    unfinished = tmp_path / "denoiser.unfinished"
+    torch.save({"of": "another", "done": 5}, unfinished)
+    wanted, taken = train_denoiser(videos(12), epochs=2), train_denoiser(videos(12), epochs=2, unfinished=unfinished)
+    assert taken.enter.weight.equal(wanted.enter.weight)
 
 
 def test_frames_that_cannot_be_halved_twice_are_refused():
