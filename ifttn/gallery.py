@@ -382,11 +382,14 @@ def _real_pairs(gallery: Gallery, count: int) -> list[Pair]:
 
 
 def _floor(gallery: Gallery, sat: Sitting, judge: Panel | None) -> pd.DataFrame:
-    """What a network that has learned nothing draws: what is left is what the way of drawing itself puts in."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        untrained = Network(gallery.network.settings).to(gallery.work.device).eval()
-    states = _last([untrained], sat.subjects, sat.settings, "ttn", sat.material)
+    """What networks that have learned nothing draw, one a seed: what the way of drawing itself puts in."""
+    states = []
+    for seed in sorted({seed for _, seed in sat.subjects}):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            untrained = Network(gallery.network.settings).to(gallery.work.device).eval()
+        own = [subject for subject in sat.subjects if subject[1] == seed]
+        states += _last([untrained], own, sat.settings, "ttn", sat.material)
     return order_report(
         _pairs(gallery, sat.subjects, states), {}, gallery.apart or gallery.drawing, judge=_known(gallery, judge)
     )
