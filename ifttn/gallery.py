@@ -309,14 +309,15 @@ def _rgb(state: State) -> Tensor:
 
 
 def _figure_1_7(gallery: Gallery, sat: Sitting, name: str, title: str, how: str) -> Drawn:
-    witness = f"the network of {' and '.join(gallery.apart)}" if gallery.apart else "no network"
+    apart = " and ".join(gallery.apart)
+    witness = f"the network of {apart} did not draw." if apart else "no other split is trained to bear witness."
     return Drawn(
         name,
         f"{title}: what an action looks like to TSN and to TTN",
         f"DeepDraw on {gallery.where}, seed 0, networks of {' and '.join(gallery.drawing)}. {how}. Below: what drives "
         "the spatial stream (TSN), and the ordered pair of snippets, with their motion, that drives the TTN branch. "
         "Above: the nearest training frames of the action by the spatial stream's features; black where none is near. "
-        f"p(A,B) and p(B,A): probability of the action for the drawn pair and for its swap; {witness} did not draw.",
+        f"p(A,B) and p(B,A): probability of the action for the drawn pair and for its swap; {witness}",
         figures.figure_1_7([_block(gallery, sat, sat.subjects.index((action, 0))) for action in gallery.shown]),
     )
 
