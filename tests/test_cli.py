@@ -19,7 +19,7 @@ from ifttn.insight import denoiser
 from ifttn.insight.denoiser import train_denoiser
 from ifttn.model.fusion import FUSIONS
 
-README = Path(__file__).parents[1] / "README.md"
+EXTENDING = Path(__file__).parents[1] / "docs" / "extending.md"
 VERBS = ("prepare", "train", "test", "tables", "figures", "reproduce", "predict", "export", "bench")
 
 
@@ -63,13 +63,13 @@ def test_training_a_recipe_trains_first_what_it_starts_from(trained):
     assert {path.name for path in (runs / "embedded-ucf" / "split1").iterdir()} >= {"spatial", "temporal", "if-ttn"}
 
 
-def test_the_readme_adds_a_fusion_that_trains(trained, monkeypatch):
+def test_the_docs_add_a_fusion_that_trains(trained, monkeypatch):
     runs, options = trained
-    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    (example,) = re.findall(r"```python\n(.*?)```", EXTENDING.read_text(), re.DOTALL)
     for table, name in ((FUSIONS, "maximum"), (RECIPES, "if-ttn-maximum")):
         monkeypatch.setitem(table, name, None)  # what the example puts there goes when the test ends
     monkeypatch.setattr(cli, "main", lambda arguments, main=cli.main: main([*arguments, *options]))
-    exec(compile(example, "README.md", "exec"), {})
+    exec(compile(example, "extending.md", "exec"), {})
     assert (runs / "embedded-ucf" / "split1" / "if-ttn-maximum" / "scores.npz").exists()
 
 

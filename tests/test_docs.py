@@ -1,0 +1,61 @@
+"""README and docs: their commands are commands of today, their links lead somewhere."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from ifttn.cli import BENCHES, parser
+from ifttn.experiment.recipes import PRESETS, RECIPES
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands() -> list[str]:
+    """Every command of ifttn in a line of its own, after `torchrun ... -m`, or between backticks."""
+    found = set[str]()
+    for page in PAGES:
+        text = page.read_text()
+        found |= {
+            match[1] for match in re.finditer(r"^ {4}(?:torchrun .* -m )?(ifttn .*?) *(?:#.*)?$", text, re.MULTILINE)
+        }
+        found |= {" ".join(match[1].split()) for match in re.finditer(r"`(?:torchrun .* -m )?(ifttn\s[^`]*)`", text)}
+    return sorted(found)
+
+
+@pytest.mark.parametrize("command", commands())
+def test_a_command_of_the_docs_is_one_that_the_parser_takes(command: str) -> None:
+    options = parser().parse_args(shlex.split(command)[1:])
+    assert getattr(options, "preset", "tiny") in PRESETS
+    assert getattr(options, "recipe", "if-ttn") in RECIPES
+    assert getattr(options, "part", "flow") in BENCHES
+
+
+def test_the_docs_have_commands() -> None:
+    assert {command.split()[1] for command in commands()} >= {
+        "prepare",
+        "train",
+        "test",
+        "predict",
+        "reproduce",
+        "bench",
+    }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_pictures_of_a_page_are_there(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert (page.parent / link).exists(), link
+
+
+def test_targets_of_make_in_the_docs_are_there() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for page in PAGES:
+        for target in re.findall(r"(?:`|^ {4})(?:QUICK=1 )?make ([a-z-]+)", page.read_text(), re.MULTILINE):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), (page.name, target)
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 130
