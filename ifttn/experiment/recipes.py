@@ -124,24 +124,25 @@ RECIPE_ROWS: Mapping[str, Recipe | Child[Recipe]] = {
     "rgbdiff": Recipe(
         ("rgbdiff",), stages=(RGBDIFF,), starts_from=(Start("streams.rgbdiff", "spatial", "streams.rgb"),)
     ),
-    # Motion vectors start from the flow-trained networks (paper section 3.3), stage by stage.
-    "mv-temporal": Recipe(
-        ("mv",),
-        stages=(MV_TEMPORAL,),
-        starts_from=(Start("streams.mv", "temporal", "streams.flow"), Start("heads.mv", "temporal", "heads.flow")),
-    ),
     "if-ttn": Recipe(
         modalities=("rgb", "flow"),
         fusion="attention",
         stages=(TTN, JOINT),
         starts_from=(*streams_of(rgb="spatial", flow="temporal"), Start("temporal.ttn", "spatial", "streams.rgb")),
     ),
+    # The whole motion-vector network starts from the flow-trained IF-TTN (paper section 3.3), and then goes through the
+    # stages of section 3.4: its stream alone, TTN on frozen streams, everything.
+    "mv-temporal": Recipe(
+        ("mv",),
+        stages=(MV_TEMPORAL,),
+        starts_from=(Start("streams.mv", "if-ttn", "streams.flow"), Start("heads.mv", "if-ttn", "heads.flow")),
+    ),
     "mv-if-ttn": like(
         "if-ttn",
         modalities=("rgb", "mv"),
         stages=(MV_TTN, JOINT),
         starts_from=(
-            *streams_of(rgb="spatial", mv="mv-temporal"),
+            *streams_of(rgb="if-ttn", mv="mv-temporal"),
             Start("temporal.ttn", "if-ttn", "temporal.ttn"),
             Start("heads.ttn", "if-ttn", "heads.ttn"),
         ),
@@ -155,7 +156,7 @@ RECIPE_ROWS: Mapping[str, Recipe | Child[Recipe]] = {
         starts_from=(
             *streams_of(rgb="spatial", flow="temporal"),
             Start("temporal.ttn-rgb", "spatial", "streams.rgb"),
-            Start("temporal.ttn-flow", "temporal", "streams.flow"),
+            Start("temporal.ttn-flow", "spatial", "streams.rgb"),
         ),
     ),
     "trn": like("if-ttn", temporal="trn", starts_from=streams_of(rgb="spatial", flow="temporal")),
@@ -184,14 +185,16 @@ WHY_RECIPE: Mapping[str, str] = {
     "temporal": "from the trained spatial network, its first convolution averaged over RGB and its head new (paper "
     "section 3.4; TSN starts it from ImageNet)",
     "rgbdiff": "TSN's RGB difference, started and trained as the temporal network",
-    "mv-temporal": "motion vectors have flow's channels, so the flow network's stream and head fit (paper 3.3)",
+    "mv-temporal": "the first stage of the motion-vector network, which starts from the flow-trained IF-TTN (paper "
+    "section 3.3): motion vectors have flow's channels, so that its stream and head fit",
     "if-ttn": "TTN from the trained spatial network's levels 3-5 on frozen streams, then everything jointly (section "
     "3.4); one loss on the late-fused score: with a loss a head, the streams fit noise in what they cannot see",
-    "mv-if-ttn": "first the flow-based IF-TTN, then its weights start the motion-vector-based one (paper section 3.3)",
+    "mv-if-ttn": "the flow-trained IF-TTN starts all of it (paper section 3.3): RGB stream, TTN and their heads "
+    "directly, the motion-vector stream by way of its own stage",
     "if-ttn-adaptive": "Table 2: Eq. 3, three scalars a level from (1, 0, 1), where Eq. 3 is Eq. 2",
     "if-ttn-additive": "Table 2: a sum in the place of IFM",
     "if-ttn-multiplicative": "Table 2: a product in the place of IFM; theirs stands inside the residual units",
-    "ttn-separate": "Table 1: a TTN on each stream, each from its own stream's weights: four networks",
+    "ttn-separate": "Table 1: a TTN on each stream, both from the trained spatial network (section 3.4): four networks",
     "trn": "Figure 4: TRN of two frames on fused features; its perceptron starts at random, as no weights fit it",
     "ifm-average": "what IFM gives without TTN: snippets vote from their own fused level 5",
     "two-stream-i3d": "Table 5's two-stream I3D, a loss a network, on one snippet of eight frames a video in the place "

@@ -57,6 +57,36 @@ def test_a_recipe_comes_after_all_that_it_starts_from():
         assert all(order.index(needed) < order.index(name) for needed in RECIPES[name].needs)
 
 
+def runs_behind(recipe: str, part: str) -> list[str]:
+    """The parts of runs that a part's weights go back to, the nearest first."""
+    found = [start for start in RECIPES[recipe].starts_from if start.part == part]
+    return [f"{s.recipe}: {s.source}" for s in found] + [
+        each for s in found for each in runs_behind(s.recipe, s.source)
+    ]
+
+
+def test_the_whole_motion_vector_network_starts_from_the_flow_trained_if_ttn():
+    # Paper, section 3.3: "we first train the optical-flow-based IF-TTN, and then initialize the motion-vector-based
+    # network with optical flow pre-trained weights".
+    behind = {start.part: runs_behind("mv-if-ttn", start.part) for start in RECIPES["mv-if-ttn"].starts_from}
+    assert set(behind) == {f"{kind}.{m}" for kind in ("streams", "heads") for m in ("rgb", "mv")} | {
+        "temporal.ttn",
+        "heads.ttn",
+    }
+    for part, sources in behind.items():
+        assert f"if-ttn: {part.replace('mv', 'flow')}" in sources
+
+
+def test_every_ttn_that_is_no_successor_of_one_starts_from_the_spatial_network():
+    # Paper, section 3.4: "we initialize the temporal network and TTN with pre-trained spatial network weights".
+    for name, recipe in RECIPES.items():
+        for start in recipe.starts_from:
+            if start.part.startswith("temporal."):
+                sources = runs_behind(name, start.part)
+                assert sources[-1] == "spatial: streams.rgb"
+                assert not any(source.startswith("temporal:") for source in sources)
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_of_every_preset_builds_and_takes_a_step_of_each_stage(recipe, preset):
