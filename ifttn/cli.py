@@ -29,7 +29,7 @@ from ifttn.experiment import claims, study, tables, training
 from ifttn.experiment.evaluation import late_fusion, per_class, top1, tune, wilson
 from ifttn.experiment.machine import Machine, deterministic, joined
 from ifttn.experiment.recipes import LATE_FUSION, PRESETS, RECIPES, find, in_order
-from ifttn.experiment.runs import write_atomically
+from ifttn.files import write_whole
 from ifttn.recognizer import Prediction, Recognizer
 from ifttn.vocabulary import IfttnError
 
@@ -384,7 +384,7 @@ def tables_verb(o: argparse.Namespace) -> None:
     print("\n\n".join([claims.as_text(decided), *(tables.as_text(table) for table in chosen)]))
     if o.csv:
         frames = [tables.to_frame(table).assign(table=table.number) for table in chosen]
-        write_atomically(o.csv, pd.concat(frames).to_csv(index=False).encode())
+        write_whole(o.csv, pd.concat(frames).to_csv(index=False).encode())
 
 
 def figures_verb(o: argparse.Namespace) -> None:
@@ -540,7 +540,7 @@ def predict_verb(o: argparse.Namespace) -> int:
             print("\n".join(time_line(prediction)))
         found[str(video)] = prediction.as_json()
     if o.json:
-        write_atomically(o.json, json.dumps(found, indent=1).encode())
+        write_whole(o.json, json.dumps(found, indent=1).encode())
         print(f"scores: {o.json}")
     return 1 if failed else 0
 

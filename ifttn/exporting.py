@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from ifttn.experiment.recipes import LATE_FUSION
-from ifttn.experiment.runs import Run, write_atomically
+from ifttn.experiment.runs import Run
+from ifttn.files import write_whole
 from ifttn.model.folding import folded
 from ifttn.model.network import Network
 from ifttn.vocabulary import MODALITIES, IfttnError
@@ -73,7 +74,7 @@ def export(run: Run, path: Path) -> float:
         raise IfttnError(
             f"{path}: not written, since its scores differ from the network's by {apart:.1e} of the largest"
         )
-    write_atomically(path, content)
+    write_whole(path, content)
     return apart
 
 

@@ -20,9 +20,10 @@ from torch import Tensor
 from ifttn.data import diagnostic
 from ifttn.experiment.evaluation import late_fusion
 from ifttn.experiment.recipes import LATE_FUSION, PRESETS, RECIPES, find
-from ifttn.experiment.runs import Run, write_atomically
+from ifttn.experiment.runs import Run
 from ifttn.experiment.study import Places, Setup, work_on
 from ifttn.experiment.training import Work
+from ifttn.files import write_whole
 from ifttn.insight import deepdraw
 from ifttn.insight.cam import STRIDE, class_activation_maps, on_pixels
 from ifttn.insight.deepdraw import Material, Palette, Settings, State
@@ -67,10 +68,10 @@ def draw(work: Work, out: Path, *, full: bool = False) -> list[report.Figure]:
     for each in _figures(Gallery(work, run, full)):
         png = BytesIO()
         each.figure.savefig(png, format="png")
-        write_atomically(out / f"{each.name}.png", png.getvalue())
-        write_atomically(out / f"{each.name}.txt", f"{each.title}\n{each.caption}\n".encode())
+        write_whole(out / f"{each.name}.png", png.getvalue())
+        write_whole(out / f"{each.name}.txt", f"{each.title}\n{each.caption}\n".encode())
         if each.table is not None:
-            write_atomically(out / f"{each.name}.csv", each.table.to_csv().encode())
+            write_whole(out / f"{each.name}.csv", each.table.to_csv().encode())
         done.append(report.Figure(each.title, each.caption, png.getvalue()))
     return done
 
@@ -84,7 +85,7 @@ def draw_split(places: Places, dataset: str, split: int, setup: Setup) -> None:
     seen = json.dumps({str(path.relative_to(work.runs)): sha256(path.read_bytes()).hexdigest() for path in weights})
     if not (drawn.exists() and drawn.read_text() == seen):
         draw(work, drawn.parent)
-        write_atomically(drawn, seen.encode())
+        write_whole(drawn, seen.encode())
 
 
 def train_denoiser_on(work: Work) -> None:
@@ -107,7 +108,7 @@ def train_denoiser_on(work: Work) -> None:
         real = {m: torch.stack([each[m] for each in snippets]).to(work.device) for m in modalities}
         unfinished = path.with_suffix(".unfinished")
         trained = train_denoiser(real, seed=work.seed, progress=work.progress, unfinished=unfinished)
-        write_atomically(path, packed(trained))
+        write_whole(path, packed(trained))
         unfinished.unlink(missing_ok=True)
 
 

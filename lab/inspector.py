@@ -27,7 +27,7 @@ from jaxtyping import UInt8
 from traitlets import Dict, Int, Tuple, Unicode
 
 from ifttn.experiment.recipes import LATE_FUSION, OF_PEERS
-from ifttn.experiment.runs import write_atomically
+from ifttn.files import write_whole
 from ifttn.insight.cam import shown
 from ifttn.vocabulary import IfttnError
 from lab import pictures, sketches
@@ -464,7 +464,7 @@ class Inspector(VideoPanel):
             encode = pictures.gif if kind == "GIF" else pictures.mp4
             content = encode(drawn, clip.fps / clip.step)
         path = self.out / f"{name}.{kind.lower()}"
-        write_atomically(path, content)
+        write_whole(path, content)
         self._saved.value = f"<small role=status>saved {escape(str(path))} ({len(content) / 1e3:.0f} kB)</small>"
         yield 1.0
 

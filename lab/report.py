@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple
 from jinja2 import Environment
 
 from ifttn.experiment.claims import EXPLAINED, Finding
-from ifttn.experiment.runs import write_atomically
 from ifttn.experiment.study import Progress
 from ifttn.experiment.tables import Column, Table, as_p, empty, heading, orders, to_frame
+from ifttn.files import write_whole
 
 State = Literal["done", "running", "to come", "failed"]
 
@@ -93,7 +93,7 @@ def write(
         kinds=_kinds(state.steps),
         findings=findings,
     )
-    write_atomically(path, page.encode())
+    write_whole(path, page.encode())
 
 
 def duration(seconds: float) -> str:

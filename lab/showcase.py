@@ -12,8 +12,8 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from ifttn.experiment.runs import write_atomically
 from ifttn.experiment.training import Work
+from ifttn.files import write_whole
 from ifttn.insight import deepdraw
 from ifttn.insight.deepdraw import Material, Palette
 from ifttn.insight.denoiser import denoiser_file, load_denoiser
@@ -58,7 +58,7 @@ def write(work: Work, run: str, figures: Path, out: Path, shots: Path) -> Iterat
 
 
 def _written(path: Path, content: bytes) -> Path:
-    write_atomically(path, content)
+    write_whole(path, content)
     return path
 
 

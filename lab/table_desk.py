@@ -10,8 +10,8 @@ from traitlets import HasTraits, Int, Unicode
 from ifttn.experiment import study, tables
 from ifttn.experiment.claims import Finding
 from ifttn.experiment.evaluation import late_fusion
-from ifttn.experiment.runs import write_atomically
 from ifttn.experiment.tables import Cell, Table
+from ifttn.files import write_whole
 from ifttn.vocabulary import IfttnError
 from lab import sketches
 from lab import tables as written
@@ -248,7 +248,7 @@ class TableDesk(Panel):
         frame = tables.to_frame(self.table)
         text = written.to_latex(frame) if suffix == "tex" else written.to_csv(frame)
         path = self.out / f"table_{self.state.number}.{suffix}"
-        write_atomically(path, text.encode())
+        write_whole(path, text.encode())
         self.text.value = text
         self.text.description_allow_html = False
         self.text.layout.display = ""

@@ -302,7 +302,7 @@ def test_a_full_disk_ends_in_one_line(embedded, capsys, monkeypatch, tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "store"))
 
     assert run("prepare", embedded.data, tmp_path / "store", "--preset", "smallest", "--jobs", 1, "--limit", 1) == 0
-    monkeypatch.setattr("ifttn.data.store.os.replace", full)
+    monkeypatch.setattr("ifttn.files.os.replace", full)
     capsys.readouterr()
     assert run("prepare", embedded.data, tmp_path / "store", "--preset", "smallest", "--jobs", 1, "--limit", 3) == 1
     assert "ifttn: " in capsys.readouterr().err

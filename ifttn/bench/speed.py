@@ -22,7 +22,6 @@ from tqdm import tqdm
 from ifttn.bench.mv import _processor, examples
 from ifttn.experiment.machine import PRECISIONS, Machine
 from ifttn.experiment.recipes import find
-from ifttn.experiment.runs import write_atomically
 from ifttn.experiment.speed import (
     DECODE,
     DEFINITIONS,
@@ -39,6 +38,7 @@ from ifttn.experiment.speed import (
     timings,
     watched,
 )
+from ifttn.files import write_whole
 from ifttn.model.peers.table5 import SIZES
 
 FRAMES = 186
@@ -83,7 +83,7 @@ def run(o: argparse.Namespace) -> int:
                 result.timings.append(timing)
     print("\n".join([*table(result), "", *result.claims()]))
     if o.csv:
-        write_atomically(o.csv, to_frame(result).to_csv(index=False).encode())
+        write_whole(o.csv, to_frame(result).to_csv(index=False).encode())
         print(f"figures: {o.csv}")
     return 0
 

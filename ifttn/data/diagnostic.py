@@ -14,14 +14,13 @@ uniform draws and + - * / sqrt are used, which are the same on every machine.
 Shapes: T frames, H x W pixels; a centre is (x, y) in pixels; the balls are (red, blue).
 """
 
-import os
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
 from types import SimpleNamespace
+from typing import IO
 
 import av
 import numpy as np
@@ -30,6 +29,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
+from ifttn.files import held, remove_leftovers, write_whole, written_whole
 from ifttn.vocabulary import IfttnError
 
 FACTORS = ("scene", "speed", "binding", "order")
@@ -346,7 +346,7 @@ def write(
 ) -> None:
     """Writes the data set as its namesake is laid out: lists, factors.parquet, then every video that is not there yet.
 
-    Raises IfttnError where the folder holds another set (seed, size, difficulty) or cannot be written.
+    Raises IfttnError where the folder holds another set (seed, size, difficulty), cannot be written, or is in use.
     """
     planned = plan(flavour, videos, seed, difficulty)
     table = folder / "factors.parquet"
@@ -354,14 +354,13 @@ def write(
         raise IfttnError(
             f"{folder} holds another embedded data set, of {len(stored)} videos: give another folder or remove this one"
         )
-    for name, text in FLAVOURS[flavour].lists(planned).items():
-        _replace(folder / name, lambda part, text=text: part.write_bytes(text.encode()))
-    if not table.exists():
-        _replace(table, planned.to_parquet)
-    rows = [row for _, row in planned.iterrows() if not (folder / row.file).exists()]
-    done = Parallel(n_jobs=jobs, return_as="generator_unordered")(delayed(_write_video)(folder, row) for row in rows)
-    for _ in tqdm(done, desc=f"{folder.name}: videos", total=videos, initial=videos - len(rows), disable=not progress):
-        pass
+    with held(folder):
+        remove_leftovers(folder)
+        for name, text in FLAVOURS[flavour].lists(planned).items():
+            write_whole(folder / name, text.encode())
+        if not table.exists():
+            write_whole(table, planned.to_parquet())
+        _write_videos(folder, planned, jobs, progress)
 
 
 def factors(root: Path) -> pd.DataFrame:
@@ -376,30 +375,26 @@ def _same(stored: pd.DataFrame, planned: pd.DataFrame) -> bool:
     return set(scalars) <= set(stored) and stored[scalars].equals(planned[scalars])
 
 
+def _write_videos(folder: Path, planned: pd.DataFrame, jobs: int, progress: bool) -> None:
+    rows = [row for _, row in planned.iterrows() if not (folder / row.file).exists()]
+    done = Parallel(n_jobs=jobs, return_as="generator_unordered")(delayed(_write_video)(folder, row) for row in rows)
+    total, desc = len(planned), f"{folder.name}: videos"
+    for _ in tqdm(done, desc, total, initial=total - len(rows), disable=not progress):
+        pass
+
+
 def _write_video(folder: Path, row: pd.Series) -> None:
-    _replace(folder / row.file, lambda part: _encode(part, render(row)))
+    with written_whole(folder / row.file) as file:
+        _encode(file, render(row))
 
 
-def _encode(path: Path, frames: UInt8[np.ndarray, "T H W 3"]) -> None:
+def _encode(file: IO[bytes], frames: UInt8[np.ndarray, "T H W 3"]) -> None:
     """MPEG-4 Part 2 without B-frames, a key frame every 12, at a constant quantiser."""
     # At quantiser 3 with cheap decisions, what a fast ball leaves behind it makes frames sharper, which tells speed.
     options = {"qmin": "2", "qmax": "2", "mbd": "rd", "bf": "0", "g": "12"}
-    with av.open(str(path), "w", format="avi") as container:
+    with av.open(file, "w", format="avi") as container:
         stream = container.add_stream("mpeg4", rate=FPS, options=options)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
         container.mux(stream.encode())
-
-
-def _replace(path: Path, fill: Callable[[Path], object]) -> None:
-    """Fills a file beside `path`, then puts it in its place, so that nobody meets half a file."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fill(part)
-        os.replace(part, path)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink()
-        raise IfttnError(f"cannot write {path}: {error.strerror}") from error

@@ -7,7 +7,6 @@ The report is no part of what is prepared: its seconds differ from run to run, t
 """
 
 import csv
-import errno
 import io
 import os
 import time
@@ -30,8 +29,9 @@ from ifttn.data import catalogue
 from ifttn.data.decoding import decode
 from ifttn.data.flow import FLOWS, flow_of, to_bytes
 from ifttn.data.flow_service import FlowService, serve
-from ifttn.data.store import SUFFIX, Store, StoreFullError, StoreSettings, flow_error, write_whole
+from ifttn.data.store import SUFFIX, Store, StoreSettings, flow_error
 from ifttn.data.workers import Crash, each
+from ifttn.files import DiskFullError, held, write_whole
 from ifttn.vocabulary import IfttnError, Video
 
 STATUSES = ("done", "skipped", "failed", "missing")
@@ -100,14 +100,14 @@ def prepare(
 
     Raises:
         IfttnError: no data set, an unknown flow, a store that was made with other settings or is being prepared by
-            another process, a cluster that is not there. StoreFullError, also an IfttnError, ends the batch where the
+            another process, a cluster that is not there. DiskFullError, also an IfttnError, ends the batch where the
             disk is full; the report up to there is kept.
     """
     if settings.flow not in FLOWS:
         raise IfttnError(f"unknown optical flow {settings.flow}; choose from {', '.join(FLOWS)}")
     root, folder = root.resolve(), folder.resolve()
     contents, store = catalogue.contents(root), Store.create(folder, settings)
-    with _held(folder):
+    with held(folder):
         store.tidy()
         rows = _known(contents, store)
         _write_report(folder, rows)
@@ -176,7 +176,7 @@ def _outcomes(todo: Sequence[Video], work: _Work, jobs: int | str | None) -> Gen
                     reason = f"{video.path}: the decoder crashed" + (f" ({row.how})" if row.how else "")
                     row = Row(video.name, "failed", reason)
                 if row.status == _FULL:
-                    raise StoreFullError(row.reason)
+                    raise DiskFullError(row.reason)
                 yield row
 
 
@@ -190,7 +190,7 @@ def _prepare_one(video: Video, work: _Work) -> Row:
     began = time.perf_counter()
     try:
         row = _stored(video, work)
-    except StoreFullError as error:
+    except DiskFullError as error:
         return Row(video.name, _FULL, str(error))
     except IfttnError as error:
         row = Row(video.name, "failed", " ".join(str(error).split()))
@@ -254,26 +254,6 @@ def _shown(name: str) -> str:
 
 def _is_open(row: Row | None) -> bool:
     return row is None or row.status == "failed"
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Two preparations of one store would remove each other's unfinished files."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:  # some file systems have no locks at all
-            if error.errno in (errno.EAGAIN, errno.EACCES):
-                raise IfttnError(f"{folder}: is being prepared by another process; wait for it, or end it") from error
-        yield
-    finally:
-        os.close(handle)
 
 
 def _known(contents: catalogue.Contents, store: Store) -> dict[str, Row]:

@@ -11,7 +11,6 @@ Shapes: T frames, T - 1 fields, C channels (3 of a frame, 2 of a field), H x W p
 """
 
 import contextlib
-import errno
 import functools
 import io
 import json
@@ -30,10 +29,10 @@ from jaxtyping import Float32, Integer, UInt8
 from safetensors.numpy import save
 
 from ifttn.data.flow import from_bytes, to_bytes
+from ifttn.files import remove_leftovers, write_whole
 from ifttn.vocabulary import IfttnError
 
 SUFFIX = ".safetensors"
-PARTIAL = ".partial"
 MODALITIES = ("rgb", "flow", "mv")
 COLUMNS = ("video", "frames", "fps", "bytes", *(f"{modality}_bytes" for modality in MODALITIES))
 LIBRARIES = ("ifttn", "av", "numba", "numpy", "opencv-python-headless", "safetensors", "torch")
@@ -44,10 +43,6 @@ WHOLE: Part = (slice(None), slice(None))
 HEAD = 1 << 15
 """Bytes of a first read: the header and the offsets of most videos."""
 LARGEST_HEADER = 1 << 20
-
-
-class StoreFullError(IfttnError):
-    """The disk is full: no further video can be written either."""
 
 
 @dataclass(frozen=True)
@@ -304,10 +299,7 @@ class Store:
 
     def tidy(self) -> None:
         """Remove what interrupted writes left behind and renew index.parquet; only while nobody writes."""
-        for _, path, _ in self._files(PARTIAL):
-            Path(path).unlink()
-        for leftover in self.folder.glob(f"*{PARTIAL}"):
-            leftover.unlink()
+        remove_leftovers(self.folder)
         write_whole(self.folder / "index.parquet", self.index().to_parquet(index=False))
 
     def _path(self, name: str) -> Path:
@@ -345,24 +337,6 @@ class Store:
                 if there.get(key) != here.get(key)
             ]
             raise IfttnError(f"{self.folder}: was prepared otherwise: {'; '.join(differing)}; use another folder")
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees all of it or none; StoreFullError where the disk is full, else IfttnError."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())  # else a machine that loses power may keep the name and not the bytes
-        os.replace(partial, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):  # where it was never made, or its folder is none
-            partial.unlink()
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreFullError(f"{path.parent}: the disk is full; what was prepared so far stays readable") from error
-        raise IfttnError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 @functools.cache

@@ -4,7 +4,6 @@ Every cell of a table and every plot is arithmetic on saved scores. Shapes: N vi
 """
 
 import io
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -19,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 
 from ifttn.data.augmentation import test_crops
 from ifttn.data.snippets import SnippetDataset, loader
+from ifttn.files import write_whole
 from ifttn.model.backbone import Pyramid
 from ifttn.model.network import Scorer
 from ifttn.vocabulary import IfttnError
@@ -58,9 +58,7 @@ class Scores:
         for reading, heads in self.readings.items():
             arrays.update({f"{reading}:{name}": scores for name, scores in heads.items()})
         np.savez(content, **arrays)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_bytes(content.getvalue())
-        os.replace(partial, path)
+        write_whole(path, content.getbuffer())
 
     @classmethod
     def load(cls, path: Path) -> "Scores":

@@ -7,7 +7,6 @@ fixed number of views a video, its pyramids go to disk as half floats, memory-ma
 import hashlib
 import os
 import shutil
-import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 
 from ifttn.data.snippets import SnippetDataset, loader
+from ifttn.files import partial_beside
 from ifttn.model.backbone import LEVELS, Backbone, Pyramid
 from ifttn.model.network import normalise
 
@@ -51,7 +51,7 @@ class FrozenPyramids:
         return self.opened[view]
 
     def _compute(self, view: int, folder: Path, batch: int) -> None:
-        partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.partial")
+        partial = partial_beside(folder)
         partial.mkdir(parents=True)
         files: dict[int, np.ndarray] = {}
         row = 0

@@ -8,7 +8,6 @@ weights.safetensors   when finished: weights, and the names of the videos that t
 scores.npz            when tested: of all views, and of the centre view with the snippets in three orders
 """
 
-import errno
 import io
 import json
 import os
@@ -29,6 +28,7 @@ import torchvision
 from ifttn.data.store import StoreSettings
 from ifttn.experiment.evaluation import Scores
 from ifttn.experiment.recipes import Preset, Recipe, Schedule, network_settings
+from ifttn.files import write_whole
 from ifttn.model.network import Network, Scorer
 from ifttn.model.peers.trained import build, settings_of
 from ifttn.vocabulary import IfttnError
@@ -94,7 +94,7 @@ class Run:
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,
         }
-        write_atomically(path, json.dumps({**asked, "made_with": made_with}, indent=1).encode())
+        write_whole(path, json.dumps({**asked, "made_with": made_with}, indent=1).encode())
 
     def preset(self) -> Preset:
         """The preset that it was trained at."""
@@ -139,13 +139,9 @@ class Run:
         content = io.BytesIO()
         torch.save(dict(state), content)
         try:
-            write_atomically(self.folder / "checkpoint.pt", content.getbuffer())
-        except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            raise IfttnError(
-                f"{self.folder}: {'the disk is full' if full else error.strerror}; the last checkpoint is whole, "
-                "and the same command goes on from it"
-            ) from error
+            write_whole(self.folder / "checkpoint.pt", content.getbuffer())
+        except IfttnError as error:
+            raise IfttnError(f"{error}; the last one is whole, and the same command goes on from it") from error
 
     def checkpoint(self) -> dict[str, Any] | None:
         """How far training got, or None.
@@ -168,7 +164,7 @@ class Run:
         """Write the trained weights and the names of all videos that had a part in them; drop the checkpoint."""
         state = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
         names = {"trained_on": json.dumps(sorted(trained_on))}
-        write_atomically(self.folder / "weights.safetensors", safetensors.torch.save(state, metadata=names))
+        write_whole(self.folder / "weights.safetensors", safetensors.torch.save(state, metadata=names))
         (self.folder / "checkpoint.pt").unlink(missing_ok=True)
 
     @property
@@ -268,19 +264,3 @@ def _tuples(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _tuples(item) for key, item in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """A reader finds the whole file or none, and what was there before until the new one is on the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError:
-        with suppress(OSError):
-            partial.unlink()
-        raise

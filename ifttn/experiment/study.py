@@ -29,8 +29,9 @@ from ifttn.experiment.claims import Finding, judge, load_claims
 from ifttn.experiment.evaluation import Scores
 from ifttn.experiment.machine import Machine
 from ifttn.experiment.recipes import PRESETS, RECIPES
-from ifttn.experiment.runs import Run, write_atomically
+from ifttn.experiment.runs import Run
 from ifttn.experiment.tables import Factors, ScoresOf, Table, load, measure, speeds
+from ifttn.files import write_whole
 from ifttn.vocabulary import IfttnError
 
 EMBEDDED = {"embedded-ucf": ("ucf", 960), "embedded-hmdb": ("hmdb", 384)}
@@ -314,7 +315,7 @@ def run(study: Sequence[Task], *, jobs: int, timings: Path) -> Iterator[Progress
                 progress.done.add(task.name)
                 if seconds > progress.seconds.get(task.name, 0.0):  # finding it done is quicker than doing it
                     known[task.name] = progress.seconds[task.name] = seconds
-                    write_atomically(timings, json.dumps(known, indent=1).encode())
+                    write_whole(timings, json.dumps(known, indent=1).encode())
         yield progress
         pool.shutdown()
     except BaseException:

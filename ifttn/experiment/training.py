@@ -45,7 +45,8 @@ from ifttn.experiment.recipes import (
     network_settings,
 )
 from ifttn.experiment.recomputing import recompute
-from ifttn.experiment.runs import Run, asked, write_atomically
+from ifttn.experiment.runs import Run, asked
+from ifttn.files import write_whole
 from ifttn.model.backbone import Backbone
 from ifttn.model.network import Output, Scorer
 from ifttn.model.peers.trained import build
@@ -145,7 +146,7 @@ def _seen(work: Work, name: str, held: tuple[Video, ...]) -> set[str]:
 
 def _report(run: Run, loaded: list[Loaded], work: Work) -> None:
     if work.processes.leads:
-        write_atomically(run.folder / "loaded.json", json.dumps([asdict(each) for each in loaded], indent=1).encode())
+        write_whole(run.folder / "loaded.json", json.dumps([asdict(each) for each in loaded], indent=1).encode())
         if work.progress and loaded:
             print(*loaded, sep="\n")
 

@@ -26,7 +26,7 @@ from torch.nn.functional import avg_pool2d, interpolate, pixel_shuffle, pixel_un
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
-from ifttn.experiment.runs import write_atomically
+from ifttn.files import write_whole
 from ifttn.vocabulary import IfttnError
 
 WIDTHS = (32, 64, 128)
@@ -185,7 +185,7 @@ def train_denoiser(
             state = {name: part.state_dict() for name, part in parts.items()}
             file = io.BytesIO()
             torch.save({**state, "of": of, "done": step + 1, "generator": generator.get_state()}, file)
-            write_atomically(unfinished, file.getvalue())
+            write_whole(unfinished, file.getvalue())
             kept = time.monotonic()
     trained = averaged.module
     assert isinstance(trained, Denoiser)

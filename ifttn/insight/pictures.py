@@ -21,7 +21,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torchvision.utils import flow_to_image
 
-from ifttn.experiment.runs import write_atomically
+from ifttn.files import write_whole
 from ifttn.insight.deepdraw import Settings, State
 from ifttn.vocabulary import IfttnError
 
@@ -57,7 +57,7 @@ def write_png(path: Path, picture: UInt8[np.ndarray, "H W 3"], said: Mapping[str
     for key, value in said.items():
         info.add_itxt(key, value)
     Image.fromarray(picture).save(content, "PNG", pnginfo=info)
-    write_atomically(path, content.getvalue())
+    write_whole(path, content.getvalue())
 
 
 def every(states: Iterable[State], step: int) -> list[UInt8[np.ndarray, "h w 3"]]:
@@ -75,7 +75,7 @@ def write_film(path: Path, pictures: Sequence[UInt8[np.ndarray, "H W 3"]], fps: 
     """
     if path.suffix not in _FILMS:
         raise IfttnError(f"{path}: no such film: choose from {', '.join(_FILMS)}")
-    write_atomically(path, _FILMS[path.suffix](pictures, fps))
+    write_whole(path, _FILMS[path.suffix](pictures, fps))
 
 
 def _gif(pictures: Sequence[np.ndarray], fps: int) -> bytes:

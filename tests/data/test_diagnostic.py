@@ -13,6 +13,7 @@ from ifttn.data.decoding import decode, read_frames
 from ifttn.data.diagnostic import FACTORS, FLAVOURS, ball_masks, factors, plan, render, write
 from ifttn.data.flow import dis
 from ifttn.data.sampling import centre_starts
+from ifttn.files import partial_beside
 from ifttn.vocabulary import IfttnError
 
 SIZES = {"ucf": 320, "hmdb": 160}
@@ -313,10 +314,10 @@ def test_writing_goes_on_where_it_stopped(tmp_path: Path) -> None:
     whole = files[1].read_bytes()
     files[1].unlink()
     files[2].unlink()
-    files[2].with_name(f"{files[2].name}.part").write_bytes(b"half")
+    partial_beside(files[2]).write_bytes(b"half")
     write(tmp_path, "ucf", videos=16, seed=0, jobs=1, progress=False)
     assert sorted(tmp_path.glob("*/*.avi")) == files
-    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob("*.partial"))
     assert files[0].stat().st_mtime_ns == before
     np.testing.assert_array_equal(read_frames(files[1]).shape[1:], (120, 160, 3))
     assert files[1].read_bytes() == whole
@@ -341,7 +342,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(IfttnError, match="not the embedded"):
         factors(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(IfttnError, match="cannot write"):
+    with pytest.raises(IfttnError, match="cannot be written"):
         write(tmp_path / "file", "ucf", videos=16, seed=0, jobs=1, progress=False)
 
 

@@ -12,6 +12,7 @@ from joblib.externals.loky import get_reusable_executor
 from ifttn.data import preparation
 from ifttn.data.preparation import JOURNAL, Row, prepare, summary
 from ifttn.data.store import Store, StoreSettings
+from ifttn.files import held
 from ifttn.vocabulary import IfttnError
 
 SETTINGS = StoreSettings(48, 36, 5.0)
@@ -290,7 +291,7 @@ def contents(store: Path) -> dict[str, bytes]:
 
 def test_a_store_is_prepared_by_one_process_at_a_time(root, tmp_path):
     Store.create(tmp_path / "store", SETTINGS)
-    with preparation._held(tmp_path / "store"), pytest.raises(IfttnError, match="is being prepared by another process"):
+    with held(tmp_path / "store"), pytest.raises(IfttnError, match="is in use by"):
         prepare(root, tmp_path / "store", SETTINGS, jobs=1, progress=False)
     prepare(root, tmp_path / "store", SETTINGS, jobs=1, progress=False)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from ifttn import files
 from ifttn.data.catalogue import read_split
 from ifttn.data.store import Store
 from ifttn.experiment import runs, training
@@ -65,20 +66,20 @@ def deadly(moment: str, countdown: int) -> None:
 
     def torn(path: Path, content) -> None:
         if next(counted, None) is None:
-            path.with_name(path.name + ".partial").write_bytes(bytes(content)[: len(content) // 2])
+            files.partial_beside(path).write_bytes(bytes(content)[: len(content) // 2])
             kill_oneself()
         whole(path, content)
 
-    whole = runs.write_atomically
+    whole = files.write_whole
     if moment == "step":
         training.Training.step = after(training.Training.step)
     elif moment == "torn":
-        runs.write_atomically = torn
+        runs.write_whole = training.write_whole = torn
     else:
-        runs.write_atomically = after(whole)
+        runs.write_whole = training.write_whole = after(whole)
 
 
-def files(folder: Path, work: training.Work) -> dict[str, bytes]:
+def weights(folder: Path, work: training.Work) -> dict[str, bytes]:
     work = replace(work, runs=folder)
     return {name: (work.run(name).folder / "weights.safetensors").read_bytes() for name in RECIPES}
 
@@ -105,7 +106,7 @@ def faults(work: training.Work, folder: Path, kills: int) -> dict[str, object]:
                     killed.append((name, "none" if state is None else f"stage {state['stage']}"))
                 else:
                     assert code == 0, code
-        same.append(files(own, work) == files(folder / "calm", work))
+        same.append(weights(own, work) == weights(folder / "calm", work))
     return {"killed": len(killed), "where": sorted(set(killed)), "same": same}
 
 

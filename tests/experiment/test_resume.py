@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import ifttn
+from ifttn import files
 from ifttn.experiment import runs, training
 from ifttn.experiment.machine import Machine
 from ifttn.experiment.recipes import PRESETS, Schedule
@@ -74,10 +75,10 @@ def test_a_full_disk_ends_in_one_line_and_leaves_the_last_checkpoint(embedded, t
             raise OSError(errno.ENOSPC, "No space left on device")
         synced(descriptor)
 
-    monkeypatch.setattr(runs.os, "fsync", full)
-    with pytest.raises(IfttnError, match="the disk is full; the last checkpoint is whole"):
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(IfttnError, match="the disk is full; the last one is whole"):
         training.train(work, "spatial")
-    monkeypatch.setattr(runs.os, "fsync", synced)
+    monkeypatch.setattr(files.os, "fsync", synced)
     checkpoint = work.run("spatial").checkpoint()
     assert checkpoint is not None
     assert checkpoint["processes"][0][0]["step"] == 3  # recipe.json and loaded.json were the first two writes

@@ -1,0 +1,164 @@
+"""Writing a file whole or not at all, and locking a folder against a second writer: the only place for both."""
+
+import errno
+import json
+import os
+import shlex
+import socket
+import sys
+import uuid
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import IO
+
+from ifttn.vocabulary import IfttnError
+
+PARTIAL = ".partial"
+"""Suffix of a file that is not whole yet; a process that is killed leaves it behind."""
+LOCK = ".lock"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+_locks: set[int] = set()
+
+
+class DiskFullError(IfttnError):
+    """The disk is full: no further file can be written either."""
+
+
+def partial_beside(path: Path) -> Path:
+    """A new name in the folder of `path`; it is short, so that `path` may have the longest name that there is."""
+    return path.with_name(f".{uuid.uuid4().hex}{PARTIAL}")
+
+
+@contextmanager
+def written_whole(path: Path) -> Generator[IO[bytes]]:
+    """A file to fill, which can be read and sought as well. At the end of the block it is on the disk at `path`.
+
+    Until then a reader finds there what was there before. Where the block fails, it stays there.
+
+    Raises:
+        DiskFullError: the disk is full.
+        IfttnError: the file cannot be written; the line names it.
+    """
+    partial = partial_beside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())  # else a machine that loses power may keep the name and not the bytes
+        os.replace(partial, path)
+    except BaseException as error:
+        with suppress(OSError):  # where it was never made, or its folder is none
+            partial.unlink()
+        if isinstance(error, OSError):
+            raise not_written(path, error) from error
+        raise
+
+
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Write a file so that a reader finds all of it or none; its folder is made where absent.
+
+    Raises:
+        DiskFullError: the disk is full.
+        IfttnError: the file cannot be written; the line names it.
+    """
+    with written_whole(path) as file:
+        file.write(content)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what writers that were killed left in a folder and those below; only while nobody writes there."""
+    for leftover in folder.rglob(f".*{PARTIAL}"):
+        leftover.unlink(missing_ok=True)
+
+
+def not_written(path: Path, error: OSError) -> IfttnError:
+    """What to raise where writing `path` failed."""
+    if error.errno in FULL:
+        return DiskFullError(f"{path}: cannot be written, because the disk is full")
+    return IfttnError(f"{path}: cannot be written ({error.strerror or error})")
+
+
+@contextmanager
+def held(folder: Path, *, shared: bool = False, wait: bool = False) -> Generator[None]:
+    """Hold a folder, so that no other process or thread works in it. The lock ends with the block or the process.
+
+    On Windows, and on file systems that have no locks, nothing is held.
+
+    Args:
+        folder: made where absent. Its file `.lock` says who holds it.
+        shared: let others hold it who share it, too.
+        wait: say on stderr who holds the folder, and wait for them.
+
+    Raises:
+        IfttnError: someone else holds it, or it cannot be written to; the line says who.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    lock = _opened(folder / LOCK)
+    try:
+        try:
+            fcntl.flock(lock, kind | fcntl.LOCK_NB)
+        except OSError as error:  # else the file system has no locks
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                line = f"{folder}: is in use by {_holder(lock)}"
+                if not wait:
+                    raise IfttnError(f"{line}; wait for it, or end it") from error
+                print(f"ifttn: {line}; this one waits for it", file=sys.stderr, flush=True)
+                fcntl.flock(lock, kind)
+        _sign(lock)
+        yield
+    finally:
+        if lock in _locks:  # not in a forked process, which has let go of it
+            _locks.discard(lock)
+            os.close(lock)
+
+
+def _opened(path: Path) -> int:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise not_written(path, error) from error
+    _locks.add(lock)
+    return lock
+
+
+def _sign(lock: int) -> None:
+    holder = {
+        # A notebook's command line is that of every notebook; Jupyter tells its name here.
+        "command": os.environ.get("JPY_SESSION_NAME") or shlex.join(sys.argv),
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": datetime.now().isoformat(sep=" ", timespec="minutes"),
+    }
+    with suppress(OSError):  # a full disk: the lock holds without a name
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, json.dumps(holder).encode(), 0)
+
+
+def _holder(lock: int) -> str:
+    try:
+        holder = json.loads(os.pread(lock, 1 << 16, 0))
+        return "`{command}` (process {pid} on {host}, since {since})".format(**holder)
+    except (OSError, ValueError, KeyError):  # it has not signed yet
+        return "another process"
+
+
+def _let_go() -> None:
+    """A forked process shares its parent's locks, and would keep them when the parent is killed."""
+    for lock in _locks:
+        with suppress(OSError):
+            os.close(lock)
+    _locks.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
