@@ -1,6 +1,6 @@
 """From trained runs to the paper's Figures 1, 6 and 7, what they prove, and the curves of training.
 
-It stands beside `ifttn.cli`, above `lab`: it opens runs, asks `ifttn.insight`, and lets `lab.figures` draw.
+It stands beside `ifttn.verbs`, above `lab`: it opens runs, asks `ifttn.insight`, and lets `lab.figures` draw.
 """
 
 import json

@@ -78,11 +78,6 @@ def doctor(folder: Path | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def add_options(p: argparse.ArgumentParser) -> None:
-    """The options of `ifttn doctor`."""
-    p.add_argument("--folder", type=Path, help="keep the videos there; by default they are removed")
-
-
 def run(o: argparse.Namespace) -> int:
     """`ifttn doctor`: prints the table; exit code 1 when a row is wrong."""
     table = doctor(o.folder)
