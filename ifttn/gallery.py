@@ -184,7 +184,7 @@ class Gallery:
     @property
     def shown(self) -> list[int]:
         """Actions that stand in Figures 1 and 7."""
-        return _spread(len(self.actions), 4)
+        return spread_couples(len(self.actions), 4)
 
     @property
     def orders(self) -> list[int] | None:
@@ -224,9 +224,9 @@ def _images(planes: Tensor) -> UInt8[np.ndarray, "_ H W 3"]:
     return planes.clamp(0, 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
-def _spread(actions: int, count: int) -> list[int]:
+def spread_couples(actions: int, count: int) -> list[int]:
     """Some actions, in neighbouring couples, spread over the list (embedded sets: couples differ in order alone)."""
-    first = [2 * round(x) for x in np.linspace(0, actions // 2 - 1, max(1, count // 2))]
+    first = [2 * round(x) for x in np.linspace(0, max(0, actions // 2 - 1), max(1, count // 2))]
     return sorted({action for each in first for action in (each, each + 1) if action < actions})
 
 
@@ -406,7 +406,7 @@ def _maps(gallery: Gallery) -> Drawn:
     right = fused.argmax(1) == scores.labels
     videos = {video.name: video for video in split.test}
     examples = []
-    for action in _spread(len(split.actions), 4):
+    for action in spread_couples(len(split.actions), 4):
         own = scores.labels == action
         if own.any():
             sure = np.where(own & right if (own & right).any() else own, 1, 0)

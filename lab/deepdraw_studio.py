@@ -21,12 +21,11 @@ from traitlets import Enum, HasTraits, Int, Unicode
 from ifttn.experiment.recipes import LATE_FUSION
 from ifttn.experiment.runs import Run
 from ifttn.insight import deepdraw
-from ifttn.insight.cam import undisturbed
 from ifttn.insight.deepdraw import Material, Octave, Palette, Settings
 from ifttn.insight.denoiser import denoiser_file, load_denoiser
 from ifttn.insight.localisation import whole_snippets
 from ifttn.insight.pictures import facts, write_png
-from ifttn.model.network import Network
+from ifttn.model.network import Network, undisturbed
 from ifttn.recognizer import Recognizer
 from ifttn.vocabulary import IfttnError, Video
 from lab import pictures, sketches

@@ -20,7 +20,7 @@ from ifttn.data.augmentation import test_crops
 from ifttn.data.snippets import SnippetDataset, loader
 from ifttn.files import write_whole
 from ifttn.model.backbone import Pyramid
-from ifttn.model.network import Scorer
+from ifttn.model.network import Scorer, undisturbed
 from ifttn.vocabulary import IfttnError
 
 READINGS = ("one view", "reversed", "shuffled")
@@ -98,8 +98,6 @@ def evaluate(
         orders: READINGS as well; for them what follows the streams is computed anew on one view.
     """
     device = next(network.parameters()).device
-    was_training = network.training
-    network.eval()
     row = {video.name: index for index, video in enumerate(dataset.videos)}
     said: dict[str, dict[str, Float[np.ndarray, "N A"]]] = {}
 
@@ -111,21 +109,21 @@ def evaluate(
     settings = dataset.store.settings
     centre = dataset.views.index(test_crops(settings.height, settings.width, dataset.size, 1)[0])
     batches = -(-len(dataset) // batch)
-    for number, examples in enumerate(loader(dataset, batch, view=range(crops), shuffle=False, workers=workers)):
-        names = examples.names
-        pyramids = network.pyramids({m: x.to(device, non_blocking=True) for m, x in examples.inputs.items()})
-        logits = network.read(pyramids, dataset.segments).logits
-        add("", logits, names, crops)
-        if orders and number // batches == centre:
-            last_first = np.arange(dataset.segments)[::-1]
-            wrong = {
-                "reversed": np.stack([last_first for _ in names]),
-                "shuffled": np.stack([wrong_order(name, dataset.segments) for name in names]),
-            }
-            add("one view", logits, names)
-            for reading, order in wrong.items():
-                add(reading, network.read(_reordered(pyramids, order), dataset.segments).logits, names)
-    network.train(was_training)
+    with undisturbed(network):
+        for number, examples in enumerate(loader(dataset, batch, view=range(crops), shuffle=False, workers=workers)):
+            names = examples.names
+            pyramids = network.pyramids({m: x.to(device, non_blocking=True) for m, x in examples.inputs.items()})
+            logits = network.read(pyramids, dataset.segments).logits
+            add("", logits, names, crops)
+            if orders and number // batches == centre:
+                last_first = np.arange(dataset.segments)[::-1]
+                wrong = {
+                    "reversed": np.stack([last_first for _ in names]),
+                    "shuffled": np.stack([wrong_order(name, dataset.segments) for name in names]),
+                }
+                add("one view", logits, names)
+                for reading, order in wrong.items():
+                    add(reading, network.read(_reordered(pyramids, order), dataset.segments).logits, names)
     labels = np.array([video.label for video in dataset.videos])
     return Scores(tuple(row), labels, tuple(actions), said.pop(""), said)
 

@@ -12,20 +12,20 @@ from ifttn.vocabulary import MODALITIES
 
 
 def freeze_all_but(network: Scorer, trains: tuple[str, ...], batch_norm: str) -> None:
-    """Freeze weights, batch statistics and dropout of every part that no prefix names; train the rest.
+    """Freeze weights, batch statistics and dropout of every part that `trains` does not name; train the rest.
 
     Done before a network is handed to DistributedDataParallel, and again (it is idempotent) after every test: what
     is frozen does not change within a stage, so that every trained parameter has a gradient in every step.
 
     Args:
         network: of any recipe.
-        trains: prefixes of its parts.
+        trains: its parts by their whole names, "" for all of it.
         batch_norm: of the streams that train: "trained"; "partial" freezes all but the first (TSN); or "frozen".
     """
     network.train()
     for name, module in network.named_modules():
         own = list(module.parameters(recurse=False))
-        trained = name.startswith(trains)
+        trained = any(part in ("", name) or name.startswith(f"{part}.") for part in trains)
         if own or isinstance(module, nn.Dropout | nn.BatchNorm2d):
             module.train(trained)
         for parameter in own:

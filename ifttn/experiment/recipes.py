@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from ifttn.data.store import StoreSettings
 from ifttn.model.network import NetworkSettings
+from ifttn.model.peers.off import heads_of
 from ifttn.model.peers.trained import PeerSettings
 from ifttn.vocabulary import IfttnError
 
@@ -63,9 +64,10 @@ class Stage:
 
     name: str
     trains: tuple[str, ...]
-    """Prefixes of the network's parts. All else is frozen: weights, batch statistics and dropout."""
+    """Parts of the network by their whole names, "" for all of it. All else is frozen: weights, batch statistics and
+    dropout."""
     heads: tuple[str, ...] = ()
-    """Prefixes of the heads that get a cross-entropy loss each; none: one loss on the late-fused score."""
+    """Heads that get a cross-entropy loss each; none: one loss on the late-fused score."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ TEMPORAL = Stage("temporal", trains=("streams.flow", "heads.flow"), heads=("flow
 RGBDIFF = Stage("temporal", trains=("streams.rgbdiff", "heads.rgbdiff"), heads=("rgbdiff",))
 MV_TEMPORAL = Stage("mv-temporal", trains=("streams.mv", "heads.mv"), heads=("mv",))
 TTN = Stage("ttn", trains=("fusion", "temporal", "heads.ttn"), heads=("ttn",))
+TTN_SEPARATE = Stage("ttn", ("fusion", "temporal", "heads.ttn-rgb", "heads.ttn-flow"), heads=("ttn-rgb", "ttn-flow"))
 MV_TTN = Stage("mv-ttn", trains=TTN.trains, heads=TTN.heads)  # goes on from a trained TTN, and so has its own length
 # One loss on what is reported. With a loss on every head, the streams fit noise in what they cannot see (order,
 # binding), and the complete network is dragged down by it; here a stream is asked only for what the sum still lacks.
@@ -116,6 +119,10 @@ def streams_of(**sources: str) -> tuple[Start, ...]:
         for modality, recipe in sources.items()
         for part in ("streams", "heads")
     )
+
+
+def _off_stage(name: str, *modalities: str) -> Stage:
+    return Stage(name, trains=("",), heads=tuple(head for m in modalities for head in heads_of(m).values()))
 
 
 RECIPE_ROWS: Mapping[str, Recipe | Child[Recipe]] = {
@@ -153,6 +160,7 @@ RECIPE_ROWS: Mapping[str, Recipe | Child[Recipe]] = {
     "ttn-separate": like(
         "if-ttn",
         fusion="separate",
+        stages=(TTN_SEPARATE, JOINT),
         starts_from=(
             *streams_of(rgb="spatial", flow="temporal"),
             Start("temporal.ttn-rgb", "spatial", "streams.rgb"),
@@ -175,8 +183,8 @@ RECIPE_ROWS: Mapping[str, Recipe | Child[Recipe]] = {
         stages=(Stage("coviar", trains=("",), heads=("rgb", "accumulated", "residual")),),
         peer="coviar",
     ),
-    "off": Recipe(("rgb", "rgbdiff"), stages=(Stage("off", trains=("",), heads=("rgb", "off-")),), peer="off"),
-    "off-flow": Recipe(("flow",), stages=(Stage("off-flow", trains=("",), heads=("flow", "off-")),), peer="off-flow"),
+    "off": Recipe(("rgb", "rgbdiff"), stages=(_off_stage("off", "rgb", "rgbdiff"),), peer="off"),
+    "off-flow": Recipe(("flow",), stages=(_off_stage("off-flow", "flow"),), peer="off-flow"),
 }
 RECIPES: dict[str, Recipe] = resolved(RECIPE_ROWS)
 
@@ -235,7 +243,7 @@ class Preset:
     schedules: Mapping[str, Schedule]
     """By name of stage."""
     scales: Mapping[str, tuple[float, ...]]
-    """Multi-scale crops, by "rgb" where RGB is alone and "motion" where a motion modality is loaded."""
+    """Multi-scale crops, by "rgb" where nothing but RGB images is loaded and "motion" where anything else is."""
     crops: int
     """Views of a test video: 1, 3 or 10."""
     batch: int
@@ -383,7 +391,7 @@ WHY: Mapping[str, Mapping[str, str]] = {
         "size": "224: the size of the ImageNet weights",
         "schedules": "paper 4.2; joint is ours (it gives none): a tenth of the rate, 30 epochs, so that frozen parts "
         "move little; motion vectors as flow",
-        "scales": "TSN: 0.66 only where RGB is alone; with two modalities one crop serves both",
+        "scales": "TSN: 0.66 only for RGB images, not for their differences; with two modalities one crop serves both",
         "crops": "TSN's corners and centre, mirrored; K stays 7, as neighbours 0.3 s apart are not what TTN was "
         "trained on",
         "batch": "paper 4.2: 64, by accumulation where memory asks for it",

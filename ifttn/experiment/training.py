@@ -203,7 +203,7 @@ def late_fused(output: Output) -> Tensor:
 
 def stage_loss(stage: Stage, output: Output, labels: Tensor) -> tuple[Tensor, Tensor]:
     """A stage's loss, and the scores that it is about."""
-    heads = [logits for head, logits in output.logits.items() if stage.heads and head.startswith(stage.heads)]
+    heads = [output.logits[head] for head in stage.heads]
     losses = [functional.cross_entropy(scores.float(), labels) for scores in heads or [late_fused(output)]]
     return torch.stack(losses).sum(), (torch.stack(heads).sum(0) if heads else late_fused(output)).detach()
 
@@ -262,7 +262,7 @@ class Training:
         self.stage, self.index, self.preset = stage, index, preset
         self.schedule = find(stage.name, preset.schedules, "stage")
         modalities = network.settings.modalities
-        kind = "motion" if any(MODALITIES[m].is_motion for m in modalities) else "rgb"
+        kind = "rgb" if all("rgb" in (m, MODALITIES[m].run_of) for m in modalities) else "motion"
         self.dataset = SnippetDataset(
             work.store,
             work.split.train,
@@ -458,7 +458,7 @@ class Training:
         if not (self.held and self.work.processes.leads):
             return {}
         scores = evaluate(self.network, self.held, self.work.split.actions, batch=self.preset.batch, crops=1)
-        heads = [head for head in scores.heads if self.stage.heads and head.startswith(self.stage.heads)]
+        heads = [head for head in self.stage.heads if head in scores.heads]  # some are there for the loss alone
         fused = late_fusion([(scores, {head: LATE_FUSION[head] for head in heads or scores.heads})])
         return {"held_out": top1(fused, scores.labels)}
 

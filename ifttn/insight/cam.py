@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import grid_sample
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from ifttn.model.network import Head, Network
+from ifttn.model.network import Head, Network, undisturbed
 from ifttn.vocabulary import MODALITIES, IfttnError
 
 STRIDE = 32
@@ -25,18 +25,6 @@ STRIDE = 32
 
 Finer = Literal[1, 2, 4]
 """How many times closer the cells lie."""
-
-
-@contextmanager
-def undisturbed(network: nn.Module) -> Iterator[None]:
-    """Inside, the network is in evaluation mode; afterwards every module is in the mode that it was in before."""
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 @contextmanager

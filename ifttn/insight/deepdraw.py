@@ -17,9 +17,8 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from ifttn.experiment.recipes import LATE_FUSION
-from ifttn.insight.cam import undisturbed
 from ifttn.insight.denoiser import Denoiser
-from ifttn.model.network import Network, normalise
+from ifttn.model.network import Network, normalise, undisturbed
 from ifttn.vocabulary import MODALITIES, IfttnError
 
 

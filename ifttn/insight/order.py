@@ -14,8 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
-from ifttn.insight.cam import undisturbed
-from ifttn.model.network import Network, normalise
+from ifttn.model.network import Network, normalise, undisturbed
 
 ORDERS = {"AB": (0, 1), "BA": (1, 0), "AA": (0, 0), "BB": (1, 1)}
 

@@ -4,7 +4,8 @@ Shapes: N videos, K segments, S = N*K snippets, P = N*(K-1) pairs, C channels, H
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
@@ -151,6 +152,18 @@ class Network(Scorer):
             f"{name}.{level}": x for name, levels in {**maps, "fused": fused}.items() for level, x in levels.items()
         }
         return Output({head: vote.mean(1) for head, vote in votes.items()}, votes, taps)
+
+
+@contextmanager
+def undisturbed(network: nn.Module) -> Iterator[None]:
+    """Inside, the network is in evaluation mode; afterwards every module is in the mode that it was in before."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def normalise(images: Tensor, modality: str) -> Float[Tensor, "S C H W"]:

@@ -25,6 +25,7 @@ from ifttn.experiment.evaluation import (
     wilson,
     wrong_order,
 )
+from ifttn.experiment.optimisation import freeze_all_but
 from ifttn.model.network import Network, NetworkSettings
 from ifttn.vocabulary import IfttnError
 
@@ -108,11 +109,14 @@ def test_a_factor_is_right_where_the_predicted_action_has_its_value():
 
 def test_evaluation_is_the_mean_over_views_and_leaves_the_network_as_it_was(embedded):
     torch.manual_seed(0)
-    network = Network(NetworkSettings(16, ("rgb",), None, backbone="smallest")).train()
+    network = Network(NetworkSettings(16, ("rgb",), None, backbone="smallest"))
+    freeze_all_but(network, ("heads.rgb",), "trained")
+    modes = {name: module.training for name, module in network.named_modules()}
+    assert {*modes.values()} == {True, False}
     work = embedded.work(embedded.store)
     dataset = SnippetDataset(work.store, work.split.test[:3], ("rgb",), segments=4, size=64, crops=3)
     found = evaluate(network, dataset, work.split.actions, batch=2, crops=3)
-    assert network.training
+    assert {name: module.training for name, module in network.named_modules()} == modes
     network.eval()
     with torch.no_grad():
         views = [

@@ -1,7 +1,8 @@
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from ifttn.experiment import plan
 from ifttn.experiment.machine import Machine
@@ -12,6 +13,7 @@ from ifttn.experiment.recipes import (
     PRESETS,
     RECIPE_ROWS,
     RECIPES,
+    SPATIAL,
     WHY,
     WHY_RECIPE,
     Child,
@@ -20,6 +22,7 @@ from ifttn.experiment.recipes import (
     why,
 )
 from ifttn.experiment.training import stage_loss
+from ifttn.model.network import Output
 from ifttn.vocabulary import IfttnError
 
 
@@ -101,6 +104,8 @@ def test_every_recipe_of_every_preset_builds_and_takes_a_step_of_each_stage(reci
         freeze_all_but(network, stage.trains, batch_norm)
         steps = optimiser(network, sizes)
         output = network(plan.meta_inputs(row, sizes, videos=1))
+        if row.peer and stage.heads:
+            assert {*stage.heads} == {*output.logits}
         loss, scores = stage_loss(stage, output, torch.zeros(1, dtype=torch.long, device="meta"))
         loss.backward()
         assert scores.shape == (1, 5)
@@ -112,6 +117,18 @@ def test_every_recipe_of_every_preset_builds_and_takes_a_step_of_each_stage(reci
             group["lr"] = group["times"] * sizes.schedules[stage.name].lr
         steps.step()
         steps.zero_grad(set_to_none=True)
+
+
+def test_a_part_or_a_head_is_not_another_one_whose_name_begins_as_its_own():
+    logits = {head: torch.randn(2, 5) for head in ("rgb", "rgbdiff")}
+    labels = torch.tensor([1, 4])
+    loss, scores = stage_loss(SPATIAL, Output(logits, {}, {}), labels)
+    assert loss == cross_entropy(logits["rgb"], labels)
+    assert torch.equal(scores, logits["rgb"])
+    network = plan.meta_network(replace(RECIPES["if-ttn"], modalities=("rgb", "rgbdiff")), PRESETS["smallest"], 5)
+    freeze_all_but(network, SPATIAL.trains, "trained")
+    trained = {".".join(name.split(".")[:2]) for name, p in network.named_parameters() if p.requires_grad}
+    assert trained == {"streams.rgb", "heads.rgb"}
 
 
 def test_a_plan_counts_what_was_counted_by_hand():

@@ -12,7 +12,7 @@ from ifttn.experiment import training
 from ifttn.experiment.evaluation import READINGS
 from ifttn.experiment.machine import Machine
 from ifttn.experiment.pyramids import FrozenPyramids
-from ifttn.experiment.recipes import JOINT, PRESETS, RECIPES, TTN, Schedule, network_settings
+from ifttn.experiment.recipes import JOINT, PRESETS, RECIPES, TTN, Schedule, fitted, network_settings
 from ifttn.model.network import Network
 from ifttn.model.peers.trained import build
 from ifttn.vocabulary import IfttnError
@@ -203,6 +203,18 @@ def test_frozen_pyramids_are_the_streams_own_and_computed_once(streams, tmp_path
         network.streams["rgb"].bn1.bias += 1
     other = FrozenPyramids(tmp_path, network.streams["rgb"], "rgb", dataset, ("here",))
     assert other.folder != frozen.folder
+
+
+@pytest.mark.parametrize(
+    ("recipe", "kind"), [("spatial", "rgb"), ("c3d", "rgb"), ("rgbdiff", "motion"), ("off", "motion")]
+)
+def test_the_smallest_crops_are_for_rgb_images_alone(embedded, tmp_path, monkeypatch, recipe, kind):
+    scales = {"rgb": (1.0, 0.875, 0.66), "motion": (1.0, 0.875)}
+    preset = replace(fitted(PRESETS["smallest"], RECIPES[recipe]), scales=scales)
+    network = build(network_settings(RECIPES[recipe], preset, 16))
+    work = embedded.work(tmp_path)
+    stage = training.Training(work, work.run(recipe), network, RECIPES[recipe].stages[0], 0, preset)
+    assert stage.dataset.scales == scales[kind]
 
 
 def test_rates_follow_the_papers_steps():

@@ -10,9 +10,8 @@ from ifttn.insight.cam import (
     shown,
     snippet_maps,
     stack,
-    undisturbed,
 )
-from ifttn.model.network import Network, NetworkSettings
+from ifttn.model.network import Network, NetworkSettings, undisturbed
 from ifttn.vocabulary import IfttnError
 
 ACTIONS = torch.tensor([[0, 3], [2, 4], [1, 1]])
