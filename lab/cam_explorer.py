@@ -85,9 +85,7 @@ class CamExplorer(VideoPanel):
         """Offer the actions and pairs of the new reading."""
         reading = self.reading
         if reading is None:
-            todo = "<code>ifttn reproduce --quick</code> trains one."
-            self._grid.value = f"<div class=empty>No trained run of this split yet.<br>{todo}</div>"
-            self._caption.value = ""
+            self._grid.value, self._caption.value = self.unread, ""
             return
         with self.filling():
             self.asked.options = [("the predicted action", ""), *((name, name) for name in reading.actions)]

@@ -20,6 +20,7 @@ from ifttn.data.augmentation import apply, test_crops
 from ifttn.data.decoding import decode
 from ifttn.data.flow import FLOWS, from_bytes, to_bytes
 from ifttn.data.sampling import centre_starts, snippet_indices
+from ifttn.data.snippets import differences
 from ifttn.data.store import Store, StoreSettings
 from ifttn.experiment.recipes import LATE_FUSION
 from ifttn.insight.cam import STRIDE, Finer, class_activation_maps, on_pixels
@@ -254,10 +255,19 @@ def snippets(
     view = test_crops(settings.height, settings.width, preset.size, 1)[0]
     inputs = {}
     for modality in recognizer.network.settings.modalities:
-        planes = clip.planes[modality][frames if modality == "rgb" else fields]
+        planes = _planes(clip, modality, frames, fields)
         planes = planes.reshape(len(frames), -1, *planes.shape[-2:])
         inputs[modality] = apply(view, planes, preset.size, modality)
     return frames, inputs
+
+
+def _planes(
+    clip: Clip, modality: str, frames: Integer[np.ndarray, " K"], fields: Integer[np.ndarray, "K L"]
+) -> UInt8[np.ndarray, "..."]:
+    """Of each snippet, what a modality is made of."""
+    if modality == "rgbdiff":  # nobody stores it
+        return differences(clip.planes["rgb"][fields], clip.planes["rgb"][fields + 1])
+    return clip.planes[modality][frames if modality == "rgb" else fields]
 
 
 def softmax(logits: Float[np.ndarray, " A"]) -> Float[np.ndarray, " A"]:

@@ -1,24 +1,18 @@
-"""The DeepDraw studio: gradient ascent from noise to what an action looks like, live, with stop and resume.
+"""The DeepDraw studio: gradient ascent from noise to what an action looks like, live, with stop and resume."""
 
-Shapes: M snippets, H x W pixels, A actions.
-"""
-
-import base64
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
 import numpy as np
 import torch
 from IPython.display import HTML as HTMLPicture
-from ipywidgets import HTML, Box, Dropdown, HBox, Image, IntText, Layout, ToggleButton, VBox
-from jaxtyping import Float
+from ipywidgets import HTML, Box, Dropdown, HBox, Image, Layout, Text, ToggleButton, VBox
 from torch import Tensor
 from traitlets import Enum, HasTraits, Int, Unicode
 
-from ifttn.experiment.recipes import LATE_FUSION
 from ifttn.experiment.runs import Run
 from ifttn.insight import deepdraw
 from ifttn.insight.deepdraw import Material, Octave, Palette, Settings
@@ -29,15 +23,16 @@ from ifttn.model.network import Network, undisturbed
 from ifttn.recognizer import Recognizer
 from ifttn.vocabulary import IfttnError, Video
 from lab import pictures, sketches
-from lab.figures import SERIES, flow_colours
-from lab.panel import STYLE, Panel, choose
+from lab.drawings import TILES, Drawing, Sheet, as_image, card, found, next_number, swap, tiles
+from lab.figures import SERIES
+from lab.panel import STYLE, Panel, choose, labelled
 from lab.shelf import Shelf
 
 EVERY = 0.15
 """Seconds between two pictures in the page."""
-TILES = ("A: frame", "B: frame", "A: motion", "B: motion")
 WAVE_RATE = 0.05
 """Of Adam, where amplitudes of waves are drawn; of the published lucid and lucent."""
+SEEDS = 2**32
 FITTED_ON = 48
 """Training videos whose colours a palette is fitted on."""
 
@@ -110,21 +105,6 @@ class StudioState(HasTraits):
         return ", ".join(f"{OPTIONS[n][0]} {called[n][v]}" for n, v in chosen.items() if v != usual[n].default_value)
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """A drawing that was kept, and how to draw it again."""
-
-    title: str
-    tiles: tuple[bytes, ...]
-    """PNG, of TILES."""
-    logit: float
-    probability: float
-    swapped: float | None
-    """Probability of the action for the pair in reverse order."""
-    apart: float | None
-    """Probability of the action by a network of another split."""
-
-
 class DeepDrawStudio(Panel):
     """`DeepDrawStudio("results")` in a cell.
 
@@ -139,12 +119,9 @@ class DeepDrawStudio(Panel):
     def __init__(self, results: Shelf | Path | str, out: Path | str = "drawings", **chosen: object) -> None:
         super().__init__("DeepDraw studio", StudioState(), results)
         self.out = Path(out)
-        self.drawn: deepdraw.State | None = None
-        """The latest step."""
+        self.sheet = Sheet()
+        """Of the drawing under way, or of the last one; the next one has its own."""
         self.gallery: list[Drawing] = []
-        self.said: dict[str, list[tuple[int, float]]] = {}
-        """Curve -> (step, value): "logit", "p(A,B)", "p(B,A)", and the last two "apart", by another split's network."""
-        self._title, self._facts = "", {}
         self._palettes: dict[Path, dict[str, Palette]] = {}
         self._build()
         self.begin(chosen)
@@ -154,8 +131,8 @@ class DeepDrawStudio(Panel):
         self.action, self.head = choose("action", flex="1 1 260px"), choose("head")
         self.settings = choose("recipe", tuple(deepdraw.PRESETS))
         self.options: dict[str, Dropdown] = {name: choose(text, what) for name, (text, what) in OPTIONS.items()}
-        self.seed = IntText(description="seed", layout=Layout(width="110px"))
-        self.seed.style.description_width = "initial"
+        # A browser's field for numbers takes 1e3 for 1, and says nothing.
+        self.seed = labelled("seed", Text("0", continuous_update=False, layout=Layout(width="120px")))
         self.start_button = self.button("▶ draw", self.start, "from new noise", "d")
         self.pause_button = self.button("pause", self.pause, "or go on", "space")
         self.stop_button = self.button("■ stop", self.stop, "for good", "escape")
@@ -191,7 +168,8 @@ class DeepDrawStudio(Panel):
         )
         self.fill(self._kept, HBox([self.first, self.second], layout=row), self._compared)
         self.offer("dataset", "split", "run", "action", "head", "settings")
-        self.tie((self.state, "seed"), (self.seed, "value"))
+        self.watch(self.seed, ["value"], self._read_seed)
+        self.watch(self.state, ["seed"], self._show_seed)
         for name, control in self.options.items():
             self.tie((self.state, name), (control, "value"))
         self.watch(self.state, ["dataset", "split", "run"], self._list)
@@ -204,10 +182,11 @@ class DeepDrawStudio(Panel):
 
     def _list(self) -> None:
         state = self.state
-        ready = {name: run for name, run in self.shelf.runs(state.dataset, state.split).items() if run.finished}
+        ready = self.shelf.networks(state.dataset, state.split)
         if not ready:
             raise IfttnError(
-                f"no trained run of {state.dataset}, split {state.split}: `ifttn reproduce --quick` trains one"
+                f"no trained network of {state.dataset}, split {state.split}, to draw with: "
+                "`ifttn reproduce --quick` trains one"
             )
         run = (
             state.run
@@ -217,7 +196,7 @@ class DeepDrawStudio(Panel):
         asked = ready[run].asked
         modalities, fusion = asked["network"]["modalities"], asked["network"]["fusion"]
         temporal = () if not fusion else tuple(f"ttn-{m}" for m in modalities) if fusion == "separate" else ("ttn",)
-        heads = (*temporal, *modalities, "fused")
+        heads = (*temporal, *modalities, *(("fused",) if len(modalities) > 1 else ()))
         fitting = self._fitting(ready[run].preset().size, modalities)
         with self.filling():
             self.dataset.value, self.split.options = state.dataset, self.shelf.splits(state.dataset)
@@ -236,11 +215,35 @@ class DeepDrawStudio(Panel):
         has = denoiser_file(self.shelf.places.runs, self.state.dataset, self.state.split, modalities).exists()
         return next((n for n in names if deepdraw.PRESETS[n].denoised == has), next(iter((*names, *deepdraw.PRESETS))))
 
+    def _read_seed(self) -> None:
+        """Raises:
+        IfttnError: no seed is written in the field.
+        """
+        text = self.seed.value.strip()
+        if not (text.isdecimal() and int(text) < SEEDS):
+            raise IfttnError(f"the seed {text!r} is not a whole number from 0 to {SEEDS - 1}")
+        self.worker.error = ""
+        self.state.seed = int(text)
+
+    def _show_seed(self) -> None:
+        self.seed.value = str(self.state.seed)
+
+    @property
+    def drawn(self) -> deepdraw.State | None:
+        """The latest step of the drawing under way, or of the last one."""
+        return self.sheet.drawn
+
     # -- drawing
 
     def start(self) -> None:
-        """Draw from new noise, in place of what is being drawn."""
-        self.work(f"drawing {self.state.action}", self._draw)
+        """Draw from new noise, in place of what is being drawn, as the choices are at this moment.
+
+        Raises:
+            IfttnError: no seed is written in its field.
+        """
+        self._read_seed()
+        chosen = StudioState(**self.state.trait_values())
+        self.work(f"drawing {chosen.action}", lambda: self._draw(chosen))
 
     def pause(self) -> None:
         """Halt, or go on where it halted."""
@@ -251,112 +254,94 @@ class DeepDrawStudio(Panel):
         """Give up the drawing; what is drawn stays."""
         self.worker.stop()
 
-    def _draw(self) -> Iterator[float | None]:
-        state, settings = self.state, self.state.asked()
-        run = self.shelf.runs(state.dataset, state.split)[state.run]
+    def _draw(self, chosen: StudioState) -> Iterator[float | None]:
+        run = self.shelf.networks(chosen.dataset, chosen.split)[chosen.run]
         recognizer = self.shelf.recognizer(run)
-        witness = self._trained_apart()
+        witness = self._trained_apart(chosen)
         yield None
-        material = self._material(run, recognizer)
-        action, head = recognizer.actions.index(state.action), state.head
-        where = f"{state.dataset}/split{state.split}/{state.run}"
-        words = state.in_words()
-        self._title = f"{state.action}, {head} of {where}, seed {state.seed}" + (f", {words}" if words else "")
-        self._facts = {**facts(settings, action=state.action, seed=state.seed, head=head, run=where), "options": words}
-        self.said, self.drawn = {}, None
-        steps = deepdraw.draw(recognizer.network, action, settings, head=head, seed=state.seed, material=material)
+        settings, material = chosen.asked(), self._material(chosen, run, recognizer)
+        network, action, head = recognizer.network, recognizer.actions.index(chosen.action), chosen.head
+        where = f"{chosen.dataset}/split{chosen.split}/{chosen.run}"
+        words = chosen.in_words()
+        title = f"{chosen.action}, {head} of {where}, seed {chosen.seed}" + (f", {words}" if words else "")
+        about = facts(settings, action=chosen.action, seed=chosen.seed, head=head, run=where)
+        sheet = self.sheet = Sheet(title, {**about, "options": words}, settings.denoised)
+        steps = deepdraw.draw(network, action, settings, head=head, seed=chosen.seed, material=material)
         shown = 0.0
         while True:
             with self.shelf.lock:
                 drawn = next(steps, None)
             if drawn is None:
                 break
-            self.drawn = drawn
-            self._say("logit", drawn.logit)
-            self._say("p(A,B)", drawn.probability)
+            sheet.drawn = drawn
+            sheet.say("logit", drawn.logit)
+            sheet.say("p(A,B)", drawn.probability)
             if time.monotonic() - shown > EVERY or drawn.step == drawn.of:
                 shown = time.monotonic()
-                self._swap_it(recognizer.network, witness, action, head)
-                self._show()
+                with self.shelf.lock:
+                    swap(sheet, network, witness, (action, head))
+                self._show(sheet)
             yield drawn.step / drawn.of
 
-    def _trained_apart(self) -> Network | None:
+    def _trained_apart(self, chosen: StudioState) -> Network | None:
         """The network of another split, which never saw what this one did."""
-        state = self.state
-        for split in self.shelf.splits(state.dataset):
-            other = self.shelf.runs(state.dataset, split).get(state.run)
-            if split != state.split and other is not None and other.finished:
+        for split in self.shelf.splits(chosen.dataset):
+            other = self.shelf.networks(chosen.dataset, split).get(chosen.run)
+            if split != chosen.split and other is not None:
                 return self.shelf.recognizer(other).network
         return None
 
-    def _material(self, run: Run, recognizer: Recognizer) -> Material:
+    def _material(self, chosen: StudioState, run: Run, recognizer: Recognizer) -> Material:
         """What the drawing is made from, as the options ask."""
-        state, modalities = self.state, recognizer.network.settings.modalities
-        if state.head in modalities[1:] and state.motion != "drawn":
-            raise IfttnError(f"the head {state.head} sees motion alone: draw the motion, or choose another head")
-        if state.start == "frame" and state.canvas == "waves":
-            raise IfttnError("waves begin with noise: draw pixels to begin with a real frame")
+        modalities, head = recognizer.network.settings.modalities, chosen.head
+        seen = (head,) if head in modalities else modalities
+        _refuse(chosen, seen)
         denoiser = None
-        if deepdraw.PRESETS[state.settings].denoised:
-            where = denoiser_file(self.shelf.places.runs, state.dataset, state.split, modalities)
+        if deepdraw.PRESETS[chosen.settings].denoised:
+            where = denoiser_file(self.shelf.places.runs, chosen.dataset, chosen.split, modalities)
             denoiser = load_denoiser(where, str(recognizer.device))
-        palettes = self._fitted(run, modalities) if state.colours == "real" else {}
-        real = self._real(run, modalities) if "frame" in state.start or state.motion == "real" else {}
-        snippets = 1 if state.head in modalities else 2
-        first = state.seed % recognizer.preset.segments
+        palettes = self._fitted(chosen, run, modalities) if chosen.colours == "real" else {}
+        real = self._real(chosen, run, modalities) if chosen.start == "frame" or chosen.motion == "real" else {}
+        snippets = 1 if head in modalities else 2
+        first = chosen.seed % recognizer.preset.segments
         twice = {modality: x[[first] * snippets].float() for modality, x in real.items()}
-        held = twice[modalities[1]] if state.motion == "real" else ("still" if state.motion == "still" else "drawn")
-        return Material(palettes, held, twice["rgb"] if state.start == "frame" else None, denoiser)
+        held = twice[modalities[1]] if chosen.motion == "real" else ("still" if chosen.motion == "still" else "drawn")
+        return Material(palettes, held, twice["rgb"] if chosen.start == "frame" else None, denoiser)
 
-    def _whole(self, run: Run, videos: Sequence[Video], modalities: Sequence[str]) -> list[dict[str, Tensor]]:
-        store = self.shelf.store(self.state.dataset, run.asked["preset"])
+    def _whole(
+        self, chosen: StudioState, run: Run, videos: Sequence[Video], modalities: Sequence[str]
+    ) -> list[dict[str, Tensor]]:
+        store = self.shelf.store(chosen.dataset, run.asked["preset"])
         if store is None:
             raise IfttnError(
-                f"{self.state.dataset} is not prepared for the preset {run.asked['preset']}, so that its real frames "
+                f"{chosen.dataset} is not prepared for the preset {run.asked['preset']}, so that its real frames "
                 "cannot be read: `ifttn prepare` does it, or choose noise, any colours and drawn motion"
             )
         return [
             whole_snippets(store, video, modalities, run.preset().segments) for video in videos if video.name in store
         ]
 
-    def _fitted(self, run: Run, modalities: Sequence[str]) -> dict[str, Palette]:
+    def _fitted(self, chosen: StudioState, run: Run, modalities: Sequence[str]) -> dict[str, Palette]:
         if run.folder not in self._palettes:
-            train = self.shelf.split(self.state.dataset, self.state.split).train
-            seen = self._whole(run, train[:: max(1, len(train) // FITTED_ON)], modalities)
+            train = self.shelf.split(chosen.dataset, chosen.split).train
+            seen = self._whole(chosen, run, train[:: max(1, len(train) // FITTED_ON)], modalities)
             self._palettes[run.folder] = {m: Palette.of(torch.cat([each[m] for each in seen])) for m in modalities}
         return self._palettes[run.folder]
 
-    def _real(self, run: Run, modalities: Sequence[str]) -> dict[str, Tensor]:
+    def _real(self, chosen: StudioState, run: Run, modalities: Sequence[str]) -> dict[str, Tensor]:
         """The snippets of a training video of the action; which one, the seed says."""
-        split = self.shelf.split(self.state.dataset, self.state.split)
-        own = [video for video in split.train if video.action == self.state.action]
-        return self._whole(run, [own[self.state.seed % len(own)]], modalities)[0]
+        split = self.shelf.split(chosen.dataset, chosen.split)
+        own = [video for video in split.train if video.action == chosen.action]
+        return self._whole(chosen, run, [own[chosen.seed % len(own)]], modalities)[0]
 
-    def _say(self, curve: str, value: float) -> None:
-        assert self.drawn is not None
-        self.said.setdefault(curve, []).append((self.drawn.step, value))
-
-    def _swap_it(self, network: Network, witness: Network | None, action: int, head: str) -> None:
-        """What the drawing network, and one trained apart, say of the pair as it is and swapped."""
-        drawn = self.drawn
-        if drawn is None or drawn.rgb is None or drawn.motion is None or len(drawn.rgb) < 2:
-            return
-        pair = dict(zip(network.settings.modalities, (drawn.rgb, drawn.motion), strict=True))
-        with self.shelf.lock:
-            self._say("p(B,A)", probabilities(network, pair, head)[1, action].item())
-            if witness is not None:
-                forth, back = probabilities(witness, pair, head)[:, action].tolist()
-                self._say("apart p(A,B)", forth)
-                self._say("apart p(B,A)", back)
-
-    def _show(self) -> None:
-        drawn = self.drawn
+    def _show(self, sheet: Sheet) -> None:
+        drawn, said = sheet.drawn, sheet.said
         assert drawn is not None
         self._blank.layout.display, self._tiles.layout.display = "none", ""
         for image, tile, picture in zip(self.tiles, self._tiles.children, tiles(drawn), strict=True):
             tile.layout.display = "none" if picture is None else ""
             image.value = b"" if picture is None else pictures.jpeg(picture, 90)
-        curves = {name: tuple(zip(*points, strict=True)) for name, points in self.said.items()}
+        curves = {name: tuple(zip(*points, strict=True)) for name, points in said.items()}
         colours = {"p(A,B)": SERIES[2], "p(B,A)": SERIES[2], "apart p(A,B)": SERIES[3], "apart p(B,A)": SERIES[3]}
         probable = [
             sketches.Curve(name, curves[name][0], curves[name][1], colour, dashed="(B,A)" in name)
@@ -369,8 +354,9 @@ class DeepDrawStudio(Panel):
             sketches.chart(probable, "probability", height=150, top=1.0),
         )
         self._chart.value = "".join(charts)
-        smoothed = "noise {:.2f}" if deepdraw.PRESETS[self.state.settings].denoised else "blur {:.2f} px"
-        told = f"octave {drawn.octave + 1}, step {drawn.step} of {drawn.of}, {smoothed.format(drawn.sigma)}."
+        smoothed = f"noise {drawn.sigma:.2f}" if sheet.denoised else f"blur {drawn.sigma:.2f} px"
+        told = f"octave {drawn.octave + 1}, step {drawn.step} of {drawn.of}, {smoothed}."
+        told += f"<br><b>{found(drawn)}</b>" if drawn.step == drawn.of else ""
         if "apart p(A,B)" in curves:
             told += "<br><b>apart</b>: a network trained on another split, which did not draw: the witness that counts."
         elif "p(B,A)" in curves:
@@ -382,42 +368,44 @@ class DeepDrawStudio(Panel):
 
     def as_html(self) -> HTMLPicture:
         """The drawing as far as it is, and its curves, for a page without a kernel."""
-        while self.drawn is None and not self.wait(0):  # the first step may still load a network
+        while self.sheet.drawn is None and not self.wait(0):  # the first step may still load a network
             time.sleep(EVERY)
-        drawn = self.drawn
+        sheet = self.sheet
+        drawn = sheet.drawn
         pair = [] if drawn is None else [None if tile is None else pictures.png(tile) for tile in tiles(drawn)]
-        images = "".join(_image(name, png, 240) for name, png in zip(TILES, pair, strict=False) if png)
+        images = "".join(as_image(name, png, 240) for name, png in zip(TILES, pair, strict=False) if png)
         beside = "display:flex;flex-wrap:wrap;gap:8px 24px;align-items:flex-start"
         parts = (
             f"<div style='display:grid;grid-template-columns:240px 240px;gap:6px'>{images}</div>"
             f"<div style='flex:1 1 380px;max-width:480px'>{self._chart.value}{self._swap.value}</div>"
         )
-        inside = f"<h4>{escape(self._title)}</h4><div style='{beside}'>{parts}</div>" if images else self._blank.value
+        inside = f"<h4>{escape(sheet.title)}</h4><div style='{beside}'>{parts}</div>" if images else self._blank.value
         return HTMLPicture(f"<div class=ifttn>{inside}</div><style>{STYLE}</style>")
 
     # -- the gallery
 
     def keep(self) -> None:
         """Put the drawing into the gallery, and its pictures into the folder `out`."""
-        drawn = self.drawn
+        sheet = self.sheet
+        drawn, about = sheet.drawn, sheet.facts
         if drawn is None:
             raise IfttnError("there is no drawing to keep yet: press draw first")
         drawings = tiles(drawn)
         made = tuple(b"" if picture is None else pictures.png(picture) for picture in drawings)
-        last = {name: points[-1][1] for name, points in self.said.items()}
-        title = f"{self._title}, step {drawn.step} of {drawn.of}"
-        kept = Drawing(title, made, drawn.logit, drawn.probability, last.get("p(B,A)"), last.get("apart p(A,B)"))
-        self.gallery.append(kept)
         rows = [[picture for picture in row if picture is not None] for row in (drawings[:2], drawings[2:])]
-        sheet = np.concatenate([np.concatenate(row, axis=1) for row in rows if row])
-        name = f"{len(self.gallery):02d}_{self._facts['action']}_{self._facts['head']}_seed{self._facts['seed']}.png"
-        write_png(self.out / name, sheet, {**self._facts, "step": f"{drawn.step} of {drawn.of}"})
+        whole = np.concatenate([np.concatenate(row, axis=1) for row in rows if row])
+        path = self.out / f"{next_number(self.out):02d}_{about['action']}_{about['head']}_seed{about['seed']}.png"
+        write_png(path, whole, {**about, "step": f"{drawn.step} of {drawn.of}"})
+        last = {name: points[-1][1] for name, points in tuple(sheet.said.items())}
+        title = f"{sheet.title}, step {drawn.step} of {drawn.of}"
+        kept = Drawing(path, title, made, found(drawn), last.get("p(B,A)"), last.get("apart p(A,B)"))
+        self.gallery.append(kept)
         self._show_gallery()
 
     def _show_gallery(self) -> None:
         self._kept.value = (
             "<div style='display:flex;flex-wrap:wrap;gap:14px'>"
-            + "".join(_card(d, 104) for d in self.gallery)
+            + "".join(card(d, 104) for d in self.gallery)
             + "</div>"
             if self.gallery
             else "<div class=empty>Drawings that you keep come here, with their seeds.</div>"
@@ -433,7 +421,7 @@ class DeepDrawStudio(Panel):
         if len(chosen) < 2:
             self._compared.value = ""
             return
-        cards = "".join(_card(self.gallery[int(index)], 180) for index in chosen)
+        cards = "".join(card(self.gallery[int(index)], 180) for index in chosen)
         self._compared.value = f"<div style='display:flex;flex-wrap:wrap;gap:24px'>{cards}</div>"
 
     def _show_options(self) -> None:
@@ -445,40 +433,14 @@ class DeepDrawStudio(Panel):
         self.pause_button.description = "▶ go on" if self.worker.paused else "pause"
 
 
-def probabilities(network: Network, pair: Mapping[str, Tensor], head: str) -> Float[Tensor, "2 A"]:
-    """Of the pair in order, and of the pair swapped; "fused" is the late fusion of all heads, as it was ascended."""
-    both = {modality: torch.stack([x, x.flip(0)]) for modality, x in pair.items()}
-    with undisturbed(network), torch.no_grad():
-        logits = network(both).logits
-    fused = sum(LATE_FUSION[name] * each for name, each in logits.items())
-    return torch.as_tensor(fused if head == "fused" else logits[head]).softmax(1)
-
-
-def tiles(drawn: deepdraw.State) -> list[np.ndarray | None]:
-    """The pictures of TILES; None where the head draws no such thing."""
-    rgb = [] if drawn.rgb is None else [_bytes(x).transpose(1, 2, 0) for x in drawn.rgb]
-    motion = [] if drawn.motion is None else list(flow_colours(_bytes(drawn.motion)))
-    return [rgb[i] if i < len(rgb) else None for i in (0, 1)] + [motion[i] if i < len(motion) else None for i in (0, 1)]
-
-
-def _bytes(x: Tensor) -> np.ndarray:
-    return np.ascontiguousarray(x.detach().clamp(0, 255).round().to("cpu", torch.uint8).numpy())
-
-
-def _image(name: str, png: bytes, width: int) -> str:
-    """A tile, under its name where it is large enough to be looked at by itself."""
-    image = f"<img width={width} alt='{escape(name)}' src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
-    return f"<div><small style='display:block'>{name}</small>{image}</div>" if width > 150 else image
-
-
-def _card(drawing: Drawing, width: int) -> str:
-    images = "".join(
-        _image(name, content, width) for name, content in zip(TILES, drawing.tiles, strict=True) if content
-    )
-    swapped = "" if drawing.swapped is None else f", swapped {drawing.swapped:.2f}"
-    swapped += "" if drawing.apart is None else f", apart {drawing.apart:.2f}"
-    return (
-        f"<figure style='max-width:{2 * width + 8}px'><div style='display:flex;flex-wrap:wrap;gap:4px'>{images}</div>"
-        f"<figcaption><small>{escape(drawing.title)}: p = {drawing.probability:.2f}{swapped}</small></figcaption>"
-        "</figure>"
-    )
+def _refuse(chosen: StudioState, seen: Sequence[str]) -> None:
+    """Raises:
+    IfttnError: an option asks for what the head does not see, or for what another option excludes.
+    """
+    alone = "frames" if seen[0] == "rgb" else "motion"
+    if chosen.motion != "drawn" and len(seen) < 2:
+        raise IfttnError(f"the head {chosen.head} sees {alone} alone: leave the motion drawn, or choose another head")
+    if chosen.start == "frame" and "rgb" not in seen:
+        raise IfttnError(f"the head {chosen.head} sees {alone} alone: begin with noise, or choose another head")
+    if chosen.start == "frame" and chosen.canvas == "waves":
+        raise IfttnError("waves begin with noise: draw pixels to begin with a real frame")

@@ -280,11 +280,7 @@ class Inspector(VideoPanel):
             ]
             self.asked.value = self.state.asked if reading and self.state.asked in reading.actions else ""
         if not reading:
-            self._bars.value = (
-                "<div class=empty>No trained run of this split yet.<br><code>ifttn reproduce --quick</code> "
-                "trains one; "
-                "frames and motion are shown without it.</div>"
-            )
+            self._bars.value = self.unread
 
     def _draw(self) -> Iterator[float | None]:
         """Every frame, the one at the cursor first and then its neighbours."""

@@ -85,6 +85,11 @@ class Shelf:
         runs = {recipe: Run.of(self.places.runs, dataset, split, recipe) for recipe in RECIPES}
         return {recipe: run for recipe, run in runs.items() if (run.folder / "recipe.json").exists()}
 
+    def networks(self, dataset: str, split: int) -> dict[str, Run]:
+        """The runs that can be looked into: finished, and not a peer's, of which there are scores and nothing else."""
+        runs = self.runs(dataset, split)
+        return {recipe: run for recipe, run in runs.items() if run.finished and RECIPES[recipe].peer is None}
+
     def all_runs(self) -> dict[str, Run]:
         """Every run that has begun, by "<data set>/split<n>/<recipe>"."""
         folders = sorted(path.parent for path in self.places.runs.glob("*/split*/*/recipe.json"))

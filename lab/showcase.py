@@ -22,7 +22,7 @@ from ifttn.recognizer import Recognizer
 from ifttn.vocabulary import IfttnError
 from lab import pictures
 from lab.clip import Clip, load
-from lab.deepdraw_studio import tiles
+from lab.drawings import tiles
 from lab.figures import flow_colours
 from lab.inspector import VECTOR_INK
 

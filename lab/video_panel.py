@@ -88,8 +88,7 @@ class VideoPanel(Panel):
         if state.action in split.actions:
             videos = tuple(video for video in videos if video.action == state.action)
         names = [video.name for video in videos]
-        runs = self.shelf.runs(state.dataset, state.split)
-        ready = [recipe for recipe, run in runs.items() if run.finished]
+        ready = list(self.shelf.networks(state.dataset, state.split))
         best = next((name for name in ("if-ttn", "mv-if-ttn") if name in ready), ready[0] if ready else "")
         with self.filling():
             self.dataset.value, self.side.value = state.dataset, state.side
@@ -113,13 +112,15 @@ class VideoPanel(Panel):
                     control.value = value
 
     def show(self, dataset: str, split: int, video: str, run: str | None = None) -> None:
-        """Show a video of a data set, and what a run says of it."""
+        """Show a video of a data set, and what a run says of it. Of a run that is a peer's there are only scores: then
+        the run that is chosen stays."""
         inside = {each.name for each in self.shelf.split(dataset, split).test}
         with self.state.hold_trait_notifications():
             self.state.dataset, self.state.split, self.state.action, self.state.file = dataset, split, "", ""
             self.state.side = "test" if video in inside else "train"
             self.state.video = video
-            self.state.run = run or self.state.run
+            if run in self.shelf.networks(dataset, split):
+                self.state.run = run
 
     def read_video(self) -> None:
         """Let the worker bring what is shown up to date."""
@@ -131,7 +132,14 @@ class VideoPanel(Panel):
         run = self.chosen_run
         source = (self.state.file or (self.state.dataset, self.state.video), run.folder if run else None)
         if source != self._source:
-            yield from self._load(run)
+            self._source = ()
+            try:
+                yield from self._load(run)
+            except Exception:
+                self.reading = None  # else the old run's votes would stay, under the new one's name
+                if self.clip is not None:
+                    self.loaded()
+                raise
             self._source = source
             self.loaded()
         yield from self.refresh()
@@ -155,6 +163,16 @@ class VideoPanel(Panel):
         reading = self.ask(clip) if run else None
         self.clip, self.reading = clip, reading
         self._maps.clear()
+
+    @property
+    def unread(self) -> str:
+        """Why there are no votes, where there are none."""
+        if self.chosen_run is not None:
+            return "<div class=empty>There are no scores: the line at the top says why.</div>"
+        return (
+            "<div class=empty>No trained run of this split yet.<br><code>ifttn reproduce --quick</code> trains one; "
+            "frames and motion are shown without it.</div>"
+        )
 
     def ask(self, clip: Clip, order: Sequence[int] | None = None) -> Reading:
         """What the chosen run says of a clip.

@@ -225,9 +225,34 @@ def _read(
     else:
         # Field t lies between frames t and t + 1.
         wanted, position = np.unique([fields, fields + 1], return_inverse=True)
-        read = entry.read("rgb", wanted, crop.part).astype(np.int16)
-        earlier, later = read[position.reshape(2, *fields.shape)]
-        out[:] = ((256 + later - earlier) >> 1).reshape(out.shape)
+        earlier, later = entry.read("rgb", wanted, crop.part)[position.reshape(2, *fields.shape)]
+        out[:] = differences(earlier, later).reshape(out.shape)
+
+
+def differences(
+    earlier: UInt8[np.ndarray, "*shape"], later: UInt8[np.ndarray, "*shape"]
+) -> UInt8[np.ndarray, "*shape"]:
+    """What changes from one frame to the next, as bytes of "rgbdiff": 128 is no change, and a step is two levels."""
+    return ((256 + later.astype(np.int16) - earlier) >> 1).astype(np.uint8)
+
+
+def whole_frames(
+    store: Store, name: str, modalities: Sequence[str], segments: int
+) -> dict[str, UInt8[np.ndarray, "K C H W"]]:
+    """The test snippets of a video, from the centres of its K segments, uncropped at the size of the store.
+
+    Raises:
+        IfttnError: the video is not in the store, or its entry is damaged.
+    """
+    height, width = store.settings.height, store.settings.width
+    shapes = {modality: (segments, MODALITIES[modality].channels, height, width) for modality in modalities}
+    planes = {m: _planes(np.empty(_laid(shape, m), np.uint8), m) for m, shape in shapes.items()}
+    with store.open(name) as entry:
+        frames, fields = sampling.snippet_indices(sampling.centre_starts(entry.frames, segments), entry.frames)
+        groups = Groups(entry, frames)
+        for modality, x in planes.items():
+            _read(groups, modality, frames, fields, Crop(0, 0, height, width), x)
+    return planes
 
 
 def _laid(shape: tuple[int, ...], modality: str) -> tuple[int, ...]:

@@ -199,7 +199,7 @@ WHY_RECIPE: Mapping[str, str] = {
     "3.4); one loss on the late-fused score: with a loss a head, the streams fit noise in what they cannot see",
     "mv-if-ttn": "the flow-trained IF-TTN starts all of it (paper section 3.3): RGB stream, TTN and their heads "
     "directly, the motion-vector stream by way of its own stage",
-    "if-ttn-adaptive": "Table 2: Eq. 3, three scalars a level from (1, 0, 1), where Eq. 3 is Eq. 2",
+    "if-ttn-adaptive": "Table 1: Eq. 3, three scalars a level from (1, 0, 1), where Eq. 3 is Eq. 2",
     "if-ttn-additive": "Table 2: a sum in the place of IFM",
     "if-ttn-multiplicative": "Table 2: a product in the place of IFM; theirs stands inside the residual units",
     "ttn-separate": "Table 1: a TTN on each stream, both from the trained spatial network (section 3.4): four networks",

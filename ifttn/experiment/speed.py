@@ -24,6 +24,7 @@ from ifttn.data.augmentation import test_crops
 from ifttn.data.decoding import Decoded, decode
 from ifttn.data.flow import luminance, to_bytes
 from ifttn.data.gop import FURTHER, accumulate, residual
+from ifttn.data.snippets import differences
 from ifttn.data.tvl1 import tvl1
 from ifttn.experiment.machine import Machine
 from ifttn.experiment.recipes import LATE_FUSION, PRESETS
@@ -185,8 +186,8 @@ def _stacked(images: UInt8[np.ndarray, "V T H W 3"]) -> UInt8[Tensor, "V C H W"]
 
 
 def _rgbdiff(decoded: Decoded, frames: np.ndarray, setup: Setup, part: tuple, device: str) -> dict[str, Tensor]:
-    images = decoded.at(frames)[:, :, *part].astype(np.int16)
-    return {"rgbdiff": _stacked(((256 + images[:, 1:] - images[:, :-1]) >> 1).astype(np.uint8))}
+    images = decoded.at(frames)[:, :, *part]
+    return {"rgbdiff": _stacked(differences(images[:, :-1], images[:, 1:]))}
 
 
 def _flow(decoded: Decoded, frames: np.ndarray, setup: Setup, part: tuple, device: str) -> dict[str, Tensor]:

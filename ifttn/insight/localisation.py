@@ -19,10 +19,11 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 from ifttn.data import diagnostic, sampling
+from ifttn.data.snippets import whole_frames
 from ifttn.data.store import Store
 from ifttn.insight.cam import STRIDE, Finer, OneTensor, class_activation_maps, on_pixels, stack
 from ifttn.model.network import Network
-from ifttn.vocabulary import MODALITIES, Video
+from ifttn.vocabulary import Video
 
 
 @dataclass(frozen=True)
@@ -280,11 +281,8 @@ def _likeness(a: Float[np.ndarray, "V h w"], b: Float[np.ndarray, "V h w"]) -> f
 
 
 def whole_snippets(store: Store, video: Video, modalities: Sequence[str], segments: int) -> dict[str, Tensor]:
-    """The test snippets of a video, whole frames: per modality ("rgb" or a motion) (K, C, H, W) in bytes."""
-    num_frames = store.num_frames(video.name)
-    frames, fields = sampling.snippet_indices(sampling.centre_starts(num_frames, segments), num_frames)
-    planes = {m: store.read(video.name, m, fields.ravel() if MODALITIES[m].is_motion else frames) for m in modalities}
-    return {m: torch.from_numpy(x.reshape(segments, -1, *x.shape[-2:])) for m, x in planes.items()}
+    """The test snippets of a video, whole frames: per modality (K, C, H, W) in bytes."""
+    return {m: torch.from_numpy(x) for m, x in whole_frames(store, video.name, modalities, segments).items()}
 
 
 def examples_of(

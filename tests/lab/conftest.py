@@ -1,11 +1,17 @@
 """What the panels look at: an embedded data set, and runs trained on it in seconds."""
 
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from ipywidgets.widgets.widget import _instances
 
 from ifttn.experiment import training
+from lab.panel import Panel
+from lab.shelf import Shelf
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +23,51 @@ def results(embedded) -> Path:
         training.train(work, recipe)
         training.test(work, recipe)
     return root
+
+
+@pytest.fixture(scope="session")
+def shelf(results) -> Shelf:
+    return Shelf(results)
+
+
+@pytest.fixture(scope="session")
+def wider(results, embedded, tmp_path_factory) -> Shelf:
+    """The same with a run of RGB differences, which no store holds, and with a peer's, which has scores alone."""
+    root = tmp_path_factory.mktemp("wider") / "results"
+    shutil.copytree(results, root)
+    work = embedded.work(root / "runs")
+    for recipe in ("rgbdiff", "c3d"):
+        training.train(work, recipe)
+        training.test(work, recipe)
+    return Shelf(root)
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[..., Panel]]:
+    """Panels, closed at the end of the test."""
+    made = []
+
+    def make(kind, *arguments, **chosen):
+        made.append(kind(*arguments, **chosen))
+        return made[-1]
+
+    yield make
+    for panel in made:
+        panel.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("worker")]
+
+
+@pytest.fixture
+def wait_for() -> Callable[..., None]:
+    """wait_for(condition, seconds): until it is true."""
+
+    def wait(condition: Callable[[], object], seconds: float = 30.0) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+    return wait
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,6 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
 from html import unescape
 
 import pytest
@@ -13,43 +12,19 @@ from ipywidgets import Image
 from ipywidgets.widgets.widget import _instances
 from PIL import Image as Pillow
 
-from ifttn.experiment.recipes import LATE_FUSION
 from ifttn.experiment.runs import Run
-from ifttn.insight.deepdraw import PRESETS
-from ifttn.insight.denoiser import Denoiser, denoiser_file, packed
 from ifttn.vocabulary import IfttnError
 from lab import pictures
 from lab.cam_explorer import CamExplorer
-from lab.deepdraw_studio import OPTIONS, DeepDrawStudio, StudioState, probabilities
+from lab.deepdraw_studio import DeepDrawStudio
 from lab.fusion_desk import FusionDesk
 from lab.inspector import Inspector
 from lab.monitor import Monitor, look_ahead
-from lab.panel import Panel
 from lab.player import player
 from lab.shelf import Shelf
 from lab.table_desk import TableDesk
 
 PANELS = (Inspector, FusionDesk, TableDesk, Monitor, CamExplorer, DeepDrawStudio)
-
-
-@pytest.fixture(scope="module")
-def shelf(results):
-    return Shelf(results)
-
-
-@pytest.fixture
-def opened() -> Iterator[Callable[..., Panel]]:
-    """Panels, closed at the end of the test."""
-    made = []
-
-    def make(kind, *arguments, **chosen):
-        made.append(kind(*arguments, **chosen))
-        return made[-1]
-
-    yield make
-    for panel in made:
-        panel.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("worker")]
 
 
 @pytest.fixture
@@ -58,13 +33,6 @@ def inspector(opened, shelf, tmp_path):
     assert panel.wait(60.0)
     assert panel.worker.error == ""
     return panel
-
-
-def wait_for(condition, seconds=30.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def shown(panel) -> list[bytes]:
@@ -338,7 +306,7 @@ def test_every_table_can_be_shown_and_exported(opened, shelf, tmp_path):
     assert desk.worker.error == ""
 
 
-def test_the_monitor_shows_a_run_that_another_process_writes(opened, shelf, results, tmp_path):
+def test_the_monitor_shows_a_run_that_another_process_writes(opened, shelf, results, tmp_path, wait_for):
     panel = opened(Monitor, shelf, runs=("embedded-ucf/split1/if-ttn",))
     wait_for(lambda: "tested" in panel._table.value)
     wait_for(lambda: "stage 2" in panel._recipe.value)
@@ -392,135 +360,6 @@ def test_the_explorer_draws_every_head_for_every_pair_and_scaling(opened, shelf)
     assert panel.asked.options[5][1] in panel._caption.value
 
 
-def test_a_drawing_is_paused_resumed_stopped_kept_and_compared(opened, shelf, tmp_path):
-    panel = opened(DeepDrawStudio, shelf, tmp_path, seed=3)
-    with pytest.raises(IfttnError, match="no drawing to keep"):
-        panel.keep()
-    panel.start_button.click()
-    wait_for(lambda: panel.drawn is not None and panel.drawn.step > 2)
-    panel.pause_button.click()
-    time.sleep(0.3)
-    halted = panel.drawn.step
-    time.sleep(0.3)
-    assert panel.drawn.step == halted
-    panel.keep_button.click()
-    panel.pause_button.click()
-    wait_for(lambda: panel.drawn.step > halted)
-    panel.stop_button.click()
-    assert panel.wait(10.0)
-    panel.keep_button.click()
-    assert len(panel.gallery) == 2
-    assert "seed 3" in panel.gallery[0].title
-    files = sorted(tmp_path.glob("*_seed3.png"))
-    assert len(files) == 2
-    with Pillow.open(files[0]) as picture:
-        assert picture.text["step"] == f"{halted} of {panel.drawn.of}"
-        assert picture.text["action"] == panel.state.action
-    assert panel._compared.value.count("<figure") == 2
-    assert panel.as_html().data.count("<img") == 4
-    assert panel.gallery[0].swapped is not None
-    assert panel.worker.error == ""
-    assert all(image.value for image in panel.tiles)
-
-
-def test_one_seed_draws_one_picture(opened, shelf, tmp_path):
-    drawn = []
-    panel = opened(DeepDrawStudio, shelf, tmp_path, head="rgb")
-    for _ in range(2):
-        panel.start()
-        wait_for(lambda: (panel.drawn is not None and panel.drawn.step == 5) or not panel.worker.doing)
-        assert panel.wait(120.0)
-        drawn.append(panel.drawn.rgb)
-    assert (drawn[0] == drawn[1]).all()
-    assert "p(B,A)" not in panel.said
-
-
-def test_a_drawing_that_is_stopped_ends_with_its_step_within_a_third_of_a_second(opened, shelf, tmp_path):
-    panel, waited = opened(DeepDrawStudio, shelf, tmp_path), []
-    for _ in range(3):
-        panel.start()
-        wait_for(lambda: panel.worker.doing and panel.drawn is not None and 2 < panel.drawn.step < 20)
-        step, began = panel.drawn.step, time.monotonic()
-        panel.stop_button.click()
-        assert panel.wait(10.0)
-        waited.append(time.monotonic() - began)
-        assert panel.drawn.step <= step + 2  # the one under way, and one that ended meanwhile
-    assert min(waited) < 0.3  # the machine may be busy with others once
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{name: value} for name, (_, what) in OPTIONS.items() for _, value in what[1:] if name not in ("smooth", "calm")]
-    + [{"smooth": 3.0, "calm": 3.0}, {"head": "fused"}],
-    ids=lambda options: "-".join(f"{name}={value}" for name, value in options.items()),
-)
-def test_every_option_of_the_studio_draws_another_picture(opened, shelf, tmp_path, options):
-    drawn = []
-    # The slight jitter is that of the recipe "tiny", which ascends the contrast.
-    usual = {"shake": "none"} if "shake" in options else {"objective": "logit"} if "objective" in options else {}
-    for chosen in (usual, options if options != usual else {}):
-        panel = opened(DeepDrawStudio, shelf, tmp_path, settings="tiny", **{"length": 0.25, **chosen})
-        panel.start()
-        wait_for(lambda panel=panel: panel.worker.error or (panel.drawn is not None and panel.drawn.step >= 5))
-        panel.stop()
-        assert panel.wait(60.0)
-        assert panel.worker.error == ""
-        drawn.append((panel.drawn.of, *(panel.said[curve][3][1] for curve in ("logit", "p(A,B)"))))
-    assert drawn[0] != drawn[1]
-
-
-def test_a_trained_denoiser_becomes_the_recipe_of_the_studio(opened, shelf, tmp_path):
-    path = denoiser_file(shelf.places.runs, "embedded-ucf", 1, ("rgb", "flow"))
-    path.write_bytes(packed(Denoiser({"rgb": 3, "flow": 10})))
-    try:
-        panel = opened(DeepDrawStudio, shelf, tmp_path)
-        assert panel.settings.value == "tiny-denoised"
-        panel.start()
-        wait_for(lambda: panel.worker.error or (panel.drawn is not None and panel.drawn.step >= 3))
-        panel.stop()
-        assert panel.wait(60.0)
-        assert panel.worker.error == ""
-        assert "noise" in panel._swap.value
-        assert all(image.value for image in panel.tiles)
-    finally:
-        path.unlink()
-
-
-def test_what_cannot_be_drawn_is_said_and_why(opened, shelf, tmp_path):
-    for chosen, why in (
-        ({"settings": "tiny-denoised"}, "figures --denoise"),
-        ({"head": "flow", "motion": "still"}, "sees motion alone"),
-        ({"canvas": "waves", "start": "frame"}, "waves begin with noise"),
-    ):
-        panel = opened(DeepDrawStudio, shelf, tmp_path, **chosen)
-        panel.start()
-        wait_for(lambda panel=panel: panel.worker.error)
-        assert why in panel.worker.error
-        assert panel.worker.details == ""
-
-
-def test_the_recipe_alone_asks_for_nothing_beside_it_and_options_are_told():
-    plain = StudioState(settings="tiny")
-    assert plain.asked() == PRESETS["tiny"]
-    assert plain.in_words() == ""
-    modern = StudioState(settings="paper", canvas="waves", shake="slight", smooth=0.3, length=0.5)
-    settings = modern.asked()
-    assert [octave.steps for octave in settings.octaves] == [320]
-    assert (settings.waves, settings.shift, settings.smooth) == (True, 14.0, 0.3)
-    assert modern.in_words() == "draw waves (Fourier), jitter slight, total variation, space 0.3, steps ½"
-
-
-def test_the_swap_of_the_fused_head_is_that_of_the_late_fusion(shelf):
-    network = shelf.recognizer(shelf.runs("embedded-ucf", 1)["if-ttn"]).network
-    generator = torch.Generator().manual_seed(0)
-    pair = {m: 255 * torch.rand((2, c, 64, 64), generator=generator) for m, c in (("rgb", 3), ("flow", 10))}
-    with torch.no_grad():
-        logits = network({m: x.flip(0)[None] for m, x in pair.items()}).logits
-    fused = sum(LATE_FUSION[head] * each for head, each in logits.items())
-    assert torch.allclose(probabilities(network, pair, "fused")[1], fused.softmax(1)[0], atol=1e-5)
-    assert torch.allclose(probabilities(network, pair, "ttn")[1], logits["ttn"].softmax(1)[0], atol=1e-5)
-
-
 def test_an_inspector_that_is_opened_and_closed_again_and_again_leaves_no_widget_and_no_thread(results):
     before, threads = set(_instances), threading.active_count()
     for _ in range(5):
@@ -533,7 +372,7 @@ def test_an_inspector_that_is_opened_and_closed_again_and_again_leaves_no_widget
 
 
 @pytest.mark.parametrize("kind", PANELS)
-def test_a_panel_closed_at_its_work_ends_at_once_and_leaves_nothing(kind, results, tmp_path):
+def test_a_panel_closed_at_its_work_ends_at_once_and_leaves_nothing(kind, results, tmp_path, wait_for):
     before = set(_instances)
     panel = kind(results)
     if isinstance(panel, DeepDrawStudio):
@@ -559,3 +398,43 @@ def test_what_a_page_without_a_kernel_shows_is_what_the_panel_shows(opened, shel
     explorer, desk = opened(CamExplorer, shelf), opened(FusionDesk, shelf)
     assert "<table class=cams>" in str(explorer.as_html().data)
     assert "preset weights" in str(desk.as_html().data)
+
+
+@pytest.mark.parametrize("kind", [Inspector, CamExplorer])
+def test_only_runs_that_can_be_looked_into_are_offered_and_each_opens(kind, opened, wider):
+    panel = opened(kind, wider)
+    assert [run for _, run in panel.run.options] == ["spatial", "temporal", "rgbdiff", "if-ttn"]
+    for _, run in panel.run.options:
+        panel.state.run = run
+        assert panel.wait(60.0)
+        assert panel.worker.error == ""
+        assert set(panel.reading.votes) == set(wider.recognizer(panel.chosen_run).network.heads)
+
+
+@pytest.mark.parametrize("kind", [Inspector, CamExplorer])
+def test_a_run_that_does_not_open_leaves_nothing_of_the_one_before(kind, opened, wider, monkeypatch):
+    panel = opened(kind, wider)
+    assert panel.wait(60.0)
+    shows = panel._bars if kind is Inspector else panel._grid
+    before = shows.value
+
+    def broken(run):
+        raise IfttnError("its weights are cut short")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(wider, "recognizer", broken)
+        panel.run.value = "spatial"
+        assert panel.wait(60.0)
+        assert "cut short" in panel.worker.error
+        assert "There are no scores" in shows.value
+    panel.run.value = "if-ttn"
+    assert panel.wait(60.0)
+    assert panel.worker.error == ""
+    assert shows.value == before
+
+
+def test_a_peers_error_is_shown_with_the_run_that_is_chosen(opened, wider):
+    panel = opened(Inspector, wider, run="temporal")
+    panel.show("embedded-ucf", 1, panel.video.options[1][1], "c3d")
+    assert panel.wait(60.0)
+    assert (panel.run.value, panel.worker.error) == ("temporal", "")

@@ -1,0 +1,223 @@
+"""The DeepDraw studio without a browser: what is drawn, kept, refused, and said of it."""
+
+import time
+
+import pytest
+import torch
+from PIL import Image as Pillow
+
+from ifttn.experiment.recipes import LATE_FUSION
+from ifttn.insight.deepdraw import PRESETS, State
+from ifttn.insight.denoiser import Denoiser, denoiser_file, packed
+from ifttn.vocabulary import IfttnError
+from lab.deepdraw_studio import OPTIONS, DeepDrawStudio, StudioState
+from lab.drawings import found, probabilities, tiles
+
+
+def test_a_drawing_is_paused_resumed_stopped_kept_and_compared(opened, shelf, tmp_path, wait_for):
+    panel = opened(DeepDrawStudio, shelf, tmp_path, seed=3)
+    with pytest.raises(IfttnError, match="no drawing to keep"):
+        panel.keep()
+    panel.start_button.click()
+    wait_for(lambda: panel.drawn is not None and panel.drawn.step > 2)
+    panel.pause_button.click()
+    time.sleep(0.3)
+    halted = panel.drawn.step
+    time.sleep(0.3)
+    assert panel.drawn.step == halted
+    panel.keep_button.click()
+    panel.pause_button.click()
+    wait_for(lambda: panel.drawn.step > halted)
+    panel.stop_button.click()
+    assert panel.wait(10.0)
+    panel.keep_button.click()
+    assert len(panel.gallery) == 2
+    assert "seed 3" in panel.gallery[0].title
+    files = sorted(tmp_path.glob("*_seed3.png"))
+    assert len(files) == 2
+    with Pillow.open(files[0]) as picture:
+        assert picture.text["step"] == f"{halted} of {panel.drawn.of}"
+        assert picture.text["action"] == panel.state.action
+    assert panel._compared.value.count("<figure") == 2
+    assert panel.as_html().data.count("<img") == 4
+    assert panel.gallery[0].swapped is not None
+    assert panel.worker.error == ""
+    assert all(image.value for image in panel.tiles)
+
+
+def test_one_seed_draws_one_picture(opened, shelf, tmp_path, wait_for):
+    drawn = []
+    panel = opened(DeepDrawStudio, shelf, tmp_path, head="rgb")
+    for _ in range(2):
+        panel.start()
+        wait_for(lambda: (panel.drawn is not None and panel.drawn.step == 5) or not panel.worker.doing)
+        assert panel.wait(120.0)
+        drawn.append(panel.drawn.rgb)
+    assert (drawn[0] == drawn[1]).all()
+    assert "p(B,A)" not in panel.sheet.said
+
+
+def test_a_drawing_that_is_stopped_ends_with_its_step_within_a_third_of_a_second(opened, shelf, tmp_path, wait_for):
+    panel, waited = opened(DeepDrawStudio, shelf, tmp_path), []
+    for _ in range(3):
+        panel.start()
+        wait_for(lambda: panel.worker.doing and panel.drawn is not None and 2 < panel.drawn.step < 20)
+        step, began = panel.drawn.step, time.monotonic()
+        panel.stop_button.click()
+        assert panel.wait(10.0)
+        waited.append(time.monotonic() - began)
+        assert panel.drawn.step <= step + 2  # the one under way, and one that ended meanwhile
+    assert min(waited) < 0.3  # the machine may be busy with others once
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{name: value} for name, (_, what) in OPTIONS.items() for _, value in what[1:] if name not in ("smooth", "calm")]
+    + [{"smooth": 3.0, "calm": 3.0}, {"head": "fused"}],
+    ids=lambda options: "-".join(f"{name}={value}" for name, value in options.items()),
+)
+def test_every_option_of_the_studio_draws_another_picture(opened, shelf, tmp_path, options, wait_for):
+    drawn = []
+    # The slight jitter is that of the recipe "tiny", which ascends the contrast.
+    usual = {"shake": "none"} if "shake" in options else {"objective": "logit"} if "objective" in options else {}
+    for chosen in (usual, options if options != usual else {}):
+        panel = opened(DeepDrawStudio, shelf, tmp_path, settings="tiny", **{"length": 0.25, **chosen})
+        panel.start()
+        wait_for(lambda panel=panel: panel.worker.error or (panel.drawn is not None and panel.drawn.step >= 5))
+        panel.stop()
+        assert panel.wait(60.0)
+        assert panel.worker.error == ""
+        drawn.append((panel.drawn.of, *(panel.sheet.said[curve][3][1] for curve in ("logit", "p(A,B)"))))
+    assert drawn[0] != drawn[1]
+
+
+def test_a_trained_denoiser_becomes_the_recipe_of_the_studio(opened, shelf, tmp_path, wait_for):
+    path = denoiser_file(shelf.places.runs, "embedded-ucf", 1, ("rgb", "flow"))
+    path.write_bytes(packed(Denoiser({"rgb": 3, "flow": 10})))
+    try:
+        panel = opened(DeepDrawStudio, shelf, tmp_path)
+        assert panel.settings.value == "tiny-denoised"
+        panel.start()
+        wait_for(lambda: panel.worker.error or (panel.drawn is not None and panel.drawn.step >= 3))
+        panel.stop()
+        assert panel.wait(60.0)
+        assert panel.worker.error == ""
+        assert "noise" in panel._swap.value
+        assert all(image.value for image in panel.tiles)
+    finally:
+        path.unlink()
+
+
+def test_what_cannot_be_drawn_is_said_and_why(opened, shelf, tmp_path, wait_for):
+    for chosen, why in (
+        ({"settings": "tiny-denoised"}, "figures --denoise"),
+        ({"head": "flow", "motion": "still"}, "sees motion alone"),
+        ({"head": "rgb", "motion": "real"}, "sees frames alone"),
+        ({"head": "flow", "start": "frame"}, "sees motion alone"),
+        ({"run": "temporal", "motion": "real"}, "sees motion alone"),
+        ({"canvas": "waves", "start": "frame"}, "waves begin with noise"),
+    ):
+        panel = opened(DeepDrawStudio, shelf, tmp_path, **chosen)
+        panel.start()
+        wait_for(lambda panel=panel: panel.worker.error)
+        assert why in panel.worker.error
+        assert panel.worker.details == ""
+
+
+def test_the_recipe_alone_asks_for_nothing_beside_it_and_options_are_told():
+    plain = StudioState(settings="tiny")
+    assert plain.asked() == PRESETS["tiny"]
+    assert plain.in_words() == ""
+    modern = StudioState(settings="paper", canvas="waves", shake="slight", smooth=0.3, length=0.5)
+    settings = modern.asked()
+    assert [octave.steps for octave in settings.octaves] == [320]
+    assert (settings.waves, settings.shift, settings.smooth) == (True, 14.0, 0.3)
+    assert modern.in_words() == "draw waves (Fourier), jitter slight, total variation, space 0.3, steps ½"
+
+
+def test_the_swap_of_the_fused_head_is_that_of_the_late_fusion(shelf):
+    network = shelf.recognizer(shelf.runs("embedded-ucf", 1)["if-ttn"]).network
+    generator = torch.Generator().manual_seed(0)
+    pair = {m: 255 * torch.rand((2, c, 64, 64), generator=generator) for m, c in (("rgb", 3), ("flow", 10))}
+    with torch.no_grad():
+        logits = network({m: x.flip(0)[None] for m, x in pair.items()}).logits
+    fused = sum(LATE_FUSION[head] * each for head, each in logits.items())
+    assert torch.allclose(probabilities(network, pair, "fused")[1], fused.softmax(1)[0], atol=1e-5)
+    assert torch.allclose(probabilities(network, pair, "ttn")[1], logits["ttn"].softmax(1)[0], atol=1e-5)
+
+
+def test_every_run_that_is_offered_can_be_drawn_from_rgb_differences_too(opened, wider, tmp_path, wait_for):
+    panel = opened(DeepDrawStudio, wider, tmp_path, run="rgbdiff", colours="real", settings="tiny", length=0.25)
+    assert panel.run.options == ("spatial", "temporal", "rgbdiff", "if-ttn")
+    assert panel.head.options == ("rgbdiff",)
+    panel.start()
+    assert panel.wait(60.0)
+    assert panel.worker.error == ""
+    assert panel.drawn.motion.shape[1] == 15
+    assert [bool(image.value) for image in panel.tiles] == [False, False, True, False]
+
+
+def test_rgb_differences_are_shown_in_their_own_colours():
+    motion = torch.full((1, 15, 4, 6), 128.0)
+    motion[:, 2::3] = 200.0  # blue comes up in all five differences
+    state = State(0, 1, 1, 0.0, 1.0, None, motion, 0.0, 0.0)
+    *_, tile, none = tiles(state)
+    assert none is None
+    assert tile.shape == (4, 6, 3)
+    assert tile[0, 0].tolist() == [128, 128, 200]
+
+
+@pytest.mark.parametrize("text", ["1e3", "", "-1", "1.5", "seven", "4294967296"])
+def test_what_is_no_seed_is_named_and_nothing_is_drawn_with_another(opened, shelf, tmp_path, text):
+    panel = opened(DeepDrawStudio, shelf, tmp_path, seed=7)
+    panel.seed.value = text
+    assert f"the seed {text!r} is not a whole number" in panel.worker.error
+    assert panel.state.seed == 7
+    panel.start_button.click()
+    assert panel.wait(60.0)
+    assert "is not a whole number" in panel.worker.error
+    assert panel.drawn is None
+    panel.seed.value = " 12 "
+    assert (panel.state.seed, panel.worker.error) == (12, "")
+
+
+def test_a_drawing_is_as_was_chosen_when_it_was_begun(opened, shelf, tmp_path, wait_for):
+    panel = opened(DeepDrawStudio, shelf, tmp_path, seed=3, length=0.25)
+    with shelf.lock:  # it cannot take its first step before the choices change
+        panel.start()
+        panel.state.seed, panel.state.head = 4, "rgb"
+    wait_for(lambda: panel.drawn is not None)
+    panel.stop()
+    panel.keep()
+    assert "ttn of" in panel.gallery[0].title
+    assert "seed 3" in panel.gallery[0].title
+    assert panel.gallery[0].path.name.endswith("_ttn_seed3.png")
+
+
+def test_a_new_studio_goes_on_with_the_numbers_of_the_drawings_that_are_there(opened, shelf, tmp_path, wait_for):
+    for number in (1, 2):
+        panel = opened(DeepDrawStudio, shelf, tmp_path, length=0.25)
+        panel.start()
+        wait_for(lambda panel=panel: panel.drawn is not None)
+        panel.stop()
+        panel.keep()
+        assert panel.gallery[0].path.name.startswith(f"0{number}_")
+        assert panel.gallery[0].path.name in panel._kept.value
+    assert len(list(tmp_path.glob("*.png"))) == 2
+
+
+def test_a_drawing_that_did_not_succeed_says_so(opened, shelf, tmp_path):
+    half, failed, good = (
+        State(0, step, 9, 0.0, p, None, None, 0.0, 0.0) for step, p in ((4, 0.05), (9, 0.05), (9, 0.9))
+    )
+    assert found(half) == "p = 0.05"
+    assert found(failed) == "not found by the network: p = 0.05"
+    assert found(good) == "p = 0.90"
+    panel = opened(DeepDrawStudio, shelf, tmp_path, head="rgb", length=0.25)  # too short, of a network hardly trained
+    panel.start()
+    assert panel.wait(60.0)
+    assert panel.drawn.probability < 0.5
+    panel.keep()
+    said = f"not found by the network: p = {panel.drawn.probability:.2f}"
+    assert said in panel._swap.value
+    assert said in panel._kept.value
