@@ -2,7 +2,7 @@
 
 Arithmetic on saved scores, pooled over the test videos of every split that is there. A comparison is of two answers to
 the same videos: Newcombe's interval of the difference, and McNemar's exact test, one by one, not corrected for there
-being several.
+being several. A video that several splits test is one cluster, so that its answers do not count as so many videos.
 """
 
 import textwrap
@@ -172,8 +172,8 @@ def _sentence(each: Comparison, names: Mapping[str, str], pair: Paired) -> str:
     return (
         f"{each.on or 'top-1'} accuracy {100 * pair.first:.1f} % of {first}, {100 * pair.second:.1f} % of {second}: "
         f"{100 * pair.difference:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]{margin}, "
-        f"p {'' if pair.p < 0.001 else '= '}{as_p(pair.p)} ({pair.only_first} : {pair.only_second} of {pair.videos} "
-        "videos)"
+        f"p {'' if pair.p < 0.001 else '= '}{as_p(pair.p)} ({pair.only_first} : {pair.only_second} of "
+        f"{'' if pair.answers == pair.videos else f'{pair.answers} answers to '}{pair.videos} videos)"
     ).replace("of with them", "with them")
 
 
@@ -196,9 +196,10 @@ def as_text(findings: Sequence[Finding], width: int = 110) -> str:
 
 
 EXPLAINED = (
-    "Points are differences between answers to the same test "
-    "videos, pooled over the splits that are there, with Newcombe's 95% interval; p is McNemar's exact test, one by "
-    "one, with how many videos the one alone and the other alone has right. Each network was trained once: what "
-    f"another seed would change is not in them. Equal and little mean within {100 * MARGIN:g} points, set beforehand."
+    "Points are differences between answers to the same test videos, pooled over the splits that are there, with "
+    "Newcombe's 95% interval; p is McNemar's exact test, one by one, with how many videos the one alone and the other "
+    "alone has right. A video that several splits test, as in HMDB51, is one cluster in both. Each network was trained "
+    "once: what another seed would change is not in them. Equal and little mean within "
+    f"{100 * MARGIN:g} points, set beforehand."
 )
 """What a reader of findings must know."""

@@ -6,15 +6,15 @@ Every cell of a table and every plot is arithmetic on saved scores. Shapes: N vi
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
-from math import comb, sqrt
+from itertools import accumulate, product
+from math import sqrt
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 
 from ifttn.data.augmentation import test_crops
 from ifttn.data.snippets import SnippetDataset, loader
@@ -184,18 +184,39 @@ def mean_class_accuracy(scores: Float[np.ndarray, "N A"], labels: Int[np.ndarray
     return float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
 
 
-def wilson(correct: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share, in 0..1."""
+def wilson(correct: int | float, total: int | float, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share, in 0..1; both counts are divided by a design effect where there is one."""
     share, spread = correct / total, z * z / total
     centre = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * np.sqrt(share * (1 - share) / total + spread / (4 * total))
     return float(max(0.0, centre - half)), float(min(1.0, centre + half))
 
 
-class Paired(NamedTuple):
-    """Two answers to each of the same videos: how often the one is right where the other is wrong."""
+def design_effect(values: Num[np.ndarray, " N"], videos: Sequence[str] | None) -> float:
+    """How many times the variance of a mean is that of as many different videos (Kish), at least 1.
 
+    HMDB51's splits test some videos twice or three times, and answers to one video resemble each other: a mean over
+    all answers is as sure as one over N divided by this.
+
+    Args:
+        values: of N answers.
+        videos: which video each answer is to; None: N different ones.
+    """
+    if videos is None:
+        return 1.0
+    _, which = np.unique(np.asarray(videos), return_inverse=True)
+    away = values - values.mean()
+    apart, together = (away**2).sum(), (np.bincount(which, away) ** 2).sum()
+    return max(1.0, float(together / apart)) if apart else len(values) / (which.max() + 1)
+
+
+class Paired(NamedTuple):
+    """Two answers to each of the same questions: how often the one is right where the other is wrong."""
+
+    answers: int
+    """Questions: a video in each split that tests it."""
     videos: int
+    """Different videos among them."""
     first: float
     """Accuracy of the first, in 0..1."""
     second: float
@@ -210,39 +231,75 @@ class Paired(NamedTuple):
     """Of McNemar's exact test: probability of a difference as large, were neither better."""
 
 
-def mcnemar(first: Bool[np.ndarray, " N"], second: Bool[np.ndarray, " N"]) -> Paired:
+def mcnemar(
+    first: Bool[np.ndarray, " N"], second: Bool[np.ndarray, " N"], videos: Sequence[str] | None = None
+) -> Paired:
     """Compare two rows of a table on the same videos.
 
     McNemar's test in its exact form (binomial, two-sided), and the interval of the difference of paired shares with
-    square-and-add of Wilson's limits (Newcombe 1998, method 10). For a large study or a small one alike.
+    square-and-add of Wilson's limits (Newcombe 1998, method 10). For a large study or a small one alike. A video that
+    several splits test is one cluster: the test flips all its answers together, and the interval stands on counts
+    divided by the design effect.
 
     Args:
-        first: which videos the first has right.
-        second: which videos the second has right, in the same order.
+        first: which answers of the first are right.
+        second: which answers of the second are right, in the same order.
+        videos: which video each answer is to; None: N different ones.
     """
-    total, both = len(first), int((first & second).sum())
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    changes = first.astype(int) - second.astype(int)
+    only_first, only_second = int((changes > 0).sum()), int((changes < 0).sum())
+    effect = design_effect(changes, videos)
+    total, both = len(first) / effect, int((first & second).sum()) / effect
+    interval = _newcombe(total, both, only_first / effect, only_second / effect)
+    names, which = np.unique(np.arange(len(first)) if videos is None else np.asarray(videos), return_inverse=True)
+    return Paired(
+        answers=len(first),
+        videos=len(names),
+        first=float(first.mean()),
+        second=float(second.mean()),
+        only_first=only_first,
+        only_second=only_second,
+        difference=(only_first - only_second) / len(first),  # exactly 0 where nothing differs
+        interval=interval,
+        p=flip_test(np.bincount(which, changes).round().astype(int)),
+    )
+
+
+def _newcombe(total: float, both: float, only_first: float, only_second: float) -> tuple[float, float]:
+    """95 % interval of the difference of two paired shares, from the counts of a table of two by two."""
     neither = total - both - only_first - only_second
     share, other = (both + only_first) / total, (both + only_second) / total
     (low, high), (low_other, high_other) = wilson(both + only_first, total), wilson(both + only_second, total)
     margins = (both + only_first) * (only_second + neither) * (both + only_second) * (only_first + neither)
     covary = both * neither - only_first * only_second
     # Newcombe's continuity correction, of positive correlations alone.
-    correlation = (max(covary - total / 2, 0) if covary > 0 else covary) / sqrt(margins) if margins else 0.0
+    correlation = (max(covary - total / 2, 0) if covary > 0 else covary) / sqrt(margins) if margins > 0 else 0.0
 
     def limit(below: float, above: float) -> float:
         return sqrt(max(below**2 - 2 * correlation * below * above + above**2, 0.0))
 
-    difference = (only_first - only_second) / total  # exactly 0 where nothing differs
-    interval = difference - limit(share - low, high_other - other), difference + limit(high - share, other - low_other)
-    p = sign_test(only_first, only_second)
-    return Paired(total, share, other, only_first, only_second, difference, interval, p)
+    difference = (only_first - only_second) / total
+    return difference - limit(share - low, high_other - other), difference + limit(high - share, other - low_other)
+
+
+def flip_test(changes: Int[np.ndarray, " V"]) -> float:
+    """Probability of a sum as far from 0, or farther, were the sign of every change a fair coin's: exact.
+
+    Where every change is one answer more or less, this is the sign test, and McNemar's.
+    """
+    chances = np.ones(1)  # of each sum from -total to total
+    for size, count in zip(*np.unique(np.abs(changes[changes != 0]), return_counts=True), strict=True):
+        ways = accumulate(range(count), lambda ways, k, of=int(count): ways * (of - k) // (k + 1), initial=1)
+        coins = np.zeros(2 * size * count + 1)
+        coins[:: 2 * size] = [each / 2 ** int(count) for each in ways]
+        chances = np.convolve(chances, coins)
+    sums = np.arange(len(chances)) - len(chances) // 2
+    return float(min(1.0, chances[np.abs(sums) >= abs(changes.sum())].sum()))
 
 
 def sign_test(gained: int, lost: int) -> float:
     """Probability of a difference as large, or larger, were a change as likely for the better as for the worse."""
-    total = gained + lost
-    return min(1.0, 2 * sum(comb(total, k) for k in range(min(gained, lost) + 1)) / 2**total)
+    return flip_test(np.repeat([1, -1], [gained, lost]))
 
 
 def confusion(predicted: Int[np.ndarray, " N"], labels: Int[np.ndarray, " N"], actions: int) -> Int[np.ndarray, "A A"]:

@@ -8,7 +8,6 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from ifttn.experiment.evaluation import (
     READINGS,
     Paired,
     Scores,
+    design_effect,
     factor_accuracy,
     late_fusion,
     mcnemar,
@@ -53,18 +53,18 @@ class Measurement:
     splits: tuple[int, ...]
     """Those measured; means are over these."""
     videos: int
-    """Test videos of these splits together."""
+    """Test videos of these splits together; one that several splits test counts in each."""
     top1: float
     top5: float
     mean_class: float
     interval: tuple[float, float]
-    """Wilson's 95 % interval over all these videos: a little narrow where splits share test videos, as HMDB51's do."""
+    """Wilson's 95 % interval over all these answers, wider by the design effect where splits share test videos."""
     equal_weights: float | None
     """Top-1 where every head weighs 1; None: there is one head only."""
     spread_splits: float | None
     """Standard deviation of top-1 over splits; None: of one split there is none."""
     spread_seeds: float | None
-    """Standard deviation over seeds of the mean over splits; None: there is one seed."""
+    """Standard deviation over seeds of the mean over the splits that every seed has; None: there is one seed."""
     factors: Mapping[str, float]
     """Accuracy of each factor; empty where the data set has none."""
     right: Mapping[str, pd.Series] = field(compare=False, repr=False)
@@ -310,7 +310,6 @@ def _measure(
     mean: dict[str, float] = {str(name): value for name, value in pd.DataFrame(reads).mean(axis=1).items()}
     ones = {recipe: dict.fromkeys(heads, 1.0) for recipe, heads in parts.items()}
     by_reading = {reading: right(answers(parts, dataset, splits, seeds[0], reading)) for reading in ("", *READINGS)}
-    of_seeds = [over for of in seeds if (over := _over_splits(answers(parts, dataset, tuple(found), of)))]
     values = [read["top1"] for read in reads.values()]
     return Measurement(
         dataset=dataset,
@@ -319,17 +318,31 @@ def _measure(
         top1=mean.pop("top1"),
         top5=mean.pop("top5"),
         mean_class=mean.pop("mean_class"),
-        interval=wilson(int(by_reading[""].sum()), len(by_reading[""])),
+        interval=_interval(by_reading[""]),
         equal_weights=_over_splits(answers(ones, dataset, splits, seeds[0])) if _heads_in(parts) > 1 else None,
         spread_splits=float(np.std(values, ddof=1)) if len(values) > 1 else None,
-        spread_seeds=float(np.std(of_seeds, ddof=1)) if len(of_seeds) > 1 else None,
+        spread_seeds=_over_seeds([found, *(answers(parts, dataset, tuple(found), of) for of in seeds[1:])]),
         factors=mean,
         right={reading: rows for reading, rows in by_reading.items() if len(rows)},
     )
 
 
+def _interval(right: pd.Series) -> tuple[float, float]:
+    values = right.to_numpy(float)
+    effect = design_effect(values, right.index.get_level_values("video").to_list())
+    return wilson(values.sum() / effect, len(values) / effect)
+
+
 def _over_splits(found: Mapping[int, Answer]) -> float | None:
     return float(np.mean([top1(fused, run.labels) for run, fused in found.values()])) if found else None
+
+
+def _over_seeds(seeds: Sequence[Mapping[int, Answer]]) -> float | None:
+    """The spread of what seeds reach on the splits that all of them have, of those that have any."""
+    begun = [found for found in seeds if found]
+    common = set[int]().union(*begun).intersection(*begun)
+    reached = [_over_splits({split: found[split] for split in common}) for found in begun if common]
+    return float(np.std([share for share in reached if share is not None], ddof=1)) if len(reached) > 1 else None
 
 
 def _heads_in(parts: LateFusion) -> int:
@@ -339,28 +352,8 @@ def _heads_in(parts: LateFusion) -> int:
 def compared(first: pd.Series, second: pd.Series) -> Paired | None:
     """McNemar's test of two rows (`Measurement.right`, `right`) on the videos of the splits that both have."""
     both = pd.concat([first, second], axis=1, join="inner")
-    return mcnemar(both.iloc[:, 0].to_numpy(bool), both.iloc[:, 1].to_numpy(bool)) if len(both) else None
-
-
-def pairs(table: Table) -> pd.DataFrame:
-    """Every two measured rows of a column, compared on the same videos.
-
-    Columns: column, first, second, difference (of the first from the second, in points), its 95 % interval low and
-    high, only first and only second (videos that one alone has right), videos, p (McNemar's exact test).
-    """
-    rows = []
-    for column in table.columns:
-        cells = [cell for cell in table.cells if cell.column == column and cell.measured]
-        for one, other in combinations(cells, 2):
-            assert one.measured
-            assert other.measured
-            pair = compared(one.measured.right[""], other.measured.right[""])
-            if pair:
-                points = (100 * value for value in (pair.difference, *pair.interval))
-                only = (pair.only_first, pair.only_second, pair.videos, pair.p)
-                rows.append((f"{column.name} ({column.unit})", one.method, other.method, *points, *only))
-    names = ["column", "first", "second", "difference", "low", "high", "only first", "only second", "videos", "p"]
-    return pd.DataFrame(rows, columns=names)
+    videos = both.index.get_level_values("video").to_list()
+    return mcnemar(both.iloc[:, 0].to_numpy(bool), both.iloc[:, 1].to_numpy(bool), videos) if len(both) else None
 
 
 def _splits(splits: Sequence[int]) -> str:

@@ -130,7 +130,8 @@ def test_scores_of_an_older_version_need_read_outs(content):
 def test_splits_are_pooled_where_both_runs_are_there(content):
     runs = {"if-ttn": streams(says(10)), "if-ttn-adaptive": streams(says(10, start=100))}
     both = judge(content, lambda dataset, split, recipe: runs.get(recipe) if dataset == "ours" else None, OURS, FACTORS)
-    assert "(30 : 30 of 1200 videos)" in next(each.evidence for each in both if "equally" in each.text)
+    evidence = next(each.evidence for each in both if "equally" in each.text)
+    assert "(30 : 30 of 1200 answers to 400 videos)" in evidence
 
     def of(dataset: str, split: int, recipe: str) -> Scores | None:
         return runs.get(recipe) if dataset == "ours" and (recipe == "if-ttn" or split == 2) else None

@@ -1,3 +1,4 @@
+import itertools
 import tracemalloc
 from dataclasses import replace
 
@@ -12,8 +13,10 @@ from ifttn.experiment.evaluation import (
     READINGS,
     Scores,
     confusion,
+    design_effect,
     evaluate,
     factor_accuracy,
+    flip_test,
     late_fusion,
     mcnemar,
     mean_class_accuracy,
@@ -139,10 +142,38 @@ def test_the_sign_test_is_that_of_a_fair_coin():
     assert sign_test(10, 0) == pytest.approx(2 / 2**10)
 
 
-def answers(both, only_first, only_second, neither):
+@given(st.lists(st.integers(-3, 3), max_size=9))
+def test_a_flip_test_counts_every_way_that_the_signs_can_fall(changes):
+    sums = [sum(np.multiply(signs, changes)) for signs in itertools.product((-1, 1), repeat=len(changes))]
+    expected = np.mean([abs(each) >= abs(sum(changes)) for each in sums])
+    assert flip_test(np.array(changes, int)) == pytest.approx(expected)
+
+
+def answers(both, only_first, only_second, neither, times=1):
+    """`times`: splits that test each video, with the same answers."""
     first = [True] * (both + only_first) + [False] * (only_second + neither)
     second = [True] * both + [False] * only_first + [True] * only_second + [False] * neither
-    return mcnemar(np.array(first), np.array(second))
+    videos = [f"v{i}" for i in range(len(first))]
+    return mcnemar(np.array(first * times), np.array(second * times), videos * times)
+
+
+def test_answers_that_three_splits_repeat_make_nothing_surer():
+    once, thrice = answers(30, 12, 2, 6), answers(30, 12, 2, 6, times=3)
+    assert (thrice.answers, thrice.videos, thrice.only_first) == (150, 50, 36)
+    assert (thrice.difference, thrice.p) == pytest.approx((once.difference, once.p))
+    assert thrice.interval == pytest.approx(once.interval)
+
+
+def test_answers_that_differ_between_splits_lie_between_one_video_and_three():
+    rng = np.random.default_rng(0)
+    first, second = rng.random((2, 3, 100)) < [[[0.7]], [[0.5]]]
+    videos = [f"v{i}" for i in range(100)] * 3
+    clustered, apart = mcnemar(first.ravel(), second.ravel(), videos), mcnemar(first.ravel(), second.ravel())
+    assert 1 <= design_effect(first.ravel() * 1.0, videos) < 1.5
+    assert clustered.interval == pytest.approx(apart.interval, abs=0.03)
+    assert design_effect(np.tile(first[0] * 1.0, 3), videos) == pytest.approx(3)
+    assert design_effect(np.ones(300), videos) == 3  # nothing tells how alike they are
+    assert design_effect(first.ravel() * 1.0, [str(i) for i in range(300)]) == pytest.approx(1)
 
 
 @given(st.integers(0, 40), st.integers(0, 40))
