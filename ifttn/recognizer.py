@@ -17,9 +17,9 @@ from jaxtyping import Float, Integer, UInt8
 from torch import Tensor
 
 from ifttn.data.augmentation import Crop, apply, test_crops
-from ifttn.data.decoding import Decoded, Live, Reader, decode
 from ifttn.data.flow import FLOWS, to_bytes
 from ifttn.data.sampling import centre_starts, snippet_indices
+from ifttn.data.video import Decoded, Live, Reader, decode
 from ifttn.experiment.machine import Machine
 from ifttn.experiment.recipes import LATE_FUSION, Preset
 from ifttn.experiment.runs import Run

@@ -17,7 +17,7 @@ from av.video.frame import PictureType
 from jaxtyping import Float, Float32, Int, Integer, UInt8
 
 from ifttn.data.augmentation import apply, test_crops
-from ifttn.data.decoding import decode
+from ifttn.data.video import decode
 from ifttn.data.flow import FLOWS, from_bytes, to_bytes
 from ifttn.data.sampling import centre_starts, snippet_indices
 from ifttn.data.snippets import differences

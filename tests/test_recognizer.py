@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from ifttn.data.decoding import decode, read_frames
 from ifttn.data.doctor import pan
 from ifttn.data.snippets import SnippetDataset
+from ifttn.data.video import decode, read_frames
 from ifttn.experiment import training
 from ifttn.experiment.recipes import LATE_FUSION
 from ifttn.recognizer import Recognizer

@@ -24,10 +24,10 @@ from jaxtyping import Float, Float32, UInt8
 
 from ifttn.bench.peers import python_of
 from ifttn.data import diagnostic
-from ifttn.data.decoding import read_frames
 from ifttn.data.flow import luminance
 from ifttn.data.tvl1 import FAST, OPENCV, CoarseToFine, bytes_moved, tvl1
 from ifttn.data.tvl1_cpu import Solver
+from ifttn.data.video import read_frames
 from ifttn.vocabulary import IfttnError
 
 SIZES = ((340, 256), (320, 240))

@@ -23,8 +23,8 @@ import numpy as np
 from jaxtyping import Float64, Shaped
 
 from ifttn.bench.peers import python_of
-from ifttn.data.decoding import Reader, exported
 from ifttn.data.doctor import CODECS, pan, write
+from ifttn.data.video import Reader, exported
 from ifttn.vocabulary import IfttnError
 
 EXTRACTOR = ("motion-vector-extractor==2.0.0", "opencv-python-headless<5")

@@ -15,8 +15,8 @@ from av.codec.codec import UnknownCodecError
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
-from ifttn.data.decoding import Decoded, decode
 from ifttn.data.flow import FLOWS, flow_of, to_bytes
+from ifttn.data.video import Decoded, decode
 
 STEP = (4, 2)
 """Pixels a frame by which the pan moves: to the right and down."""

@@ -15,8 +15,8 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float32, Integer, Shaped, UInt8
 
-from ifttn.data.decoding import GOP
 from ifttn.data.flow import from_bytes, to_bytes
+from ifttn.data.reencoding import GOP
 from ifttn.data.store import Entry
 
 FURTHER = 4.0

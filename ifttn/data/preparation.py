@@ -26,10 +26,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from ifttn.data import catalogue
-from ifttn.data.decoding import decode
 from ifttn.data.flow import FLOWS, flow_of, to_bytes
 from ifttn.data.flow_service import FlowService, serve
 from ifttn.data.store import SUFFIX, Store, StoreSettings, flow_error
+from ifttn.data.video import decode
 from ifttn.data.workers import Crash, each
 from ifttn.files import DiskFullError, held, write_whole
 from ifttn.vocabulary import IfttnError, Video

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from ifttn.bench import mv
-from ifttn.data.decoding import CELL, decode, exported
+from ifttn.data.cells import CELL
 from ifttn.data.doctor import CODECS, Codec, pan, write
+from ifttn.data.video import decode, exported
 
 READ_AS_THEY_ARE = {
     "MPEG-4": CODECS["MPEG-4"],

@@ -9,10 +9,10 @@ import pytest
 
 from ifttn.data import diagnostic
 from ifttn.data.catalogue import all_videos, read_split
-from ifttn.data.decoding import decode, read_frames
 from ifttn.data.diagnostic import FACTORS, FLAVOURS, ball_masks, factors, plan, render, write
 from ifttn.data.flow import dis
 from ifttn.data.sampling import centre_starts
+from ifttn.data.video import decode, read_frames
 from ifttn.files import partial_beside
 from ifttn.vocabulary import IfttnError
 

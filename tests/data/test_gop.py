@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
-from ifttn.data.decoding import GOP, decode
 from ifttn.data.flow import from_bytes, to_bytes
 from ifttn.data.gop import FURTHER, Groups, accumulate, moved, p_frames, residual
+from ifttn.data.reencoding import GOP
 from ifttn.data.store import Entry, Store, StoreSettings
+from ifttn.data.video import decode
 
 PAN = (2, 1)
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from ifttn.data.augmentation import test_crops as crops_of
-from ifttn.data.decoding import decode
 from ifttn.data.doctor import pan
 from ifttn.data.flow import to_bytes
+from ifttn.data.video import decode
 from ifttn.experiment import speed
 from ifttn.experiment.speed import DECODE, DEFINITIONS, RATE, ROWS, VECTORS, Conditions, Result, Task, Timing
 from ifttn.vocabulary import IfttnError

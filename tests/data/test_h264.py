@@ -1,7 +1,7 @@
 import av
 import pytest
 
-from ifttn.data.headers import Parameters, is_reference, parameters
+from ifttn.data.h264 import Parameters, is_reference, parameters
 
 
 @pytest.mark.parametrize(("suffix", "length_size"), [("mp4", 4), ("mkv", 4), ("ts", 0)])

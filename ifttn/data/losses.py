@@ -1,0 +1,91 @@
+"""What a video file promises and does not deliver: packets that cannot be decoded, an end that is missing, gaps."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from ifttn.vocabulary import IfttnError
+
+MOST = 0.1
+"""Share of a video that may be lost. A packed stream of MPEG-4 may hold a few frames fewer than its header says."""
+SHORTER = 0.25
+"""Seconds by which the pictures of a file may end before the file says, as its sound may be longer."""
+
+
+def shown(stream: VideoStream) -> int:
+    """How many packets with a picture that is shown the index of a file lists: an AVI lists dropped frames as empty,
+    and an edit list hides those that were trimmed off."""
+    return sum(entry.size > 0 and not entry.is_discard for entry in stream.index_entries)
+
+
+class Losses:
+    """A count that is kept while a file is read; `notes` is what it comes to."""
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        """Read what the file promises."""
+        self.stream, self.notes = stream, list[str]()
+        self._entries, self._listed = len(stream.index_entries), shown(stream)
+        self._arrived = self._early = self._failed = self._frames = self._damaged = 0
+        self._unit, self._end = float(stream.time_base or 1), 0.0
+        self._promised = stream.duration * self._unit if stream.duration else (container.duration or 0) / 1e6
+
+    def packet(self, packet: Packet) -> None:
+        """A packet was read."""
+        self._arrived += packet.size > 0 and not packet.is_discard
+        stamp = packet.pts if packet.pts is not None else packet.dts
+        if stamp is not None:
+            after = (stamp + (packet.duration or 0) - (self.stream.start_time or 0)) * self._unit
+            self._end = max(self._end, after)
+
+    def failure(self) -> None:
+        """A packet could not be decoded. Where the file begins between two key frames, the first ones never can."""
+        self._failed += 1
+        self._early += not self._frames
+
+    def frame(self, frame: VideoFrame) -> None:
+        """A frame was decoded."""
+        self._frames += 1
+        self._damaged += frame.is_corrupt
+
+    def close(self, path: Path, seconds: Sequence[float]) -> None:
+        """The file is at its end, and its frames are shown at these seconds; IfttnError where too much is lost."""
+        # An index that has not grown while the file was read is whole: it says how many packets there should be.
+        is_indexed = self.stream.frames > 0 and len(self.stream.index_entries) == self._entries
+        missing = max(0, self._listed - self._arrived) if is_indexed else 0
+        cut = 0.0 if is_indexed else max(0.0, self._promised - self._end)
+        lost, count = self._failed + missing, self._arrived + missing
+        if not self._frames:
+            raise IfttnError(f"{path}: truncated or damaged, not one of its frames can be decoded")
+        if lost - self._early > MOST * count:
+            raise IfttnError(f"{path}: truncated or damaged, {lost} of its {count} frames cannot be decoded")
+        if self.stream.frames and cut > MOST * self._promised:
+            raise IfttnError(f"{path}: truncated or damaged, its pictures end at {self._until()}")
+        if lost:
+            self.notes.append(f"lost frames ({lost} of {count} cannot be decoded)")
+        if self._damaged:
+            self.notes.append(f"damaged frames ({self._damaged} of {self._frames} are not whole)")
+        if cut > max(SHORTER, 0.02 * self._promised):
+            self.notes.append(f"cut short (its pictures end at {self._until()})")
+        if not self.stream.frames:
+            self.notes += _gap(np.diff(seconds), seconds)
+
+    def _until(self) -> str:
+        return f"{self._end:.1f} of {self._promised:.1f} s"
+
+
+def _gap(steps: np.ndarray, seconds: Sequence[float]) -> list[str]:
+    """A hole in a video whose frames follow one another evenly otherwise."""
+    if len(steps) < 5:
+        return []
+    usual = float(np.median(steps))
+    holes = steps > 2.5 * usual
+    is_even = (np.abs(steps[~holes] - usual) < 0.5 * usual).mean() > 0.98
+    if not (is_even and 0 < holes.sum() <= 1 + 0.02 * len(steps)):
+        return []
+    widest = int(steps.argmax())
+    return [f"gaps ({holes.sum()}; the widest is {steps[widest]:.1f} s without a frame, at {seconds[widest]:.1f} s)"]

@@ -1,0 +1,93 @@
+"""A video encoded anew on its way through memory, so that its vectors join each frame to the one before, and turned
+upright as a player shows it.
+"""
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+from av.sidedata.sidedata import SideDataContainer, Type
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import PictureType, VideoFrame
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+
+GOP = 12
+"""Frames from one I-frame to the next where a video is encoded anew (MPEG-4's default, and CoViAR's)."""
+UNTAGGED = 2
+"""FFmpeg's number for a colour space that nothing is known of (AVCOL_SPC_UNSPECIFIED)."""
+
+
+class Turn(NamedTuple):
+    """How a decoded frame becomes the picture that a player shows: first transposed, then mirrored."""
+
+    transposed: bool = False
+    mirrored_y: bool = False
+    """Upside down."""
+    mirrored_x: bool = False
+    """Left and right change places."""
+
+
+UPRIGHT = Turn()
+
+
+def turn_of(frame: VideoFrame) -> Turn:
+    """What the display matrix of a frame asks for, as the ffmpeg program reads it, to the next quarter turn.
+
+    The matrix [a b; c d] takes a pixel (x, y) to (a x + c y, b x + d y) (libavutil/display.h).
+    """
+    # Not frame.side_data: frame and data would hold each other, and stay until the garbage collector comes.
+    for data in SideDataContainer(frame):  # pyright: ignore[reportCallIssue]
+        if data.type is Type.DISPLAYMATRIX:
+            (a, b), (c, d) = np.frombuffer(memoryview(data), np.int32)[:6].reshape(2, 3)[:, :2].tolist()
+            if abs(b) + abs(c) > abs(a) + abs(d):
+                return Turn(True, b < 0, c < 0)
+            return Turn(False, d < 0, a < 0)
+    return UPRIGHT
+
+
+def upright(frame: VideoFrame, turn: Turn) -> VideoFrame:
+    """The frame as it is shown, in RGB where it has to be turned."""
+    if not any(turn):
+        return frame
+    image = frame.to_ndarray(format="rgb24")
+    image = image.swapaxes(0, 1) if turn.transposed else image
+    image = image[:: -1 if turn.mirrored_y else 1, :: -1 if turn.mirrored_x else 1]
+    return VideoFrame.from_ndarray(np.ascontiguousarray(image, np.uint8), format="rgb24")
+
+
+def encoded_anew(frames: Iterator[VideoFrame], size: tuple[int, int], turn: Turn = UPRIGHT) -> Iterator[VideoFrame]:
+    """Each frame, upright, after an encoder and a decoder, one after the other: nothing but a frame or two is kept.
+
+    MPEG-4 Part 2 with I- and P-frames only, with next to no loss. That stream says nothing about its colours, so each
+    frame that comes out is tagged with the colour space and the range that went in: YUV stays what it was. A frame
+    without tags stays without. RGB becomes BT.601 of limited range, which is what FFmpeg takes no tag to mean.
+    """
+    encoder, decoder = VideoCodecContext.create("mpeg4", "w"), VideoCodecContext.create("mpeg4", "r")
+    encoder.width, encoder.height, encoder.pix_fmt = *size, "yuv420p"
+    encoder.time_base = Fraction(1, 25)
+    encoder.gop_size, encoder.max_b_frames = GOP, 0
+    encoder.options = {"flags": "+qscale", "global_quality": "236"}  # quantiser 2 of 31
+    decoder.thread_count, decoder.options = 1, {"flags2": "+export_mvs"}
+    reformatter, tags = VideoReformatter(), (UNTAGGED, 0)
+    for index, frame in enumerate(frames):
+        source = upright(frame, turn)
+        colours = {"dst_colorspace": Colorspace.ITU601, "dst_color_range": ColorRange.MPEG}
+        plain = reformatter.reformat(source, *size, "yuv420p", threads=1, **(colours if source.format.is_rgb else {}))
+        if not (index or source.format.is_rgb):
+            tags = source.colorspace, source.color_range
+        plain.pts, plain.time_base, plain.pict_type = index, encoder.time_base, PictureType.NONE
+        for packet in encoder.encode(plain):
+            yield from _tagged(decoder.decode(packet), *tags)
+    for packet in encoder.encode():
+        yield from _tagged(decoder.decode(packet), *tags)
+    yield from _tagged(decoder.decode(), *tags)
+
+
+def _tagged(frames: Sequence[VideoFrame], colorspace: int, color_range: int) -> Iterator[VideoFrame]:
+    for frame in frames:
+        if colorspace != UNTAGGED:
+            frame.colorspace = colorspace
+        if color_range:
+            frame.color_range = color_range
+        yield frame
