@@ -17,11 +17,11 @@ from av.video.frame import PictureType
 from jaxtyping import Float, Float32, Int, Integer, UInt8
 
 from ifttn.data.augmentation import apply, test_crops
-from ifttn.data.video import decode
 from ifttn.data.flow import FLOWS, from_bytes, to_bytes
 from ifttn.data.sampling import centre_starts, snippet_indices
 from ifttn.data.snippets import differences
 from ifttn.data.store import Store, StoreSettings
+from ifttn.data.video import decode
 from ifttn.experiment.recipes import LATE_FUSION
 from ifttn.insight.cam import STRIDE, Finer, class_activation_maps, on_pixels
 from ifttn.recognizer import Recognizer

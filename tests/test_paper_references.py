@@ -20,7 +20,7 @@ IN_SHORT = re.compile(rf"\bpaper,? {NUMBERS}")
 """As the reasons of presets have it: "paper 4.2"."""
 OF_ANOTHER = re.compile(r"\bet al\.|\b(?:CVPR|ICML|ECCV|ICCV|BMVC)\b")
 """On a line, these say that the number is of another paper."""
-NOT_OURS = ("ifttn/model/peers/", "ifttn/data/headers.py")
+NOT_OURS = ("ifttn/model/peers/", "ifttn/data/h264.py")
 """Code that follows another paper, or a standard."""
 
 
