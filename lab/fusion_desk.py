@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 from IPython.display import HTML as HTMLPicture
-from ipywidgets import HTML, Box, FloatSlider, HBox, Layout, Select, VBox
+from ipywidgets import HTML, FloatSlider, HBox, Layout, Select, VBox
 from jaxtyping import Float, Int
 from traitlets import Dict, HasTraits, Unicode
 from traitlets import Int as Integer
@@ -28,7 +28,7 @@ from ifttn.experiment.evaluation import (
 )
 from ifttn.vocabulary import IfttnError
 from lab import sketches
-from lab.panel import STYLE, Panel, choose
+from lab.panel import STYLE, Panel, choose, columns
 from lab.shelf import Shelf
 
 Weights = Mapping[str, Mapping[str, float]]
@@ -78,26 +78,12 @@ class FusionDesk(Panel):
         self.changed.add_class("ifttn-changed")
         back = self.button("preset weights", self.back, "the weights that were set before any test", "p")
         equal = self.button("all 1", self.equal, "the same weight for every head")
-        left = VBox(
-            [
-                HTML("<h4>Weights</h4>"),
-                self._weights,
-                HBox([back, equal]),
-                self._warning,
-                HTML("<h4>Accuracy</h4>"),
-                self._accuracy,
-                HTML("<h4>Videos whose prediction the weights change</h4>"),
-                self._told,
-                self.changed,
-            ],
-            layout=Layout(flex="1 1 560px", min_width="340px", grid_gap="5px"),
-        )
-        right = VBox(
-            [HTML("<h4>What is taken for what</h4>"), self._matrix],
-            layout=Layout(flex="1 1 400px", min_width="300px", grid_gap="5px"),
-        )
-        pick = HBox([self.dataset, self.split, self.fusion], layout=row)
-        self.fill(pick, Box([left, right], layout=Layout(flex_flow="row wrap", grid_gap="20px", width="100%")))
+        gap = Layout(grid_gap="5px")
+        weights = [HTML("<h4>Weights</h4>"), self._weights, HBox([back, equal]), self._warning]
+        changed = [HTML("<h4>Videos whose prediction the weights change</h4>"), self._told, self.changed]
+        matrix = VBox([HTML("<h4>What is taken for what</h4>"), self._matrix], layout=gap)
+        self.fill(HBox([self.dataset, self.split, self.fusion], layout=row))
+        self.fill(columns(VBox([*weights, *changed], layout=gap), matrix), HTML("<h4>Accuracy</h4>"), self._accuracy)
         self.offer("dataset", "split", "fusion")
         self.watch(self.state, ["dataset", "split", "fusion"], self._open)
         self.watch(self.state, ["weights"], self._tell)
@@ -148,9 +134,9 @@ class FusionDesk(Panel):
     def _row(self, run: str, head: str) -> HBox:
         """A slider and its preset, made once."""
         if (run, head) not in self._rows:
-            slider = FloatSlider(min=0, max=3, step=0.05, description=f"{run}: {head}", layout=Layout(width="440px"))
-            slider.style.description_width = "130px"
-            row = HBox([slider, HTML()], layout=Layout(align_items="center", grid_gap="8px"))
+            slider = FloatSlider(min=0, max=3, step=0.05, description=f"{run}: {head}", layout=Layout(flex="1 1 auto"))
+            slider.style.description_width = "110px"
+            row = HBox([slider, HTML()], layout=Layout(align_items="center", grid_gap="8px", width="100%"))
             self._sliders[run, head], self._rows[run, head] = slider, row
             self.own(row)
             self.watch(slider, ["value"], self._read_sliders)

@@ -33,7 +33,7 @@ from ifttn.vocabulary import IfttnError
 from lab import pictures, sketches
 from lab.clip import Clip, Reading
 from lab.figures import flow_colours
-from lab.panel import choose
+from lab.panel import choose, columns
 from lab.shelf import Shelf
 from lab.video_panel import VideoPanel, VideoState
 
@@ -142,7 +142,7 @@ class Inspector(VideoPanel):
                 self.reel,
                 self.slider,
                 self._line,
-                HBox([self.play, self._rate, self.speed, *steps], layout=line),
+                HBox([HBox([self.play, self._rate, self.speed], layout=line), HBox(steps, layout=line)], layout=apart),
                 HBox([self._where, HBox([HTML("<small>save as</small>"), *save], layout=line)], layout=apart),
                 self._saved,
                 help_text,
@@ -151,7 +151,7 @@ class Inspector(VideoPanel):
         )
         left = VBox(
             [self._title, self._empty, self._stage],
-            layout=Layout(flex="1 1 400px", max_width="480px", min_width="300px", grid_gap="4px"),
+            layout=Layout(grid_gap="4px"),
         )
         self._tools = VBox(
             [
@@ -164,9 +164,9 @@ class Inspector(VideoPanel):
         )
         right = VBox(
             [HTML("<h4>What the network says</h4>"), self._bars, self._tools],
-            layout=Layout(flex="1 1 400px", min_width="340px", grid_gap="5px"),
+            layout=Layout(grid_gap="5px"),
         )
-        self.fill(self.pickers, Box([left, right], layout=Layout(flex_flow="row wrap", grid_gap="20px", width="100%")))
+        self.fill(self.pickers, columns(left, right))
         state = self.state
         self.tie((state, "frame"), (self.slider, "value"))
         self.watch(state, ["frame"], self._follow)
@@ -190,7 +190,7 @@ class Inspector(VideoPanel):
                 max=1,
                 step=0.05,
                 readout=False,
-                layout=Layout(width="90px"),
+                layout=Layout(width="56px"),
                 tooltip=f"opacity of {name}",
             )
             self.layer[name] = toggle, opacity
@@ -206,7 +206,7 @@ class Inspector(VideoPanel):
             self.button(text, lambda by=by: self._fade(by), key=text) for text, by in (("less", -0.1), ("more", 0.1))
         ]
         self._layer_box = HBox(
-            [*rows, HBox(keys, layout=hidden)], layout=Layout(flex_flow="row wrap", grid_gap="2px 14px", width="100%")
+            [*rows, HBox(keys, layout=hidden)], layout=Layout(flex_flow="row wrap", grid_gap="2px 8px", width="100%")
         )
 
     def _order_rows(self) -> list[HTML | HBox]:

@@ -5,11 +5,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
-from typing import Any, TypeVar
+from threading import RLock, local
+from typing import Any, ClassVar, TypeVar
+from weakref import WeakSet
 
 import ipywidgets as widgets
-from ipywidgets import HTML, Button, FloatProgress, HBox, Layout, VBox, Widget
-from traitlets import HasTraits, link
+from IPython.core.getipython import get_ipython
+from ipywidgets import HTML, Box, Button, FloatProgress, HBox, Layout, VBox, Widget
+from traitlets import HasTraits, TraitError, link
 
 from ifttn.vocabulary import IfttnError
 from lab.report import duration
@@ -23,7 +26,9 @@ font:13px/1.45 var(--jp-ui-font-family,system-ui,sans-serif);
  border:1px solid var(--rule);border-radius:6px;padding:12px 14px;max-width:1080px;overflow:hidden;gap:8px}
 .ifttn:focus-visible{outline:2px solid var(--accent);outline-offset:2px}
 .ifttn .noUi-handle:focus-visible,.ifttn button:focus-visible{outline:2px solid var(--accent);outline-offset:1px}
-.ifttn .widget-html{margin:0;max-width:100%}.ifttn .widget-html-content{line-height:1.45;overflow-wrap:break-word}
+.ifttn .widget-box{overflow:visible}.ifttn .widget-image{margin:0}.ifttn .widget-html{margin:0;max-width:100%}
+.ifttn .ifttn-columns{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,340px),1fr));gap:8px 20px}
+.ifttn .ifttn-columns>*{min-width:0}.ifttn .widget-html-content{line-height:1.45;overflow-wrap:break-word}
 .ifttn h3{font-size:15px;font-weight:600;margin:0}.ifttn h4{font-size:13px;font-weight:600;margin:4px 0 0}
 .ifttn h4 small{font-weight:400}
 .ifttn small,.ifttn .quiet,.ifttn .legend{color:var(--quiet);font-size:11.5px}
@@ -46,7 +51,7 @@ border-radius:3px}
 .ifttn table:not(.bars,.cams,.words) thead th:nth-child(n+2){text-align:right}
 .ifttn thead small{display:block;font-weight:400}
 .ifttn table.bars{width:100%;table-layout:fixed}.ifttn .bars th{white-space:normal;line-height:1.2}
-.ifttn .bars thead td,.ifttn .bars tbody th{width:40%;font-size:11.5px}
+.ifttn .bars thead td,.ifttn .bars tbody th{width:36%;font-size:11.5px}
 .ifttn .bars td{position:relative;text-align:left;
 padding:2px 6px 2px 0}
 .ifttn .bars i{display:inline-block;height:12px;max-width:calc(100% - 24px);border-radius:0 2px 2px 0;
@@ -70,7 +75,7 @@ border-bottom:8px solid #d55e00;
 .ifttn .legend u{display:inline-block;border:4px solid transparent;border-bottom:7px solid #d55e00;vertical-align:2px}
 .ifttn .legend s{display:inline-block;height:11px;border-left:1.5px dashed #7b1fa2;vertical-align:-1px;margin:0 3px}
 .ifttn .picture{background:#1118;border-radius:4px;overflow:hidden;line-height:0}
-.ifttn .picture img{width:100%;height:auto;display:block;margin:0;image-rendering:auto}
+.ifttn .picture img{width:100%;height:auto;max-height:min(70vh,540px);object-fit:contain;display:block}
 .ifttn .ifttn-reel>img{display:none}
 .ifttn .ifttn-reel>.at,.ifttn .ifttn-reel:not(:has(>.at))>:first-child{display:block}
 .ifttn .ifttn-scrub{width:auto;height:22px}
@@ -89,24 +94,23 @@ stroke-width:1}.ifttn .mark{stroke:var(--quiet);stroke-width:1;stroke-dasharray:
 .ifttn .interval{width:100px;height:14px;display:block}.ifttn .interval .range{stroke:var(--accent);stroke-width:2.4}
 .ifttn .interval .ours{fill:var(--accent)}.ifttn .interval .paper{fill:none;stroke:var(--quiet);stroke-width:1.2}
 .ifttn .row-cells{display:grid;align-items:center;font-size:12px;font-variant-numeric:tabular-nums;text-align:right;
-gap:0 10px}
+gap:0 8px}.ifttn .row-cells .interval{width:100%}.ifttn .ifttn-row>*{flex:none}
 .ifttn .row-cells small{white-space:nowrap}.ifttn .row-cells .ours{font-weight:600}
-.ifttn .ifttn-row>button{text-align:left;padding-left:8px}
+.ifttn .ifttn-row>button{text-align:left;padding:3px 8px;white-space:normal;height:auto;min-height:28px;line-height:1.3}
 .ifttn .ifttn-row>button.mod-chosen{box-shadow:inset 3px 0 var(--accent)}
 .ifttn .chart text{paint-order:stroke;stroke:var(--jp-layout-color1,#fff);stroke-width:2.5px}
 .ifttn code{font-size:12px;background:rgba(128,128,128,.14);padding:1px 4px;border-radius:3px}
 @media (prefers-reduced-motion:reduce){.ifttn *{transition:none!important}}
 """
 
-# Runs in the page when the panel's style is in force. ipywidgets has no keys of its own; without
-# data-lm-suppress-shortcuts JupyterLab would take ours for its own and move, or delete, cells. --at is set on the
-# time line and the slider alone: on the whole panel, every step would style every element anew.
+# Runs in the page when the panel's style is in force. Every key without Ctrl or Meta ends at the panel: JupyterLab
+# listens further out, and would delete or turn the cell, for it takes the focus of any control for that of the cell.
+# --at is set on the time line and the slider alone: on the whole panel, every step would style every element anew.
 # To play is a matter of the page: each frame is shown at its time, and where the page comes late none is left out. The
 # kernel hears of it a few times a second, and where it ends; every step would cost six messages, and bring 20 a second.
 KEYS = """
 const root=this.closest('.ifttn');
-if(root&&!root.dataset.keys){root.dataset.keys='on';root.setAttribute('data-lm-suppress-shortcuts','true');
-root.tabIndex=0;root.setAttribute('role','region');root.setAttribute('aria-label',this.dataset.title);
+if(root&&!root.dataset.keys){root.dataset.keys='on';root.tabIndex=0;root.setAttribute('role','region');root.setAttribute('aria-label',this.dataset.title);
 const names={' ':'space','[':'less',']':'more','?':'help'},q=what=>root.querySelector(what);
 const slider=()=>q('.ifttn-scrub .noUi-target')?.noUiSlider;
 let at=0,playing=0,due=0,told=0,line;
@@ -128,16 +132,16 @@ playing=requestAnimationFrame(step)};
 const play=()=>{if(playing)return stop();line=q('.timeline');if(at>=slider()?.options.range.max)at=-1;
 due=told=performance.now();say('❚❚ pause');playing=requestAnimationFrame(step)};
 root.addEventListener('keydown',e=>{const t=e.target;
-if(e.ctrlKey||e.metaKey||e.altKey||t.matches('input:not([type=checkbox]),textarea,select'))return;
+if(e.ctrlKey||e.metaKey)return;
+e.stopPropagation();if(e.altKey||t.matches('input:not([type=checkbox]),textarea,select'))return;
 const handle=t.closest('.noUi-handle'),scrub=q('.ifttn-scrub .noUi-handle');
 if(scrub&&!handle&&!e.shiftKey&&['ArrowLeft','ArrowRight','Home','End'].includes(e.key)){
 if(playing)stop();scrub.dispatchEvent(new KeyboardEvent('keydown',{key:e.key,cancelable:true}));
-e.preventDefault();e.stopPropagation();return}
+e.preventDefault();return}
 if(t.matches('button')&&(e.key===' '||e.key==='Enter'))return;
 const name='key-'+(e.shiftKey&&e.key.length>1?'shift-':'')+(names[e.key]||e.key.toLowerCase());
 const found=q('.'+CSS.escape(name));
-if(found){(found.matches('button')?found:found.querySelector('button')).click();e.preventDefault();
-e.stopPropagation()}});
+if(found){(found.matches('button')?found:found.querySelector('button')).click();e.preventDefault()}});
 root.addEventListener('click',e=>{const line=e.target.closest('.timeline'),s=slider();
 if(e.target.closest('.ifttn')!==root)return;if(e.target.closest('.ifttn-play'))return play();
 if(line&&s){const r=line.getBoundingClientRect(),o=s.options.range;
@@ -150,8 +154,9 @@ Own = TypeVar("Own", bound="Panel")
 class Panel(VBox):
     """A widget with a state, a worker and an end.
 
-    `close()` ends the thread and every widget inside; a panel is a context manager that does so. Nothing that takes
-    long is done in a callback: it goes to `work`. Errors of both show in the panel.
+    `close()` ends the thread and every widget inside; a panel is a context manager that does so. A cell that is run
+    again closes the panel of the same kind that it made before. Nothing that takes long is done in a callback: it goes
+    to `work`. Errors of both show in the panel.
 
     Args:
         title: its heading, and its name for those who do not see it.
@@ -162,11 +167,13 @@ class Panel(VBox):
     state: Any
     dataset: widgets.Dropdown
     """Of panels that begin with a data set."""
+    _of_cells: ClassVar[dict[tuple[str, str], tuple[str, "WeakSet[Panel]"]]] = {}
+    """(kind, id of a notebook's cell) -> which run of the cell it was, and the panels of that kind that it made."""
 
     def __init__(self, title: str, state: HasTraits, results: Shelf | Path | str) -> None:
         self.title, self.state, self.worker = title, state, Worker()
         self.shelf = results if isinstance(results, Shelf) else Shelf(results)
-        self.silent = False
+        self._filling, self._lock = local(), RLock()
         self._watched: list[tuple[HasTraits, list[str], Callable[..., Any]]] = []
         self._owned: list[Widget] = []
         self._ends: list[Callable[[], object]] = []
@@ -183,6 +190,20 @@ class Panel(VBox):
         self.watch(self.worker, ["doing", "share", "paused"], self._show_progress)
         self.watch(self.worker, ["error"], self._show_error)
         self._show_progress()
+        self._replace_earlier()
+
+    def _replace_earlier(self) -> None:
+        """Close what an earlier run of the same cell made, which no page shows any more."""
+        cell, run = _running_cell()
+        if cell:
+            place = type(self).__name__, cell
+            earlier, panels = self._of_cells.get(place, (run, WeakSet[Panel]()))
+            if earlier != run:
+                for panel in list(panels):
+                    panel.close()
+                panels = WeakSet[Panel]()
+            panels.add(self)
+            self._of_cells[place] = run, panels
 
     def _repr_mimebundle_(self, **asked: Any) -> dict[str, Any]:
         """With a word for pages that were saved without a kernel, in place of the names of every widget inside."""
@@ -196,9 +217,13 @@ class Panel(VBox):
 
     def watch(self, of: HasTraits, names: Sequence[str], call: Callable[[], object]) -> None:
         """Call whenever one of these traits changes; an error of the call shows in the panel."""
+        self._observe(of, names, lambda _: call())
 
-        def changed(_: object) -> None:
-            self.guard(call)
+    def _observe(self, of: HasTraits, names: Sequence[str], call: Callable[[Any], object]) -> None:
+        """The same with the new value of the trait."""
+
+        def changed(change: Mapping[str, Any]) -> None:
+            self.guard(lambda: call(change["new"]))
 
         of.observe(changed, names=list(names))
         self._watched.append((of, list(names), changed))
@@ -214,30 +239,44 @@ class Panel(VBox):
                 raise IfttnError(f"no {name!r} to choose: {', '.join(sorted(names))}")
         datasets = self.shelf.datasets
         self.dataset.options = datasets
-        with self.state.hold_trait_notifications():
-            self.state.dataset = max(datasets, key=lambda name: len(self.shelf.runs(name, 1)))
-            for name, value in chosen.items():
-                setattr(self.state, name, value)
+        try:
+            with self.state.hold_trait_notifications():
+                self.state.dataset = max(datasets, key=lambda name: len(self.shelf.runs(name, 1)))
+                for name, value in chosen.items():
+                    setattr(self.state, name, value)
+        except TraitError as error:
+            raise IfttnError(str(error)) from error
 
     def offer(self, *names: str) -> None:
-        """Let controls of these names tell the state what is chosen with them."""
+        """Let controls of these names say to the state what is chosen with them."""
         for name in names:
             control = getattr(self, name)
-            self.watch(control, ["value"], lambda name=name, control=control: self.choose(name, control.value))
+            self._observe(control, ["value"], lambda value, name=name, of=control: self.choose(name, value, of))
 
-    def choose(self, name: str, value: object) -> None:
-        """A control was touched."""
-        if not self.silent and value is not None:
+    def choose(self, name: str, value: object, control: Any = None) -> None:
+        """A control was touched; where a thread fills its list just then, the choice waits for that, and stands."""
+        if self.silent or value is None:
+            return
+        with self._lock:
+            if control is not None and control.value != value:
+                with self.filling():
+                    control.value = value
             setattr(self.state, name, value)
+
+    @property
+    def silent(self) -> bool:
+        """Whether this thread fills lists, so that what they report is no choice; other threads do not count."""
+        return getattr(self._filling, "deep", 0) > 0
 
     @contextmanager
     def filling(self) -> Iterator[None]:
-        """While lists are filled: what they report is no choice."""
-        self.silent = True
-        try:
-            yield
-        finally:
-            self.silent = False
+        """While this thread fills lists: what they report is no choice."""
+        with self._lock:
+            self._filling.deep = getattr(self._filling, "deep", 0) + 1
+            try:
+                yield
+            finally:
+                self._filling.deep -= 1
 
     def button(
         self, text: str, call: Callable[[], object], tip: str = "", key: str = "", width: str = "auto"
@@ -307,6 +346,12 @@ class Panel(VBox):
         self._alert.value = f"<div role=alert>{error}{more}</div>" if error else ""
 
 
+def _running_cell() -> tuple[str, str]:
+    """The id of the notebook's cell that runs, and the id of this run of it; both empty outside of a cell."""
+    asked: Mapping[str, Any] = getattr(get_ipython(), "get_parent", dict)()
+    return asked.get("metadata", {}).get("cellId") or "", asked.get("header", {}).get("msg_id", "")
+
+
 def _inside(widget: Widget) -> set[Widget]:
     """A widget and all that hangs on it: children, layouts, styles, the ends of a link."""
     found: set[Widget] = set()
@@ -321,6 +366,13 @@ def _inside(widget: Widget) -> set[Widget]:
             values = value if isinstance(value, tuple | list) else [value]
             queue.extend(v for v in values if isinstance(v, Widget))
     return found
+
+
+def columns(*parts: Widget) -> Box:
+    """Parts side by side where there is room, else one below the other, each as wide as the panel."""
+    made = Box(parts, layout=Layout(width="100%"))
+    made.add_class("ifttn-columns")
+    return made
 
 
 def labelled(text: str, widget: Any) -> Any:

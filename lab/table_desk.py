@@ -19,7 +19,7 @@ from lab.inspector import Inspector
 from lab.panel import Panel, choose
 from lab.shelf import Shelf
 
-COLUMNS = "3.2em 5em 3.4em 6.5em 110px 3.6em 3.6em"
+COLUMNS = "2.8em 4.4em 2.8em 5.4em 60px 3.6em 3.4em"
 """Widths of: paper, measured, difference, interval, its picture, mean class, videos; then one a factor."""
 WIDE = "15.5em"
 
@@ -90,7 +90,10 @@ class TableDesk(Panel):
             ],
             layout=Layout(flex_flow="row wrap", grid_gap="18px", width="100%"),
         )
-        table = VBox([self._head, self._body], layout=Layout(width="100%", overflow="auto"))
+        blank = HTML(layout=Layout(width=WIDE, margin="0 2px"))
+        head = HBox([blank, self._head])
+        head.add_class("ifttn-row")
+        table = VBox([head, self._body], layout=Layout(width="100%", overflow="auto"))
         self.fill(HBox([self.number, self.column], layout=wrap), self._caption, table, self._notes)
         self.fill(HBox(actions, layout=wrap), self.text, detail)
         self.tie((self.state, "number"), (self.number, "value"))
@@ -146,10 +149,10 @@ class TableDesk(Panel):
             self.column.layout.display = "" if many else "none"
         about = tables.heading(table).removeprefix(table.caption)
         self._caption.value = f"<b>Table {table.number}. {escape(table.caption)}</b> <small>{escape(about)}</small>"
-        names = ("paper", "measured", "diff.", "95 % interval", "", "classes", "videos", *table.factors)
-        heads = "".join(f"<small>{escape(name)}</small>" for name in names)
-        line = f"<div class=row-cells style='{_grid(table)}'>{heads}</div>"
-        self._head.value = f"<div style='padding-left:calc({WIDE} + 4px)'>{line}</div>"
+        names = ("paper", "measured", "diff.", "95 % interval", "classes", "videos", *table.factors)
+        wide = {"95 % interval": " style='grid-column:span 2;text-align:center'"}
+        heads = "".join(f"<small{wide.get(name, '')}>{escape(name)}</small>" for name in names)
+        self._head.value = f"<div class=row-cells style='{_grid(table)}'>{heads}</div>"
         for (_, button, html), cell in zip(self._rows, cells, strict=False):
             button.description, button.tooltip = cell.method, f"{cell.method}: its run and its errors"
             button.disabled = cell.measured is None
@@ -256,7 +259,7 @@ class TableDesk(Panel):
 
 
 def _grid(table: Table) -> str:
-    return f"grid-template-columns:{COLUMNS}{' 3.6em' * len(table.factors)}"
+    return f"grid-template-columns:{COLUMNS}{' 3.5em' * len(table.factors)}"
 
 
 def _line(cell: Cell, table: Table) -> str:

@@ -44,6 +44,8 @@ FLAGS = [
 """Of Chromium: --no-sandbox for root, the rest for peace and for no word to anyone."""
 
 
+WINDOW: Any = {"width": 1280, "height": 800}
+"""Of a small laptop; JupyterLab's side bar takes its share of it."""
 MISSING = "playwright, chromium (or IFTTN_CHROMIUM) or both are missing; `make browser` installs them"
 
 
@@ -162,7 +164,7 @@ def browser(chromium) -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
-        made = play.chromium.launch(executable_path=chromium, args=FLAGS)
+        made = play.chromium.launch(executable_path=chromium, args=FLAGS, ignore_default_args=["--hide-scrollbars"])
         yield made
         made.close()
 
@@ -173,7 +175,7 @@ def open_notebook(browser, jupyterlab) -> Iterator[Callable[..., Notebook]]:
     contexts = []
 
     def run(content: nbformat.NotebookNode, name: str, timeout: float = 900) -> Notebook:
-        contexts.append(browser.new_context(viewport={"width": 1500, "height": 1400}))
+        contexts.append(browser.new_context(viewport=WINDOW))
         notebook = opened(contexts[-1], jupyterlab, content, name)
         run_all(notebook, timeout)
         return notebook
@@ -193,7 +195,7 @@ def opened(context, jupyterlab: Lab, content: nbformat.NotebookNode, name: str) 
     page.on(
         "request", lambda asked: None if _local(asked.url) else notebook.complaints.append(f"asked for {asked.url}")
     )
-    page.goto(f"{jupyterlab.address}/doc/tree/{name}.ipynb?token={TOKEN}", timeout=120_000)
+    page.goto(f"{jupyterlab.address}/lab/tree/{name}.ipynb?token={TOKEN}&reset", timeout=120_000)
     page.wait_for_function("window.jupyterapp !== undefined", timeout=120_000)
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=120_000)
     page.wait_for_function(f"{WIDGET}?.sessionContext?.session?.kernel?.status === 'idle'", timeout=180_000)
@@ -222,7 +224,7 @@ def desk(browser, jupyterlab) -> Iterator[Notebook]:
     """One notebook of one cell for all panels: to import torch again for each takes longer than the tests."""
     content = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import torch")])
     content.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    context = browser.new_context(viewport={"width": 1500, "height": 1400})
+    context = browser.new_context(viewport=WINDOW)
     notebook = opened(context, jupyterlab, content, "desk")
     run_all(notebook, 300)
     yield notebook

@@ -130,8 +130,8 @@ def test_playing_at_thirty_frames_a_second_paints_every_frame_in_order(run_cell,
 def test_a_click_on_the_time_line_and_the_play_button_move_the_cursor(run_cell, opening):
     notebook, _ = open_inspector(run_cell, opening)
     page = notebook.page
-    box = page.locator(".timeline").first.bounding_box()
-    page.mouse.click(box["x"] + 0.75 * box["width"], box["y"] + 8)
+    line = page.locator(".timeline").first
+    line.click(position={"x": 0.75 * line.bounding_box()["width"], "y": 8})
     last = page.evaluate("+document.querySelector('.ifttn-scrub .noUi-handle').getAttribute('aria-valuemax')")
     assert abs(page.evaluate(AT) - 0.75 * last) <= 2
     page.keyboard.press("Home")
@@ -147,7 +147,7 @@ def test_a_row_of_a_table_is_clicked_through_to_a_clip(run_cell, opening):
     notebook = run_cell(opening("table_desk", "TableDesk"))
     page = notebook.page
     page.wait_for_function(READY, timeout=60_000)
-    page.get_by_role("button", name="complete IF-TTN").click(timeout=60_000)
+    page.locator(".ifttn").get_by_role("button", name="complete IF-TTN").click(timeout=60_000)
     page.wait_for_selector(".ifttn-errors option", timeout=120_000)
     notebook.shot("tables")
     name = page.locator(".ifttn-errors option").first.inner_text().split()[0]
@@ -174,24 +174,106 @@ def test_a_drawing_is_started_paused_resumed_and_stopped(run_cell, opening, caps
     notebook.shot("deepdraw_empty")
     status = page.locator(".ifttn [role=status]").first
     paused = "document.querySelector('.ifttn [role=status]').textContent.includes('paused')"
-    page.get_by_role("button", name="draw", exact=False).first.click()
+    page.locator(".ifttn").get_by_role("button", name="draw", exact=False).first.click()
     page.wait_for_function(FIRST_FRAME, timeout=60_000)
-    page.get_by_role("button", name="pause").click()
+    page.locator(".ifttn").get_by_role("button", name="pause").click()
     page.wait_for_function(paused, timeout=60_000)
-    page.get_by_role("button", name="keep").click()
-    page.get_by_role("button", name="go on").click()
+    page.locator(".ifttn").get_by_role("button", name="keep").click()
+    page.locator(".ifttn").get_by_role("button", name="go on").click()
     page.wait_for_function(f"!{paused}", timeout=60_000)
-    page.get_by_role("button", name="keep").click()
+    page.locator(".ifttn").get_by_role("button", name="keep").click()
     page.wait_for_selector(".ifttn figure figcaption:has-text('seed 0')", timeout=60_000)
     began = time.monotonic()
-    page.get_by_role("button", name="stop").click()
+    page.locator(".ifttn").get_by_role("button", name="stop").click()
     page.wait_for_function(READY, timeout=60_000)
     with capsys.disabled():
         print(f"\nstop took {time.monotonic() - began:.2f} s, from the click to 'ready' ({status.inner_text()})")
-    page.get_by_role("button", name="options").click()
+    page.locator(".ifttn").get_by_role("button", name="options").click()
     page.wait_for_timeout(500)
     notebook.shot("deepdraw")
     assert notebook.complaints == []
+
+
+PANELS = {
+    "Inspector": "inspector",
+    "CamExplorer": "cam_explorer",
+    "DeepDrawStudio": "deepdraw_studio",
+    "Monitor": "monitor",
+    "FusionDesk": "fusion_desk",
+    "TableDesk": "table_desk",
+}
+"""Panel -> its module."""
+NOTEBOOK = """(() => { const notebook = window.jupyterapp.shell.currentWidget.content;
+    return [notebook.mode, notebook.activeCellIndex, document.querySelectorAll('.jp-Dialog').length,
+        ...notebook.model.toJSON().cells.map(cell => [cell.cell_type, cell.source])] })()"""
+COMMANDS = [*"ddmyr1abxcvz00iikjlo", "Shift+M", "ArrowDown", "ArrowUp", "Escape", "Enter", "Shift+Enter"]
+"""Keys with which JupyterLab deletes, cuts, pastes, merges, turns, adds, leaves or runs cells, or restarts a kernel."""
+
+
+def settled(page, panel):
+    """The monitor is never ready: it follows."""
+    page.wait_for_timeout(500)
+    if panel != "Monitor":
+        page.wait_for_function(READY, timeout=120_000)
+
+
+@pytest.mark.parametrize("panel", PANELS)
+def test_no_key_goes_to_jupyterlab_after_a_click_on_any_control(run_cell, opening, panel):
+    notebook = run_cell(opening(PANELS[panel], panel))
+    page = notebook.page
+    settled(page, panel)
+    before = page.evaluate(NOTEBOOK)
+    for kind in ("button:enabled", "select", "input", ".noUi-handle", "h3", ".picture", "table"):
+        control = page.locator(f".ifttn {kind}:visible").first
+        if control.count() == 0:
+            continue
+        (control.focus if kind == "select" else control.click)()  # to click a list opens it above the page
+        for key in COMMANDS:
+            page.keyboard.press(key)
+        page.wait_for_timeout(300)
+        assert page.evaluate(NOTEBOOK) == before, kind
+    assert notebook.complaints == []
+
+
+CROWDED = """() => [...document.querySelectorAll('.ifttn, .ifttn *')].filter(e => e.offsetParent).flatMap(e => {
+    const look = getComputedStyle(e);
+    const wide = e.scrollWidth > e.clientWidth + 1, high = e.scrollHeight > e.clientHeight + 1;
+    const cut = e.matches('button, label') && wide;
+    const scrolls = !e.matches('select, textarea, pre') &&
+        (wide && /auto|scroll/.test(look.overflowX) || high && /auto|scroll/.test(look.overflowY));
+    return cut || scrolls ? [`${e.tagName} ${e.className} ${e.textContent.slice(0, 40)}`] : [] })"""
+"""What is cut, or has a scroll bar of its own."""
+
+
+@pytest.mark.parametrize("panel", PANELS)
+def test_a_panel_fits_beside_the_side_bar_of_a_small_screen(run_cell, opening, panel):
+    notebook = run_cell(opening(PANELS[panel], panel))
+    page = notebook.page
+    settled(page, panel)
+    if panel == "DeepDrawStudio":
+        page.locator(".ifttn").get_by_role("button", name="draw", exact=False).first.click()
+        page.wait_for_function(FIRST_FRAME, timeout=60_000)
+        settled(page, panel)
+    notebook.shot(f"small_{PANELS[panel]}")
+    assert page.evaluate("window.innerWidth") == 1280
+    assert page.locator("#jp-left-stack").bounding_box()["width"] > 200
+    assert page.evaluate(CROWDED) == []
+    for columns in page.locator(".ifttn-columns").all():
+        left, right = (part.bounding_box() for part in columns.locator(":scope > *").all())
+        assert left["y"] == right["y"]
+        assert right["x"] > left["x"] + left["width"]
+
+
+def test_the_headings_of_a_table_stand_over_their_columns(run_cell, opening):
+    page = run_cell(opening("table_desk", "TableDesk")).page
+    settled(page, "TableDesk")
+    heads, *rows = page.locator(".ifttn-row .row-cells").all()
+    assert len(rows) == 5
+    places = "e => [...e.children].map(c => Math.round(c.getBoundingClientRect().right))"
+    measured, titles = rows[-1].evaluate(places), heads.evaluate(places)
+    assert measured[:3] == titles[:3]
+    assert measured[5:] == titles[4:]  # a heading stands over the interval and its picture
+    assert heads.locator("small").last.inner_text() == "order"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import re
 import threading
 import time
 from html import unescape
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -246,6 +247,62 @@ def test_a_kernel_without_a_gpu_says_how_to_do_without(results):
 def test_a_trait_that_does_not_exist_is_named(opened, shelf):
     panel = opened(Inspector, shelf, colour="red")
     assert "no 'colour' to choose" in panel.worker.error
+
+
+def test_a_choice_that_there_is_not_is_refused_with_those_there_are(opened, shelf):
+    panel = opened(Inspector, shelf, side="left")
+    assert "'test', 'train'" in panel.worker.error
+    assert panel.worker.details == ""
+
+
+def test_a_click_while_a_thread_fills_lists_is_not_lost_and_what_the_fill_reports_is_no_choice(inspector):
+    filling, done = threading.Event(), threading.Event()
+    action = inspector.asked.options[5][1]
+
+    def fill():
+        with inspector.filling():
+            filling.set()
+            done.wait(0.3)
+            inspector.asked.options, inspector.asked.value = list(inspector.asked.options), inspector.state.asked
+
+    thread = threading.Thread(target=fill)
+    thread.start()
+    filling.wait(10.0)
+    inspector.asked.value = action
+    thread.join()
+    assert inspector.state.asked == inspector.asked.value == action
+
+
+@pytest.fixture
+def in_cell(monkeypatch):
+    """in_cell(cell, run): what follows is done in a run of a notebook's cell."""
+
+    def enter(cell, run):
+        asked = {"metadata": {"cellId": cell} if cell else {}, "header": {"msg_id": run}}
+        shell = SimpleNamespace(get_parent=lambda: asked)
+        monkeypatch.setattr("lab.panel.get_ipython", lambda: shell)
+
+    return enter
+
+
+def test_a_cell_that_is_run_again_closes_its_old_panel_and_its_thread_and_no_other(opened, shelf, in_cell):
+    def closed(panel):
+        return panel.comm is None and panel.worker._closed
+
+    in_cell("a", "1")
+    first, beside = opened(Monitor, shelf), opened(Monitor, shelf)
+    in_cell("b", "2")
+    other = opened(Monitor, shelf)
+    in_cell("", "3")
+    made_by_a_click = opened(Monitor, shelf)
+    assert not any(map(closed, (first, beside, other, made_by_a_click)))
+    in_cell("a", "4")
+    opened(FusionDesk, shelf)
+    assert not closed(first)
+    again = opened(Monitor, shelf)
+    assert closed(first)
+    assert closed(beside)
+    assert not any(map(closed, (other, made_by_a_click, again)))
 
 
 def test_the_desk_begins_at_the_weights_of_the_tables_and_warns_of_others(opened, shelf):
