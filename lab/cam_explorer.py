@@ -1,7 +1,7 @@
 """The CAM explorer: Figure 6 for any video, class and pair, with each head's probability beside its maps."""
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,14 @@ SCALINGS: dict[str, tuple[Display, bool, str]] = {
     ),
 }
 """Name -> display of `ifttn.insight.cam.shown`, whether the maps of a head share a scale, and what that means."""
+SCALED: tuple[Display, bool, str] = ("relu", False, "")
+"""The same of maps that come scaled already: nothing is left to choose."""
 METHODS = {
     "cam": "A map is its head's classifier weights times its last level: exact, and signed.",
-    "gradcam": "Grad-CAM, of the package grad-cam: cut at 0, each map by its own largest, resized as a picture is.",
+    "gradcam": "Grad-CAM, of the package grad-cam: only evidence for the action, every map from its own lowest to its "
+    "highest: shapes compare, strengths do not.",
 }
+NAMES = {"cam": "CAM", "gradcam": "Grad-CAM"}
 CELLS = {f"{STRIDE // finer} px": finer for finer in (1, 2, 4)}
 
 
@@ -63,7 +67,7 @@ class CamExplorer(VideoPanel):
     def __init__(self, results: Shelf | Path | str, **chosen: object) -> None:
         super().__init__("CAM explorer", CamState(), results)
         self.asked, self.pair = choose("action", flex="1 1 260px", max_width="420px"), _buttons((), 46)
-        self.method = _buttons([(name.upper().replace("GRAD", "Grad-"), name) for name in METHODS], 92)
+        self.method = _buttons([(text, name) for name, text in NAMES.items()], 92)
         self.method.tooltips = list(METHODS.values())
         self.scaling = _buttons([(name, name) for name in SCALINGS], 92)
         self.scaling.tooltips = [told for *_, told in SCALINGS.values()]
@@ -78,8 +82,12 @@ class CamExplorer(VideoPanel):
         for name in ("method", "scaling", "finer", "opacity"):
             self.tie((self.state, name), (getattr(self, name), "value"))
         self.offer("asked", "pair")
+        self.watch(self.state, ["method"], self._show_scalings)
         self.watch(self.state, ["asked", "pair", "method", "scaling", "finer", "opacity"], self.read_video)
         self.begin(chosen)
+
+    def _show_scalings(self) -> None:
+        self.scaling.disabled = self.state.method != "cam"
 
     def loaded(self) -> None:
         """Offer the actions and pairs of the new reading."""
@@ -102,8 +110,8 @@ class CamExplorer(VideoPanel):
         asked = self.state.asked
         action = reading.actions.index(asked) if asked in reading.actions else int(reading.fused.argmax())
         first = min(self.state.pair, max(0, len(reading.sampled) - 2))
-        columns = ["frame", "motion", *(f"{head} CAM" for head in reading.votes)]
-        display, shared, scale = SCALINGS[self.state.scaling]
+        columns = ["frame", "motion", *(f"{head} {NAMES[self.state.method]}" for head in reading.votes)]
+        display, shared, scale = SCALINGS[self.state.scaling] if self.state.method == "cam" else SCALED
         yield None
         found = self.maps(action, self.state.method, self.state.finer)
         maps = {head: shown(each, display, shared=shared) for head, each in found.items()}
@@ -123,8 +131,7 @@ class CamExplorer(VideoPanel):
         truth = f" (true: {escape(clip.label)})" if clip.label and clip.label != name else ""
         self._caption.value = (
             f"<b>{escape(name)}</b>{truth}, late fusion p = {reading.fused[action]:.2f}. "
-            f"<small>{METHODS[self.state.method]} {scale} A head that subtracts has one map for both snippets of a "
-            "pair, because it reads them only after their subtraction.</small>"
+            f"<small>{METHODS[self.state.method]} {scale}{_once(found, len(reading.sampled))}</small>"
         )
 
     def as_html(self) -> HTMLPicture:
@@ -151,6 +158,14 @@ class CamExplorer(VideoPanel):
             told = f"vote {reading.votes[head][vote, action]:+.2f}{', ' if said[vote] else ''}{said[vote]}"
             cells.append(_picture(drawn, f"{head}, snippet {snippet + 1}", told))
         return cells
+
+
+def _once(maps: Mapping[str, np.ndarray], snippets: int) -> str:
+    """Why a head has fewer maps than there are snippets."""
+    heads = [head for head, of in maps.items() if len(of) < snippets]
+    if not heads:
+        return ""
+    return f" The one map of {' and '.join(heads)} stands for both snippets of a pair, which this head reads as one."
 
 
 def _buttons(options: Sequence[tuple[str, object]], width: int) -> ToggleButtons:

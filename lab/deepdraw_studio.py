@@ -19,7 +19,7 @@ from ifttn.insight.deepdraw import Material, Octave, Palette, Settings
 from ifttn.insight.denoiser import denoiser_file, load_denoiser
 from ifttn.insight.localisation import whole_snippets
 from ifttn.insight.pictures import facts, write_png
-from ifttn.model.network import Network, undisturbed
+from ifttn.model.network import Network
 from ifttn.recognizer import Recognizer
 from ifttn.vocabulary import IfttnError, Video
 from lab import pictures, sketches

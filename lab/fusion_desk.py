@@ -3,7 +3,7 @@
 Everything is arithmetic on scores: no network is opened. Shapes: N videos, A actions.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any, cast
@@ -28,13 +28,12 @@ from ifttn.experiment.evaluation import (
 )
 from ifttn.vocabulary import IfttnError
 from lab import sketches
+from lab.inspector import Inspector
 from lab.panel import STYLE, Panel, choose, columns
 from lab.shelf import Shelf
 
 Weights = Mapping[str, Mapping[str, float]]
 """Recipe -> head -> weight."""
-Opener = Callable[[str, int, str, str], object]
-"""(data set, split, video, recipe): show it."""
 
 
 class DeskState(HasTraits):
@@ -51,15 +50,15 @@ class FusionDesk(Panel):
 
     Args:
         results: a Shelf, or the folder that `ifttn reproduce` wrote.
-        open_video: called with a video that is clicked on, for example `inspector.show`.
+        inspector: shows a video that is clicked on; without one, the panel opens its own.
         chosen: traits of `DeskState` to begin with.
     """
 
     state: DeskState
 
-    def __init__(self, results: Shelf | Path | str, open_video: Opener | None = None, **chosen: object) -> None:
+    def __init__(self, results: Shelf | Path | str, inspector: Inspector | None = None, **chosen: object) -> None:
         super().__init__("Fusion desk", DeskState(), results)
-        self.open_video = open_video
+        self.inspector = inspector
         self.late_fusions = {
             name: parts for table in tables.load().values() for name, parts in table.late_fusions.items()
         }
@@ -73,14 +72,14 @@ class FusionDesk(Panel):
         self.dataset, self.split, self.fusion = choose("data set"), choose("split", (1, 2, 3)), choose("late fusion")
         row = Layout(flex_flow="row wrap", grid_gap="6px", width="100%")
         self._weights, self._warning, self._accuracy = VBox(), HTML(), HTML()
-        self._matrix, self._told = HTML(), HTML()
+        self._matrix, self._told, self._note = HTML(), HTML(), HTML()
         self.changed = Select(rows=8, layout=Layout(width="auto"))
         self.changed.add_class("ifttn-changed")
         back = self.button("preset weights", self.back, "the weights that were set before any test", "p")
         equal = self.button("all 1", self.equal, "the same weight for every head")
         gap = Layout(grid_gap="5px")
         weights = [HTML("<h4>Weights</h4>"), self._weights, HBox([back, equal]), self._warning]
-        changed = [HTML("<h4>Videos whose prediction the weights change</h4>"), self._told, self.changed]
+        changed = [HTML("<h4>Videos whose prediction the weights change</h4>"), self._told, self.changed, self._note]
         matrix = VBox([HTML("<h4>What is taken for what</h4>"), self._matrix], layout=gap)
         self.fill(HBox([self.dataset, self.split, self.fusion], layout=row))
         self.fill(columns(VBox([*weights, *changed], layout=gap), matrix), HTML("<h4>Accuracy</h4>"), self._accuracy)
@@ -225,10 +224,14 @@ class FusionDesk(Panel):
         self.changed.layout.display = "" if options else "none"
 
     def _show_video(self) -> None:
-        if self.silent or self.changed.value is None or self.open_video is None:
+        if self.silent or self.changed.value is None:
             return
+        if self.inspector is None:
+            self.inspector = Inspector(self.shelf)
+            self.fill(self.inspector)
         run, scores = list(self.scores.items())[-1]
-        self.open_video(self.state.dataset, self.state.split, scores.videos[self.changed.value], run)
+        note = self.inspector.show(self.state.dataset, self.state.split, scores.videos[self.changed.value], run)
+        self._note.value = f"<small role=status>{note}</small>"
 
 
 def _warning(tuned: bool, nothing: bool) -> str:

@@ -1,6 +1,5 @@
 """What every panel shares: one state, one worker, a line that says how it goes, a look, keys, and a clean end."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
@@ -17,6 +16,7 @@ from traitlets import HasTraits, TraitError, link
 from ifttn.vocabulary import IfttnError
 from lab.report import duration
 from lab.shelf import Shelf
+from lab.sketches import prose
 from lab.worker import Worker
 
 STYLE = """
@@ -341,7 +341,7 @@ class Panel(VBox):
         self._bar.layout.visibility = "visible" if worker.doing and worker.share else "hidden"
 
     def _show_error(self) -> None:
-        error, details = re.sub("`(.+?)`", r"<code>\1</code>", escape(self.worker.error)), escape(self.worker.details)
+        error, details = prose(self.worker.error), escape(self.worker.details)
         more = f"<details><summary>where</summary><pre>{details}</pre></details>" if details else ""
         self._alert.value = f"<div role=alert>{error}{more}</div>" if error else ""
 

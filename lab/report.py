@@ -12,6 +12,7 @@ from ifttn.experiment.claims import EXPLAINED, Finding
 from ifttn.experiment.study import Progress
 from ifttn.experiment.tables import Column, Table, as_p, empty, heading, orders, to_frame
 from ifttn.files import write_whole
+from lab.sketches import prose
 
 State = Literal["done", "running", "to come", "failed"]
 
@@ -128,7 +129,12 @@ def _parts(table: Table, column: Column) -> list[str]:
     return ["paper", "measured", *(["mean class", "1:1:1", *table.factors] if share else [])]
 
 
-ENVIRONMENT = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+ENVIRONMENT = Environment(
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    finalize=lambda value: prose(value) if isinstance(value, str) else value,
+)
 
 
 def _sure(table: Table) -> list[list[str]]:

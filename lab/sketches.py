@@ -1,4 +1,5 @@
-"""Numbers to HTML and SVG: the time line, score bars, curves, a confusion matrix. Text a screen reader can read.
+"""Sentences and numbers to HTML and SVG: the time line, score bars, curves, a confusion matrix, as a screen reader can
+read them.
 
 Shapes: K snippets, A actions, N videos.
 """
@@ -9,8 +10,10 @@ from html import escape
 from itertools import pairwise
 from typing import NamedTuple
 
+import markupsafe
 import numpy as np
 from jaxtyping import Float, Int
+from markupsafe import Markup
 from matplotlib import colormaps
 
 from ifttn.experiment import evaluation
@@ -23,6 +26,11 @@ HEAD_COLOURS = {
     "late fusion": SERIES[3],
 }
 KIND_COLOURS = {"I": "#d55e00", "P": "#56b4e9", "B": "#bbb"}
+
+
+def prose(text: str) -> Markup:
+    """A sentence as a page has it: escaped, and what stands between backticks as code."""
+    return Markup(re.sub("`(.+?)`", r"<code>\1</code>", str(markupsafe.escape(text))))
 
 
 class Bars(NamedTuple):

@@ -18,6 +18,7 @@ from lab import tables as written
 from lab.inspector import Inspector
 from lab.panel import Panel, choose
 from lab.shelf import Shelf
+from lab.sketches import prose
 
 COLUMNS = "2.8em 4.4em 2.8em 5.4em 60px 3.6em 3.4em"
 """Widths of: paper, measured, difference, interval, its picture, mean class, videos; then one a factor."""
@@ -68,7 +69,7 @@ class TableDesk(Panel):
         self.column = ToggleButtons(options=["accuracy"])
         self.column.style.button_width = "130px"
         self._caption, self._head, self._body, self._notes = HTML(), HTML(), VBox(), HTML()
-        self._run, self._count = HTML(), HTML()
+        self._run, self._count, self._note = HTML(), HTML(), HTML()
         self.split = choose("split")
         self.errors = Select(rows=9, layout=Layout(width="auto"))
         self.errors.add_class("ifttn-errors")
@@ -84,7 +85,7 @@ class TableDesk(Panel):
             [
                 VBox([self._run], layout=Layout(flex="1 1 300px", min_width="280px")),
                 VBox(
-                    [HBox([self._count, self.split], layout=apart), self.errors],
+                    [HBox([self._count, self.split], layout=apart), self.errors, self._note],
                     layout=Layout(flex="2 1 420px", min_width="320px"),
                 ),
             ],
@@ -148,7 +149,7 @@ class TableDesk(Panel):
             self.column.value = self.state.column
             self.column.layout.display = "" if many else "none"
         about = tables.heading(table).removeprefix(table.caption)
-        self._caption.value = f"<b>Table {table.number}. {escape(table.caption)}</b> <small>{escape(about)}</small>"
+        self._caption.value = f"<b>Table {table.number}. {prose(table.caption)}</b> <small>{prose(about)}</small>"
         names = ("paper", "measured", "diff.", "95 % interval", "classes", "videos", *table.factors)
         wide = {"95 % interval": " style='grid-column:span 2;text-align:center'"}
         heads = "".join(f"<small{wide.get(name, '')}>{escape(name)}</small>" for name in names)
@@ -159,13 +160,13 @@ class TableDesk(Panel):
             html.value = f"<div class=row-cells style='{_grid(table)}'>{_line(cell, table)}</div>"
         self._body.children = [row for row, _, _ in self._rows[: len(cells)]]
         found = "".join(
-            f"<li><details><summary><b>{finding.verdict}</b>: {escape(finding.text)} <small>{escape(where)}</small>"
-            f"</summary><small>{escape(evidence)}</small></details></li>"
+            f"<li><details><summary><b>{finding.verdict}</b>: {prose(finding.text)} <small>{escape(where)}</small>"
+            f"</summary><small>{prose(evidence)}</small></details></li>"
             for finding in self.findings
             for where, _, evidence in (finding.evidence.partition(": "),)
             if finding.table == table.number
         )
-        notes = "".join(f"<li><small>{escape(note)}</small></li>" for note in table.notes)
+        notes = "".join(f"<li><small>{prose(note)}</small></li>" for note in table.notes)
         self._notes.value = f"<ul style='margin:4px 0;padding:0;list-style:none'>{found}{notes}</ul>"
         self.text.layout.display = "none"
         self._show_row()
@@ -184,7 +185,7 @@ class TableDesk(Panel):
         for index, (_, button, _) in enumerate(self._rows):
             (button.add_class if index == self.state.row else button.remove_class)("mod-chosen")
         cell = self.cells[self.state.row] if 0 <= self.state.row < len(self.cells) else None
-        measured = cell.measured if cell else None
+        measured, self._note.value = cell.measured if cell else None, ""
         for each in (self.split, self.errors):
             each.layout.display = "" if measured else "none"
         if cell is None or measured is None:
@@ -244,7 +245,8 @@ class TableDesk(Panel):
             self.inspector = Inspector(self.shelf)
             self.fill(self.inspector)
         recipe = list(self.table.late_fusions[cell.source])[-1]
-        self.inspector.show(cell.measured.dataset, int(self.split.value or 1), self.state.error, recipe)
+        note = self.inspector.show(cell.measured.dataset, int(self.split.value or 1), self.state.error, recipe)
+        self._note.value = f"<small role=status>{note}</small>"
 
     def export(self, suffix: str) -> None:
         """Write the table as "tex" or "csv" into the folder `out`, and show it."""

@@ -1,11 +1,14 @@
 """A table's rows (`ifttn.experiment.tables.to_frame`) for a notebook, for LaTeX and for a spreadsheet."""
 
+from html import escape
+
 import pandas as pd
 from pandas.io.formats.style import Styler
 
 from ifttn.data import diagnostic
 from ifttn.experiment.evaluation import READINGS
 from ifttn.experiment.tables import as_p
+from lab.sketches import prose
 
 WORDS = ("method", "column", "95 %", "videos", "splits", "measured on", "why")
 PERCENT = ("paper", "measured", "low", "high", "top-5", "mean class", "1:1:1", "sd splits", "sd seeds", *READINGS)
@@ -28,8 +31,8 @@ def style(frame: pd.DataFrame) -> Styler:
     words = [name for name in LEAST[:2] if name in shown]
     left["method"] = ["" if a == b else a for a, b in zip(left["method"], ["", *left["method"]], strict=False)]
     lines = {"text-align": "left", "white-space": "nowrap"}
-    said = [f"Table {frame.attrs['number']}. {frame.attrs['caption']}"]
-    said += [f"<br><small>Empty, {why}: {', '.join(names)}.</small>" for why, names in _empty(frame).items()]
+    said = [prose(f"Table {frame.attrs['number']}. {frame.attrs['caption']}")]
+    said += [f"<br><small>Empty, {prose(why)}: {escape(', '.join(of))}.</small>" for why, of in _empty(frame).items()]
     return (
         _formatted(left)
         .set_caption("".join(said))

@@ -111,9 +111,12 @@ class VideoPanel(Panel):
                 if value in (offered for _, offered in control.options):
                     control.value = value
 
-    def show(self, dataset: str, split: int, video: str, run: str | None = None) -> None:
-        """Show a video of a data set, and what a run says of it. Of a run that is a peer's there are only scores: then
-        the run that is chosen stays."""
+    def show(self, dataset: str, split: int, video: str, run: str | None = None) -> str:
+        """Show a video of a data set, and what a run says of it.
+
+        Returns:
+            A sentence where another run speaks in its place, for of a peer's run there are scores and nothing else.
+        """
         inside = {each.name for each in self.shelf.split(dataset, split).test}
         with self.state.hold_trait_notifications():
             self.state.dataset, self.state.split, self.state.action, self.state.file = dataset, split, "", ""
@@ -121,6 +124,10 @@ class VideoPanel(Panel):
             self.state.video = video
             if run in self.shelf.networks(dataset, split):
                 self.state.run = run
+        if run is None or run == self.state.run:
+            return ""
+        speaks = f"what {self.state.run} says of it" if self.state.run else "the video alone"
+        return f"Of {run} there are scores alone: below stands {speaks}."
 
     def read_video(self) -> None:
         """Let the worker bring what is shown up to date."""

@@ -321,8 +321,7 @@ def test_the_desk_begins_at_the_weights_of_the_tables_and_warns_of_others(opened
 
 
 def test_the_desk_lists_exactly_the_videos_whose_prediction_changes(opened, shelf):
-    clicked = []
-    desk = opened(FusionDesk, shelf, lambda *video: clicked.append(video))
+    desk = opened(FusionDesk, shelf)
     preset = desk.fused(desk.state.weights).argmax(1)
     desk._sliders["if-ttn", "ttn"].value = 0.0
     desk._sliders["if-ttn", "rgb"].value = 0.0
@@ -331,7 +330,14 @@ def test_the_desk_lists_exactly_the_videos_whose_prediction_changes(opened, shel
     index = desk.changed.options[0][1]
     desk.changed.value = index
     scores = next(iter(desk.scores.values()))
-    assert clicked == [("embedded-ucf", 1, scores.videos[index], "if-ttn")]
+    assert desk.inspector.wait(60.0)
+    assert desk.inspector.clip.name == scores.videos[index]
+    assert desk.inspector.run.value == "if-ttn"
+    assert desk.inspector in desk.children
+    other = desk.changed.options[1][1]
+    desk.changed.value = other  # in the same inspector
+    assert desk.inspector.wait(60.0)
+    assert desk.inspector.clip.name == scores.videos[other]
 
 
 def test_a_row_of_a_table_leads_to_its_run_its_errors_and_their_clip(opened, shelf, tmp_path):
@@ -405,8 +411,8 @@ def test_the_explorer_draws_every_head_for_every_pair_and_scaling(opened, shelf)
         ("scaling", "positive"),
         ("scaling", "each map"),
         ("finer", 1),
-        ("method", "gradcam"),
         ("asked", panel.asked.options[5][1]),
+        ("method", "gradcam"),
     ):
         setattr(panel.state, name, value)
         panel.wait(60.0)
@@ -490,8 +496,47 @@ def test_a_run_that_does_not_open_leaves_nothing_of_the_one_before(kind, opened,
     assert shows.value == before
 
 
-def test_a_peers_error_is_shown_with_the_run_that_is_chosen(opened, wider):
-    panel = opened(Inspector, wider, run="temporal")
-    panel.show("embedded-ucf", 1, panel.video.options[1][1], "c3d")
+def test_a_video_that_a_peer_gets_wrong_is_shown_and_the_desk_says_whose_votes_these_are(opened, wider, tmp_path):
+    desk = opened(TableDesk, wider, out=tmp_path, number=5)
+    assert desk.wait(60.0)
+    desk.state.column = 1
+    desk._rows[[cell.method for cell in desk.cells].index("C3D [20]")][1].click()
+    desk.errors.value = desk.errors.options[0][1]
+    assert desk.inspector.wait(60.0)
+    assert desk.inspector.clip.name == desk.errors.value
+    assert (desk.inspector.run.value, desk.inspector.worker.error) == ("if-ttn", "")
+    assert "Of c3d there are scores alone: below stands what if-ttn says of it." in desk._note.value
+    desk._rows[[cell.method for cell in desk.cells].index("TSN (RGB) [27]")][1].click()
+    assert "c3d" not in desk._note.value
+
+
+def test_every_run_has_its_curves_and_every_late_fusion_its_weights(opened, wider):
+    monitor, desk = opened(Monitor, wider), opened(FusionDesk, wider)
+    for name in wider.all_runs():
+        monitor.state.runs = (name,)
+        assert "<polyline" in monitor._chart.value
+        assert f"<dd>{name.rpartition('/')[2]}</dd>" in monitor._recipe.value
+    for name in ("rgb-difference", "c3d", "complete"):
+        assert name in desk.fusion.options
+        desk.state.fusion = name
+        assert desk.state.weights.keys() == {(run, head) for run, heads in desk.preset.items() for head in heads}
+    assert (monitor.worker.error, desk.worker.error) == ("", "")
+
+
+def test_the_caption_of_a_map_says_what_its_method_shows_and_nothing_else(opened, shelf):
+    panel = opened(CamExplorer, shelf)
     assert panel.wait(60.0)
-    assert (panel.run.value, panel.worker.error) == ("temporal", "")
+    assert "blue against" in panel._caption.value
+    assert "The one map of ttn stands for both" in panel._caption.value
+    figures = set()
+    for scaling in panel.scaling.options:  # grad-cam's maps come scaled: nothing is left to choose
+        panel.state.method, panel.state.scaling = "gradcam", scaling[1]
+        assert panel.wait(60.0)
+        assert panel.scaling.disabled
+        assert "blue" not in panel._caption.value
+        assert panel._caption.value.count("strengths do not") == 1
+        figures.add(panel._grid.value)
+    assert len(figures) == 1
+    assert "rgb Grad-CAM" in figures.pop()
+    panel.state.method = "cam"
+    assert not panel.scaling.disabled

@@ -137,6 +137,13 @@ def test_an_empty_cell_has_its_reason(html: str):
     assert "Empty, no tested run of if-ttn-adaptive on embedded-ucf: Adaptive IFM Two-Stream" in html
 
 
+def test_commands_stand_as_code_and_not_between_backticks(tmp_path: Path, tables: list[Table], html: str):
+    assert "<code>ifttn bench speed --csv results/speed.csv</code>" in html
+    assert "`" not in html
+    write(tmp_path / "other.html", state(), tables, [FIGURE._replace(caption="`ifttn figures` <draws> it")])
+    assert "<code>ifttn figures</code> &lt;draws&gt; it" in (tmp_path / "other.html").read_text(encoding="utf-8")
+
+
 def test_it_says_how_far_the_study_is_and_where_the_time_went(html: str):
     assert re.search(r"1 of 2 steps are done\.\s*Now: spatial of embedded-ucf split 1\.", html)
     assert "1 min 11 s" in html

@@ -46,6 +46,11 @@ def test_a_confusion_cell_says_how_many_of_its_action():
     assert "sit & wait taken for sit & wait: 1 of 1" in told
 
 
+def test_prose_has_its_code_as_code_and_nothing_else():
+    assert sketches.prose("a < b: `ifttn test` it") == "a &lt; b: <code>ifttn test</code> it"
+    assert sketches.prose("a ` alone") == "a ` alone"
+
+
 def test_an_interval_stands_between_its_ends():
     html = sketches.interval(0.5, 0.4, 0.6, paper=0.95)
     assert "x1=40.0 x2=60.0" in html

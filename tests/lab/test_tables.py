@@ -24,6 +24,12 @@ def test_a_notebook_shows_one_line_a_cell_and_nothing_for_what_is_missing(frame)
     assert "Measured: x for UCF-101" in html
 
 
+def test_the_caption_in_a_notebook_has_commands_as_code():
+    html = style(to_frame(measure(load()[5], lambda *_: None, {}))).to_html()
+    assert "<code>ifttn bench speed --csv results/speed.csv</code>" in html
+    assert "`" not in html
+
+
 def test_latex_escapes_what_would_break_it(frame):
     latex = to_latex(frame)
     assert r"TSN (RGB) [27] & UCF-101 (\%) & 85.7 & 100.0 &" in latex
