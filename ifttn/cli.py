@@ -87,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
         if name == "train":
             add_training(p)
         else:
+            add_memory(p)
             p.add_argument("--classes", action="store_true", help="print the accuracy of each action as well")
             p.add_argument(
                 "--tune", action="store_true", help="also with weights tuned on what --hold-out kept from training"
@@ -186,13 +187,18 @@ def add_machine(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--imagenet", type=Path, help="local file of ImageNet weights; by default torchvision fetches its own"
     )
-    p.add_argument("--micro-batch", type=int, help="videos at once on a device; the batch is made of several")
-    p.add_argument("--workers", type=int, help="processes that load batches; by default what the preset says")
-    p.add_argument("--precision", default="auto", help="fp32, bf16, fp16, or auto: fp32 on a CPU, 16 bits on a GPU")
+    add_memory(p)
     p.add_argument("--compile", action="store_true", help="torch.compile: a minute first, then faster steps")
     p.add_argument("--recompute", action="store_true", help="less memory for a third more work")
     p.add_argument("--tensorboard", action="store_true", help="write RUN/tensorboard as well as RUN/metrics.jsonl")
     p.add_argument("--checkpoint-steps", type=int, default=200, help="steps between checkpoints within an epoch")
+
+
+def add_memory(p: argparse.ArgumentParser) -> None:
+    """What the machine decides about training and testing alike."""
+    p.add_argument("--micro-batch", type=int, help="videos at once on a device; the batch is made of several")
+    p.add_argument("--workers", type=int, help="processes that load batches; by default what the preset says")
+    p.add_argument("--precision", default="auto", help="fp32, bf16, fp16, or auto: fp32 on a CPU, 16 bits on a GPU")
 
 
 def add_runs(p: argparse.ArgumentParser) -> None:

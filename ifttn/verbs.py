@@ -12,10 +12,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stderr
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -29,9 +30,13 @@ from ifttn.experiment.evaluation import late_fusion, per_class, top1, tune, wils
 from ifttn.experiment.machine import Machine, deterministic, joined
 from ifttn.experiment.recipes import LATE_FUSION, PRESETS, in_order
 from ifttn.files import write_whole
+from ifttn.memory import LACKS, advice, explained
 from ifttn.options import Parser
 from ifttn.recognizer import Prediction, Recognizer
 from ifttn.vocabulary import IfttnError
+
+if TYPE_CHECKING:
+    from lab.live import Live
 
 
 def run(o: argparse.Namespace) -> int:
@@ -39,7 +44,8 @@ def run(o: argparse.Namespace) -> int:
     if "device" in o and not o.device and not getattr(o, "scheduler", None):
         o.device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return VERBS[o.verb](o) or 0
+        with explained(vars(o)):
+            return VERBS[o.verb](o) or 0
     except IfttnError as error:
         print(f"ifttn: {error}", file=sys.stderr)
         return 1
@@ -89,7 +95,9 @@ def bench_verb(o: argparse.Namespace) -> int:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     part.add_options(p)
-    return part.run(p.parse_args(o.options))
+    options = p.parse_args(o.options)
+    with explained(vars(options)):
+        return part.run(options)
 
 
 def store_of(o: argparse.Namespace) -> Path:
@@ -106,21 +114,12 @@ def work_of(o: argparse.Namespace) -> training.Work:
             f"ifttn: {len(split.missing)} listed videos are left out: {', '.join(split.missing[:5])} ...",
             file=sys.stderr,
         )
-    return training.Work(split, store, o.runs, o.preset, o.seed, o.device)
+    return training.Work(split, store, o.runs, o.preset, o.seed, o.device, machine=machine_of(o))
 
 
 def machine_of(o: argparse.Namespace) -> Machine:
-    """How this machine trains."""
-    return Machine(
-        micro_batch=o.micro_batch,
-        workers=o.workers,
-        precision=o.precision,
-        compile=o.compile,
-        recompute=o.recompute,
-        tensorboard=o.tensorboard,
-        checkpoint_steps=o.checkpoint_steps,
-        imagenet=o.imagenet,
-    )
+    """How this machine trains and tests, as far as the verb has options for it."""
+    return Machine(**{field.name: getattr(o, field.name) for field in fields(Machine) if field.name in o})
 
 
 def train_verb(o: argparse.Namespace) -> None:
@@ -132,7 +131,7 @@ def train_verb(o: argparse.Namespace) -> None:
     if o.deterministic:
         deterministic()
     with joined(o.device) as (processes, device):
-        work = replace(work_of(o), device=device, hold_out=o.hold_out, machine=machine_of(o), processes=processes)
+        work = replace(work_of(o), device=device, hold_out=o.hold_out, processes=processes)
         for recipe in in_order(o.recipe):
             run = training.train(work, recipe)
             if processes.leads:
@@ -258,7 +257,7 @@ def reproduce_verb(o: argparse.Namespace) -> int:
         date=datetime.date.today().isoformat(),
         steps=(),
     )
-    page, live, began, seen = o.out / "report.html", Live(o.brief), time.monotonic(), 0
+    page, live, began, told = o.out / "report.html", Live(o.brief), time.monotonic(), set[str]()
     progress, found = study.Progress(steps), None
     for progress in study.run(steps, jobs=jobs, timings=o.out / "timings.json"):
         found = dict(progress.seconds) if found is None else found
@@ -271,16 +270,24 @@ def reproduce_verb(o: argparse.Namespace) -> int:
                 study.judged(places.runs, o.out / "data"),
             )
         live.update(progress.share, progress.running)
-        if len(progress.done) > seen and not o.brief:
-            seen = len(progress.done)
-            live.say(f"{seen} of {len(steps)} steps done; report: {page}")
+        told |= say_news(live, progress, told, "" if o.brief else f"; report: {page}")
     if not progress.failed:
         study.drop_pyramids(places)
     if not o.brief:
         live.end()
         return conclude(progress, o)
     live.end(in_short(progress, found or {}, time.monotonic() - began), {"report": page, "runs": places.runs})
-    return failures(progress)
+    return failures(progress, o)
+
+
+def say_news(live: "Live", progress: study.Progress, told: set[str], where: str) -> set[str]:
+    """Say what was not told before: whose process was killed, and, with `where`, how many steps are done."""
+    news = {f"{step}: its process was killed; it is done once more, alone" for step in progress.killed}
+    if where and progress.done:
+        news.add(f"{len(progress.done)} of {len(progress.tasks)} steps done{where}")
+    for line in sorted(news - told):
+        live.say(line)
+    return news
 
 
 def quietly(function: Callable[..., object], *arguments: object) -> None:
@@ -308,7 +315,7 @@ def conclude(progress: study.Progress, o: argparse.Namespace) -> int:
     for name, seconds in sorted(progress.seconds.items(), key=lambda item: -item[1]):
         print(f"  {seconds:7.1f}  {name}")
     print(f"  {sum(progress.seconds.values()):7.1f}  in all")
-    code = failures(progress)
+    code = failures(progress, o)
     print(f"report: {o.out / 'report.html'}")
     return code
 
@@ -324,10 +331,11 @@ def in_short(progress: study.Progress, found: Mapping[str, float], seconds: floa
     return f"All {of} steps of the study were done before, in {took}; {duration(seconds)} to find them."
 
 
-def failures(progress: study.Progress) -> int:
+def failures(progress: study.Progress, o: argparse.Namespace) -> int:
     """Name what failed. Returns the exit code."""
     for name, reason in progress.failed.items():
-        print(f"ifttn: {name} failed: {reason}", file=sys.stderr)
+        helps = advice(vars(o)) if LACKS in reason else ""
+        print(f"ifttn: {name} failed: {reason}{helps}", file=sys.stderr)
     return 1 if progress.failed else 0
 
 

@@ -10,10 +10,12 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from ifttn import cli, gallery, verbs
 from ifttn.data.flow import FLOWS
 from ifttn.data.store import Store
+from ifttn.experiment import training
 from ifttn.experiment.recipes import RECIPES
 from ifttn.insight import denoiser
 from ifttn.insight.denoiser import train_denoiser
@@ -224,6 +226,41 @@ def test_mistakes_end_in_one_clear_line(trained, embedded, capsys, tmp_path):
     assert "no tested run" in mistake(capsys, "tables", "--runs", tmp_path)
     assert "no folder of runs at" in mistake(capsys, "tables", "--runs", runs, "--seeds", tmp_path / "none")
     assert "holds no recipe.json" in mistake(capsys, "test", "ttn-separate", *options)
+
+
+def out_of_memory(*_, **__):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a capacity of 79 GiB")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "where", "helps"),
+    [
+        ("train spatial --precision fp32", "experiment.training.train", "--micro-batch --precision --recompute"),
+        ("train spatial --micro-batch 1 --recompute", "experiment.training.train", ""),
+        ("test spatial --precision fp32", "experiment.training.test", "--micro-batch --precision"),
+        ("figures", "gallery.draw", ""),
+        ("predict x.mp4", "verbs.Recognizer.load", "--crops"),
+        ("bench train --micro-batch 1", "bench.train.run", "--batch --recompute"),
+        ("bench flow", "bench.flow.run", ""),
+    ],
+)
+def test_a_device_without_memory_ends_in_one_line_that_names_what_helps(
+    trained, capsys, monkeypatch, arguments, where, helps
+):
+    monkeypatch.setattr(f"ifttn.{where}", out_of_memory)
+    verb, *rest = arguments.split()
+    line = mistake(capsys, verb, *rest, *({"predict": ["--run", trained[0]], "bench": []}.get(verb, trained[1])))
+    found, _, named = line.partition("; what helps: ")
+    assert found == "ifttn: the memory of the device does not suffice (Tried to allocate 20.00 GiB)"
+    assert re.findall(r"--[a-z-]+", named) == helps.split()
+
+
+def test_a_killed_loader_ends_in_one_line(trained, capsys, monkeypatch):
+    def killed(*_):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    monkeypatch.setattr(training, "train", killed)
+    assert "--workers (0 loads in the process itself)" in mistake(capsys, "train", "spatial", *trained[1])
 
 
 def test_a_broken_video_is_a_listed_skip_and_the_rest_goes_on(embedded, capsys, tmp_path):

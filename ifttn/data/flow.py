@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float32, Num, UInt8
 
 from ifttn.data.tvl1 import FAST, OPENCV, CoarseToFine, tvl1
+from ifttn.memory import Pieces
 from ifttn.vocabulary import IfttnError
 
 __all__ = ["FLOWS", "Flow", "dis", "flow_of", "from_bytes", "luminance", "to_bytes", "tvl1"]
@@ -47,10 +48,19 @@ FLOWS: Mapping[str, Flow] = {"tvl1": tvl1_of_video, "tvl1-fast": partial(tvl1_of
 
 
 def flow_of(name: str, frames: UInt8[np.ndarray, "T H W 3"], device: str = "cpu") -> Float32[np.ndarray, "T-1 2 H W"]:
-    """The fields between neighbouring RGB frames, in pixels, by a flow of FLOWS; IfttnError on another name."""
+    """The fields between neighbouring RGB frames, in pixels, by a flow of FLOWS.
+
+    Where the memory of the device does not suffice for all of them, it computes fewer pairs at once.
+
+    Raises:
+        IfttnError: another name, or memory does not suffice for a single pair.
+    """
     if name not in FLOWS:
         raise IfttnError(f"unknown optical flow {name}; choose from {', '.join(FLOWS)}")
-    return FLOWS[name](frames, device=device)
+    pairs = len(frames) - 1
+    pieces = Pieces(pairs, f"pair of {frames.shape[2]} x {frames.shape[1]} pixels")
+    fields = list(pieces(lambda part: FLOWS[name](frames[part.start : part.stop + 1], device=device), max(1, pairs)))
+    return fields[0] if len(fields) == 1 else np.concatenate(fields)
 
 
 def luminance(frames: UInt8[np.ndarray, "T H W 3"]) -> UInt8[np.ndarray, "T H W"]:

@@ -6,6 +6,7 @@ Every cell of a table and every plot is arithmetic on saved scores. Shapes: N vi
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import accumulate, product
 from math import sqrt
 from pathlib import Path
@@ -15,13 +16,17 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int, Num
+from torch import Tensor
 
 from ifttn.data.augmentation import test_crops
-from ifttn.data.snippets import SnippetDataset, loader
+from ifttn.data.on_device import batches
+from ifttn.data.snippets import SnippetDataset
+from ifttn.experiment.machine import Machine
 from ifttn.files import write_whole
+from ifttn.memory import Pieces
 from ifttn.model.backbone import Pyramid
 from ifttn.model.network import Scorer, undisturbed
-from ifttn.vocabulary import IfttnError
+from ifttn.vocabulary import Batch, IfttnError
 
 READINGS = ("one view", "reversed", "shuffled")
 """Of the centre view alone: the snippets in order, from last to first, and in a fixed wrong order. What does not know
@@ -80,52 +85,73 @@ def evaluate(
     actions: Sequence[str],
     *,
     batch: int,
-    crops: int,
     workers: int = 0,
+    machine: Machine | None = None,
     orders: bool = False,
 ) -> Scores:
     """Scores of every video of a data set of fixed views: mean over votes and views, each head by itself.
 
-    Views come one after another, so that memory does not grow with them.
+    Views come one after another, so that memory does not grow with them. Where it does not suffice, there are fewer
+    videos at once.
 
     Args:
-        network: its mode is left as it was.
-        dataset: without random crops.
+        network: every module's mode is left as it was.
+        dataset: without random crops; its views are scored.
         actions: of the scores' columns.
-        batch: videos at once.
-        crops: views of a video.
+        batch: videos at once, where the machine has no smaller number.
         workers: processes that load batches.
+        machine: precision and micro-batch, as in training.
         orders: READINGS as well; for them what follows the streams is computed anew on one view.
+
+    Raises:
+        IfttnError: memory does not suffice for a single video.
     """
-    device = next(network.parameters()).device
+    machine, device = machine or Machine(), str(next(network.parameters()).device)
     row = {video.name: index for index, video in enumerate(dataset.videos)}
     said: dict[str, dict[str, Float[np.ndarray, "N A"]]] = {}
 
-    def add(reading: str, logits: Mapping[str, torch.Tensor], names: Sequence[str], views: int = 1) -> None:
+    def add(names: Sequence[str], reading: str, logits: Mapping[str, Tensor]) -> None:
         for head, x in logits.items():
             sums = said.setdefault(reading, {}).setdefault(head, np.zeros((len(row), x.shape[1]), np.float32))
-            sums[[row[name] for name in names]] += x.float().cpu().numpy() / np.float32(views)
+            sums[[row[name] for name in names]] += x.float().cpu().numpy() / np.float32(1 if reading else dataset.crops)
 
     settings = dataset.store.settings
     centre = dataset.views.index(test_crops(settings.height, settings.width, dataset.size, 1)[0])
-    batches = -(-len(dataset) // batch)
+    pieces = Pieces(min(batch, machine.micro_batch or batch), "video")
+    rows = [range(first, min(first + pieces.most, len(row))) for first in range(0, len(row), pieces.most)]
+    keys = [[(view, index) for index in part] for view in range(dataset.crops) for part in rows]
     with undisturbed(network):
-        for number, examples in enumerate(loader(dataset, batch, view=range(crops), shuffle=False, workers=workers)):
-            names = examples.names
-            pyramids = network.pyramids({m: x.to(device, non_blocking=True) for m, x in examples.inputs.items()})
-            logits = network.read(pyramids, dataset.segments).logits
-            add("", logits, names, crops)
-            if orders and number // batches == centre:
-                last_first = np.arange(dataset.segments)[::-1]
-                wrong = {
-                    "reversed": np.stack([last_first for _ in names]),
-                    "shuffled": np.stack([wrong_order(name, dataset.segments) for name in names]),
-                }
-                add("one view", logits, names)
-                for reading, order in wrong.items():
-                    add(reading, network.read(_reordered(pyramids, order), dataset.segments).logits, names)
+        for own, examples in zip(keys, batches(dataset, keys, device, workers), strict=True):
+            read = partial(_read, network, machine, examples, orders and own[0][0] == centre)
+            for names, found in pieces(read, len(own)):
+                for reading, logits in found.items():
+                    add(names, reading, logits)
     labels = np.array([video.label for video in dataset.videos])
     return Scores(tuple(row), labels, tuple(actions), said.pop(""), said)
+
+
+def _read(
+    network: Scorer, machine: Machine, examples: Batch, turned: bool, part: slice
+) -> tuple[Sequence[str], Mapping[str, Mapping[str, Tensor]]]:
+    """Names of some videos; "" or one of READINGS -> what each head says of them in that order."""
+    names, inputs = examples.names[part], {m: x[part] for m, x in examples.inputs.items()}
+    segments = next(iter(inputs.values())).shape[1]
+    with machine.autocast(str(next(network.parameters()).device)):
+        pyramids = network.pyramids(inputs)
+        found = {"": network.read(pyramids, segments).logits}
+        if turned:
+            found["one view"] = found[""]
+            for reading, order in _wrong_orders(names, segments).items():
+                found[reading] = network.read(_reordered(pyramids, order), segments).logits
+    return names, found
+
+
+def _wrong_orders(names: Sequence[str], segments: int) -> dict[str, Int[np.ndarray, "N K"]]:
+    last_first = np.arange(segments)[::-1]
+    return {
+        "reversed": np.stack([last_first for _ in names]),
+        "shuffled": np.stack([wrong_order(name, segments) for name in names]),
+    }
 
 
 def wrong_order(video: str, segments: int) -> Int[np.ndarray, " K"]:

@@ -12,6 +12,8 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -32,6 +34,7 @@ from ifttn.experiment.recipes import PRESETS, RECIPES
 from ifttn.experiment.runs import Run
 from ifttn.experiment.tables import Factors, ScoresOf, Table, load, measure, speeds
 from ifttn.files import write_whole
+from ifttn.memory import explained
 from ifttn.vocabulary import IfttnError
 
 EMBEDDED = {"embedded-ucf": ("ucf", 960), "embedded-hmdb": ("hmdb", 384)}
@@ -91,6 +94,8 @@ class Progress:
     done: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
     """Step -> why; a step whose needs failed is here as well."""
+    killed: set[str] = field(default_factory=set)
+    """Steps whose process was killed; each is done once more, alone."""
 
     @property
     def share(self) -> float:
@@ -292,37 +297,81 @@ def _factors(runs: Path, data: Path) -> dict[str, Factors]:
 def run(study: Sequence[Task], *, jobs: int, timings: Path) -> Iterator[Progress]:
     """Do the steps, `jobs` at once, each as soon as what it needs is done. Yields after every change.
 
-    A step that fails stops only those that need it. What each step took is kept in the file `timings`.
+    A step that fails stops only those that need it. One whose process is killed is done once more, alone, and fails
+    where that process is killed too. What each step took is kept in the file `timings`.
     """
     known: dict[str, float] = json.loads(timings.read_text()) if timings.exists() else {}
     progress = Progress(study, {task.name: known[task.name] for task in study if task.name in known})
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_worker, initargs=(jobs,))
-    futures: dict[Future[float], Task] = {}
+    # A process of its own for each step: one that is killed disturbs no other.
+    idle, futures = list[ProcessPoolExecutor](), dict[Future[float], tuple[Task, ProcessPoolExecutor]]()
     try:
         while len(progress.done) + len(progress.failed) < len(study):
-            for task in _ready(study, progress)[: jobs - len(futures)]:
-                futures[pool.submit(_timed, task)] = task
+            for task in _next(study, progress, jobs):
+                future, pool = _begun(task, idle, jobs)
+                futures[future] = task, pool
                 progress.running.add(task.name)
             yield progress
             for future in wait(futures, return_when=FIRST_COMPLETED).done:
-                task = futures.pop(future)
-                progress.running.discard(task.name)
-                try:
-                    seconds = future.result()
-                except Exception as error:
-                    progress.failed[task.name] = f"{type(error).__name__}: {error}"
-                    continue
-                progress.done.add(task.name)
-                if seconds > progress.seconds.get(task.name, 0.0):  # finding it done is quicker than doing it
-                    known[task.name] = progress.seconds[task.name] = seconds
+                task, pool = futures.pop(future)
+                if not isinstance(future.exception(), BrokenProcessPool):
+                    idle.append(pool)
+                if _ended(task, future, progress):
+                    known[task.name] = progress.seconds[task.name]
                     write_whole(timings, json.dumps(known, indent=1).encode())
         yield progress
-        pool.shutdown()
+        for pool in idle:
+            pool.shutdown()
     except BaseException:
-        for process in list((pool._processes or {}).values()):  # none is left to finish an hour's work unseen
+        _terminate([*idle, *(pool for _, pool in futures.values())])
+        raise
+
+
+def _begun(task: Task, idle: list[ProcessPoolExecutor], jobs: int) -> tuple[Future[float], ProcessPoolExecutor]:
+    while idle:
+        pool = idle.pop()
+        with suppress(BrokenProcessPool):  # its process was killed since its last step
+            return pool.submit(timed, task), pool
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_worker, initargs=(jobs,))
+    return pool.submit(timed, task), pool
+
+
+def _ended(task: Task, future: Future[float], progress: Progress) -> bool:
+    """Note what became of a step. Returns whether it took longer than ever, as finding it done is quick."""
+    progress.running.discard(task.name)
+    error = future.exception()
+    if isinstance(error, BrokenProcessPool) and task.name not in progress.killed:
+        progress.killed.add(task.name)
+    elif isinstance(error, BrokenProcessPool):
+        progress.failed[task.name] = (
+            "its process was killed twice, the second time while no other step ran; most likely this machine has too "
+            "little memory for it"
+        )
+    elif error:
+        reason = str(error) if isinstance(error, IfttnError) else f"{type(error).__name__}: {error}"
+        progress.failed[task.name] = " ".join(reason.split())
+    else:
+        progress.done.add(task.name)
+        if future.result() > progress.seconds.get(task.name, 0.0):
+            progress.seconds[task.name] = future.result()
+            return True
+    return False
+
+
+def _terminate(pools: Sequence[ProcessPoolExecutor]) -> None:
+    """Leave none to finish an hour's work unseen."""
+    for pool in pools:
+        for process in list((pool._processes or {}).values()):
             process.terminate()
         pool.shutdown(wait=False, cancel_futures=True)
-        raise
+
+
+def _next(study: Sequence[Task], progress: Progress, jobs: int) -> list[Task]:
+    """The steps to begin now; one whose process was killed waits until it can run alone."""
+    ready = _ready(study, progress)
+    fresh = [task for task in ready if task.name not in progress.killed]
+    if progress.running & progress.killed:
+        return []
+    return fresh[: jobs - len(progress.running)] if fresh or progress.running else ready[:1]
 
 
 def _ready(study: Sequence[Task], progress: Progress) -> list[Task]:
@@ -334,9 +383,14 @@ def _ready(study: Sequence[Task], progress: Progress) -> list[Task]:
     return [task for task in study if task.name not in begun and progress.done.issuperset(task.needs)]
 
 
-def _timed(task: Task) -> float:
+def timed(task: Task) -> float:
+    """Do a step in this process. Returns its seconds.
+
+    Raises IfttnError where memory does not suffice, and whatever else the step raises.
+    """
     started = time.monotonic()
-    task.function(*task.arguments)
+    with explained({}):
+        task.function(*task.arguments)
     seconds = time.monotonic() - started
     # joblib keeps its idle processes for five minutes, and a worker that has any cannot end.
     get_reusable_executor().shutdown(wait=True)

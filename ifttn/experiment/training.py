@@ -69,6 +69,12 @@ class Work:
     machine: Machine = field(default_factory=Machine)
     processes: Processes = field(default_factory=Processes)
 
+    @property
+    def workers(self) -> int:
+        """Processes that load batches."""
+        own = self.machine.workers
+        return find(self.preset, PRESETS, "preset").workers if own is None else own
+
     def run(self, recipe: str) -> Run:
         """The run of a recipe on this split."""
         return Run.of(self.runs, self.split.dataset, self.split.number, recipe)
@@ -184,8 +190,8 @@ def _scored(work: Work, run: Run, videos: tuple[Video, ...], orders: bool = Fals
     dataset = SnippetDataset(
         work.store, videos, network.settings.modalities, preset.segments, preset.size, crops=preset.crops
     )
-    how: dict[str, Any] = {"batch": preset.batch, "crops": preset.crops, "workers": preset.workers, "orders": orders}
-    return evaluate(network, dataset, work.split.actions, **how)
+    how: dict[str, Any] = {"batch": preset.batch, "workers": work.workers, "machine": work.machine}
+    return evaluate(network, dataset, work.split.actions, orders=orders, **how)
 
 
 def initialise(network: Scorer, work: Work, name: str) -> list[Loaded]:
@@ -449,15 +455,16 @@ class Training:
                 names = [self.work.split.train[row].name for row in part.rows]
                 yield pyramids, self.labels[part.rows].to(device), names
             return
-        view, workers = self._view(epoch), self.work.machine.workers
+        view = self._view(epoch)
         keys = [[(view, int(row)) for row in part.rows] for part in parts]
-        for batch in batches(self.dataset, keys, device, self.preset.workers if workers is None else workers):
+        for batch in batches(self.dataset, keys, device, self.work.workers):
             yield batch.inputs, batch.labels, batch.names
 
     def _held_out(self) -> dict[str, float]:
         if not (self.held and self.work.processes.leads):
             return {}
-        scores = evaluate(self.network, self.held, self.work.split.actions, batch=self.preset.batch, crops=1)
+        how: dict[str, Any] = {"batch": self.preset.batch, "workers": self.work.workers, "machine": self.work.machine}
+        scores = evaluate(self.network, self.held, self.work.split.actions, **how)
         heads = [head for head in self.stage.heads if head in scores.heads]  # some are there for the loss alone
         fused = late_fusion([(scores, {head: LATE_FUSION[head] for head in heads or scores.heads})])
         return {"held_out": top1(fused, scores.labels)}

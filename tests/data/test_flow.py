@@ -4,7 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifttn.data.flow import FLOWS, flow_of, from_bytes, luminance, to_bytes, tvl1
+from ifttn.data import flow
+from ifttn.data.flow import FLOWS, dis, flow_of, from_bytes, luminance, to_bytes, tvl1
 from ifttn.vocabulary import IfttnError
 
 
@@ -13,22 +14,22 @@ from ifttn.vocabulary import IfttnError
 @pytest.mark.parametrize("step", [(4, 2), (-3, 1), (0, 0)])
 def test_every_flow_finds_a_pan(pan, name, size, step):
     frames = pan(3, *size, step)
-    flow = flow_of(name, frames)
-    assert flow.shape == (2, 2, size[1], size[0])
-    inside = flow[:, :, 8:-8, 8:-8]
+    fields = flow_of(name, frames)
+    assert fields.shape == (2, 2, size[1], size[0])
+    inside = fields[:, :, 8:-8, 8:-8]
     assert np.abs(inside - np.array(step)[:, None, None]).mean() < 0.1
 
 
-@pytest.mark.parametrize("flow", FLOWS.values(), ids=list(FLOWS))
-def test_a_pair_of_frames_does_not_depend_on_the_pairs_before_it(pan, flow):
+@pytest.mark.parametrize("of", FLOWS.values(), ids=list(FLOWS))
+def test_a_pair_of_frames_does_not_depend_on_the_pairs_before_it(pan, of):
     frames = pan(4, 96, 72)
     cut = np.concatenate([frames[:1, ::-1], frames[2:]])
-    np.testing.assert_array_equal(flow(cut)[1], flow(frames)[2])
+    np.testing.assert_array_equal(of(cut)[1], of(frames)[2])
 
 
-@pytest.mark.parametrize("flow", FLOWS.values(), ids=list(FLOWS))
-def test_one_frame_has_no_flow(pan, flow):
-    assert flow(pan(1)).shape == (0, 2, 120, 160)
+@pytest.mark.parametrize("of", FLOWS.values(), ids=list(FLOWS))
+def test_one_frame_has_no_flow(pan, of):
+    assert of(pan(1)).shape == (0, 2, 120, 160)
 
 
 def test_tvl1_of_a_video_is_that_of_its_pairs(pan):
@@ -40,6 +41,24 @@ def test_tvl1_of_a_video_is_that_of_its_pairs(pan):
 def test_an_unknown_flow_is_refused_with_the_choices(pan):
     with pytest.raises(IfttnError, match="unknown optical flow farneback; choose from tvl1, tvl1-fast, dis"):
         flow_of("farneback", pan(2))
+
+
+def test_flow_that_does_not_fit_is_computed_of_fewer_pairs_at_once(pan, monkeypatch):
+    frames, lengths = pan(8, 64, 48, (3, 1)), []
+
+    def small(frames, device):
+        lengths.append(len(frames))
+        if len(frames) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return dis(frames)
+
+    monkeypatch.setattr(flow, "FLOWS", {"small": small})
+    limit = 3
+    np.testing.assert_array_equal(flow_of("small", frames, "cuda"), dis(frames))
+    assert lengths == [8, 4, *7 * [2]]
+    limit = 1
+    with pytest.raises(IfttnError, match="a single pair of 64 x 48 pixels does not fit into the memory"):
+        flow_of("small", frames, "cuda")
 
 
 def test_no_motion_is_exactly_128_and_the_bound_is_127_levels_away():

@@ -1,3 +1,4 @@
+import gc
 import itertools
 import tracemalloc
 from dataclasses import replace
@@ -28,6 +29,7 @@ from ifttn.experiment.evaluation import (
     wilson,
     wrong_order,
 )
+from ifttn.experiment.machine import Machine
 from ifttn.experiment.optimisation import freeze_all_but
 from ifttn.model.network import Network, NetworkSettings
 from ifttn.vocabulary import IfttnError
@@ -118,7 +120,7 @@ def test_evaluation_is_the_mean_over_views_and_leaves_the_network_as_it_was(embe
     assert {*modes.values()} == {True, False}
     work = embedded.work(embedded.store)
     dataset = SnippetDataset(work.store, work.split.test[:3], ("rgb",), segments=4, size=64, crops=3)
-    found = evaluate(network, dataset, work.split.actions, batch=2, crops=3)
+    found = evaluate(network, dataset, work.split.actions, batch=2)
     assert {name: module.training for name, module in network.named_modules()} == modes
     network.eval()
     with torch.no_grad():
@@ -264,7 +266,7 @@ def complete(embedded):
 
 def test_order_read_outs_are_what_the_network_says_of_the_centre_view_turned_round(complete):
     network, dataset = complete
-    found = evaluate(network, dataset, tuple("abcdefghijklmnop"), batch=2, crops=3, orders=True)
+    found = evaluate(network, dataset, tuple("abcdefghijklmnop"), batch=2, orders=True)
     assert tuple(found.readings) == READINGS
     network.eval()
     for row, video in enumerate(found.videos):
@@ -280,12 +282,52 @@ def test_order_read_outs_are_what_the_network_says_of_the_centre_view_turned_rou
 
 def test_what_does_not_know_order_does_not_change(complete):
     network, dataset = complete
-    found = evaluate(network, replace(dataset, crops=1), tuple("abcdefghijklmnop"), batch=3, crops=1, orders=True)
+    found = evaluate(network, replace(dataset, crops=1), tuple("abcdefghijklmnop"), batch=3, orders=True)
     in_order, spread = found.readings["one view"], np.ptp(found.readings["one view"]["ttn"])
     for reading in ("reversed", "shuffled"):
         for head in ("rgb", "flow"):
             np.testing.assert_allclose(found.readings[reading][head], in_order[head], rtol=1e-5, atol=1e-5)
         assert np.abs(found.readings[reading]["ttn"] - in_order["ttn"]).max() > 0.01 * spread
+
+
+class Smaller:
+    """In the place of a network's `pyramids`: a device that holds `most` videos."""
+
+    def __init__(self, network, most):
+        self.pyramids, self.most, self.tried = network.pyramids, most, []
+
+    def __call__(self, inputs):
+        videos = inputs["rgb"].shape[0]
+        self.tried.append((videos, torch.is_autocast_enabled("cpu")))
+        if videos > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has 79 GiB.")
+        return self.pyramids(inputs)
+
+
+def test_a_test_that_does_not_fit_goes_on_with_fewer_videos_at_once(complete, monkeypatch):
+    network, dataset = complete
+    actions, dataset = tuple("abcdefghijklmnop"), replace(dataset, crops=1)
+    whole = evaluate(network, dataset, actions, batch=3, orders=True)
+    device = Smaller(network, 1)
+    monkeypatch.setattr(network, "pyramids", device)
+    parts = evaluate(network, dataset, actions, batch=3, orders=True)
+    assert [videos for videos, _ in device.tried] == [3, 1, 1, 1]  # what is too much is tried only once
+    for reading in ("", *READINGS):
+        for head, expected in (whole.readings[reading] if reading else whole.heads).items():
+            found = parts.readings[reading] if reading else parts.heads
+            np.testing.assert_allclose(found[head], expected, rtol=1e-4, atol=1e-5)
+    device.most = 0
+    with pytest.raises(IfttnError, match=r"a single video does not fit into the memory .* \(--device cpu\)"):
+        evaluate(network, dataset, actions, batch=3)
+
+
+def test_a_test_computes_as_the_machine_does(complete, monkeypatch):
+    network, dataset = complete
+    device = Smaller(network, 9)
+    monkeypatch.setattr(network, "pyramids", device)
+    machine = Machine(micro_batch=2, precision="bf16")
+    evaluate(network, replace(dataset, crops=1), tuple("abcdefghijklmnop"), batch=3, machine=machine)
+    assert device.tried == [(2, True), (1, True)]
 
 
 def test_memory_does_not_grow_with_the_views(complete):
@@ -296,8 +338,9 @@ def test_memory_does_not_grow_with_the_views(complete):
     try:
         for crops in (1, 10, 1, 10):  # the first round fills caches
             views = replace(dataset, crops=crops)
+            gc.collect()  # of the tests before
             tracemalloc.start()
-            evaluate(network, views, actions, batch=2, crops=crops)
+            evaluate(network, views, actions, batch=2)
             peaks[crops] = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
     finally:

@@ -1,11 +1,17 @@
 import operator
+import os
+import signal
 import time
+
+import pytest
+import torch
 
 from ifttn.experiment import study
 from ifttn.experiment.claims import load_claims
 from ifttn.experiment.recipes import RECIPES
 from ifttn.experiment.study import Places, Setup, Task
 from ifttn.experiment.tables import load
+from ifttn.vocabulary import IfttnError
 
 
 def test_every_step_comes_after_what_it_needs(tmp_path):
@@ -73,3 +79,44 @@ def test_a_step_that_fails_stops_only_those_that_need_it(tmp_path):
     assert last.failed["after bad"] == "needs bad, which failed"
     assert set(last.seconds) == {"good", "after good"}
     assert last.share == 0.5
+
+
+def die(marker, survivals):
+    """Kill the process of the step, but for the last `survivals` times that it is tried."""
+    tries = len(marker.read_text()) if marker.exists() else 0
+    marker.write_text("x" * (tries + 1))
+    if tries >= survivals:
+        return
+    time.sleep(0.5)  # the others are in the middle of theirs
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def begin(marker):
+    marker.write_text(marker.read_text() + "x" if marker.exists() else "x")
+    time.sleep(1.5)
+
+
+def test_a_killed_process_costs_its_step_a_second_try_and_no_other_step_anything(tmp_path):
+    steps = [
+        Task("beside", begin, (tmp_path / "beside",)),
+        Task("killed once", die, (tmp_path / "once", 1)),
+        Task("after it", time.sleep, (0.01,), needs=("killed once",)),
+        Task("killed always", die, (tmp_path / "always", 9)),
+        Task("needs that", time.sleep, (0.01,), needs=("killed always",)),
+    ]
+    *_, last = study.run(steps, jobs=2, timings=tmp_path / "timings.json")
+    assert last.done == {"beside", "killed once", "after it"}
+    assert last.killed == {"killed once", "killed always"}
+    assert "killed twice" in last.failed["killed always"]
+    assert "memory" in last.failed["killed always"]
+    assert last.failed["needs that"] == "needs killed always, which failed"
+    assert [len((tmp_path / name).read_text()) for name in ("beside", "once", "always")] == [1, 2, 2]
+
+
+def lack_memory():
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a capacity of 79 GiB")
+
+
+def test_a_step_without_memory_says_so_in_a_line():
+    with pytest.raises(IfttnError, match=r"^the memory of the device .* \(Tried to allocate 20.00 GiB\)$"):
+        study.timed(Task("large", lack_memory))

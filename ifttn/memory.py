@@ -1,0 +1,104 @@
+"""Where the memory of a device or of this machine does not suffice: smaller pieces, or a line that says what helps."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+
+from ifttn.vocabulary import IfttnError
+
+Result = TypeVar("Result")
+
+LACKS = "the memory of the device does not suffice"
+SIGNS = ("out of memory", "STATUS_ALLOC_FAILED", "DefaultCPUAllocator")
+"""In the text of errors of CUDA, its libraries and the CPU that have no type of their own."""
+HELPS: Sequence[tuple[str, str, Callable[[Any], bool]]] = (
+    ("micro_batch", "--micro-batch with fewer videos at once", lambda videos: videos != 1),
+    ("batch", "--batch with fewer videos", lambda videos: videos != 1),
+    ("precision", "--precision bf16", lambda precision: precision == "fp32"),
+    ("recompute", "--recompute", lambda on: not on),
+    ("crops", "--crops 1", lambda crops: crops != 1),
+    ("jobs", "--jobs 1", lambda jobs: (jobs or 1) > 1),
+    ("device", "--device cpu", lambda device: device != "cpu"),
+)
+"""Name of an option, what of it needs less memory, whether its value leaves that open; the least harm first."""
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that a device or the machine has no more memory."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
+
+
+class Pieces:
+    """Does work on many items in pieces, half as large from the first time on that memory does not suffice.
+
+    Args:
+        most: items of a piece at first.
+        item: what one is called.
+    """
+
+    def __init__(self, most: int, item: str) -> None:
+        self.most, self.item = max(1, most), item
+
+    def __call__(self, function: Callable[[slice], Result], count: int) -> Iterator[Result]:
+        """function(first : last) of the pieces of `count` items, in order.
+
+        Raises IfttnError where memory does not suffice for a single item, and whatever else the function raises.
+        """
+        first = 0
+        while first < count:
+            piece = slice(first, min(first + self.most, count))
+            try:
+                result = function(piece)
+            except Exception as error:
+                if not lacks_memory(error):
+                    raise
+                if piece.stop - first == 1:
+                    raise IfttnError(
+                        f"a single {self.item} does not fit into the memory of the device ({_asked(error)}): end what "
+                        "else uses it, or take another one (--device cpu)"
+                    ) from error
+                self.most = (piece.stop - first) // 2
+            else:
+                yield result
+                first = piece.stop
+                continue
+            if torch.cuda.is_available():  # only here, where the error no longer holds what the function had made
+                torch.cuda.empty_cache()
+
+
+@contextmanager
+def explained(options: Mapping[str, Any]) -> Iterator[None]:
+    """Inside, a lack of memory becomes an IfttnError of one line that names what helps.
+
+    Args:
+        options: of the verb that runs, by the names of HELPS and with their values.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if lacks_memory(error):
+            raise IfttnError(f"{LACKS} ({_asked(error)}){advice(options)}") from error
+        if "DataLoader worker" in str(error):  # torch notices it anywhere, in the middle of a step as well
+            raise IfttnError(
+                "a process that loads batches was killed, most likely because this machine ran out of memory: take "
+                "fewer --workers (0 loads in the process itself), and the same command goes on"
+            ) from error
+        raise
+
+
+def advice(options: Mapping[str, Any]) -> str:
+    """The end of a line: which of a verb's options need less memory than they do now."""
+    left = [how for name, how, is_open in HELPS if name in options and is_open(options[name])]
+    return f"; what helps: {', '.join(left)}" if left else ""
+
+
+def _asked(error: BaseException) -> str:
+    """The sentence that says how much was asked for; the rest of torch's message is how its allocator is tuned."""
+    text = " ".join(str(error).split())
+    found = re.search(r"Tried to allocate [\d.]+ \w+", text)
+    return found[0] if found else text[:120] or type(error).__name__
