@@ -5,6 +5,7 @@ done: help and mistyped options wait for no torch.
 """
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -29,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Raises SystemExit for --help (0) and for options that cannot be read (2).
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name, or a bar, that its encoding lacks ends no verb
+            stream.reconfigure(errors="backslashreplace")
     options = parser().parse_args(arguments)
     return import_module("ifttn.verbs").run(options)
 

@@ -33,7 +33,7 @@ from ifttn.files import write_whole
 from ifttn.memory import LACKS, advice, explained
 from ifttn.options import Parser
 from ifttn.recognizer import Prediction, Recognizer
-from ifttn.vocabulary import IfttnError
+from ifttn.vocabulary import IfttnError, Split
 
 if TYPE_CHECKING:
     from lab.live import Live
@@ -64,11 +64,8 @@ def prepare_verb(o: argparse.Namespace) -> int:
     settings = PRESETS[o.preset].store
     settings = replace(settings, flow=o.flow or settings.flow)
     contents = catalogue.contents(o.data)
-    for what, names in (
-        ("listed, and not in the folder", contents.missing),
-        ("in the folder, and in no list", contents.extra),
-    ):
-        tell(what, names)
+    tell("in the folder, and in no list", contents.extra)
+    tell_left_out(contents)
     store, device = store_of(o), o.device or "cpu"
     report = prepare(o.data, store, settings, jobs=o.scheduler or o.jobs, limit=o.limit, device=device)
     print("\n".join(summary(report)))
@@ -84,6 +81,12 @@ def tell(what: str, names: Sequence[str], most: int = 20) -> None:
         print(f"{what}: {name}", file=sys.stderr)
     if len(names) > most:
         print(f"{what}: {len(names) - most} more", file=sys.stderr)
+
+
+def tell_left_out(of: catalogue.Contents | Split) -> None:
+    """What a data set lacks or holds in vain."""
+    tell("listed, and not in the folder", of.missing)
+    tell("left out", of.notes)
 
 
 def bench_verb(o: argparse.Namespace) -> int:
@@ -109,11 +112,7 @@ def work_of(o: argparse.Namespace) -> training.Work:
     """The split, the store and the runs that the options name."""
     store = Store(store_of(o))
     split = training.without_failed(read_split(o.data, o.split), store)
-    if split.missing:
-        print(
-            f"ifttn: {len(split.missing)} listed videos are left out: {', '.join(split.missing[:5])} ...",
-            file=sys.stderr,
-        )
+    tell_left_out(split)
     return training.Work(split, store, o.runs, o.preset, o.seed, o.device, machine=machine_of(o))
 
 
@@ -205,6 +204,7 @@ def figures_verb(o: argparse.Namespace) -> None:
     from lab import showcase
 
     work = work_of(o)
+    work.split.side("test")
     if o.denoise:
         gallery.train_denoiser_on(work)
     for figure in gallery.draw(work, o.out, full=o.full):
@@ -302,7 +302,10 @@ def own_datasets(folders: Sequence[Path]) -> dict[str, Path]:
     if len(own) < len(folders):
         raise IfttnError(f"two data sets of one name: {', '.join(str(folder) for folder in folders)}")
     for folder in own.values():
-        read_split(folder)
+        split = read_split(folder)
+        tell_left_out(split)
+        for side in ("train", "test"):
+            split.side(side)
     return own
 
 

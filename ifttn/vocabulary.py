@@ -68,7 +68,8 @@ class Video:
     """One file, one row of an official list."""
 
     name: str
-    """Unique in its data set: "<folder of the class>/<file name without suffix>"."""
+    """Unique in its data set: "<folder of the class>/<file name without suffix>", after "<side>/" where the data set
+    has a folder for each side. It can always be written; `path` may hold bytes that are not UTF-8."""
     path: Path
     action: str
     label: int
@@ -91,6 +92,17 @@ class Split:
     """Names that a list holds and the folder does not."""
     extra: tuple[str, ...] = ()
     """Names that the folder holds and no list does."""
+    notes: tuple[str, ...] = ()
+    """What else in the folder is left out, and why: "<name>: <reason>"."""
+
+    def side(self, name: str) -> tuple[Video, ...]:
+        """The videos of a side, "train" or "test". Raises IfttnError where it has none."""
+        if videos := getattr(self, name):
+            return videos
+        raise IfttnError(
+            f"split {self.number} of {self.dataset} has no video to {name} on; listed and not in the folder: "
+            f"{len(self.missing)}, left out for other reasons: {len(self.notes)}"
+        )
 
 
 @dataclass

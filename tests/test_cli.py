@@ -1,7 +1,9 @@
 import errno
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -280,7 +282,9 @@ def test_a_broken_video_is_a_listed_skip_and_the_rest_goes_on(embedded, capsys, 
     assert report[report.status == "failed"].video.tolist() == ["Run/v1"]
     common = ("--data", data, "--store", tmp_path / "store", "--runs", tmp_path / "runs", "--preset", "smallest")
     assert run("train", "spatial", *common, "--split", 2) == 0  # on what is there, and says what is not
-    assert "1 listed videos are left out: Run/v1" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "left out: Run/v1: " in said
+    assert "listed" not in said  # there are no lists
 
 
 def test_what_the_lists_or_the_folder_lack_is_named(embedded, capsys, tmp_path):
@@ -352,15 +356,26 @@ def test_a_full_disk_ends_in_one_line(embedded, capsys, monkeypatch, tmp_path):
     assert not list((tmp_path / "store").rglob("*.partial"))
 
 
-def test_a_class_with_one_video_cannot_be_split(embedded, capsys, tmp_path):
-    for action in ("Walk", "Run"):
+def test_classes_with_one_video_each_cannot_be_split(embedded, capsys, tmp_path):
+    for action, video in zip(("Walk", "Run"), sorted(embedded.data.glob("*/*.avi")), strict=False):
         (tmp_path / action).mkdir()
-    videos = sorted(embedded.data.glob("*/*.avi"))
-    for name, video in (("Walk/a.avi", videos[0]), ("Walk/b.avi", videos[1]), ("Run/a.avi", videos[2])):
-        shutil.copy(video, tmp_path / name)
+        shutil.copy(video, tmp_path / action / "a.avi")
     assert run("prepare", tmp_path, tmp_path / "store", "--preset", "smallest", "--jobs", 1) == 0
     capsys.readouterr()
-    assert "Run" in mistake(capsys, "train", "spatial", "--data", tmp_path, "--store", tmp_path / "store")
+    assert "a class needs two" in mistake(capsys, "train", "spatial", "--data", tmp_path, "--store", tmp_path / "store")
+
+
+def test_a_name_that_the_terminal_lacks_ends_no_verb(embedded, tmp_path):
+    for name in ("été", "中文"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "a.avi").write_bytes(b"no video")
+    command = [sys.executable, "-m", "ifttn", "prepare", str(tmp_path / "data"), str(tmp_path / "中文"), "--jobs", "1"]
+    told = subprocess.run(
+        command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}, check=False
+    )
+    assert told.returncode == 1
+    assert b"Traceback" not in told.stderr
+    assert told.stdout.endswith(b"\\u4e2d\\u6587/report.csv\n")
 
 
 @pytest.mark.slow

@@ -1,92 +1,29 @@
 """Which videos a data set has, and which of them a split trains on and tests on.
 
-Three layouts: UCF101 (`<Class>/*.avi`, lists in `ucfTrainTestlist/`), HMDB51 (`<class>/*.avi`, a
-`<class>_test_split<n>.txt` for every class and split) and class folders without lists. The folders of the classes, and
-that of the lists, stand in the root or one folder further down (`UCF-101/`, `testTrainMulti_7030_splits/`).
+Layouts: UCF101 (`<Class>/*.avi`, lists in `ucfTrainTestlist/`), HMDB51 (`<class>/*.avi`, a
+`<class>_test_split<n>.txt` for every class and split), and class folders without lists, either alone or below folders
+of the sides (`train/<class>/`, `val/<class>/`, `test/<class>/`). The folders of the classes, and that of the lists,
+stand in the root or one folder further down (`UCF-101/`, `testTrainMulti_7030_splits/`).
 """
 
+import filecmp
 import os
 import re
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
+from ifttn.data.lists import SUFFIXES, Lists, check_number, folded, has_lists, key, numbers, parse_lists, stem, text
 from ifttn.vocabulary import IfttnError, Split, Video
 
-SUFFIXES = ("avi", "mp4", "mkv", "mov", "webm", "mpg")
-"""What a video's file name may end in, in upper or lower case."""
-
-_FILE = rf"[^/]+\.(?:{'|'.join(SUFFIXES)})"
-_CLASS_LINE = re.compile(r"(?P<label>\d+)\s+(?P<action>[^/]+)")
-# UCF101's test lists carry no label; the folder says it in both.
-_UCF_LINE = re.compile(rf"(?P<action>[^/]+)/(?P<file>{_FILE})(?:\s+(?P<label>\d+))?", re.IGNORECASE)
-_HMDB_LINE = re.compile(rf"(?P<file>{_FILE})\s+(?P<side>[012])", re.IGNORECASE)
-_HMDB_LIST = re.compile(r"(?P<action>.+)_test_split(?P<number>[123])\.txt")
-
-
-@dataclass(frozen=True)
-class Lists:
-    """The official lists of one split, as they stand: every row is "<action>/<file>"."""
-
-    actions: tuple[str, ...]
-    """In the order of the labels, from 0."""
-    train: tuple[str, ...]
-    test: tuple[str, ...]
-    unused: tuple[str, ...] = ()
-    """On neither side of this split (HMDB51's 0)."""
-
-    @property
-    def rows(self) -> tuple[str, ...]:
-        """Every listed row."""
-        return self.train + self.test + self.unused
-
-
-def parse_lists(folder: Path, number: int) -> Lists:
-    """Read the lists of split `number` (1, 2 or 3) in `folder`, in UCF101's or HMDB51's format.
-
-    Raises IfttnError for another number, a list that is not there, a line that cannot be read and a video that is
-    listed twice.
-    """
-    _check(number)
-    lists = (_parse_ucf if (folder / "classInd.txt").is_file() else _parse_hmdb)(folder, number)
-    row, times = Counter(lists.rows).most_common(1)[0] if lists.rows else ("", 0)
-    if times > 1:
-        raise IfttnError(f"the lists of split {number} in {folder} hold {row} {times} times")
-    return lists
-
-
-def read_split(root: Path, number: int = 1) -> Split:
-    """Split `number` (1, 2 or 3) of the data set in `root`, which gives it its name; labels from 0.
-
-    Class folders without lists are divided by group ("_g07_" in a file's name, else every video is its own): group i of
-    a class, in the order of the names, is tested in the split number i % 3 + 1 and trained on in the others.
-
-    Raises IfttnError for a folder of another layout, a list that cannot be read, lists of which no video is there, and
-    a class with too few groups to be divided.
-    """
-    _check(number)
-    root = root.resolve()
-    files, folder = _video_files(root), _list_folder(root)
-    if folder is None:
-        return _divide(root, number)
-    lists = parse_lists(folder, number)
-    listed = {_key(row) for listed_in in _numbers(folder) for row in parse_lists(folder, listed_in).rows}
-    train, test = _present(lists, lists.train, files), _present(lists, lists.test, files)
-    if not train and not test:
-        raise IfttnError(
-            f"{root} holds none of the {len(lists.train + lists.test)} videos of split {number} in {folder}"
-        )
-    return Split(
-        dataset=root.name,
-        number=number,
-        actions=lists.actions,
-        train=train,
-        test=test,
-        missing=tuple(_stem(row) for row in lists.train + lists.test if _key(row) not in files),
-        extra=tuple(f"{path.parent.name}/{path.stem}" for key, path in files.items() if key not in listed),
-    )
+_SYSTEM = ("lost+found", "__macosx", "$recycle.bin", "system volume information", "@eadir")
+"""Folders of file systems and archives, in lower case; they are no classes."""
+_SIDES = {
+    "train": "train", "training": "train",
+    "test": "test", "testing": "test",
+    "val": "val", "valid": "val", "validation": "val",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -99,6 +36,29 @@ class Contents:
     """Names that some list holds and the folder does not."""
     extra: tuple[str, ...] = ()
     """Names that the folder holds and no list does."""
+    notes: tuple[str, ...] = ()
+    """What else in the folder is left out, and why: "<name>: <reason>"."""
+
+
+def read_split(root: Path, number: int = 1) -> Split:
+    """Split `number` (1, 2 or 3) of the data set in `root`, which gives it its name; labels from 0.
+
+    Class folders without lists are divided by group ("_g07_" in a file's name, else every video is its own): group i of
+    a class, in the order of the names, is tested in the split number i % 3 + 1 and trained on in the others. A class of
+    one group is left out. Folders `train` and `test` (or `val`) are split 1, and the only one.
+
+    Raises IfttnError for a folder of another layout, a list that cannot be read, lists of which no video is there,
+    and class folders that do not give this split.
+    """
+    check_number(number)
+    top = _Folder(root.resolve())
+    lists = _list_folder(top)
+    if lists:
+        return _listed(top, lists, number)
+    sides, notes = _plain(top)
+    if "" in sides:
+        return _divided(top.path, sides[""], number, notes)
+    return _sided(top.path, sides, number, notes)
 
 
 def contents(root: Path) -> Contents:
@@ -106,21 +66,25 @@ def contents(root: Path) -> Contents:
 
     Raises IfttnError as `read_split` does.
     """
-    root = root.resolve()
-    folder = _list_folder(root)
-    if folder is None:
-        return Contents(tuple(sorted(_plain_videos(root), key=lambda video: video.name)))
-    files, videos, listed = _video_files(root), dict[str, Video](), dict[str, str]()
-    for number in _numbers(folder) or (1,):
+    top = _Folder(root.resolve())
+    folder = _list_folder(top)
+    if not folder:
+        sides, notes = _plain(top)
+        found = sorted((video for videos in sides.values() for video in videos), key=lambda video: video.name)
+        return Contents(tuple(found), notes=tuple(notes))
+    files, notes = _gather(top.path, _listed_folders(top, folder))
+    videos, names = dict[str, Video](), dict[str, str]()
+    for number in numbers(folder) or (1,):
         lists = parse_lists(folder, number)
         videos |= {video.name: video for video in _present(lists, lists.rows, files)}
-        listed |= {_key(row): _stem(row) for row in lists.rows}
+        names |= {key(row): stem(row) for row in lists.rows}
     if not videos:
-        raise IfttnError(f"{root} holds none of the videos that the lists in {folder} name")
+        raise IfttnError(f"{top.path} holds none of the videos that the lists in {folder} name")
     return Contents(
         videos=tuple(videos[name] for name in sorted(videos)),
-        missing=tuple(sorted(name for key, name in listed.items() if key not in files)),
-        extra=tuple(f"{path.parent.name}/{path.stem}" for key, path in files.items() if key not in listed),
+        missing=tuple(sorted(name for each, name in names.items() if each not in files)),
+        extra=_extra(files, names),
+        notes=tuple(notes),
     )
 
 
@@ -132,111 +96,78 @@ def all_videos(root: Path) -> tuple[Video, ...]:
     return contents(root).videos
 
 
-def _check(number: int) -> None:
-    if number not in (1, 2, 3):
-        raise IfttnError(f"there is no split {number}: choose 1, 2 or 3")
+class _Folder:
+    """A folder, listed once, without what the system hides or keeps for itself."""
 
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
-def _lines(path: Path, pattern: re.Pattern[str]) -> Iterator[tuple[str, re.Match[str]]]:
-    """("<file>, line <n>", match) of every line that is not blank."""
-    if not path.is_file():
-        raise IfttnError(f"the list {path} is not there")
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        text = os.fsdecode(line).strip()  # as the names of the files are, so that they meet
-        where = f"{path}, line {number}"
-        match = pattern.fullmatch(text)
-        if match:
-            yield where, match
-        elif text:
-            raise IfttnError(f"{where} cannot be read: {text!r}")
+    @cached_property
+    def listed(self) -> tuple[list["_Folder"], list[Path]] | None:
+        """The folders and the files in it, in the order of the names; None: it may not be read."""
+        folders, files = [], []
+        try:
+            with os.scandir(self.path) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    if entry.name.startswith(".") or entry.name.casefold() in _SYSTEM:
+                        continue
+                    path = self.path / entry.name
+                    if entry.is_dir():
+                        folders.append(_Folder(path))
+                    else:
+                        files.append(path)
+        except PermissionError:
+            return None
+        return folders, files
 
+    @property
+    def folders(self) -> list["_Folder"]:
+        return self.listed[0] if self.listed else []
 
-def _parse_ucf(folder: Path, number: int) -> Lists:
-    classes = [(int(line["label"]), line["action"]) for _, line in _lines(folder / "classInd.txt", _CLASS_LINE)]
-    if sorted(label for label, _ in classes) != list(range(1, len(classes) + 1)):
-        raise IfttnError(f"the labels in {folder / 'classInd.txt'} do not run from 1 to {len(classes)}")
-    actions = tuple(action for _, action in sorted(classes))
-    train, test = (_ucf_rows(path, actions) for path in _ucf_lists(folder, number))
-    return Lists(actions, train, test)
+    @property
+    def files(self) -> list[Path]:
+        return self.listed[1] if self.listed else []
 
+    @property
+    def videos(self) -> list[Path]:
+        return [path for path in self.files if _is_video(path)]
 
-def _ucf_lists(folder: Path, number: int) -> tuple[Path, Path]:
-    return folder / f"trainlist0{number}.txt", folder / f"testlist0{number}.txt"
-
-
-def _ucf_rows(path: Path, actions: tuple[str, ...]) -> tuple[str, ...]:
-    # Copies of the lists disagree on the S of HandstandPushups, whose files are all v_HandStandPushups_*.
-    labels = {action.casefold(): label for label, action in enumerate(actions)}
-    rows = []
-    for where, line in _lines(path, _UCF_LINE):
-        label = labels.get(line["action"].casefold())
-        if label is None:
-            raise IfttnError(f"{where} names the class {line['action']!r}, which classInd.txt does not")
-        if line["label"] and int(line["label"]) != label + 1:
-            raise IfttnError(f"{where} gives {line['file']} the label {line['label']}; its class has {label + 1}")
-        rows.append(f"{actions[label]}/{line['file']}")
-    return tuple(rows)
-
-
-def _parse_hmdb(folder: Path, number: int) -> Lists:
-    # Other repositories number HMDB51's classes otherwise: never exchange weights without their list of actions.
-    actions = sorted({match["action"] for match in _hmdb_lists(folder)})
-    sides: dict[str, list[str]] = {"0": [], "1": [], "2": []}
-    for action in actions:
-        for _, line in _lines(folder / f"{action}_test_split{number}.txt", _HMDB_LINE):
-            sides[line["side"]].append(f"{action}/{line['file']}")
-    return Lists(tuple(actions), train=tuple(sides["1"]), test=tuple(sides["2"]), unused=tuple(sides["0"]))
-
-
-def _hmdb_lists(folder: Path) -> list[re.Match[str]]:
-    matches = (_HMDB_LIST.fullmatch(path.name) for path in folder.glob("*_test_split*.txt"))
-    return [match for match in matches if match]
-
-
-def _list_folder(root: Path) -> Path | None:
-    if not root.is_dir():
-        raise IfttnError(f"there is no folder {root}")
-    folders = (root, *sorted(path for path in root.iterdir() if path.is_dir()))
-    return next((folder for folder in folders if (folder / "classInd.txt").is_file() or _hmdb_lists(folder)), None)
-
-
-def _numbers(folder: Path) -> list[int]:
-    """The splits that the lists in `folder` give."""
-    if (folder / "classInd.txt").is_file():
-        return [number for number in (1, 2, 3) if all(path.is_file() for path in _ucf_lists(folder, number))]
-    return sorted({int(match["number"]) for match in _hmdb_lists(folder)})
-
-
-def _stem(row: str) -> str:
-    return row.rpartition(".")[0]
-
-
-def _key(row: str) -> str:
-    """What finds a row's file in any case and with any suffix (a data set may have been re-encoded)."""
-    return _stem(row).casefold()
+    @property
+    def classes(self) -> list["_Folder"]:
+        """The folders in it that hold videos."""
+        return [folder for folder in self.folders if folder.videos]
 
 
 def _is_video(path: Path) -> bool:
-    return path.suffix[1:].lower() in SUFFIXES and not path.name.startswith(".")
+    return path.suffix[1:].lower() in SUFFIXES
 
 
-def _video_files(root: Path) -> dict[str, Path]:
-    """The videos of all class folders in `root` or one folder further down, by key."""
-    paths = sorted(path for path in chain(root.glob("*/*"), root.glob("*/*/*")) if _is_video(path))
-    files: dict[str, Path] = {}
-    for path in paths:
-        files.setdefault(_key(f"{path.parent.name}/{path.name}"), path)
-    return files
+def _list_folder(root: _Folder) -> Path | None:
+    if not root.path.is_dir():
+        raise IfttnError(f"there is no folder {root.path}")
+    folders = (root, *root.folders)
+    return next((each.path for each in folders if has_lists(path.name for path in each.files)), None)
 
 
-def _present(lists: Lists, rows: tuple[str, ...], files: dict[str, Path]) -> tuple[Video, ...]:
-    labels = {action: label for label, action in enumerate(lists.actions)}
-    videos = []
-    for row in rows:
-        action = row.partition("/")[0]
-        if path := files.get(_key(row)):
-            videos.append(_video(path, _stem(row), action, labels[action]))
-    return tuple(videos)
+def _gather(root: Path, folders: Iterable[_Folder]) -> tuple[dict[str, Path], list[str]]:
+    """The videos in class folders by key, and a line for whatever else is there."""
+    files, others, notes = dict[str, Path](), dict[str, list[Path]](), list[str]()
+    for path in sorted(path for folder in folders for path in folder.files):
+        if not _is_video(path):
+            others.setdefault(path.suffix, []).append(path)
+            continue
+        first = files.setdefault(key(f"{path.parent.name}/{path.name}"), path)
+        if first is not path:
+            notes.append(f"{_shown(path, root)}: {_shown(first, root)} has the same name")
+    for suffix, paths in others.items():
+        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        kind = f"{suffix} is no type of video" if suffix else "a name without a suffix tells no type of video"
+        notes.append(f"{_shown(paths[0], root)}{more}: {kind}")
+    return files, notes
+
+
+def _shown(path: Path, root: Path) -> str:
+    return text(str(path.relative_to(root)))
 
 
 def _video(path: Path, name: str, action: str, label: int) -> Video:
@@ -244,40 +175,162 @@ def _video(path: Path, name: str, action: str, label: int) -> Video:
     return Video(name, path, action, label, group=recording[0] if recording else name)
 
 
-def _plain_videos(root: Path) -> tuple[Video, ...]:
-    paths = sorted(path for path in root.glob("*/*") if _is_video(path) and not path.parent.name.startswith("."))
-    if not paths:
-        raise IfttnError(
-            f"{root} is no data set: it needs UCF101's lists (ucfTrainTestlist/classInd.txt), HMDB51's "
-            f"(<class>_test_split1.txt) or a folder of videos ({', '.join(SUFFIXES)}) for every class"
-        )
-    labels = {action: label for label, action in enumerate(sorted({path.parent.name for path in paths}))}
-    videos = {}
-    for path in paths:
-        action = path.parent.name
-        name = f"{action}/{path.stem}"
-        if name in videos:
-            raise IfttnError(f"{path} and {videos[name].path.name} would be one video: give them different names")
-        videos[name] = _video(path, name, action, labels[action])
-    return tuple(videos.values())
-
-
-def _divide(root: Path, number: int) -> Split:
-    videos = _plain_videos(root)
-    tested = set()
-    actions = tuple(sorted({video.action for video in videos}))
-    for action in actions:
-        groups = sorted({video.group for video in videos if video.action == action})
-        if len(groups) < max(2, number):
-            raise IfttnError(
-                f"class {action!r} of {root} is too small to be divided: it has {len(groups)} group(s) of videos and "
-                f"split {number} needs {max(2, number)} (videos with the same _g<nn>_ in their names are one group)"
-            )
-        tested |= set(groups[number - 1 :: 3])
+def _listed(root: _Folder, folder: Path, number: int) -> Split:
+    lists = parse_lists(folder, number)
+    files, notes = _gather(root.path, _listed_folders(root, folder))
+    known = {key(row) for listed_in in numbers(folder) for row in parse_lists(folder, listed_in).rows}
+    train, test = _present(lists, lists.train, files), _present(lists, lists.test, files)
+    if not train and not test:
+        count = len(lists.train + lists.test)
+        raise IfttnError(f"{root.path} holds none of the {count} videos of split {number} in {folder}")
     return Split(
-        dataset=root.name,
+        dataset=root.path.name,
         number=number,
-        actions=actions,
-        train=tuple(video for video in videos if video.group not in tested),
-        test=tuple(video for video in videos if video.group in tested),
+        actions=lists.actions,
+        train=train,
+        test=test,
+        missing=tuple(stem(row) for row in lists.train + lists.test if key(row) not in files),
+        extra=_extra(files, known),
+        notes=tuple(notes),
     )
+
+
+def _listed_folders(root: _Folder, lists: Path) -> Iterator[_Folder]:
+    """The class folders, in the root or one folder further down."""
+    for each in root.folders:
+        if each.path != lists:
+            yield from (folder for folder in (each, *each.folders) if folder.videos)
+
+
+def _present(lists: Lists, rows: Sequence[str], files: Mapping[str, Path]) -> tuple[Video, ...]:
+    labels = {action: label for label, action in enumerate(lists.actions)}
+    videos = []
+    for row in rows:
+        action = row.partition("/")[0]
+        if path := files.get(key(row)):
+            videos.append(_video(path, stem(row), action, labels[action]))
+    return tuple(videos)
+
+
+def _extra(files: Mapping[str, Path], listed: Iterable[str]) -> tuple[str, ...]:
+    known = set(listed)
+    return tuple(stem(f"{path.parent.name}/{path.name}") for each, path in files.items() if each not in known)
+
+
+def _plain(root: _Folder) -> tuple[dict[str, list[Video]], list[str]]:
+    """The videos of class folders without lists by side ("" where there are no sides), and what is left out.
+
+    Raises IfttnError for a folder of another layout.
+    """
+    sides = _layout(root)
+    notes = list(_beside(root, list(sides.values())))
+    train_last = sorted(sides, key=lambda side: side == "train")
+    found = [folder.path.name for side in train_last for folder in reversed(sides[side].classes)]
+    actions = {folded(name): text(name) for name in found}  # of two spellings, that of train and the first
+    labels = {action: label for label, action in enumerate(sorted(actions.values()))}
+    videos: dict[str, list[Video]] = {}
+    for side, parent in sides.items():
+        files, left = _gather(root.path, parent.classes)
+        notes += left
+        for path in files.values():
+            action = actions[folded(path.parent.name)]
+            name = stem("/".join(path.parts[-3 if side else -2 :]))
+            videos.setdefault(side, []).append(_video(path, name, action, labels[action]))
+    return videos, notes
+
+
+def _layout(root: _Folder) -> dict[str, _Folder]:
+    """The folder of the class folders of each side, or of all of them ("")."""
+    base = root
+    while not base.classes:
+        inside = [folder for folder in base.folders if folder.classes]
+        sides = {side: folder for folder in inside if (side := _SIDES.get(folder.path.name.casefold()))}
+        if "train" in sides and len(sides) > 1:
+            return sides
+        if len(inside) > 1:
+            names = ", ".join(folder.path.name for folder in inside)
+            raise IfttnError(f"{root.path} holds class folders in each of {names}: name one of them")
+        if len(inside or base.folders) != 1:
+            raise IfttnError(
+                f"{root.path} is no data set: it needs UCF101's lists (ucfTrainTestlist/classInd.txt), HMDB51's "
+                f"(<class>_test_split1.txt) or a folder of videos ({', '.join(SUFFIXES)}) for every class"
+            )
+        (base,) = inside or base.folders
+    return {"": base}
+
+
+def _beside(root: _Folder, parents: Sequence[_Folder]) -> Iterator[str]:
+    """A line for each folder that is no class, and for each video that stands in no class folder."""
+    loose = list(root.videos)
+    for parent in parents:
+        loose += parent.videos if parent is not root else []
+        for folder in parent.folders:
+            shown = _shown(folder.path, root.path)
+            loose += [path for deeper in folder.folders for path in deeper.videos]
+            if folder.listed is None:
+                yield f"{shown}: it may not be read (permission denied)"
+            elif not folder.videos:
+                yield f"{shown}: it holds no video"
+    for path in loose:
+        yield f"{_shown(path, root.path)}: it does not stand in the folder of a class"
+
+
+def _divided(root: Path, videos: Sequence[Video], number: int, notes: Sequence[str]) -> Split:
+    """Class folders by group. A class of one group cannot be tested on other recordings than it is trained on."""
+    groups: dict[str, set[str]] = {}
+    for video in videos:
+        groups.setdefault(video.action, set()).add(video.group)
+    alone = [action for action, its in groups.items() if len(its) == 1]
+    notes = [*notes, *(f"{action}: {_ALONE}" for action in alone)]
+    kept = {action: sorted(its) for action, its in groups.items() if len(its) > 1}
+    if not kept:
+        raise IfttnError(f"no class of {root} can be divided: {_ALONE}")
+    tested = {group for its in kept.values() for group in its[number - 1 :: 3]}
+    if not tested:
+        raise IfttnError(f"split {number} of {root} tests the third group of each class, and no class has three")
+    sides = {
+        "train": [video for video in videos if video.group not in tested],
+        "test": [video for video in videos if video.group in tested],
+    }
+    return _relabelled(root, number, kept, sides, notes)
+
+
+_ALONE = "a class needs two videos to be trained and tested on (videos with one _g<nn>_ in their names count as one)"
+
+
+def _sided(root: Path, sides: Mapping[str, Sequence[Video]], number: int, notes: Sequence[str]) -> Split:
+    """Class folders below the folders of the sides; `val` is tested where there is no `test`, and else unused."""
+    if number != 1:
+        raise IfttnError(f"the folders {', '.join(sides)} of {root} are split 1, and there is no split {number}")
+    notes, train = list(notes), sides["train"]
+    if "test" in sides and "val" in sides:
+        notes.append(f"val: its {len(sides['val'])} videos are not tested on, because there is a folder test")
+    trained = {video.action for video in train}
+    twins = {_twin(video): video for video in train}
+    test = []
+    for video in sides.get("test") or sides["val"]:
+        twin = twins.get(_twin(video))
+        if video.action not in trained:
+            notes.append(f"{video.name}: no video of its class is trained on")
+        elif twin and filecmp.cmp(twin.path, video.path, shallow=False):
+            notes.append(f"{video.name}: it is the same file as {twin.name}")
+        else:
+            test.append(video)
+    return _relabelled(root, number, trained, {"train": train, "test": test}, notes)
+
+
+def _twin(video: Video) -> str:
+    """What a video on the one side has in common with its copy on the other."""
+    return folded(video.name.partition("/")[2])
+
+
+def _relabelled(
+    root: Path, number: int, kept: Iterable[str], sides: Mapping[str, Sequence[Video]], notes: Sequence[str]
+) -> Split:
+    """A split of the classes that are kept, labels from 0."""
+    labels = {action: label for label, action in enumerate(sorted(kept))}
+    train, test = (
+        tuple(replace(video, label=labels[video.action]) for video in sides[side] if video.action in labels)
+        for side in ("train", "test")
+    )
+    return Split(root.name, number, tuple(labels), train, test, notes=tuple(notes))

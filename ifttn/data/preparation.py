@@ -6,6 +6,7 @@
 The report is no part of what is prepared: its seconds differ from run to run, the rest of the store never does.
 """
 
+import codecs
 import csv
 import io
 import os
@@ -13,7 +14,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from math import nan
@@ -111,7 +112,7 @@ def prepare(
         store.tidy()
         rows = _known(contents, store)
         _write_report(folder, rows)
-        todo = [video for video in _spread(contents.videos, limit) if _is_open(rows.get(_shown(video.name)))]
+        todo = [video for video in _spread(contents.videos, limit) if _is_open(rows.get(video.name))]
         try:
             with (
                 warnings.catch_warnings(),
@@ -161,16 +162,10 @@ class _Work:
 
 
 def _outcomes(todo: Sequence[Video], work: _Work, jobs: int | str | None) -> Generator[Row]:
-    yield from (
-        Row(_shown(v.name), "failed", f"{_shown(str(v.path))}: its name is not UTF-8; rename it")
-        for v in todo
-        if not _is_text(v.name)
-    )
-    videos = [video for video in todo if _is_text(video.name)]
     flow = Store(work.folder).settings.flow
     with serve(flow, work.device) if _is_shared(flow, work.device, jobs) else nullcontext() as service:
         function = partial(_prepare_one, work=replace(work, service=service))
-        with closing(each(function, videos, jobs, shared=(work.root, work.folder / "manifest.json"))) as outcomes:
+        with closing(each(function, todo, jobs, shared=(work.root, work.folder / "manifest.json"))) as outcomes:
             for video, row in outcomes:
                 if isinstance(row, Crash):
                     reason = f"{video.path}: the decoder crashed" + (f" ({row.how})" if row.how else "")
@@ -243,29 +238,20 @@ def _spread(videos: Sequence[Video], limit: int | None) -> Sequence[Video]:
     return [videos[i] for i in np.linspace(0, len(videos) - 1, limit).astype(int)]
 
 
-def _is_text(name: str) -> bool:
-    """Whether the name can be written; Python keeps bytes that are not UTF-8 as lone surrogates."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in name)
-
-
-def _shown(name: str) -> str:
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
 def _is_open(row: Row | None) -> bool:
     return row is None or row.status == "failed"
 
 
 def _known(contents: catalogue.Contents, store: Store) -> dict[str, Row]:
     """A row for each video that is in the store, failed before, or is listed and missing."""
-    earlier = _read_report(store.folder / REPORT) | _read_report(store.folder / JOURNAL)
+    earlier = read_report(store.folder)
     index = store.index()
     stored = {
         name: Row(name, "skipped", frames=frames, bytes=size)
         for name, frames, size in zip(index.video, index.frames, index.bytes, strict=True)
     }
-    rows = {name: Row(name, "missing", "is listed, and not in the folder") for name in map(_shown, contents.missing)}
-    for name in (_shown(video.name) for video in contents.videos):
+    rows = {name: Row(name, "missing", "is listed, and not in the folder") for name in contents.missing}
+    for name in (video.name for video in contents.videos):
         before = earlier.get(name, Row(name, "new"))
         if name in stored:
             is_told = before.status in ("done", "skipped")
@@ -275,18 +261,50 @@ def _known(contents: catalogue.Contents, store: Store) -> dict[str, Row]:
     return rows
 
 
-def _read_report(path: Path) -> dict[str, Row]:
+def read_report(folder: Path) -> dict[str, Row]:
+    """What became of each video in a store, by name; also where a spreadsheet has saved the report anew.
+
+    Raises:
+        IfttnError: the report has been replaced by something else.
+    """
+    return _rows_of(folder / REPORT) | _rows_of(folder / JOURNAL)
+
+
+def _rows_of(path: Path) -> dict[str, Row]:
     try:
-        text = path.read_text(encoding="utf-8")
+        lines = list(io.StringIO(_decoded(path.read_bytes()), newline=""))
     except FileNotFoundError:
         return {}
-    whole = text[: text.rfind("\n") + 1]  # who is killed may leave half a line
-    types = Row.__annotations__
-    rows = {}
-    for line in csv.DictReader(io.StringIO(whole)):
-        with suppress(ValueError, TypeError, KeyError):  # a line that somebody edited
-            rows[line["video"]] = Row(**{name: types[name](line[name]) for name in types if line.get(name)})
-    return rows
+    if path.name == JOURNAL:  # who is killed may leave half a line
+        lines = [line for line in lines if line.endswith("\n")]
+    if not lines:
+        return {}
+    table = csv.DictReader(lines, delimiter=max(",;\t", key=lines[0].count))
+    if not {"video", "status"} <= set(table.fieldnames or ()):
+        raise IfttnError(
+            f"{path} is no report of a preparation, because it has no columns video and status: remove it, and "
+            "`ifttn prepare` writes it anew"
+        )
+    defaults = Row("", "")._asdict()
+    rows = (Row._make(_cell(line.get(name), default) for name, default in defaults.items()) for line in table)
+    return {row.video: row for row in rows if row.status in STATUSES}
+
+
+def _decoded(content: bytes) -> str:
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16", "replace")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("cp1252", "replace")
+
+
+def _cell(text: str | None, default: str | int | float) -> str | int | float:
+    """A cell of the default's type; the default where it is empty or was edited into something else."""
+    try:
+        return type(default)((text or "").replace(",", ".") if not isinstance(default, str) else text or "")
+    except ValueError:
+        return default
 
 
 def _write_report(folder: Path, rows: Mapping[str, Row]) -> pd.DataFrame:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -24,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from ifttn.data.on_device import batches
+from ifttn.data.preparation import read_report
 from ifttn.data.snippets import SnippetDataset
 from ifttn.data.store import Store
 from ifttn.experiment.evaluation import Scores, evaluate, late_fusion, top1
@@ -81,17 +81,19 @@ class Work:
 
 
 def without_failed(split: Split, store: Store) -> Split:
-    """The split less the videos that preparation could not read; `missing` names them too."""
-    report = store.folder / "report.csv"
-    if not report.exists():
-        return split
-    rows = pd.read_csv(report)
-    failed = set(rows[rows.status == "failed"].video) - set(store.index().video)
+    """The split less the videos that preparation could not read; its notes name them.
+
+    Raises:
+        IfttnError: the report of the preparation has been replaced by something else.
+    """
+    report = read_report(store.folder)
+    failed = {name for name, row in report.items() if row.status == "failed"} - set(store.index().video)
+    left_out = [video.name for video in (*split.train, *split.test) if video.name in failed]
     return replace(
         split,
         train=tuple(video for video in split.train if video.name not in failed),
         test=tuple(video for video in split.test if video.name not in failed),
-        missing=(*split.missing, *sorted(failed & {video.name for video in (*split.train, *split.test)})),
+        notes=(*split.notes, *(f"{name}: {report[name].reason}" for name in left_out)),
     )
 
 
@@ -99,12 +101,14 @@ def train(work: Work, name: str) -> Run:
     """Train a recipe through all its stages, or go on with it, or find it done.
 
     Raises:
-        IfttnError: no such recipe or preset, a run that it starts from is not finished or was trained on a video that
-            is held out, a video is not in the store, the loss is no longer a number, or a checkpoint cannot be written.
+        IfttnError: no such recipe or preset, no video to train on, a run that it starts from is not finished or was
+            trained on a video that is held out, a video is not in the store, the loss is no longer a number, or a
+            checkpoint cannot be written.
     """
     recipe = find(name, RECIPES, "recipe")
     preset = fitted(find(work.preset, PRESETS, "preset"), recipe)
     run, processes = work.run(name), work.processes
+    work.split.side("train")
     if processes.leads:
         where = {"dataset": work.split.dataset, "split": work.split.number, "seed": work.seed}
         where |= {"actions": work.split.actions, "hold_out": work.hold_out}
@@ -162,11 +166,11 @@ def test(work: Work, name: str) -> Run:
     without read-outs is scored again.
 
     Raises:
-        IfttnError: the run is not finished, was trained on a test video, or a video is not in the store.
+        IfttnError: the run is not finished, was trained on a test video, there is none, or it is not in the store.
     """
     run = work.run(name)
     if not (run.tested and run.scores().readings):
-        _scored(work, run, work.split.test, orders=True).save(run.folder / "scores.npz")
+        _scored(work, run, work.split.side("test"), orders=True).save(run.folder / "scores.npz")
     return run
 
 

@@ -20,7 +20,7 @@ import av
 import numpy as np
 import pandas as pd
 
-from ifttn.data.catalogue import parse_lists
+from ifttn.data.lists import parse_lists
 from ifttn.data.preparation import prepare
 from ifttn.data.store import StoreSettings
 

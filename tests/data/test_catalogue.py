@@ -1,11 +1,15 @@
+import os
 import re
+import unicodedata
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifttn.data.catalogue import SUFFIXES, all_videos, contents, parse_lists, read_split
+from ifttn.data import catalogue
+from ifttn.data.catalogue import all_videos, contents, read_split
+from ifttn.data.lists import SUFFIXES, parse_lists
 from ifttn.vocabulary import IfttnError
 
 UCF_SIZES = {1: (9537, 3783), 2: (9586, 3734), 3: (9624, 3696)}
@@ -143,7 +147,7 @@ def test_a_data_set_may_have_been_reencoded(tmp_path: Path) -> None:
         ("\nArchery/v_Archery_g01_c01.avi one\n", r"trainlist01.txt, line 2 cannot be read"),
         ("Fencing/v_Fencing_g01_c01.avi 3\n", r"trainlist01.txt, line 1 names the class 'Fencing'"),
         ("Archery/v_Archery_g01_c01.avi 2\n", r"trainlist01.txt, line 1 gives .* the label 2; its class has 1"),
-        ("Archery/v_Archery_g01_c01.avi 1\n" * 2, r"hold Archery/v_Archery_g01_c01.avi 2 times"),
+        ("Archery/v_Archery_g01_c01.avi 1\n" * 2, r"hold one video 2 times: Archery/v_Archery_g01_c01.avi"),
     ],
 )
 def test_an_unreadable_list_of_ucf101_is_named_with_its_line(tmp_path: Path, train: str, what: str) -> None:
@@ -153,7 +157,7 @@ def test_an_unreadable_list_of_ucf101_is_named_with_its_line(tmp_path: Path, tra
 
 def test_a_video_on_both_sides_of_a_split_is_refused(tmp_path: Path) -> None:
     line = "Archery/v_Archery_g01_c01.avi"
-    with pytest.raises(IfttnError, match=r"hold Archery/v_Archery_g01_c01.avi 2 times"):
+    with pytest.raises(IfttnError, match=r"hold one video 2 times: Archery/v_Archery_g01_c01.avi"):
         read_split(ucf(tmp_path, f"{line} 1\n", test=f"{line}\n"))
 
 
@@ -205,24 +209,170 @@ def test_a_folder_of_no_known_layout_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("names", [["only.avi"], ["v_g01_c01.avi", "v_g01_c02.avi"]])
-def test_a_class_of_one_recording_cannot_be_divided(tmp_path: Path, names: list[str]) -> None:
-    touch(tmp_path, "run/a.avi", "run/b.avi", *(f"walk/{name}" for name in names))
-    with pytest.raises(IfttnError, match=r"class 'walk' of .* has 1 group\(s\).*split 1 needs 2"):
+def test_a_class_of_one_recording_is_left_out_and_the_rest_goes_on(tmp_path: Path, names: list[str]) -> None:
+    touch(tmp_path, "run/a.avi", "run/b.avi", "walk/a.avi", "walk/b.avi", *(f"sit/{name}" for name in names))
+    for number in (1, 2):
+        split = read_split(tmp_path, number)
+        assert split.actions == ("run", "walk")
+        assert {(video.action, video.label) for video in split.test} == {("run", 0), ("walk", 1)}
+        assert {video.action for video in split.train} == {"run", "walk"}
+        assert [note.partition(":")[0] for note in split.notes] == ["sit"]
+    assert len(all_videos(tmp_path)) == 4 + len(names)  # it can be prepared all the same
+
+
+def test_classes_of_one_recording_alone_cannot_be_divided(tmp_path: Path) -> None:
+    touch(tmp_path, "run/a.avi", "walk/a.avi")
+    with pytest.raises(IfttnError, match=r"no class of .* can be divided: a class needs two videos"):
         read_split(tmp_path)
-    assert len(all_videos(tmp_path)) == 2 + len(names)  # it can be prepared all the same
 
 
-def test_the_third_split_of_class_folders_needs_a_third_group(tmp_path: Path) -> None:
+def test_the_third_split_of_class_folders_tests_third_groups(tmp_path: Path) -> None:
     touch(tmp_path, "run/a.avi", "run/b.avi")
     assert [video.name for video in read_split(tmp_path, 2).test] == ["run/b"]
-    with pytest.raises(IfttnError, match=r"split 3 needs 3"):
+    with pytest.raises(IfttnError, match=r"split 3 of .* tests the third group of each class, and no class has three"):
         read_split(tmp_path, 3)
+    touch(tmp_path, "walk/a.avi", "walk/b.avi", "walk/c.avi")
+    third = read_split(tmp_path, 3)
+    assert [video.name for video in third.test] == ["walk/c"]
+    assert [video.name for video in third.train] == ["run/a", "run/b", "walk/a", "walk/b"]
 
 
-def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_of_two_files_of_one_name_the_second_is_left_out(tmp_path: Path) -> None:
     touch(tmp_path, "run/a.avi", "run/a.mp4", "run/b.avi")
-    with pytest.raises(IfttnError, match=r"run/a.mp4 and a.avi would be one video"):
+    found = contents(tmp_path)
+    assert [video.path.name for video in found.videos] == ["a.avi", "b.avi"]
+    assert found.notes == ("run/a.mp4: run/a.avi has the same name",)
+    ucf(tmp_path / "ucf", train="Archery/v_a_g01_c01.avi 1\n")
+    touch(tmp_path / "ucf", "UCF-101/Archery/v_a_g01_c01.avi", "old/Archery/V_A_g01_c01.avi")
+    assert read_split(tmp_path / "ucf").notes == (
+        "old/Archery/V_A_g01_c01.avi: UCF-101/Archery/v_a_g01_c01.avi has the same name",
+    )
+
+
+def test_whatever_is_not_read_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "run/a.m4v", "run/b.MTS", "walk/a.wmv", "walk/b.3gp", "walk/c.xyz", "walk/d.xyz", "run/plain")
+    touch(tmp_path, "film.avi", "walk/more/c.avi", "texts/a.txt", "lost+found/#7.avi", "__MACOSX/run/a.avi")
+    split = read_split(tmp_path)
+    assert [video.name for video in split.train + split.test] == ["run/b", "walk/b", "run/a", "walk/a"]
+    assert sorted(split.notes) == [
+        "film.avi: it does not stand in the folder of a class",
+        "run/plain: a name without a suffix tells no type of video",
+        "texts: it holds no video",
+        "walk/c.xyz and 1 more: .xyz is no type of video",
+        "walk/more/c.avi: it does not stand in the folder of a class",
+    ]
+    assert contents(tmp_path).notes == split.notes
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "run/a.avi", "run/b.avi", "walk/a.avi")
+    scandir = os.scandir
+
+    def refuse(path: Path):  # root may read everything
+        if path.name == "walk":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(catalogue.os, "scandir", refuse)
+    split = read_split(tmp_path)
+    assert split.actions == ("run",)
+    assert split.notes == ("walk: it may not be read (permission denied)",)
+
+
+@pytest.mark.parametrize("above", ["videos", "archive/data"])
+def test_class_folders_may_stand_further_down(tmp_path: Path, above: str) -> None:
+    touch(tmp_path, *(f"{above}/{name}.mp4" for name in ("run/a", "run/b", "walk/a", "walk/b")))
+    split = read_split(tmp_path)
+    assert (split.dataset, split.actions) == (tmp_path.name, ("run", "walk"))
+    assert [video.name for video in split.train] == ["run/b", "walk/b"]
+
+
+def test_class_folders_in_several_folders_are_ambiguous(tmp_path: Path) -> None:
+    touch(tmp_path, "day/run/a.avi", "night/run/a.avi")
+    with pytest.raises(IfttnError, match=r"holds class folders in each of day, night: name one of them"):
         read_split(tmp_path)
+
+
+@pytest.mark.parametrize("sides", ["train val", "Training validation", "train test"])
+def test_folders_of_the_sides_are_the_split(tmp_path: Path, sides: str) -> None:
+    train, test = sides.split()
+    touch(tmp_path, f"{train}/run/1.mp4", f"{train}/walk/1.mp4", f"{train}/walk/2.mp4", f"{train}/sit/1.mp4")
+    touch(tmp_path, f"{test}/Run/1.mp4", f"{test}/walk/1.mp4", f"{test}/fly/1.mp4", f"{test}/walk/9.mp4")
+    (tmp_path / test / "Run" / "1.mp4").write_bytes(b"another")
+    for name in ("train/walk/2", "test/walk/9", "test/walk/1"):
+        (tmp_path / name.replace("train", train).replace("test", test)).with_suffix(".mp4").write_bytes(name.encode())
+    (tmp_path / test / "walk" / "2.mp4").write_bytes(b"train/walk/2")  # a copy
+    split = read_split(tmp_path)
+    assert split.actions == ("run", "sit", "walk")
+    assert [video.name for video in split.train] == [
+        f"{train}/{name}" for name in ("run/1", "sit/1", "walk/1", "walk/2")
+    ]
+    assert [(video.name, video.label) for video in split.test] == [
+        (f"{test}/Run/1", 0), (f"{test}/walk/1", 2), (f"{test}/walk/9", 2)
+    ]  # fmt: skip
+    assert split.notes == (
+        f"{test}/fly/1: no video of its class is trained on",
+        f"{test}/walk/2: it is the same file as {train}/walk/2",
+    )
+    assert len(all_videos(tmp_path)) == 9
+    with pytest.raises(IfttnError, match=r"are split 1, and there is no split 2"):
+        read_split(tmp_path, 2)
+
+
+def test_validation_beside_a_test_is_neither_trained_nor_tested_on(tmp_path: Path) -> None:
+    touch(tmp_path, "train/run/1.mp4", "val/run/2.mp4", "test/run/3.mp4")
+    (tmp_path / "train/run/1.mp4").write_bytes(b"1")
+    split = read_split(tmp_path)
+    assert [video.name for video in split.train + split.test] == ["train/run/1", "test/run/3"]
+    assert split.notes == ("val: its 1 videos are not tested on, because there is a folder test",)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lists_are_read_as_any_editor_saves_them(tmp_path: Path, encoding: str, end: str) -> None:
+    ucf(tmp_path, train="")
+    for name, lines in {"classInd": ["1 Café"], "trainlist01": ["Café/a.avi 1"], "testlist01": ["Café/b.avi"]}.items():
+        (tmp_path / "ucfTrainTestlist" / f"{name}.txt").write_bytes((end.join(lines) + end).encode(encoding))
+    touch(tmp_path, "Café/a.avi", "Café/b.avi")
+    split = read_split(tmp_path)
+    assert [video.name for video in split.train + split.test] == ["Café/a", "Café/b"]
+
+
+@pytest.mark.parametrize("on_disk", ["NFC", "NFD"])
+@pytest.mark.parametrize("listed", ["NFC", "NFD"])
+def test_both_forms_of_an_accent_are_one_name(tmp_path: Path, on_disk: str, listed: str) -> None:
+    rows = {form: [unicodedata.normalize(form, f"Café/é_{i}.avi") for i in (1, 2)] for form in ("NFC", "NFD")}
+    first, second = rows[listed]
+    ucf(tmp_path, f"{first} 1\n", f"{second}\n", classes=unicodedata.normalize(listed, "1 Café\n"))
+    touch(tmp_path, *rows[on_disk])
+    split = read_split(tmp_path)
+    assert (split.missing, split.extra, split.actions) == ((), (), ("Café",))
+    assert [video.name for video in split.train + split.test] == ["Café/é_1", "Café/é_2"]
+    with pytest.raises(IfttnError, match=r"hold one video 2 times"):
+        read_split(ucf(tmp_path / "leak", f"{rows['NFC'][0]} 1\n", f"{rows['NFD'][0]}\n", classes="1 Café\n"))
+
+
+@pytest.mark.parametrize("other", ["v_a_g01_c01.mp4", "V_A_g01_c01.avi"])
+def test_a_video_on_both_sides_in_another_spelling_is_refused(tmp_path: Path, other: str) -> None:
+    ucf(tmp_path, "Archery/v_a_g01_c01.avi 1\n", f"Archery/{other}\n")
+    with pytest.raises(IfttnError, match=rf"hold one video 2 times: Archery/v_a_g01_c01.avi, Archery/{other}"):
+        read_split(tmp_path)
+
+
+def test_names_that_are_not_utf8_can_be_written(tmp_path: Path) -> None:
+    touch(tmp_path, os.fsdecode(b"caf\xe9/\xff_1.avi"), os.fsdecode(b"caf\xe9/\xff_2.avi"))
+    split = read_split(tmp_path)
+    assert split.actions == ("caf\\xe9",)
+    assert [video.name for video in split.train + split.test] == ["caf\\xe9/\\xff_2", "caf\\xe9/\\xff_1"]
+    assert all(video.path.is_file() for video in split.train)
+
+
+def test_a_side_without_videos_is_named(tmp_path: Path) -> None:
+    touch(ucf(tmp_path, "Archery/a_g01_c01.avi 1\n", "Archery/a_g02_c01.avi\n"), "Archery/a_g01_c01.avi")
+    split = read_split(tmp_path)
+    assert len(split.side("train")) == 1
+    with pytest.raises(IfttnError, match=rf"split 1 of {tmp_path.name} has no video to test on.*folder: 1"):
+        split.side("test")
 
 
 @pytest.mark.parametrize("suffix", [*SUFFIXES, "AVI"])

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from joblib.externals.loky import get_reusable_executor
 
-from ifttn.data import preparation
-from ifttn.data.preparation import JOURNAL, Row, prepare, summary
+from ifttn.data import catalogue, preparation
+from ifttn.data.preparation import JOURNAL, Row, prepare, read_report, summary
 from ifttn.data.store import Store, StoreSettings
+from ifttn.experiment import training
 from ifttn.files import held
 from ifttn.vocabulary import IfttnError
 
@@ -231,9 +232,53 @@ def test_names_may_hold_whatever_a_file_system_takes(root, tmp_path):
     (root / "Right" / os.fsdecode(b"latin-\xe9.avi")).write_bytes(video)
     for expected in ("done", "skipped"):
         report = prepare(root, tmp_path / "store", SETTINGS, jobs=1, progress=False).set_index("video")
-        assert (report.status[[f"Right/{name}" for name in names]] == expected).all()
-        assert report.reason["Right/latin-\\xe9"].endswith("its name is not UTF-8; rename it")
-    assert len(Store(tmp_path / "store").index()) == 4 + len(names)
+        assert (report.status[[f"Right/{name}" for name in (*names, "latin-\\xe9")]] == expected).all()
+    assert len(Store(tmp_path / "store").index()) == 5 + len(names)
+
+
+@pytest.mark.parametrize("spreadsheet", ["semicolons", "tabs in UTF-16", "byte order mark", "cp1252", "columns moved"])
+def test_a_report_that_a_spreadsheet_saved_says_the_same(root, tmp_path, spreadsheet):
+    store = tmp_path / "store"
+    broken = root / "Left" / "v_Left_g01_c01.avi"
+    broken.rename(broken.with_name("été.avi")).write_bytes(b"no video")
+    first = prepare(root, store, SETTINGS, jobs=1, progress=False)
+    before = read_report(store)
+    assert before["Left/été"].status == "failed"
+    path = store / "report.csv"
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    semicolons = frame.replace(r"(\d)\.(\d)", r"\1,\2", regex=True)
+    semicolons.video = frame.video
+    how = {
+        "semicolons": (semicolons, {"sep": ";", "lineterminator": "\r\n"}, "utf-8-sig"),
+        "tabs in UTF-16": (frame, {"sep": "\t", "lineterminator": "\r\n"}, "utf-16"),
+        "byte order mark": (frame, {"lineterminator": "\r"}, "utf-8-sig"),
+        "cp1252": (semicolons, {"sep": ";"}, "cp1252"),
+        "columns moved": (frame[sorted(frame.columns)].assign(mine=""), {}, "utf-8"),
+    }
+    changed, options, encoding = how[spreadsheet]
+    path.write_bytes(changed.to_csv(index=False, **options).encode(encoding))
+    after = read_report(store)
+    assert after.keys() == before.keys()
+    for name, row in after.items():
+        assert (row.status, row.frames, row.bytes) == (before[name].status, before[name].frames, before[name].bytes)
+        assert row.seconds == before[name].seconds
+    split = training.without_failed(catalogue.read_split(root), Store(store))
+    assert [note.partition(":")[0] for note in split.notes] == ["Left/été"]
+    again = prepare(root, store, SETTINGS, jobs=1, progress=False)
+    pd.testing.assert_series_equal(again.stored_mean, first.stored_mean)
+
+
+def test_a_report_that_is_no_report_is_named_in_one_line(root, tmp_path):
+    store = tmp_path / "store"
+    prepare(root, store, SETTINGS, jobs=1, progress=False)
+    for content in (b"my shopping\n1 egg\n", b"\x00\xff\x80" * 9):
+        (store / "report.csv").write_bytes(content)
+        for read in (
+            lambda: training.without_failed(catalogue.read_split(root), Store(store)),
+            lambda: prepare(root, store, SETTINGS, jobs=1, progress=False),
+        ):
+            with pytest.raises(IfttnError, match=r"report.csv is no report of a preparation.*remove it"):
+                read()
 
 
 def test_an_error_of_any_kind_is_the_reason_of_one_video(root, tmp_path, monkeypatch):
