@@ -58,7 +58,7 @@ def load(
     # Files older than torch 0.4.1 do not count batches, and nothing of ours reads the count.
     counts = {key: tensor for key, tensor in wanted.items() if key.endswith("num_batches_tracked")}
     weights = {**{key: tensor for key, tensor in counts.items() if key not in weights}, **weights}
-    if "conv1.weight" in wanted and "conv1.weight" in weights:
+    if "conv1.weight" in wanted and "conv1.weight" in weights and weights["conv1.weight"].ndim == 4:
         channels = wanted["conv1.weight"].shape[1]
         averaged = weights["conv1.weight"].shape[1] != channels
         weights = adapt_stem(weights, channels)

@@ -4,14 +4,11 @@ Shapes: S snippets, C channels, H x W cells.
 """
 
 import hashlib
-import pickle
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision import models
@@ -111,25 +108,27 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
 def local_weights(path: Path, name: str) -> tuple[dict[str, Tensor], str]:
     """Weights of a backbone from a file of one's own (.pth, or .safetensors), and what they are.
 
-    A file that has a hash in its name, as torchvision's have, must have it in its content as well.
+    A file that bears the name of torchvision's must have the hash that is in that name.
 
     Raises:
         IfttnError: there is no such file, it is damaged, or it holds no weights.
     """
+    wanted = f"a state_dict of torchvision's {name} is wanted, as .pth or .safetensors"
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise IfttnError(f"{path}: {error.strerror}") from error
-    if (told := re.search(r"-([0-9a-f]{8,})$", path.stem)) and not digest.startswith(told[1]):
-        raise IfttnError(f"{path} is damaged: its sha256 begins with {digest[:8]}, not with {told[1][:8]}")
+    weights = _torchvisions(name)
+    theirs = Path(weights.url).name
+    if path.name == theirs and f"-{digest[:8]}." not in theirs:
+        raise IfttnError(f"{path} is damaged: its sha256 begins with {digest[:8]}, not as its name says")
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except (RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError) as error:
-        raise IfttnError(f"{path} holds no weights that can be read ({str(error).splitlines()[0]})") from error
+    except Exception as error:  # torch reads any other file as a pickle, and fails on its bytes in any way
+        raise IfttnError(f"{path} holds no weights that can be read: {wanted}") from error
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise IfttnError(f"{path} holds no table of weights: a state_dict of torchvision's {name} is wanted")
-    weights = _torchvisions(name)
-    same = f"-{digest[:8]}." in weights.url
+        raise IfttnError(f"{path} holds no table of weights: {wanted}")
+    same = f"-{digest[:8]}." in theirs
     return dict(state), f"{path.name} (sha256 {digest[:8]}, {'' if same else 'not '}torchvision's {weights})"
 
 

@@ -45,17 +45,31 @@ def test_a_file_that_is_not_what_its_name_says_is_refused(theirs, spatial, tmp_p
     torch.save(theirs, path)
     with pytest.raises(IfttnError, match="is damaged: its sha256 begins with"):
         from_imagenet(spatial, "resnet18", path)
-    path = tmp_path / "text.pth"
-    path.write_text("no weights")
-    with pytest.raises(IfttnError, match="no weights that can be read"):
-        from_imagenet(spatial, "resnet18", path)
-    torch.save([1, 2], path)
+    torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(IfttnError, match="no table of weights"):
-        from_imagenet(spatial, "resnet18", path)
+        from_imagenet(spatial, "resnet18", tmp_path / "list.pth")
     with pytest.raises(IfttnError, match="No such file"):
         from_imagenet(spatial, "resnet18", tmp_path / "none.pth")
     with pytest.raises(IfttnError, match="no ImageNet weights for the backbone 'tiny'"):
         backbone.imagenet_weights("tiny")
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_a_file_of_anything_else_is_named_in_one_line(theirs, tmp_path, suffix):
+    torch.save(theirs, tmp_path / "whole.pth")
+    cut = (tmp_path / "whole.pth").read_bytes()[:100_000]
+    anything = [b"", b"no weights", b"<html>404 Not Found</html>\n", cut, b"a" * 257 + b"ustar" + bytes(1000)]
+    path = tmp_path / f"weights.{suffix}"
+    for content in (*anything, *(bytes([first]) + b".abc\n" for first in range(256))):  # each a command of pickle
+        path.write_bytes(content)
+        with pytest.raises(IfttnError, match=r"weights\.\w+ holds no weights that can be read: a state_dict") as raised:
+            backbone.local_weights(path, "resnet18")
+        assert "\n" not in str(raised.value)
+
+
+def test_a_date_in_a_name_is_no_hash(theirs, spatial, tmp_path):
+    torch.save(theirs, tmp_path / "resnet18-20261126.pth")
+    assert from_imagenet(spatial, "resnet18", tmp_path / "resnet18-20261126.pth").taken == 120
 
 
 def test_torchvisions_own_weights_are_asked_for_by_their_enum(theirs, spatial, monkeypatch):
@@ -89,6 +103,7 @@ def test_a_mismatch_is_refused_before_anything_is_loaded(theirs, spatial):
 
     refused({k: v for k, v in theirs.items() if k != "bn1.bias"}, r"which lacks bn1.bias \(1 of 120 tensors\)")
     refused({**theirs, "bn1.bias": torch.zeros(3)}, "has in other shapes bn1.bias")
+    refused({**theirs, "conv1.weight": torch.zeros(3)}, "has in other shapes conv1.weight")
     refused({**theirs, "layer5.weight": torch.zeros(3)}, "has and nobody takes layer5.weight")
     refused({f"module.{k}": v for k, v in theirs.items()}, r"which lacks conv1.weight, bn1.weight, bn1.bias \.\.\.")
 
