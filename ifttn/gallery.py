@@ -179,7 +179,7 @@ class Gallery:
 
     def judge(self) -> Panel | None:
         """Of form, where rings and discs are what actions differ in."""
-        return None if self.plan is None else train_panel(5 if self.full else 1)
+        return None if self.plan is None else train_panel(5 if self.full else 1).to(self.work.device)
 
     @property
     def shown(self) -> list[int]:

@@ -21,7 +21,7 @@ from torch import distributed
 from ifttn.vocabulary import IfttnError
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""What convolutions and matrix products compute in; IFM's product, the loss and the weights are fp32 in any case."""
+"""What convolutions and matrix products compute in; the loss and the weights are fp32 in any case."""
 
 PATIENCE = datetime.timedelta(minutes=30)
 """How long a process waits for the others: one computes frozen pyramids or tests while they do."""

@@ -6,7 +6,8 @@ H x W pixels, h x w cells of level 5.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal, cast
+from copy import copy
+from typing import Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -27,23 +28,29 @@ Finer = Literal[1, 2, 4]
 """How many times closer the cells lie."""
 
 
-@contextmanager
-def dilated(network: Network, finer: Finer = 2) -> Iterator[None]:
-    """Inside, the last levels of every stream and of TTN step by one cell, and their kernels reach as far as before.
+def dilated(network: Network, finer: Finer = 2) -> Network:
+    """A network whose streams and TTN step by one cell in their last levels; their kernels reach as far as before.
 
-    The weights stay. Every finer-th cell of level 5, from the first on, is what it was (exactly: zero padding falls on
-    the same places); the cells between are what the network would say of the image moved by a part of its stride.
+    It shares every weight with `network`, which stays as it is: another thread may be asking it. Every finer-th cell
+    of level 5, from the first on, is what it was (exactly: zero padding falls on the same places); the cells between
+    are what the network would say of the image moved by a part of its stride.
     """
-    convolutions = [conv for body in _bodies(network) for conv in _dilations(body, finer)]
-    before = [(conv, conv.stride, conv.padding, conv.dilation) for conv, *_ in convolutions]
-    try:
-        for conv, rate in convolutions:
+    finer_network = _twin(network)
+    for body in _bodies(finer_network):
+        for conv, rate in list(_dilations(body, finer)):
             reach = rate * (conv.kernel_size[0] // 2)
             conv.stride, conv.padding, conv.dilation = (1, 1), (reach, reach), (rate, rate)
-        yield
-    finally:
-        for conv, stride, padding, dilation in before:
-            conv.stride, conv.padding, conv.dilation = stride, padding, dilation
+    return finer_network
+
+
+Part = TypeVar("Part", bound=nn.Module)
+
+
+def _twin(module: Part) -> Part:
+    """Other modules, the same weights and hooks."""
+    twin = copy(module)
+    twin._modules = {name: child and _twin(child) for name, child in module._modules.items()}
+    return twin
 
 
 def _bodies(network: Network) -> list[nn.Module]:
@@ -88,8 +95,8 @@ def class_activation_maps(
         finer: cells so many times closer (`dilated`). The sum over a finer map is the vote of the dilated network; its
             every finer-th cell is the map of the network as it is.
     """
-    with dilated(network, finer), undisturbed(network):
-        return (_weighted if method == "cam" else _by_package)(network, inputs, actions)
+    network = dilated(network, finer).eval()
+    return (_weighted if method == "cam" else _by_package)(network, inputs, actions)
 
 
 def _weighted(network: Network, inputs: Mapping[str, Tensor], actions: Tensor) -> dict[str, Tensor]:
@@ -106,10 +113,11 @@ def _weighted(network: Network, inputs: Mapping[str, Tensor], actions: Tensor) -
 def _by_package(network: Network, inputs: Mapping[str, Tensor], actions: Tensor) -> dict[str, Tensor]:
     stacked = stack(network, inputs)
     maps: dict[str, Tensor] = {}
-    for head in network.heads:
+    for head in network.heads:  # the package answers on the CPU
         adapter = OneTensor(network, head, segments=next(iter(inputs.values())).shape[1])
         columns = [adapter.maps(stacked, column) for column in actions.T]
-        maps[head] = torch.stack([torch.from_numpy(column).unflatten(0, (len(actions), -1)) for column in columns], 2)
+        found = torch.from_numpy(np.stack(columns, 1)).to(actions.device)  # (N*V, B, H, W)
+        maps[head] = found.unflatten(0, (len(actions), -1))
     return maps
 
 

@@ -128,7 +128,7 @@ class Palette:
     def of(cls, images: Tensor) -> "Palette":
         """Fitted on images (..., C, H, W) in 0..255."""
         pixels = images.float().movedim(-3, -1).flatten(0, -2)
-        values, vectors = torch.linalg.eigh(torch.cov(pixels.T) + torch.eye(pixels.shape[1]))
+        values, vectors = torch.linalg.eigh(torch.cov(pixels.T) + torch.eye(pixels.shape[1], device=pixels.device))
         return cls(pixels.mean(0), vectors @ values.sqrt().diag() @ vectors.T)
 
     def step(self, gradient: Float[Tensor, "*_ C H W"]) -> Float[Tensor, "*_ C H W"]:

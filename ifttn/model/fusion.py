@@ -2,17 +2,16 @@
 
 Shapes: S snippets in the batch, C channels, H x W cells. `a` is the pyramid of the spatial stream, `b` that of the
 temporal stream, both after ReLU and so never negative.
+
+In half precision a product is rounded as if it had been computed in single. Trained features reach 21 and fused ones
+76, far from fp16's 65504; fp32 from here to TTN's entry would bring the logits 3 % nearer to those of a network all in
+fp32 and change no answer, for 8 bytes more an element to keep for backward. So these are plain products.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ifttn.model.backbone import LEVELS, Pyramid
-
-
-def product(a: Tensor, b: Tensor) -> Tensor:
-    """Element-wise product, in single precision: it squares the range of what it multiplies."""
-    return (a.float() * b.float()).to(a.dtype)
 
 
 class Attention(nn.Module):
@@ -20,7 +19,7 @@ class Attention(nn.Module):
 
     def forward(self, a: Pyramid, b: Pyramid) -> Pyramid:
         """Fused pyramid, of the shapes of `a`."""
-        return {level: a[level] + product(a[level], b[level]) for level in a}  # Eq. 2
+        return {level: a[level] + a[level] * b[level] for level in a}  # Eq. 2
 
 
 class Adaptive(nn.Module):
@@ -37,7 +36,7 @@ class Adaptive(nn.Module):
         """Fused pyramid, of the shapes of `a`."""
         weights = dict(zip(LEVELS, self.alpha.unbind(), strict=True))
         return {
-            level: w[0] * a[level] + w[1] * b[level] + w[2] * product(a[level], b[level])  # Eq. 3
+            level: w[0] * a[level] + w[1] * b[level] + w[2] * (a[level] * b[level])  # Eq. 3
             for level, w in weights.items()
             if level in a
         }
@@ -59,7 +58,7 @@ class Multiplicative(nn.Module):
 
     def forward(self, a: Pyramid, b: Pyramid) -> Pyramid:
         """Fused pyramid, of the shapes of `a`."""
-        return {level: product(a[level], b[level]) for level in a}
+        return {level: a[level] * b[level] for level in a}
 
 
 FUSIONS = {

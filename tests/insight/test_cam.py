@@ -218,19 +218,17 @@ def test_a_display_says_where_nothing_speaks_for_the_action():
     np.testing.assert_allclose(shown(maps, "min-max")[0], [[[0.4, 0]], [[1, 0.4]]])
 
 
-def test_dilation_and_mode_are_restored_after_an_error_and_the_error_is_seen():
+def test_a_network_stays_as_it_is_while_others_ask_a_dilated_one(inputs):
     network = build("attention").train()
-
-    def read_wrongly() -> None:
-        with dilated(network, 4), undisturbed(network):
-            assert not network.training
-            assert network.temporal["ttn"].layer4[0].conv2.dilation == (4, 4)
-            _ = [][0]
-
-    with pytest.raises(IndexError):
-        read_wrongly()
-    assert network.training
-    assert network.temporal["ttn"].layer4[0].conv2.dilation == (1, 1)
+    seen = []
+    conv = network.temporal["ttn"].layer4[0].conv2
+    conv.register_forward_pre_hook(lambda module, _: seen.append((module.dilation, conv.dilation, network.training)))
+    finer = dilated(network, 4).eval()
+    finer(inputs)
+    class_activation_maps(network, inputs, ACTIONS, finer=4)
+    assert seen == [((4, 4), (1, 1), True)] * 2
+    assert finer.state_dict().keys() == network.state_dict().keys()
+    assert all(x.data_ptr() == y.data_ptr() for x, y in zip(finer.parameters(), network.parameters(), strict=True))
     assert network.temporal["ttn"].layer4[0].conv1.stride == (2, 2)
 
 
