@@ -104,6 +104,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--seeds", type=Path, nargs="+", default=[], help="folders of the same runs from other seeds, for the spread"
     )
+    p.add_argument(
+        "--on",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="data sets to show, the first in the place of UCF-101; by default those of your own that have runs",
+    )
     add_runs(p)
 
     p = verb("figures", "draw Figures 1, 6 and 7 for trained runs, and the curves of their training")

@@ -28,7 +28,7 @@ from ifttn.data.store import Store
 from ifttn.experiment import claims, study, tables, training
 from ifttn.experiment.evaluation import late_fusion, per_class, top1, tune, wilson
 from ifttn.experiment.machine import Machine, deterministic, joined
-from ifttn.experiment.recipes import LATE_FUSION, PRESETS, in_order
+from ifttn.experiment.recipes import LATE_FUSION, PRESETS, find, in_order
 from ifttn.files import write_whole
 from ifttn.memory import LACKS, advice, explained
 from ifttn.options import Parser
@@ -179,7 +179,9 @@ def test_verb(o: argparse.Namespace) -> None:
 
 def tables_verb(o: argparse.Namespace) -> None:
     """`ifttn tables`."""
-    found = study.measured(o.runs, o.data, o.seeds)
+    for name in o.on:
+        find(name, study.tested(o.runs), "data set with tested runs")
+    found = study.measured(o.runs, o.data, o.seeds, o.on)
     unknown = set(o.numbers) - {table.number for table in found}
     if unknown:
         raise IfttnError(f"no Table {min(unknown)} in the paper: choose from 1 to {len(found)}")
@@ -188,11 +190,14 @@ def tables_verb(o: argparse.Namespace) -> None:
         for table in found
         if table.number in o.numbers or (not o.numbers and any(cell.measured for cell in table.cells))
     ]
+    rest = study.not_shown(o.runs, found)
     if not chosen:
-        raise IfttnError(f"no tested run in {o.runs}: `ifttn reproduce` makes them, or name a table to see the paper's")
+        raise IfttnError(rest)
     numbers = {table.number for table in chosen}
-    decided = [finding for finding in study.judged(o.runs, o.data) if finding.table in numbers]
+    decided = [finding for finding in study.judged(o.runs, o.data, o.on) if finding.table in numbers]
     print("\n\n".join([claims.as_text(decided), *(tables.as_text(table) for table in chosen)]))
+    if rest:
+        print(f"ifttn: {rest}", file=sys.stderr)
     if o.csv:
         frames = [tables.to_frame(table).assign(table=table.number) for table in chosen]
         write_whole(o.csv, pd.concat(frames).to_csv(index=False).encode())
@@ -229,10 +234,12 @@ def reproduce_verb(o: argparse.Namespace) -> int:
     places = study.Places(o.out, own_datasets(o.data))
     alone = o.quick or o.device.startswith("cuda")  # the quick study's steps wait for one another
     jobs = o.jobs or (1 if alone else os.cpu_count() or 1)
-    first = places.datasets[0]
+    studied = places.datasets[: 1 if o.quick else None]
+    first = studied[0]
     setup = study.Setup(o.preset, o.device, o.seed, jobs, machine_of(o))
     steps = study.tasks(places, setup, quick=o.quick, videos=o.videos)
-    splits = (1,) if o.quick else (1, 2, 3)  # with three, one network bears witness to what the others draw
+    # With three splits, one network bears witness to what the others draw.
+    splits = (1,) if o.quick else places.splits(first)
     draw = study.Task(
         f"{first} split 1: figures",
         gallery.draw_split,
@@ -265,17 +272,17 @@ def reproduce_verb(o: argparse.Namespace) -> int:
             report.write(
                 page,
                 replace(state, steps=report.steps(progress)),
-                study.measured(places.runs, o.out / "data"),
+                study.measured(places.runs, o.out / "data", on=studied),
                 gallery.load(o.out / "figures"),
-                study.judged(places.runs, o.out / "data"),
+                study.judged(places.runs, o.out / "data", studied),
             )
-        live.update(progress.share, progress.running, progress.seconds_left(jobs))
+        live.update(progress.share, progress.running)
         told |= say_news(live, progress, told, "" if o.brief else f"; report: {page}")
     if not progress.failed:
         study.drop_pyramids(places)
     if not o.brief:
         live.end()
-        return conclude(progress, o)
+        return conclude(progress, o, studied)
     live.end(in_short(progress, found or {}, time.monotonic() - began), {"report": page, "runs": places.runs})
     return failures(progress, o)
 
@@ -301,19 +308,26 @@ def own_datasets(folders: Sequence[Path]) -> dict[str, Path]:
     own = {folder.resolve().name: folder.resolve() for folder in folders}
     if len(own) < len(folders):
         raise IfttnError(f"two data sets of one name: {', '.join(str(folder) for folder in folders)}")
-    for folder in own.values():
-        split = read_split(folder)
-        tell_left_out(split)
-        for side in ("train", "test"):
-            split.side(side)
+    for name, folder in own.items():
+        numbers = catalogue.split_numbers(folder)
+        for number in (1, *numbers[1:]):  # Tables 1 to 4 are of split 1
+            split = read_split(folder, number)
+            for side in ("train", "test"):
+                split.side(side)
+            if number == 1:
+                tell_left_out(split)
+        if len(numbers) < 3:
+            said = f"{name} has {len(numbers)} of three splits (few videos a class, or no lists of the others)"
+            print(f"ifttn: {said}, and is studied on that", file=sys.stderr)
     return own
 
 
-def conclude(progress: study.Progress, o: argparse.Namespace) -> int:
+def conclude(progress: study.Progress, o: argparse.Namespace, studied: Sequence[str]) -> int:
     """Print the tables, where the time went, and what failed."""
-    found = study.measured(o.out / "runs", o.out / "data")
+    runs, data = o.out / "runs", o.out / "data"
+    found = study.measured(runs, data, on=studied)
     measured = [tables.as_text(table) for table in found if any(cell.measured for cell in table.cells)]
-    print("\n\n".join([claims.as_text(study.judged(o.out / "runs", o.out / "data")), *measured]))
+    print("\n\n".join([claims.as_text(study.judged(runs, data, studied)), *measured]))
     print("\nWhere the time went (seconds of each step; several ran at once):")
     for name, seconds in sorted(progress.seconds.items(), key=lambda item: -item[1]):
         print(f"  {seconds:7.1f}  {name}")

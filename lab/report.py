@@ -126,7 +126,7 @@ def _subject(table: Table, column: Column) -> str:
 def _parts(table: Table, column: Column) -> list[str]:
     """Headings under a column: what is not a share has no classes and no factors."""
     share = column.unit == "%" and any(cell.measured for cell in table.cells)
-    return ["paper", "measured", *(["mean class", "1:1:1", *table.factors] if share else [])]
+    return [f"paper ({column.dataset})", "measured", *(["mean class", "1:1:1", *table.factors] if share else [])]
 
 
 ENVIRONMENT = Environment(
@@ -287,7 +287,7 @@ value of it; the line under it runs from chance, 0.50, to 1.00.{% endif %}</p>
 <thead>
 <tr><th rowspan="2" scope="col">Method</th>
 {% for column in table.columns %}
-<th class="first" colspan="{{ parts(table, column)|length }}" scope="colgroup">{{ column.name }} ({{ column.unit }})
+<th class="first" colspan="{{ parts(table, column)|length }}" scope="colgroup">{{ column.label }}
 <small class="quiet">{{ subject(table, column) }}</small></th>
 {% endfor %}</tr>
 <tr>{% for column in table.columns %}{% for part in parts(table, column) %}

@@ -115,10 +115,7 @@ class TableDesk(Panel):
         self.tables = {table.number: table for table in found}
         self._show()
         if not any(cell.measured for table in found for cell in table.cells):
-            raise IfttnError(
-                f"no tested run in {self.shelf.places.runs}, so that only the paper's numbers show: "
-                "`ifttn reproduce --quick` fills Table 3, `ifttn reproduce` all of them"
-            )
+            raise IfttnError(f"only the paper's numbers show: {study.not_shown(self.shelf.places.runs, found)}")
 
     @property
     def table(self) -> Table:
@@ -145,7 +142,7 @@ class TableDesk(Panel):
         table, cells = self.table, self.cells
         with self.filling():
             many = len(table.columns) > 1
-            self.column.options = [(f"{c.name} ({c.unit})", i) for i, c in enumerate(table.columns)]
+            self.column.options = [(c.label, i) for i, c in enumerate(table.columns)]
             self.column.value = self.state.column
             self.column.layout.display = "" if many else "none"
         about = tables.heading(table).removeprefix(table.caption)

@@ -10,11 +10,11 @@ from ifttn.experiment.evaluation import READINGS
 from ifttn.experiment.tables import as_p
 from lab.sketches import prose
 
-WORDS = ("method", "column", "95 %", "videos", "splits", "measured on", "why")
+WORDS = ("method", "column", "paper on", "95 %", "videos", "splits", "measured on", "why")
 PERCENT = ("paper", "measured", "low", "high", "top-5", "mean class", "1:1:1", "sd splits", "sd seeds", *READINGS)
 
 
-LEAST = ("method", "column", "paper", "measured", "95 %", "p", "reversed")
+LEAST = ("method", "column", "paper", "paper on", "measured", "95 %", "p", "reversed")
 """Columns of a notebook, whose page is narrow, beside the factors."""
 
 
@@ -80,9 +80,10 @@ def to_csv(frame: pd.DataFrame) -> str:
 
 
 def _bare(frame: pd.DataFrame) -> list[str]:
-    """Columns about several splits, seeds, rows or orders, where there are none."""
+    """Columns about several splits, seeds, rows, orders, or data sets of the paper, where there are none."""
     optional = ("sd splits", "sd seeds", "p", *READINGS)
-    return [name for name in optional if frame[name].isna().to_numpy().all()]
+    empty = [name for name in optional if frame[name].isna().to_numpy().all()]
+    return empty + (["paper on"] if len(set(frame["paper on"])) == 1 else [])
 
 
 def _formatted(frame: pd.DataFrame, escape: str | None = None) -> Styler:

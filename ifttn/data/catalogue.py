@@ -61,6 +61,22 @@ def read_split(root: Path, number: int = 1) -> Split:
     return _sided(top.path, sides, number, notes)
 
 
+def split_numbers(root: Path) -> tuple[int, ...]:
+    """Those of the splits 1, 2 and 3 that the data set in `root` has: lists of them, or a class with groups enough.
+
+    Raises IfttnError for a folder of another layout.
+    """
+    top = _Folder(root.resolve())
+    folder = _list_folder(top)
+    if folder:
+        return tuple(numbers(folder))
+    sides, _ = _plain(top)
+    groups: dict[str, set[str]] = {}
+    for video in sides.get("", ()):
+        groups.setdefault(video.action, set()).add(video.group)
+    return tuple(range(1, 1 + min(3, max(map(len, groups.values()), default=1))))
+
+
 def contents(root: Path) -> Contents:
     """All of the data set in `root`; class folders without lists lack nothing.
 

@@ -94,21 +94,21 @@ def _claim(row: dict[str, Any], known: Mapping[str, LateFusion]) -> Claim:
 
 
 def judge(
-    content: Claims, scores: ScoresOf, datasets: Mapping[str, str], factors: Mapping[str, Factors] | None = None
+    content: Claims, scores: ScoresOf, datasets: Sequence[str], factors: Mapping[str, Factors] | None = None
 ) -> list[Finding]:
-    """Every claim on every data set that stands for one of the paper's; a claim without its runs says what it needs.
+    """Every claim on every data set; a claim without its runs says what it needs.
 
     Claims that a second data set has no runs for are left out of it.
 
     Args:
         content: from `load_claims`.
         scores: finds the scores of a run.
-        datasets: the paper's data set -> the one of ours that stands for it.
+        datasets: ours, the first studied first.
         factors: our data set -> the factors of its actions, where they have any.
     """
     found: list[Finding] = []
     for claim in content.claims:
-        for number, dataset in enumerate(datasets.values()):
+        for number, dataset in enumerate(datasets):
             finding = _finding(claim, content, scores, dataset, (factors or {}).get(dataset, {}))
             if finding and (finding.verdict != "not measured" or not number):
                 found.append(finding)

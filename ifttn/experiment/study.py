@@ -23,7 +23,7 @@ import torch
 from joblib.externals.loky import get_reusable_executor
 
 from ifttn.data import diagnostic
-from ifttn.data.catalogue import read_split
+from ifttn.data.catalogue import read_split, split_numbers
 from ifttn.data.preparation import prepare
 from ifttn.data.store import Store
 from ifttn.experiment import training
@@ -39,12 +39,6 @@ from ifttn.vocabulary import IfttnError
 
 EMBEDDED = {"embedded-ucf": ("ucf", 960), "embedded-hmdb": ("hmdb", 384)}
 """Embedded data sets: flavour and number of videos."""
-
-STANDS_FOR = {
-    "UCF-101": ("UCF101", "UCF-101", "ucf101", "embedded-ucf"),
-    "HMDB-51": ("HMDB51", "HMDB-51", "hmdb51", "embedded-hmdb"),
-}
-"""The paper's data set -> folders of data sets whose runs may fill its cells; the first that has runs does."""
 
 WEIGHTS = {
     "spatial": 0.3,
@@ -102,14 +96,6 @@ class Progress:
         """Of the expected work, how much is done, in 0..1."""
         return sum(t.weight for t in self.tasks if t.name in self.done) / sum(t.weight for t in self.tasks)
 
-    def seconds_left(self, jobs: int) -> float | None:
-        """What the steps to come will take, `jobs` at once, at the pace at which finished steps were done, be it in an
-        earlier call; None before one is."""
-        timed = [task for task in self.tasks if task.name in self.done & self.seconds.keys()]
-        to_come = sum(task.weight for task in self.tasks if task.name not in self.done | self.failed.keys())
-        seconds = sum(self.seconds[task.name] for task in timed)
-        return to_come * seconds / sum(task.weight for task in timed) / jobs if timed else None
-
 
 @dataclass(frozen=True)
 class Places:
@@ -127,6 +113,10 @@ class Places:
     def data(self, dataset: str) -> Path:
         """Videos and lists."""
         return self.own.get(dataset, self.root / "data" / dataset)
+
+    def splits(self, dataset: str) -> tuple[int, ...]:
+        """Those that are studied: all that the data set has."""
+        return split_numbers(self.own[dataset]) if dataset in self.own else (1, 2, 3)
 
     def store(self, dataset: str, preset: str) -> Path:
         """The prepared data set at a preset's resolution."""
@@ -170,8 +160,8 @@ def tasks(places: Places, setup: Setup, *, quick: bool, videos: int | None = Non
     if not quick:
         # The paper has Table 1 on split 1; the embedded set must show on all that nothing leaks its binding.
         each = EVERY_SPLIT if first in places.own else (*EVERY_SPLIT, "ttn-separate")
-        rows += [(first, split, recipe) for split in (2, 3) for recipe in each]
-        rows += [(other, split, recipe) for other in others for split in (1, 2, 3) for recipe in EVERY_SPLIT]
+        rows += [(first, split, recipe) for split in places.splits(first)[1:] for recipe in each]
+        rows += [(other, split, recipe) for other in others for split in places.splits(other) for recipe in EVERY_SPLIT]
         rows += [(other, 1, recipe) for other in others if peers for recipe in SYSTEMS_TWICE]
     for dataset, split, recipe in rows:
         needs = [task_name(dataset, split, needed) for needed in RECIPES[recipe].needs] or [f"{dataset}: store"]
@@ -246,13 +236,37 @@ def drop_pyramids(places: Places) -> None:
         shutil.rmtree(folder)
 
 
-def measured(runs: Path, data: Path, seeds: Sequence[Path] = ()) -> list[Table]:
+def tested(runs: Path) -> dict[str, list[str]]:
+    """Data set -> its tested runs ("split1/if-ttn"), the order in which they stand in the tables.
+
+    Data sets of one's own come before the embedded ones, those with more runs before those with fewer, as a study makes
+    most of them on its first data set, and HMDB51 after others.
+    """
+    found: dict[str, list[str]] = {}
+    for path in sorted(runs.glob("*/split*/*/scores.npz")):
+        dataset, split, recipe = path.parent.relative_to(runs).parts
+        found.setdefault(dataset, []).append(f"{split}/{recipe}")
+
+    def place(name: str) -> tuple[bool, int, bool, str]:
+        return name in EMBEDDED, -len(found[name]), "hmdb" in name.casefold(), name
+
+    return {name: found[name] for name in sorted(found, key=place)}
+
+
+def _standing(runs: Path, on: Sequence[str]) -> list[str]:
+    """The data sets that are shown: those that are named, else one's own, else the embedded ones."""
+    names = list(tested(runs))
+    return list(on) or [name for name in names if name not in EMBEDDED] or names
+
+
+def measured(runs: Path, data: Path, seeds: Sequence[Path] = (), on: Sequence[str] = ()) -> list[Table]:
     """The paper's tables, filled with what the runs reach; what has no run stays empty.
 
     Args:
         runs: folder of the runs.
         data: folder of the data sets, for the factors of those that have any.
         seeds: folders of the same runs from other seeds, for the spread over seeds.
+        on: data sets, the first studied first; by default those that have tested runs.
 
     Raises:
         IfttnError: a folder of another seed is not there.
@@ -260,20 +274,33 @@ def measured(runs: Path, data: Path, seeds: Sequence[Path] = ()) -> list[Table]:
     for folder in seeds:
         if not folder.is_dir():
             raise IfttnError(f"no folder of runs at {folder}: `ifttn reproduce --seed 1 --out results-1` makes one")
-    datasets, factors = _stands_for(runs), _factors(runs, data)
+    datasets = _standing(runs, on)
     scores, *others = (_scores_in(folder) for folder in (runs, *seeds))
-    timed = speeds(runs.parent / "speed.csv")
+    factors, timed = _factors(datasets, data), speeds(runs.parent / "speed.csv")
     return [measure(table, scores, datasets, factors, others, timed) for table in load().values()]
 
 
-def judged(runs: Path, data: Path) -> list[Finding]:
-    """What the runs say of the paper's claims, on every data set that there are runs of.
+def judged(runs: Path, data: Path, on: Sequence[str] = ()) -> list[Finding]:
+    """What the runs say of the paper's claims on every data set; the arguments are those of `measured`."""
+    datasets = _standing(runs, on)
+    return judge(load_claims(), _scores_in(runs), datasets, _factors(datasets, data))
 
-    Args:
-        runs: folder of the runs.
-        data: folder of the data sets, for the factors of those that have any.
-    """
-    return judge(load_claims(), _scores_in(runs), _stands_for(runs), _factors(runs, data))
+
+def not_shown(runs: Path, tables: Sequence[Table]) -> str:
+    """A line about tested runs that are in no cell of any table, or about there being none; "" where all are shown."""
+    found = tested(runs)
+    if not found:
+        return f"no tested run in {runs}: `ifttn reproduce --quick` fills Table 3, `ifttn reproduce` all of them"
+    cells = [cell for table in tables for cell in table.cells]
+    if not any(cell.measured for cell in cells):
+        names = [f"{dataset}/{run}" for dataset, its_runs in found.items() for run in its_runs]
+        return (
+            f"the tested runs in {runs} ({', '.join(names[:3])}{' ...' if names[3:] else ''}) fill no cell of a table, "
+            "which takes all runs of its row, in Tables 1 to 4 of split 1: `ifttn tables NUMBER` names what each lacks"
+        )
+    shown = {cell.measured.dataset for cell in cells if cell.measured}
+    others = [dataset for dataset in found if dataset not in shown]
+    return f"tested, but not in these tables: {', '.join(others)}; `ifttn tables --on NAME` shows one" if others else ""
 
 
 def _scores_in(runs: Path) -> ScoresOf:
@@ -285,21 +312,12 @@ def _scores_in(runs: Path) -> ScoresOf:
     return scores
 
 
-def _names(runs: Path) -> set[str]:
-    return {folder.name for folder in runs.iterdir()} if runs.is_dir() else set()
-
-
-def _stands_for(runs: Path) -> dict[str, str]:
-    names = _names(runs)
-    return {theirs: next((name for name in ours if name in names), ours[-1]) for theirs, ours in STANDS_FOR.items()}
-
-
-def _factors(runs: Path, data: Path) -> dict[str, Factors]:
+def _factors(datasets: Sequence[str], data: Path) -> dict[str, Factors]:
     def of_actions(dataset: str) -> Factors:
         values = diagnostic.factors(data / dataset).groupby("action").first().sort_index()
         return {factor: values[factor].to_numpy() for factor in diagnostic.FACTORS}
 
-    return {name: of_actions(name) for name in _names(runs) if (data / name / "factors.parquet").exists()}
+    return {name: of_actions(name) for name in datasets if (data / name / "factors.parquet").exists()}
 
 
 def run(study: Sequence[Task], *, jobs: int, timings: Path) -> Iterator[Progress]:

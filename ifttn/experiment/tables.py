@@ -55,7 +55,8 @@ class Measurement:
     videos: int
     """Test videos of these splits together; one that several splits test counts in each."""
     top1: float
-    top5: float
+    top5: float | None
+    """None: no more than five actions, of which five are always right."""
     mean_class: float
     interval: tuple[float, float]
     """Wilson's 95 % interval over all these answers, wider by the design effect where splits share test videos."""
@@ -90,6 +91,13 @@ class Column:
     """The paper's."""
     why: str = ""
     """Why its cells are empty, where nothing that we run measures any."""
+    ours: str = ""
+    """Our data set that stands in it; "" where none does."""
+
+    @property
+    def label(self) -> str:
+        """Its heading: where the paper's is the name of a data set, ours is that of the data set that stands there."""
+        return f"{self.ours if self.ours and self.name == self.dataset else self.name} ({self.unit})"
 
 
 @dataclass(frozen=True)
@@ -221,10 +229,25 @@ def _table(row: dict[str, Any], late_fusions: Mapping[str, LateFusion], reasons:
     )
 
 
+def stand_ins(theirs: Sequence[str], ours: Sequence[str]) -> dict[str, str]:
+    """The paper's data sets of one table -> ours that stand in their columns.
+
+    The first of ours stands in a table of one data set. In a table of several, a data set that is named like one of the
+    paper's (hmdb51 or my-hmdb like HMDB-51) stands there; the others fill what is left, in their order.
+    """
+    if len(theirs) == 1:
+        return dict(zip(theirs, ours[:1], strict=False))
+    like = {
+        each: name for each in theirs for name in reversed(ours) if each.partition("-")[0].casefold() in name.casefold()
+    }
+    rest = [name for name in ours if name not in like.values()]
+    return like | dict(zip([each for each in theirs if each not in like], rest, strict=False))
+
+
 def measure(
     table: Table,
     scores: ScoresOf,
-    datasets: Mapping[str, str],
+    ours: Sequence[str],
     factors: Mapping[str, Factors] | None = None,
     seeds: Sequence[ScoresOf] = (),
     timed: Mapping[str, Speed] | None = None,
@@ -236,28 +259,32 @@ def measure(
     Args:
         table: from `load`.
         scores: finds the scores of a run.
-        datasets: the paper's data set -> the one of ours that stands for it. One that is absent is not measured.
+        ours: our data sets, the first studied first; `stand_ins` says where they stand.
         factors: our data set -> the factors of its actions, where they have any.
         seeds: find the scores of the same runs from other seeds; nothing but the spread over seeds is read from them.
         timed: from `speeds`.
     """
 
+    standing = stand_ins(list(dict.fromkeys(column.dataset for column in table.columns)), ours)
+    columns = {column: replace(column, ours=standing.get(column.dataset, "")) for column in table.columns}
+
     def fill(cell: Cell) -> Cell:
+        cell = replace(cell, column=columns[cell.column])
+        dataset = cell.column.ours
         if cell.column.unit == "fps":
             speed = (timed or {}).get(cell.source)
             return replace(cell, speed=speed, why="" if speed else cell.why)
-        dataset = datasets.get(cell.column.dataset)
         if not cell.source:
             return cell
-        if dataset is None:
+        if not dataset:
             return replace(cell, why=f"no data set here stands for {cell.column.dataset}")
         parts = table.late_fusions[cell.source]
         measured = _measure(parts, dataset, table.splits, (scores, *seeds), (factors or {}).get(dataset))
         needs = [name for name in parts if all(scores(dataset, split, name) is None for split in table.splits)]
-        why = "" if measured else f"no tested run of {', '.join(needs or parts)} on {dataset}"
-        return replace(cell, measured=measured, why=why)
+        lacks = f"no tested run of {', '.join(needs or parts)} on {dataset}, {_splits(table.splits)}"
+        return replace(cell, measured=measured, why="" if measured else lacks)
 
-    return replace(table, cells=tuple(fill(cell) for cell in table.cells))
+    return replace(table, columns=tuple(columns.values()), cells=tuple(fill(cell) for cell in table.cells))
 
 
 Answer = tuple[Scores, Float[np.ndarray, "N A"]]
@@ -303,7 +330,7 @@ def _measure(
     for split, (run, fused) in found.items():
         reads[split] = {
             "top1": top1(fused, run.labels),
-            "top5": top_k(fused, run.labels),
+            **({"top5": top_k(fused, run.labels)} if len(run.actions) > 5 else {}),
             "mean_class": mean_class_accuracy(fused, run.labels),
             **({} if factors is None else factor_accuracy(fused, run.labels, factors)),
         }
@@ -316,7 +343,7 @@ def _measure(
         splits=tuple(found),
         videos=len(by_reading[""]),
         top1=mean.pop("top1"),
-        top5=mean.pop("top5"),
+        top5=mean.pop("top5", None),
         mean_class=mean.pop("mean_class"),
         interval=_interval(by_reading[""]),
         equal_weights=_over_splits(answers(ones, dataset, splits, seeds[0])) if _heads_in(parts) > 1 else None,
@@ -364,10 +391,10 @@ def to_frame(table: Table) -> pd.DataFrame:
     """One row a cell. "paper" is in the column's unit, as our speeds are (low and high: quartiles); our accuracies are
     in %, factors and p are fractions 0..1.
 
-    Columns: method, column, paper, measured, low, high, top-5, mean class, 1:1:1, sd splits and sd seeds (in points),
-    p (McNemar's exact test against the last measured row of the column), READINGS, one a factor, videos, splits,
-    measured on, why (nothing is measured). What was not measured is missing, never filled from the paper.
-    `frame.attrs` holds the headings.
+    Columns: method, column, paper, paper on (its data set), measured, low, high, top-5, mean class, 1:1:1, sd splits,
+    sd seeds (both in points), p (McNemar's exact test against the last measured row of the column), READINGS, one a
+    factor, videos, splits, measured on, why (nothing is measured). What was not measured is missing, never filled from
+    the paper. `frame.attrs` holds the headings.
     """
     last = {cell.column: cell for cell in table.cells if cell.measured}
     frame = pd.DataFrame([_line(cell, last.get(cell.column), table) for cell in table.cells])
@@ -395,8 +422,9 @@ def _line(cell: Cell, last: Cell | None, table: Table) -> dict[str, object]:
         numbers |= {"measured": cell.speed.rate, "low": cell.speed.quartiles[0], "high": cell.speed.quartiles[1]}
     return {
         "method": cell.method,
-        "column": f"{cell.column.name} ({cell.column.unit})",
+        "column": cell.column.label,
         "paper": nothing if cell.paper is None else cell.paper,
+        "paper on": cell.column.dataset,
         **numbers,
         "p": _p(cell, last),
         **readings,
@@ -431,7 +459,7 @@ def orders(table: Table) -> pd.DataFrame:
         rows.append(
             {
                 "method": cell.method,
-                "column": f"{cell.column.name} ({cell.column.unit})",
+                "column": cell.column.label,
                 **{name: 100 * found.readings[name] for name in READINGS},
                 **{name: pair.p if pair else float("nan") for name, pair in tested.items()},
             }
@@ -446,7 +474,7 @@ def empty(table: Table) -> dict[str, list[str]]:
     for row in table.rows:
         for cell in row:
             alone = len(table.columns) > 1 and any(other.why != cell.why for other in row)
-            name = f"{cell.method}: {cell.column.name}" if alone else cell.method
+            name = f"{cell.method}: {cell.column.label}" if alone else cell.method
             if cell.why and name not in found.setdefault(cell.why, []):
                 found[cell.why].append(name)
     return found
@@ -455,12 +483,15 @@ def empty(table: Table) -> dict[str, list[str]]:
 def heading(table: Table) -> str:
     """The paper's caption, its data, and where our numbers come from."""
     theirs = " and ".join(dict.fromkeys(column.dataset for column in table.columns))
-    ours = dict.fromkeys(
-        f"{cell.measured.dataset} for {cell.column.dataset}" for cell in table.cells if cell.measured is not None
-    )
+    ours = dict.fromkeys(_stands(cell.measured.dataset, cell.column.dataset) for cell in table.cells if cell.measured)
     on = dict.fromkeys(f"speed on {cell.speed.on}" for cell in table.cells if cell.speed)
-    measured = f"Measured: {', '.join([*ours, *on])}." if ours or on else "Nothing measured yet."
-    return f"{table.caption} Paper: {theirs}, {_splits(table.splits)}. {measured}"
+    found = f"Measured: {', '.join([*ours, *on])}." if ours or on else "None of the runs that it needs is tested yet."
+    return f"{table.caption} Paper: {theirs}, {_splits(table.splits)}. {found}"
+
+
+def _stands(ours: str, theirs: str) -> str:
+    same = ours.casefold().replace("-", "") == theirs.casefold().replace("-", "")
+    return ours if same else f"{ours} in the place of {theirs}"
 
 
 def as_text(table: Table) -> str:
@@ -475,6 +506,9 @@ def as_text(table: Table) -> str:
     for name in table.factors:
         text[name] = frame[name].map(lambda value: _text(value, 2))
     text["p"] = frame["p"].map(as_p)
+    theirs = frame["paper on"].unique()
+    if len(theirs) == 1:
+        text = text.drop(columns="paper on").rename(columns={"paper": f"paper ({theirs[0]})"})
     bare = [name for name in ("sd splits", "sd seeds", "p") if frame[name].isna().to_numpy().all()]
     head = ["measured on", "why", *READINGS, *bare]
     width, lines = _aligned(text.drop(columns=head), one_column=len(table.columns) == 1)

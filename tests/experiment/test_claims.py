@@ -8,7 +8,7 @@ from ifttn.experiment.evaluation import READINGS, Scores, mcnemar
 from ifttn.experiment.tables import TABLES
 from ifttn.vocabulary import IfttnError
 
-OURS = {"UCF-101": "ours", "HMDB-51": "other"}
+OURS = ("ours", "other")
 TRUTH = np.arange(400) % 4
 FACTORS = {"ours": {"order": np.array([0, 1, 0, 1]), "binding": np.array([0, 0, 1, 1])}}
 

@@ -3,14 +3,17 @@ import os
 import signal
 import time
 
+import numpy as np
 import pytest
 import torch
 
 from ifttn.experiment import study
 from ifttn.experiment.claims import load_claims
+from ifttn.experiment.evaluation import Scores
 from ifttn.experiment.recipes import RECIPES
+from ifttn.experiment.runs import Run
 from ifttn.experiment.study import Places, Setup, Task
-from ifttn.experiment.tables import load
+from ifttn.experiment.tables import as_text, heading, load, stand_ins
 from ifttn.vocabulary import IfttnError
 
 
@@ -40,6 +43,8 @@ def test_peers_are_trained_where_there_is_a_size_of_them(tmp_path):
 
 def test_data_sets_of_ones_own_take_the_place_of_the_embedded_ones(tmp_path):
     own = {"UCF101": tmp_path / "UCF101", "HMDB51": tmp_path / "videos" / "HMDB51"}
+    for folder in own.values():
+        write_videos(folder, run=3, walk=4)
     places = Places(tmp_path, own)
     steps = study.tasks(places, Setup("paper"), quick=False)
     names = [step.name for step in steps]
@@ -51,6 +56,87 @@ def test_data_sets_of_ones_own_take_the_place_of_the_embedded_ones(tmp_path):
         assert set(step.needs) <= set(names[:index]), step.name
 
 
+def write_videos(folder, **classes: int):
+    for action, videos in classes.items():
+        (folder / action).mkdir(parents=True)
+        for number in range(videos):
+            (folder / action / f"v{number}.mp4").touch()
+
+
+def test_a_small_data_set_is_studied_on_the_splits_that_it_has(tmp_path):
+    write_videos(tmp_path / "mine", run=2, walk=2)
+    write_videos(tmp_path / "other", run=3, walk=2)
+    places = Places(tmp_path, {name: tmp_path / name for name in ("mine", "other")})
+    assert [places.splits(name) for name in places.datasets] == [(1, 2), (1, 2, 3)]
+    names = {step.name for step in study.tasks(places, Setup("tiny"), quick=False)}
+    assert {"mine split 2: mv-if-ttn", "other split 3: mv-if-ttn"} <= names
+    assert not any(name.startswith("mine split 3") for name in names)
+
+
+HEADS = {"spatial": ["rgb"], "temporal": ["flow"], "if-ttn": ["rgb", "flow", "ttn"], "ifm-average": ["rgb", "ttn"]}
+
+
+def save_scores(runs, dataset: str, *recipes: str, split: int = 1):
+    """Saved scores of twelve videos of three actions, all right."""
+    labels = np.arange(12) % 3
+    for recipe in recipes:
+        run = Run.of(runs, dataset, split, recipe)
+        run.folder.mkdir(parents=True)
+        heads = {head: np.eye(3, dtype=np.float32)[labels] for head in HEADS[recipe]}
+        Scores(tuple(f"{dataset}{i}" for i in range(12)), labels, ("a", "b", "c"), heads).save(
+            run.folder / "scores.npz"
+        )
+
+
+def filled(tables) -> dict[int, set[str]]:
+    """Table -> names of the data sets that fill its cells."""
+    found = {t.number: {cell.measured.dataset for cell in t.cells if cell.measured} for t in tables}
+    return {number: names for number, names in found.items() if names}
+
+
+def test_whatever_was_tested_fills_cells_under_its_own_name(tmp_path):
+    save_scores(tmp_path, "holiday clips", "spatial", "temporal", "if-ttn")
+    found = study.measured(tmp_path, tmp_path)
+    assert filled(found) == {number: {"holiday clips"} for number in range(1, 7)}
+    assert "Measured: holiday clips in the place of UCF-101." in heading(found[2])
+    assert all(finding.evidence.startswith("holiday clips: ") for finding in study.judged(tmp_path, tmp_path))
+    assert any("points [" in finding.evidence for finding in study.judged(tmp_path, tmp_path))
+    assert study.not_shown(tmp_path, found) == ""
+
+
+def test_hmdb51_alone_fills_the_tables(tmp_path):
+    save_scores(tmp_path, "HMDB51", "spatial", "temporal", "if-ttn")
+    found = study.measured(tmp_path, tmp_path)
+    assert filled(found) == {number: {"HMDB51"} for number in range(1, 7)}
+    assert {cell.column.dataset for cell in found[5].cells if cell.measured} == {"HMDB-51"}
+
+
+def test_data_sets_of_ones_own_stand_before_the_embedded_ones_and_the_rest_is_named(tmp_path):
+    for name, recipes in (("embedded-ucf", 3), ("b", 2), ("a", 1), ("c", 1)):
+        save_scores(tmp_path, name, *("spatial", "temporal", "if-ttn")[:recipes])
+    found = study.measured(tmp_path, tmp_path)
+    assert [column.ours for column in found[5].columns] == ["b", "a"]
+    assert filled(found)[3] == {"b"}
+    assert study.not_shown(tmp_path, found) == (
+        "tested, but not in these tables: c, embedded-ucf; `ifttn tables --on NAME` shows one"
+    )
+    chosen = study.measured(tmp_path, tmp_path, on=["embedded-ucf"])
+    assert filled(chosen)[3] == {"embedded-ucf"}
+    assert {each.evidence.split(":")[0] for each in study.judged(tmp_path, tmp_path, ["c"])} == {"c"}
+
+
+def test_tested_runs_that_fill_no_cell_are_not_said_to_be_missing(tmp_path):
+    assert "no tested run in" in study.not_shown(tmp_path, study.measured(tmp_path, tmp_path))
+    save_scores(tmp_path, "mine", "ifm-average")
+    save_scores(tmp_path, "mine", "if-ttn", split=2)
+    found = study.measured(tmp_path, tmp_path)
+    assert not filled(found)
+    line = study.not_shown(tmp_path, found)
+    assert "(mine/split1/ifm-average, mine/split2/if-ttn) fill no cell" in line
+    assert "no tested run in" not in line
+    assert "no tested run of if-ttn on mine, split 1" in as_text(found[2]).replace("\n  ", " ")
+
+
 def test_a_study_runs_whatever_a_claim_or_a_cell_needs_on_some_split(tmp_path):
     names = {step.name for step in study.tasks(Places(tmp_path), Setup("tiny", jobs=2), quick=False)}
     content = load_claims()
@@ -58,22 +144,11 @@ def test_a_study_runs_whatever_a_claim_or_a_cell_needs_on_some_split(tmp_path):
         for each in claim.comparisons:
             for recipe in content.late_fusions[each.first] | content.late_fusions[each.second or each.first]:
                 assert f"embedded-ucf split 1: {recipe}" in names
-    theirs = {"UCF-101": "embedded-ucf", "HMDB-51": "embedded-hmdb"}
+    theirs = stand_ins(["UCF-101", "HMDB-51"], ["embedded-ucf", "embedded-hmdb"])
     for table in load().values():
         for cell in table.cells:
             for recipe in table.late_fusions.get(cell.source, ()):  # the source of a speed is no late fusion
                 assert f"{theirs[cell.column.dataset]} split 1: {recipe}" in names
-
-
-def test_the_time_to_go_is_at_the_pace_of_the_work_and_not_of_what_was_found_done():
-    steps = [study.Task(name, print, weight=weight) for name, weight in (("a", 1.0), ("b", 2.0), ("c", 4.0))]
-    progress = study.Progress(steps, done={"a"})
-    assert progress.seconds_left(1) is None
-    progress.seconds["a"] = 60.0  # by an earlier call: to find it done took no time
-    assert progress.seconds_left(1) == 360.0
-    assert progress.seconds_left(2) == 180.0
-    progress.failed["b"] = "why"
-    assert progress.seconds_left(1) == 240.0
 
 
 def test_a_step_that_fails_stops_only_those_that_need_it(tmp_path):

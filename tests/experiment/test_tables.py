@@ -14,6 +14,7 @@ from ifttn.experiment.tables import (
     as_p,
     as_text,
     empty,
+    heading,
     load,
     measure,
     orders,
@@ -25,7 +26,7 @@ from ifttn.vocabulary import IfttnError
 ACTIONS = ("slow, a first", "slow, b first", "fast, a first", "fast, b first")
 FACTORS = {"speed": np.array([0, 0, 1, 1]), "order": np.array([0, 1, 0, 1])}
 TRUTH = (0, 1, 2, 3) * 5
-OURS = {"UCF-101": "embedded-ucf"}
+OURS = ("embedded-ucf",)
 
 
 def says(actions: tuple[int, ...], sure: float = 1.0) -> np.ndarray:
@@ -143,8 +144,55 @@ def test_nothing_is_measured_where_there_is_no_run(tables):
 
 def test_a_data_set_that_nothing_stands_for_is_left_empty(tables):
     frame = to_frame(measure(tables[6], of_study, OURS))
-    assert frame[frame.column == "UCF-101 (%)"].measured.notna().any()
+    assert frame[frame.column == "embedded-ucf (%)"].measured.notna().any()
     assert frame[frame.column == "HMDB-51 (%)"].measured.isna().all()
+
+
+@pytest.mark.parametrize(
+    ("ours", "alone", "both"),
+    [
+        (["mine"], "mine", ("mine", "")),
+        (["HMDB51"], "HMDB51", ("", "HMDB51")),
+        (["mine", "other", "third"], "mine", ("mine", "other")),
+        (["mine", "HMDB51"], "mine", ("mine", "HMDB51")),
+        (["hmdb-small", "mine"], "hmdb-small", ("mine", "hmdb-small")),
+        (["HMDB51", "UCF101"], "HMDB51", ("UCF101", "HMDB51")),
+        (["embedded-ucf", "embedded-hmdb"], "embedded-ucf", ("embedded-ucf", "embedded-hmdb")),
+        ([], "", ("", "")),
+    ],
+)
+def test_the_first_data_set_stands_in_the_first_column_and_what_is_like_hmdb_in_the_second(tables, ours, alone, both):
+    spatial = scores({"rgb": says(TRUTH)})
+
+    def of(dataset: str, split: int, recipe: str) -> Scores | None:
+        return spatial if recipe == "spatial" and dataset in ours else None
+
+    for number, standing in ((3, (alone,)), (6, both)):
+        table = measure(tables[number], of, ours)
+        assert tuple(column.ours for column in table.columns) == standing
+        for cell in table.cells:
+            if cell.source == "spatial" and cell.column.ours:
+                assert cell.measured
+                assert cell.measured.dataset == cell.column.ours
+            elif cell.source:
+                assert cell.why
+
+
+def test_a_column_has_the_name_of_its_data_set_and_the_papers_numbers_that_of_theirs(tables):
+    def of(dataset: str, split: int, recipe: str) -> Scores | None:
+        return scores({"rgb": says(TRUTH)}) if recipe == "spatial" else None
+
+    text = " ".join(as_text(measure(tables[6], of, ["mine", "HMDB51"])).split())
+    assert "Paper: UCF-101 and HMDB-51, splits 1, 2, 3. Measured: mine in the place of UCF-101, HMDB51." in text
+    assert "TSN (RGB) [27] mine (%) 85.7 UCF-101 100.0" in text
+    assert "TSN (RGB) [27] HMDB51 (%) 51.0 HMDB-51 100.0" in text
+    assert "Measured: UCF101." in as_text(measure(tables[3], of, ["UCF101"]))
+    head = as_text(measure(tables[3], of, ["mine"])).splitlines()[2]
+    assert head.split()[:4] == ["method", "paper", "(UCF-101)", "measured"]
+
+
+def test_five_highest_of_four_actions_are_no_measure(tables):
+    assert np.isnan(row(measure(tables[3], of_study, OURS), "TTN branch")["top-5"])
 
 
 def test_a_speed_is_not_filled_with_an_accuracy(tables):
@@ -230,7 +278,19 @@ def test_splits_that_are_not_there_yet_are_admitted(tables):
     assert {cell.measured.splits for cell in table.cells if cell.measured} == {(1, 2, 3), (2,)}
 
 
-COLUMNS = ["method", "column", "paper", "measured", "low", "high", "top-5", "mean class", "1:1:1", "sd splits"]
+COLUMNS = [
+    "method",
+    "column",
+    "paper",
+    "paper on",
+    "measured",
+    "low",
+    "high",
+    "top-5",
+    "mean class",
+    "1:1:1",
+    "sd splits",
+]
 COLUMNS += ["sd seeds", "p", *READINGS]
 REST = ["videos", "splits", "measured on", "why"]
 
@@ -332,8 +392,8 @@ def test_every_empty_cell_says_why(tables):
             assert all(bool(cell.why) != bool(cell.measured) for cell in filled.cells)
     said = empty(measure(tables[6], of_study, OURS))
     assert "iDT [24]" in said["a system of another paper that is not rebuilt here"]
-    assert said["no tested run of mv-temporal on embedded-ucf"] == ["RGB + EMV-CNN: UCF-101"]
-    assert "Two stream TSN [27]: HMDB-51" in said["no data set here stands for HMDB-51"]
+    assert said["no tested run of mv-temporal on embedded-ucf, splits 1, 2, 3"] == ["RGB + EMV-CNN: embedded-ucf (%)"]
+    assert "Two stream TSN [27]: HMDB-51 (%)" in said["no data set here stands for HMDB-51"]
     assert "empty: no tested run of if-ttn-adaptive" in as_text(measure(tables[1], of_study, OURS)).replace("\n  ", " ")
 
 
@@ -344,11 +404,11 @@ def test_a_probability_is_as_short_as_it_deserves():
 def test_the_text_is_aligned_and_says_on_what_it_was_measured(tables):
     text = as_text(measure(tables[3], of_study, OURS, {"embedded-ucf": FACTORS}))
     head, *body = [line for line in text.splitlines() if line.startswith(("method", "Spatial", "TTN", "complete"))][:4]
-    for name in ("paper", "measured", "mean class", "speed", "order", "splits"):
+    for name in ("paper (UCF-101)", "measured", "mean class", "speed", "order", "splits"):
         end = head.index(name) + len(name)
         assert all(line[end - 1] != " " and line[end : end + 2] in ("  ", "") for line in body), name
-    assert "embedded-ucf for UCF-101" in text
-    assert "Nothing measured yet" in as_text(tables[3])
+    assert "Measured: embedded-ucf in the place of UCF-101." in text
+    assert "None of the runs that it needs is tested yet." in heading(tables[3])
 
 
 def test_the_speeds_of_table_5_come_from_the_file_of_a_benchmark(tmp_path):
@@ -362,7 +422,7 @@ def test_the_speeds_of_table_5_come_from_the_file_of_a_benchmark(tmp_path):
     assert set(timed) == {"din"}
     assert timed["din"].rate == 3.5
     assert timed["din"].quartiles == (2.25, 5.25)
-    table = measure(load()[5], lambda *_: None, {}, timed=timed)
+    table = measure(load()[5], lambda *_: None, (), timed=timed)
     filled = [cell for cell in table.cells if cell.speed]
     assert [cell.method for cell in filled] == ["DIN [1]"]
     assert filled[0].paper == 131

@@ -13,7 +13,7 @@ from lab.tables import style, to_csv, to_latex
 def frame() -> pd.DataFrame:
     labels = np.arange(8) % 2
     scores = Scores(tuple("abcdefgh"), labels, ("run", "walk"), {"rgb": np.eye(2, dtype=np.float32)[labels]})
-    return to_frame(measure(load()[6], lambda d, s, recipe: scores if recipe == "spatial" else None, {"UCF-101": "x"}))
+    return to_frame(measure(load()[6], lambda d, s, recipe: scores if recipe == "spatial" else None, ["x"]))
 
 
 def test_a_notebook_shows_one_line_a_cell_and_nothing_for_what_is_missing(frame):
@@ -21,19 +21,19 @@ def test_a_notebook_shows_one_line_a_cell_and_nothing_for_what_is_missing(frame)
     assert html.count("<tr>") == 1 + len(frame)
     assert "nan" not in html
     assert "sd seeds" not in html  # of one seed there is no spread
-    assert "Measured: x for UCF-101" in html
+    assert "Measured: x in the place of UCF-101" in html
 
 
 def test_the_caption_in_a_notebook_has_commands_as_code():
-    html = style(to_frame(measure(load()[5], lambda *_: None, {}))).to_html()
+    html = style(to_frame(measure(load()[5], lambda *_: None, ()))).to_html()
     assert "<code>ifttn bench speed --csv results/speed.csv</code>" in html
     assert "`" not in html
 
 
 def test_latex_escapes_what_would_break_it(frame):
     latex = to_latex(frame)
-    assert r"TSN (RGB) [27] & UCF-101 (\%) & 85.7 & 100.0 &" in latex
-    assert r"C3D [20] & HMDB-51 (\%) &  &" in latex
+    assert r"TSN (RGB) [27] & x (\%) & 85.7 & UCF-101 & 100.0 &" in latex
+    assert r"C3D [20] & HMDB-51 (\%) &  & HMDB-51 &" in latex
     assert latex.replace(r"\%", "").count("%") == 0
     assert r"\toprule" in latex
 
@@ -56,6 +56,6 @@ def test_a_small_probability_is_written_as_html_and_latex_write_it():
         head, actions = said[recipe]
         return Scores(names, labels, ("run", "walk"), {head: np.eye(2, dtype=np.float32)[actions]})
 
-    frame = to_frame(measure(load()[3], of, {"UCF-101": "x"}))
+    frame = to_frame(measure(load()[3], of, ["x"]))
     assert "& $<$0.001 &" in to_latex(frame)
     assert ">&lt;0.001<" in style(frame).to_html()
