@@ -276,7 +276,7 @@ def reproduce_verb(o: argparse.Namespace) -> int:
                 gallery.load(o.out / "figures"),
                 study.judged(places.runs, o.out / "data", studied),
             )
-        live.update(progress.share, progress.running)
+        live.update(progress.share, progress.running, progress.seconds_left(jobs))
         told |= say_news(live, progress, told, "" if o.brief else f"; report: {page}")
     if not progress.failed:
         study.drop_pyramids(places)

@@ -18,6 +18,7 @@ from jaxtyping import Float, Float32, Int, Integer, UInt8
 
 from ifttn.data.augmentation import apply, test_crops
 from ifttn.data.flow import FLOWS, from_bytes, to_bytes
+from ifttn.data.reencoding import turn_of
 from ifttn.data.sampling import centre_starts, snippet_indices
 from ifttn.data.snippets import differences
 from ifttn.data.store import Store, StoreSettings
@@ -34,8 +35,8 @@ LONGEST = 1200
 """Frames of a file that is looked at whole."""
 SHOWN = 300
 """Most frames shown of one; of a longer file every second, third, ... is."""
-SIDE = 320
-"""Longest side (px) at which a frame is kept."""
+SIDE = 480
+"""Longest side (px) at which a frame is kept: about the width of the inspector's picture."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,8 @@ def load(path: Path, name: str, label: str | None, settings: StoreSettings, stor
     yield 0.1
     scale = min(1.0, SIDE / max(width, height))
     decoded = decode(path, size=(round(width * scale), round(height * scale)))
+    if len(decoded.frames) < 2:
+        raise IfttnError(f"{path.name} has a single frame: motion, and a network's snippets, take two or more")
     yield 0.4
     step = -(-len(decoded.frames) // SHOWN)
     frames = decoded.frames[::step]
@@ -109,7 +112,7 @@ def load(path: Path, name: str, label: str | None, settings: StoreSettings, stor
 
 
 def probe(path: Path) -> tuple[str, int, int]:
-    """Type of every frame, width and height.
+    """Type of every frame; width and height as a player shows them: turned, and with square pixels.
 
     Raises:
         IfttnError: the file is missing, is no video, or is longer than LONGEST frames.
@@ -120,14 +123,19 @@ def probe(path: Path) -> tuple[str, int, int]:
     try:
         with av.open(str(path), metadata_errors="replace") as container:
             stream = container.streams.video[0]
+            width, height = stream.width, stream.height
             for frame in container.decode(stream):
+                if not kinds:
+                    width, height = round(frame.width * (stream.sample_aspect_ratio or 1)), frame.height
+                    if turn_of(frame).transposed:
+                        width, height = height, width
                 kinds += PictureType(frame.pict_type).name
                 if len(kinds) > LONGEST:
                     raise IfttnError(
                         f"{path.name} has more than {LONGEST} frames: cut a piece out of it first, "
                         "for example `ffmpeg -ss 10 -i IN -t 20 OUT.mp4`"
                     )
-            return kinds, stream.width, stream.height
+            return kinds, width, height
     except (FFmpegError, IndexError) as error:
         raise IfttnError(f"{path} cannot be read as a video ({error})") from error
 

@@ -8,7 +8,9 @@ from IPython.core.getipython import get_ipython
 from IPython.display import HTML, display
 from tqdm import tqdm
 
-BAR = "{l_bar}{bar}| {elapsed} gone, about {remaining} to go{postfix}"
+from lab.report import duration
+
+BAR = "{l_bar}{bar}| {elapsed} gone{postfix}"
 PAGE = (
     "<div style='max-width:46rem'><progress max=1 value={share:.3f} style='width:100%' aria-label='share done'>"
     "</progress><small role=status>{told}</small></div>"
@@ -29,12 +31,14 @@ class Live:
         self._page = display(HTML(PAGE.format(share=0, told="")), display_id=True) if kernel else None
         self._bar = tqdm(total=1.0, bar_format=BAR, leave=not brief, disable=self._page is not None)
 
-    def update(self, share: float, doing: Iterable[str]) -> None:
-        """So much is done, in 0..1, and these are under way."""
+    def update(self, share: float, doing: Iterable[str], seconds_left: float | None = None) -> None:
+        """So much is done, in 0..1, these are under way, and the rest takes about so long, where that is known."""
+        left = [] if seconds_left is None else [f"about {duration(seconds_left)} to go"]
         self._bar.update(share - self._bar.n)
-        self._bar.set_postfix_str(", ".join(sorted(doing)))
+        self._bar.set_postfix_str(", ".join([*left, *sorted(doing)]))
         if self._page is not None:
-            told = f"{100 * share:.0f} % done. Now: {', '.join(sorted(doing)) or 'the next step'}"
+            done = ", ".join([f"{100 * share:.0f} % done", *left])
+            told = f"{done}. Now: {', '.join(sorted(doing)) or 'the next step'}"
             self._page.update(HTML(PAGE.format(share=share, told=escape(told))))
 
     def say(self, line: str) -> None:

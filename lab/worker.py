@@ -10,7 +10,10 @@ from traitlets import Bool, Float, HasTraits, Unicode
 from ifttn.vocabulary import IfttnError
 
 Job = Callable[[], Iterator[float | None]]
-"""Starts a piece of work; each value of its iterator is the share done, in 0..1, or None where that is not known."""
+"""Starts a piece of work; each value of its iterator is the share done, in 0..1, or None where that is not known.
+
+A job of several parts counts each of them from 0 to 1: a share that falls begins the next one.
+"""
 
 TICK = 0.1
 """Shortest time (s) between two reports of progress: a browser need not draw more."""
@@ -25,7 +28,7 @@ class Worker(HasTraits):
 
     doing = Unicode(help="what is being done; empty: nothing")
     share = Float(None, allow_none=True, help="of the job, done so far")
-    seconds_left = Float(None, allow_none=True)
+    seconds_left = Float(None, allow_none=True, help="of the part under way, without what came before it or a pause")
     paused = Bool(False)
     error = Unicode(help="why the last job failed, in a sentence")
     details = Unicode(help="where it failed, for those who mend it; empty for a mistake that a person can mend")
@@ -100,15 +103,22 @@ class Worker(HasTraits):
         self.error = self.details = ""
         self.share = self.seconds_left = None
         self.doing = doing
-        began = reported = time.monotonic()
+        began = resumed = reported = time.monotonic()
+        last = 0.0
         try:
             for share in job():
                 now = time.monotonic()
+                if share is None:
+                    began = now
+                elif share < last:
+                    began = resumed
                 if share is not None and now - reported >= TICK:
                     reported = now
                     self.share, self.seconds_left = share, (now - began) * (1 - share) / share if share else None
                 if not self._may_go_on():
                     break
+                last, resumed = share or 0.0, time.monotonic()
+                began += resumed - now
         except Exception as error:
             self.say(error)
         self.doing = ""

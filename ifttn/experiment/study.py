@@ -96,6 +96,14 @@ class Progress:
         """Of the expected work, how much is done, in 0..1."""
         return sum(t.weight for t in self.tasks if t.name in self.done) / sum(t.weight for t in self.tasks)
 
+    def seconds_left(self, jobs: int) -> float | None:
+        """What the steps to come will take, `jobs` at once, at the pace at which finished steps were done, be it in an
+        earlier call; None before one is."""
+        timed = [task for task in self.tasks if task.name in self.done & self.seconds.keys()]
+        to_come = sum(task.weight for task in self.tasks if task.name not in self.done | self.failed.keys())
+        seconds = sum(self.seconds[task.name] for task in timed)
+        return to_come * seconds / sum(task.weight for task in timed) / jobs if timed else None
+
 
 @dataclass(frozen=True)
 class Places:

@@ -151,6 +151,17 @@ def test_a_study_runs_whatever_a_claim_or_a_cell_needs_on_some_split(tmp_path):
                 assert f"{theirs[cell.column.dataset]} split 1: {recipe}" in names
 
 
+def test_the_time_to_go_is_at_the_pace_of_the_work_and_not_of_what_was_found_done():
+    steps = [study.Task(name, print, weight=weight) for name, weight in (("a", 1.0), ("b", 2.0), ("c", 4.0))]
+    progress = study.Progress(steps, done={"a"})
+    assert progress.seconds_left(1) is None
+    progress.seconds["a"] = 60.0  # by an earlier call: to find it done took no time
+    assert progress.seconds_left(1) == 360.0
+    assert progress.seconds_left(2) == 180.0
+    progress.failed["b"] = "why"
+    assert progress.seconds_left(1) == 240.0
+
+
 def test_a_step_that_fails_stops_only_those_that_need_it(tmp_path):
     steps = [
         Task("good", time.sleep, (0.01,)),

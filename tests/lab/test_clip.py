@@ -1,3 +1,6 @@
+from fractions import Fraction
+
+import av
 import numpy as np
 import pytest
 
@@ -118,3 +121,23 @@ def test_of_a_long_file_every_second_frame_is_shown(tmp_path, encode, monkeypatc
     made, _ = finish(clip.load(path, "v", None, SETTINGS))
     assert (made.step, len(made.frames), len(made.kinds)) == (2, 10, 20)
     assert [round(float(frame.mean()) / 10) for frame in made.frames] == list(range(0, 20, 2))
+
+
+def test_a_clip_has_the_shape_in_which_a_player_shows_it(tmp_path, encode, shared_data):
+    portrait, _ = finish(clip.load(shared_data / "faults" / "portrait_rot90.mp4", "v", None, SETTINGS))
+    assert portrait.frames.shape[1:3] == (96, 72)
+    wide = encode(tmp_path / "wide.avi", [np.full((360, 640, 3), 10 * i, np.uint8) for i in range(4)])
+    assert finish(clip.load(wide, "v", None, SETTINGS))[0].frames.shape[1:3] == (270, 480)
+    with av.open(str(tmp_path / "oblong.mp4"), "w") as made:
+        stream = made.add_stream("mpeg4", 25)
+        stream.width, stream.height, stream.pix_fmt, stream.sample_aspect_ratio = 64, 48, "yuv420p", Fraction(3, 2)
+        for level in range(4):
+            made.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 20 * level, np.uint8))))
+        made.mux(stream.encode())
+    assert finish(clip.load(tmp_path / "oblong.mp4", "v", None, SETTINGS))[0].frames.shape[1:3] == (48, 96)
+
+
+def test_a_file_of_one_frame_is_named_for_that(tmp_path, encode):
+    path = encode(tmp_path / "still.avi", [np.full((48, 64, 3), 90, np.uint8)])
+    with pytest.raises(IfttnError, match=r"still\.avi has a single frame"):
+        finish(clip.load(path, "still", None, SETTINGS))

@@ -19,10 +19,10 @@ def page(monkeypatch):
 
 def test_a_notebook_sees_how_far_it_is_and_at_the_end_a_sentence_in_its_place(page, capsys):
     tell = Live(brief=True)
-    tell.update(0.25, {"the <second>", "the first"})
+    tell.update(0.25, {"the <second>", "the first"}, 90.0)
     tell.say("for a terminal only")
     assert "<progress max=1 value=0.250" in page[-1]
-    assert "25 % done. Now: the &lt;second&gt;, the first" in page[-1]
+    assert "25 % done, about 1 min 30 s to go. Now: the &lt;second&gt;, the first" in page[-1]
     tell.end("All is done.", {"report": Path("results/report.html"), "runs": Path("results/runs")})
     assert page[-1].startswith("<p>All is done.<br>report: <a href='results/report.html'>")
     assert page[-1].endswith("runs: <code>results/runs</code></p>")
@@ -31,11 +31,11 @@ def test_a_notebook_sees_how_far_it_is_and_at_the_end_a_sentence_in_its_place(pa
 
 def test_a_terminal_sees_a_bar_and_then_lines(capsys):
     tell = Live(brief=True)
-    tell.update(0.5, {"the first"})
+    tell.update(0.5, {"the first"}, 30.0)
     tell.end("All is done.", {"report": Path("results/report.html")})
     out, err = capsys.readouterr()
     assert out == "All is done.\nreport: results/report.html\n"
-    assert "the first" in err
+    assert "about 30 s to go, the first" in err
     assert err.endswith("\r")  # the bar is gone
 
 

@@ -1,5 +1,6 @@
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -119,6 +120,34 @@ def test_progress_is_told_at_most_ten_times_a_second_with_the_time_to_go(worker)
     assert 1 <= len([share for share in told if share]) <= 10 * (time.monotonic() - began) + 1
     assert worker.seconds_left is not None
     assert worker.seconds_left >= 0
+
+
+def test_the_time_to_go_is_that_of_the_part_under_way_without_what_came_before_it_or_a_pause(worker, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("lab.worker.time", SimpleNamespace(monotonic=lambda: clock.now))
+    told = []
+    worker.observe(lambda change: told.append(change.new), "seconds_left")
+
+    def job():
+        clock.now += 100
+        yield None  # a network is loaded
+        for share in (0.5, 1.0):
+            clock.now += 30
+            yield share  # a file is read
+        for share in (0.25, 0.5):
+            clock.now += 2
+            yield share  # its frames are drawn
+
+    halted = worker._may_go_on
+
+    def may_go_on():
+        clock.now += 1000  # paused
+        return halted()
+
+    monkeypatch.setattr(worker, "_may_go_on", may_go_on)
+    worker.start("two parts", job)
+    worker.wait(10.0)
+    assert told == pytest.approx([30, 0, 6, 4])
 
 
 def test_a_closed_worker_does_nothing_more(worker):
