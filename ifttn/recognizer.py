@@ -4,29 +4,30 @@ Shapes: K segments, V votes of a head (K of snippets, K - 1 of pairs), L motion 
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, Integer, UInt8
 from torch import Tensor
 
 from ifttn.data.augmentation import Crop, apply, test_crops
-from ifttn.data.flow import FLOWS, to_bytes
+from ifttn.data.flow import FLOWS
+from ifttn.data.planes import Snippets, as_they_come, from_file
 from ifttn.data.sampling import centre_starts, snippet_indices
-from ifttn.data.video import Decoded, Live, Reader, decode
+from ifttn.data.store import Source
+from ifttn.data.video import Live, Reader
 from ifttn.experiment.machine import Machine
 from ifttn.experiment.recipes import LATE_FUSION, Preset
 from ifttn.experiment.runs import Run
 from ifttn.model.backbone import Pyramid
 from ifttn.model.folding import folded
 from ifttn.model.network import Network
-from ifttn.vocabulary import STACK, IfttnError
+from ifttn.vocabulary import IfttnError
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,9 @@ class Prediction:
     votes: Mapping[str, Float[np.ndarray, "V A"]]
     """Each head's votes, of K snippets or K - 1 pairs, in temporal order."""
     seconds: Float[np.ndarray, " K"]
-    """When the snippets' frames are shown."""
+    """When the snippets' frames are shown: the video's own times, from its first frame on."""
+    notes: tuple[str, ...] = ()
+    """What of the file was lost (`ifttn.data.losses`). Of a stream, `stream` returns it at its end."""
 
     def top(self, count: int = 5) -> list[tuple[str, float]]:
         """The likeliest actions, each with its probability: a softmax over the late-fused scores, divided by their
@@ -74,6 +77,7 @@ class Prediction:
         times = self.times
         return {
             "actions": list(self.actions),
+            "notes": list(self.notes),
             "top": [{"action": action, "probability": p} for action, p in self.top()],
             "scores": self.scores.tolist(),
             "heads": {head: scores.tolist() for head, scores in self.heads.items()},
@@ -92,12 +96,15 @@ class Prediction:
 
 
 def predicted(
-    actions: tuple[str, ...], votes: Mapping[str, Float[np.ndarray, "V A"]], seconds: Float[np.ndarray, " K"]
+    actions: tuple[str, ...],
+    votes: Mapping[str, Float[np.ndarray, "V A"]],
+    seconds: Float[np.ndarray, " K"],
+    notes: tuple[str, ...] = (),
 ) -> Prediction:
     """Consensus and late fusion. A head without a vote, of pairs where there is one snippet, has no say."""
     heads = {head: vote.mean(0) for head, vote in votes.items() if len(vote)}
     scores = np.sum([np.float32(LATE_FUSION[head]) * own for head, own in heads.items()], axis=0)
-    return Prediction(actions, scores, heads, dict(votes), seconds)
+    return Prediction(actions, scores, heads, dict(votes), seconds, notes)
 
 
 class Recognizer:
@@ -121,7 +128,7 @@ class Recognizer:
 
     @classmethod
     def load(
-        cls, run: Path | Run, device: str = "cpu", crops: int | None = None, machine: Machine | None = None
+        cls, run: str | Path | Run, device: str = "cpu", crops: int | None = None, machine: Machine | None = None
     ) -> "Recognizer":
         """From a run folder.
 
@@ -134,40 +141,38 @@ class Recognizer:
         Raises:
             IfttnError: there is no finished run in it, or it knows no such number of crops.
         """
-        run = run if isinstance(run, Run) else Run(run)
+        run = run if isinstance(run, Run) else Run(Path(run))
         return cls(run.network(device), tuple(run.asked["actions"]), run.preset(), crops, machine)
 
-    def __call__(self, video: Path) -> Prediction:
-        """Predict the action of a video file.
+    def __call__(self, video: str | Path) -> Prediction:
+        """Predict the action of a video file, in memory that does not grow with its length.
 
         Raises:
             IfttnError: the file is no video that can be decoded, or has fewer than two frames.
         """
-        settings = self.preset.store
-        decoded = decode(video, (settings.width, settings.height), self._needed)
-        frames, fields = self._snippets(len(decoded.kinds))
-        planes = {m: self._planes(m, decoded, frames, fields) for m in self.network.settings.modalities}
+        planes, film = from_file(video, self.preset.store, self._planes, str(self.device))
         votes: dict[str, list[Tensor]] = {head: [] for head in self.network.heads}
         with torch.inference_mode(), self.machine.autocast(str(self.device)):
             for crop in self.crops:
                 for head, vote in self._engine(self._view(planes, crop)).votes.items():
                     votes[head].append(vote[0])
         mean = {head: torch.stack(views).mean(0).float().cpu().numpy() for head, views in votes.items()}
-        return predicted(self.actions, mean, frames / decoded.fps)
+        seconds = film.seconds[self._sampled(film.frames)[0]]
+        return predicted(self.actions, mean, seconds, film.reader.notes)
 
     def stream(
         self,
-        source: Path | Iterable[UInt8[np.ndarray, "H W 3"]],
+        source: str | Path | Iterable[UInt8[np.ndarray, "H W 3"]],
         every: float = 1.0,
         fps: float = 25.0,
         motion: str | None = None,
-    ) -> Iterator[Prediction]:
+    ) -> Generator[Prediction, None, tuple[str, ...]]:
         """Predict as frames come: once a segment, from its snippet, of the last K segments.
 
-        A segment is cut every so many seconds, and its snippet lies L // 2 frames behind its middle. Each snippet goes
-        through the streams once, each pair of neighbours through what follows them once; what is kept is one snippet's
-        pyramids and K votes, however long the source is. Of a file of K n + L frames, segments of n frames give what
-        `recognizer(file)` does.
+        A segment is cut every so many seconds of the video's own time, and its snippet begins with the frame in its
+        middle. Each snippet goes through the streams once, each pair of neighbours through what follows them once; what
+        is kept is one snippet's pyramids and K votes, however long the source is. A segment in which no frame is shown
+        gives no prediction. Of a file of K n + L frames, segments of n frames give what `recognizer(file)` does.
 
         Args:
             source: a video file, or RGB frames in 0..255 of any size.
@@ -177,21 +182,30 @@ class Recognizer:
                 (of the file, or of an encoder through which the frames are sent) or the flow of its store. A name of
                 FLOWS ("dis", "tvl1"): that flow in their place.
 
+        Returns:
+            At its end, what of the file was lost (`Prediction.notes`).
+
         Raises:
-            IfttnError: the file cannot be decoded, or there is no such motion.
+            IfttnError: the file cannot be decoded, or its end is missing (after the predictions up to there); it is too
+                short for a snippet, or ends before the middle of the first segment; there is no such motion.
         """
         if motion not in (None, *FLOWS):
             raise IfttnError(f"no motion {motion!r}: choose from {', '.join(FLOWS)}, or None for the network's own")
         if every <= 0 or fps <= 0:
             raise IfttnError(f"segments of {every:g} s and {fps:g} frames a second: both must be more than 0")
+        store = self.preset.store
+        size = (store.width, store.height)
+        reader = Reader(source, size) if isinstance(source, str | Path) else Live(source, fps, size)
         segments, past, votes = self.preset.segments, [None] * len(self.crops), dict[str, deque[np.ndarray]]()
         seconds: deque[float] = deque(maxlen=segments)
-        for second, planes in self._as_they_come(source, every, fps, motion):
+        for second, planes in as_they_come(reader, store, every, self._modalities, str(self.device), motion):
             cast, past = self._step(planes, past)
             seconds.append(second)
             for head, (vote, most) in cast.items():
                 votes.setdefault(head, deque(maxlen=most)).append(vote)
-            yield predicted(self.actions, {head: np.stack(kept) for head, kept in votes.items()}, np.array(seconds))
+            last = {head: np.stack(kept) for head, kept in votes.items()}
+            yield predicted(self.actions, last, np.array(seconds))
+        return reader.notes
 
     @property
     def device(self) -> torch.device:
@@ -231,95 +245,13 @@ class Recognizer:
             for head, views in new.items()
         }, pyramids
 
-    def _as_they_come(
-        self, source: Path | Iterable[np.ndarray], every: float, fps: float, motion: str | None
-    ) -> Iterator[tuple[float, dict[str, UInt8[np.ndarray, "1 C H W"]]]]:
-        """When the frame of each segment's snippet is shown, and its planes by modality."""
-        modalities, store = self.network.settings.modalities, self.preset.store
-        vectors, flow = "mv" in modalities and motion is None, FLOWS[motion or store.flow]
-        size = (store.width, store.height)
-        reader = Reader(source, size) if isinstance(source, Path) else Live(source, fps, size)
-        cut = _Cut(
-            reader, every, range(STACK + 1) if {*modalities} - {"rgb", "mv" if vectors else ""} else [STACK // 2]
-        )
-        incoming = _read(reader, cut) if isinstance(source, Path) or vectors else _resized(source, size, cut)
-        frames: deque[np.ndarray] = deque(maxlen=STACK + 1)
-        cells: deque[np.ndarray] = deque(maxlen=STACK)
-        for index, (frame, field) in enumerate(incoming):
-            frames.append(frame)
-            cells.append(field)
-            if not cut.starts(index - STACK):
-                continue
-            planes = {}
-            for modality in modalities:
-                if modality == "rgb":
-                    levels = np.ascontiguousarray(frames[STACK // 2].transpose(2, 0, 1))
-                elif modality == "mv" and vectors:
-                    rows, columns = reader.grid()
-                    levels = to_bytes(np.stack(cells), store.bound)[..., rows[:, None], columns]
-                else:
-                    levels = to_bytes(flow(np.stack(frames)), store.bound)
-                planes[modality] = levels.reshape(1, -1, *levels.shape[-2:])
-            yield (index - STACK + STACK // 2) / reader.fps, planes
+    @property
+    def _modalities(self) -> tuple[str, ...]:
+        return self.network.settings.modalities
 
-    def _snippets(self, num_frames: int) -> tuple[Integer[np.ndarray, " K"], Integer[np.ndarray, "K L"]]:
+    def _sampled(self, num_frames: int) -> tuple[Integer[np.ndarray, " K"], Integer[np.ndarray, "K L"]]:
         return snippet_indices(centre_starts(num_frames, self.preset.segments), num_frames)
 
-    def _needed(self, num_frames: int) -> Integer[np.ndarray, " n"]:
-        frames, fields = self._snippets(num_frames)
-        between = [fields, fields + 1] if "flow" in self.network.settings.modalities else []
-        return np.unique(np.concatenate([frames, *between], axis=None))
-
-    def _planes(
-        self, modality: str, decoded: Decoded, frames: Integer[np.ndarray, " K"], fields: Integer[np.ndarray, "K L"]
-    ) -> UInt8[np.ndarray, "K C H W"]:
-        if modality == "rgb":
-            return np.ascontiguousarray(decoded.at(frames).transpose(0, 3, 1, 2))
-        if modality == "mv":
-            levels = decoded.on_pixels(to_bytes(decoded.cells[fields], self.preset.store.bound))  # (K, L, 2, H, W)
-        else:
-            flow = FLOWS[self.preset.store.flow]
-            moved = [
-                flow(decoded.at(np.arange(start, stop + 2)))[[*own - start]]
-                for own in fields
-                for start, stop in [(own.min(), own.max())]
-            ]
-            levels = to_bytes(np.stack(moved), self.preset.store.bound)
-        return levels.reshape(len(frames), -1, *levels.shape[-2:])
-
-
-@dataclass(frozen=True)
-class _Cut:
-    """A stream in segments of equal length, whose rate is known once it has begun."""
-
-    reader: Reader
-    every: float
-    needed: Sequence[int]
-    """Which of a snippet's L + 1 frames are wanted as RGB."""
-
-    def starts(self, index: int) -> bool:
-        """A snippet starts with this frame: in the middle of a segment, as `centre_starts` has it."""
-        length = max(1, round(self.every * self.reader.fps))
-        return index >= length // 2 and (index - length // 2) % length == 0
-
-    def wants(self, index: int) -> bool:
-        """This frame belongs to a snippet that wants it."""
-        return any(self.starts(index - behind) for behind in self.needed)
-
-
-NOTHING = np.empty(0, np.uint8)
-"""In the place of a frame or of cells that no snippet wants."""
-
-
-def _read(reader: Reader, cut: _Cut) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Frame after frame with the motion up to it, as the encoder has it."""
-    for piece in reader.pieces(length=1, keep=cut.wants):
-        yield piece.frames[0] if len(piece.frames) else NOTHING, piece.cells[0]
-
-
-def _resized(source: Iterable[np.ndarray], size: tuple[int, int], cut: _Cut) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Frame after frame, where nothing is asked of an encoder."""
-    for index, frame in enumerate(source):
-        shrinks = size[0] < frame.shape[1]
-        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        yield cv2.resize(frame, size, interpolation=how) if cut.wants(index) else NOTHING, NOTHING
+    def _planes(self, source: Source) -> dict[str, UInt8[np.ndarray, "K C H W"]]:
+        snippets = Snippets(source, *self._sampled(source.frames))
+        return {modality: snippets.planes(modality) for modality in self._modalities}

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 def run(o: argparse.Namespace) -> int:
     """Do what `o.verb` names. Returns the exit code: 0, 1 for a mistake that a person can mend, 130 when stopped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without UTF-8, a name of a file that is none
+            stream.reconfigure(errors="backslashreplace")
     if "device" in o and not o.device and not getattr(o, "scheduler", None):
         o.device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -357,43 +360,43 @@ def failures(progress: study.Progress, o: argparse.Namespace) -> int:
 
 
 def predict_verb(o: argparse.Namespace) -> int:
-    """`ifttn predict`: exit code 1 when a video could not be read."""
+    """`ifttn predict`: exit code 1 when a video could not be read, or not to its end."""
     recognize, failed, found = Recognizer.load(o.run, o.device, o.crops), 0, {}
     for video in o.video:
+        prediction = None
         try:
-            if o.every:
-                print(video)
-                prediction = play(recognize.stream(video, o.every))
-            else:
-                prediction = recognize(video)
-                print(video)
-        except IfttnError as error:
+            for prediction in predictions(recognize, video, o.every):
+                found[str(video)] = prediction
+                if o.every:
+                    print(moment(prediction, prediction.seconds[-1]), flush=True)
+        except IfttnError as error:  # of a stream, what came before is predicted all the same
             print(f"ifttn: {error}", file=sys.stderr)
             failed += 1
-            continue
-        for action, probability in prediction.top(o.top):
-            print(f"  {probability:6.1%}  {action}")
-        if not o.every:
-            print("\n".join(time_line(prediction)))
-        found[str(video)] = prediction.as_json()
+        if prediction:
+            print("\n".join(likeliest(prediction, o.top) + time_line(prediction) * (not o.every)))
     if o.json:
-        write_whole(o.json, json.dumps(found, indent=1).encode())
+        write_whole(o.json, json.dumps({name: each.as_json() for name, each in found.items()}, indent=1).encode())
         print(f"scores: {o.json}")
     return 1 if failed else 0
 
 
-def play(stream: Iterator[Prediction]) -> Prediction:
-    """Print a line for each segment as it comes. Returns the last prediction.
+def predictions(recognize: Recognizer, video: Path, every: float | None) -> Iterator[Prediction]:
+    """Of each segment as it ends, or of the whole video, behind a line with its name; at last, what of it was lost."""
+    if every:
+        print(video)
+        notes = yield from recognize.stream(video, every)
+    else:
+        prediction = recognize(video)
+        print(video)
+        yield prediction
+        notes = prediction.notes
+    for note in notes:
+        print(f"ifttn: {video}: {note}", file=sys.stderr)
 
-    Raises:
-        IfttnError: not one segment came.
-    """
-    prediction = None
-    for prediction in stream:
-        print(moment(prediction, prediction.seconds[-1]), flush=True)
-    if prediction is None:
-        raise IfttnError("the video ends before its first segment: choose fewer seconds with --every")
-    return prediction
+
+def likeliest(prediction: Prediction, count: int) -> list[str]:
+    """Of each of the likeliest actions, how likely it is."""
+    return [f"  {probability:6.1%}  {action}" for action, probability in prediction.top(count)]
 
 
 def time_line(prediction: Prediction) -> list[str]:

@@ -20,7 +20,7 @@ from ifttn.data.augmentation import apply, test_crops
 from ifttn.data.flow import FLOWS, from_bytes, to_bytes
 from ifttn.data.reencoding import turn_of
 from ifttn.data.sampling import centre_starts, snippet_indices
-from ifttn.data.snippets import differences
+from ifttn.data.planes import differences
 from ifttn.data.store import Store, StoreSettings
 from ifttn.data.video import decode
 from ifttn.experiment.recipes import LATE_FUSION

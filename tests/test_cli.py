@@ -194,7 +194,32 @@ def test_predict_plays_a_video_and_writes_what_it_found(trained, embedded, capsy
     assert len(lines) >= 1 + 5 + 1 + 1  # the videos are three seconds long
     assert lines[-2].split()[-1] == found["top"][0]["action"] == lines[-3].split()[-1]
     assert [len(votes) for votes in found["votes"].values()] == [4, 4, 3]
-    assert "before its first segment" in mistake(capsys, "predict", video, "--run", folder, "--every", 100)
+    assert "choose fewer seconds for a segment" in mistake(capsys, "predict", video, "--run", folder, "--every", 100)
+
+
+def test_a_stream_of_a_damaged_file_ends_with_its_last_prediction(trained, encode, capsys, tmp_path):
+    runs, _ = trained
+    noise = np.random.default_rng(0).integers(0, 256, (60, 96, 128, 3), dtype=np.uint8)
+    whole = encode(tmp_path / "cut.avi", noise).read_bytes()
+    (tmp_path / "cut.avi").write_bytes(whole[: len(whole) // 2])
+    file, options = tmp_path / "found.json", ("--run", runs / "embedded-ucf" / "split1" / "if-ttn", "--device", "cpu")
+    assert run("predict", tmp_path / "cut.avi", *options, "--every", 0.3, "--top", 1, "--json", file) == 1
+    printed = capsys.readouterr()
+    assert "cut.avi: truncated or damaged, its pictures end at" in printed.err
+    assert (
+        printed.out.splitlines()[-2].split()[-1]
+        == next(iter(json.loads(file.read_text()).values()))["top"][0]["action"]
+    )
+
+
+def test_a_name_that_the_terminal_cannot_show_costs_nothing(trained, encode, tmp_path):
+    runs, _ = trained
+    video = encode(tmp_path / "v.avi", np.zeros((8, 64, 64, 3), np.uint8)).rename(tmp_path / "caf\udce9 \u2603.avi")
+    command = [sys.executable, "-m", "ifttn", "predict", video, "--run", runs / "embedded-ucf" / "split1" / "if-ttn"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([*command, "--device", "cpu"], env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb"caf\udce9 \u2603.avi" in done.stdout
 
 
 def test_export_writes_a_network_or_says_what_it_can_write(trained, capsys, tmp_path):

@@ -19,12 +19,12 @@ from ifttn.vocabulary import STACK, IfttnError
 @pytest.fixture(scope="module")
 def work(embedded, tmp_path_factory):
     work = embedded.work(tmp_path_factory.mktemp("runs"))
-    for recipe in ("spatial", "temporal", "mv-temporal", "if-ttn", "mv-if-ttn"):
+    for recipe in ("spatial", "temporal", "if-ttn", "mv-temporal", "mv-if-ttn", "rgbdiff"):
         training.train(work, recipe)
     return work
 
 
-@pytest.mark.parametrize("recipe", ["if-ttn", "mv-if-ttn"])
+@pytest.mark.parametrize("recipe", ["if-ttn", "mv-if-ttn", "rgbdiff"])
 def test_a_file_is_recognised_as_its_prepared_self_is(work, recipe):
     run = work.run(recipe)
     video = work.split.test[3]
@@ -62,8 +62,8 @@ def film(tmp_path_factory, encode):
 
 @pytest.mark.parametrize("recipe", ["if-ttn", "mv-if-ttn"])
 def test_a_file_that_is_streamed_ends_where_the_whole_file_does(work, film, recipe):
-    recognize, (path, frames) = Recognizer.load(work.run(recipe)), film
-    whole, streamed = recognize(path), [*recognize.stream(path, every=9 / 25)]
+    recognize, (path, frames) = Recognizer.load(str(work.run(recipe).folder)), film
+    whole, streamed = recognize(str(path)), [*recognize.stream(str(path), every=9 / 25)]
     assert [len(part.seconds) for part in streamed] == [1, 2, 3, 4]
     assert set(streamed[0].heads) == {(recipe == "if-ttn" and "flow") or "mv", "rgb"}  # one snippet makes no pair
     np.testing.assert_allclose(streamed[-1].seconds, whole.seconds)
@@ -153,4 +153,31 @@ def test_a_stream_says_what_it_cannot_do(work, film):
     with pytest.raises(IfttnError, match="more than 0"):
         next(recognize.stream(film[0], every=0.0))
     assert [*recognize.stream(iter([]))] == []
+    few = read_frames(film[0])[:3]
+    with pytest.raises(IfttnError, match=r"live frames: has 3 frames, and a snippet of a stream needs 6"):
+        next(recognize.stream(iter(few), every=0.1))
+    with pytest.raises(IfttnError, match=r"pan\.avi: ends after 1\.60 s, .* choose fewer seconds for a segment"):
+        next(recognize.stream(film[0], every=3.0))
     assert len(decode(film[0]).kinds) == 41
+
+
+def test_a_file_of_one_frame_is_named(work, tmp_path, encode):
+    with pytest.raises(IfttnError, match=r"one\.avi: has one frame, and motion needs two"):
+        Recognizer.load(work.run("mv-if-ttn"))(encode(tmp_path / "one.avi", pan(1)))
+
+
+def test_times_are_the_videos_own_and_segments_are_cut_by_them(work, shared_data):
+    path, recognize = shared_data / "faults" / "variable_rate.mp4", Recognizer.load(work.run("mv-if-ttn"))
+    shown = decode(path).seconds
+    whole, streamed = recognize(path), [*recognize.stream(path, every=1.0)]
+    assert set(whole.seconds) < set(shown)
+    assert whole.seconds[-1] > 3  # 50 frames, of which 25 take a second and the others five
+    last = [prediction.seconds[-1] for prediction in streamed]
+    assert [int(seconds) for seconds in last] == [0, 1, 2, 3, 4]
+    assert json.loads(json.dumps(whole.as_json()))["segments"][-1]["seconds"] == whole.seconds[-1]
+
+
+def test_what_a_file_lost_is_noted_and_a_stream_of_it_predicts_up_to_there(work, shared_data):
+    recognize = Recognizer.load(work.run("mv-if-ttn"))
+    assert recognize(shared_data / "faults" / "damaged_tail.mp4").notes[0].startswith("lost frames (3 of 100")
+    assert recognize(shared_data / "faults" / "cut_half.webm").as_json()["notes"][0].startswith("cut short")

@@ -17,7 +17,7 @@ from jaxtyping import Float32, Integer, Shaped, UInt8
 
 from ifttn.data.flow import from_bytes, to_bytes
 from ifttn.data.reencoding import GOP
-from ifttn.data.store import Entry
+from ifttn.data.store import Source
 
 FURTHER = 4.0
 """Bound of accumulated vectors, in bounds of a single field. Theirs is that of one field (20 px of 340): fast and slow
@@ -62,24 +62,28 @@ def p_frames(frames: Integer[np.ndarray, "*n"]) -> Integer[np.ndarray, "*n"]:
 
 
 class Groups:
-    """What stands in the groups around the frames of a sample, read from a store once for both modalities."""
+    """What stands in the groups around the frames of a sample, read once for both modalities."""
 
     MODALITIES = ("accumulated", "residual")
 
-    def __init__(self, entry: Entry, frames: Integer[np.ndarray, " K"]) -> None:
-        self.entry, self.frames = entry, p_frames(frames)
+    def __init__(self, source: Source, frames: Integer[np.ndarray, " K"]) -> None:
+        self.source, self.frames = source, p_frames(frames)
         self.starts = self.frames - self.frames % GOP
 
     @cached_property
     def accumulated(self) -> Float32[np.ndarray, "K 2 H W"]:
         """From the I-frame of each frame's group to the frame, in pixels."""
-        spans = [np.arange(start, frame) for start, frame in zip(self.starts, self.frames, strict=True)]
-        levels = np.split(self.entry.read("mv", np.concatenate(spans)), np.cumsum([len(span) for span in spans])[:-1])
-        return np.stack([accumulate(from_bytes(group, self.entry.settings.bound))[-1] for group in levels])
+        first, group = np.unique(self.starts, return_inverse=True)
+        last = np.zeros_like(first)
+        np.maximum.at(last, group, self.frames)
+        spans = [np.arange(*span) for span in zip(first, last, strict=True)]
+        levels = np.split(self.source.read("mv", np.concatenate(spans)), np.cumsum([len(span) for span in spans])[:-1])
+        grown = [accumulate(from_bytes(fields, self.source.settings.bound)) for fields in levels]
+        return np.stack([grown[g][f - s - 1] for g, f, s in zip(group, self.frames, self.starts, strict=True)])
 
     def planes(self, modality: str) -> UInt8[np.ndarray, "K C H W"]:
         """One of MODALITIES, of the whole picture."""
         if modality == "accumulated":
-            return to_bytes(self.accumulated, FURTHER * self.entry.settings.bound)
-        i_frames, frames = np.split(self.entry.read("rgb", np.concatenate([self.starts, self.frames])), 2)
+            return to_bytes(self.accumulated, FURTHER * self.source.settings.bound)
+        i_frames, frames = np.split(self.source.read("rgb", np.concatenate([self.starts, self.frames])), 2)
         return np.stack([residual(*each) for each in zip(i_frames, frames, self.accumulated, strict=True)])

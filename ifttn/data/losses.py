@@ -32,7 +32,9 @@ class Losses:
         self._entries, self._listed = len(stream.index_entries), shown(stream)
         self._arrived = self._early = self._failed = self._frames = self._damaged = 0
         self._unit, self._end = float(stream.time_base or 1), 0.0
-        self._promised = stream.duration * self._unit if stream.duration else (container.duration or 0) / 1e6
+        promised = stream.duration * self._unit if stream.duration else (container.duration or 0) / 1e6
+        # Of an AVI without its index FFmpeg guesses the duration; the header still says it, a frame a unit.
+        self._promised = max(promised, stream.frames * self._unit)
 
     def packet(self, packet: Packet) -> None:
         """A packet was read."""

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ifttn.data import augmentation, sampling
 from ifttn.data.augmentation import Crop
-from ifttn.data.gop import Groups
+from ifttn.data.planes import Snippets
 from ifttn.data.store import Store
 from ifttn.vocabulary import MODALITIES, Batch, IfttnError, Video
 
@@ -106,16 +106,16 @@ class SnippetDataset(Dataset):
         """Put a sample into arrays of its shape."""
         with self.store.open(self.videos[key[1]].name) as entry:
             frames, fields, crop = self.draw(key, entry.frames)
-            groups = Groups(entry, frames)
+            snippets = Snippets(entry, frames, fields)
             for modality, x in planes.items():
                 if self.fitted:
                     cut = _planes(
                         np.empty(_laid((*x.shape[:2], crop.height, crop.width), modality), np.uint8), modality
                     )
-                    _read(groups, modality, frames, fields, crop, cut)
+                    snippets.planes(modality, crop.part, cut)
                     augmentation.fit(cut, crop, self.size, modality, x)
                 else:
-                    _read(groups, modality, frames, fields, crop, x[..., : crop.height, : crop.width])
+                    snippets.planes(modality, crop.part, x[..., : crop.height, : crop.width])
         return crop
 
 
@@ -201,41 +201,6 @@ class _Batches(Sampler):
             first = 0
 
 
-def _read(
-    groups: Groups,
-    modality: str,
-    frames: Integer[np.ndarray, " K"],
-    fields: Integer[np.ndarray, "K L"],
-    crop: Crop,
-    out: UInt8[np.ndarray, "K C h w"],
-) -> None:
-    """Decode the crop of K snippets to `out`."""
-    entry = groups.entry
-    if modality == "rgb":
-        entry.read("rgb", frames, crop.part, out)
-    elif stored := MODALITIES[modality].run_of:
-        images = out.reshape(-1, 3 if stored == "rgb" else 2, *out.shape[2:], copy=False)
-        count, last = len(images) // len(frames), entry.frames - (1 if stored == "rgb" else 2)
-        wanted = frames[:, None] + np.arange(count) - count // 2
-        entry.read(stored, wanted.clip(0, last).ravel(), crop.part, images)
-    elif modality in Groups.MODALITIES:
-        out[:] = groups.planes(modality)[..., *crop.part]  # a pixel's way may lead out of the crop, and back
-    elif modality != "rgbdiff":
-        entry.read(modality, fields.ravel(), crop.part, out.reshape(-1, 2, *out.shape[2:], copy=False))
-    else:
-        # Field t lies between frames t and t + 1.
-        wanted, position = np.unique([fields, fields + 1], return_inverse=True)
-        earlier, later = entry.read("rgb", wanted, crop.part)[position.reshape(2, *fields.shape)]
-        out[:] = differences(earlier, later).reshape(out.shape)
-
-
-def differences(
-    earlier: UInt8[np.ndarray, "*shape"], later: UInt8[np.ndarray, "*shape"]
-) -> UInt8[np.ndarray, "*shape"]:
-    """What changes from one frame to the next, as bytes of "rgbdiff": 128 is no change, and a step is two levels."""
-    return ((256 + later.astype(np.int16) - earlier) >> 1).astype(np.uint8)
-
-
 def whole_frames(
     store: Store, name: str, modalities: Sequence[str], segments: int
 ) -> dict[str, UInt8[np.ndarray, "K C H W"]]:
@@ -244,15 +209,10 @@ def whole_frames(
     Raises:
         IfttnError: the video is not in the store, or its entry is damaged.
     """
-    height, width = store.settings.height, store.settings.width
-    shapes = {modality: (segments, MODALITIES[modality].channels, height, width) for modality in modalities}
-    planes = {m: _planes(np.empty(_laid(shape, m), np.uint8), m) for m, shape in shapes.items()}
     with store.open(name) as entry:
-        frames, fields = sampling.snippet_indices(sampling.centre_starts(entry.frames, segments), entry.frames)
-        groups = Groups(entry, frames)
-        for modality, x in planes.items():
-            _read(groups, modality, frames, fields, Crop(0, 0, height, width), x)
-    return planes
+        starts = sampling.centre_starts(entry.frames, segments)
+        snippets = Snippets(entry, *sampling.snippet_indices(starts, entry.frames))
+        return {modality: snippets.planes(modality) for modality in modalities}
 
 
 def _laid(shape: tuple[int, ...], modality: str) -> tuple[int, ...]:

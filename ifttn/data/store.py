@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -85,6 +85,25 @@ def flow_error(fields: Float32[np.ndarray, "n 2 H W"], settings: StoreSettings) 
         errors = np.abs(from_bytes(read, settings.bound) - fields)[within]
         figures += [errors.mean(), np.quantile(errors, 0.999)] if len(errors) else [0.0, 0.0]
     return FlowError(*map(float, figures), saturated=1 - float(within.mean()))
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Frames and motion fields of one video by number: `Entry` of a store, and what `planes` makes of a file."""
+
+    frames: int
+    """T; there are T - 1 fields of each motion."""
+    settings: StoreSettings
+
+    def read(
+        self,
+        modality: str,
+        indices: Integer[np.ndarray, " n"],
+        part: Part = WHOLE,
+        out: UInt8[np.ndarray, "n C h w"] | None = None,
+    ) -> UInt8[np.ndarray, "n C h w"]:
+        """As `Entry.read`."""
+        ...
 
 
 class Entry:

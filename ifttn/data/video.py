@@ -247,12 +247,7 @@ class Reader:
         return Piece(images[:found], np.array(wanted[:found], np.int64), canvas.painted(), kinds, seconds)
 
     def _into(self, image: UInt8[np.ndarray, "H W 3"], frame: VideoFrame) -> None:
-        whole = self._to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
-        if self.size == (frame.width, frame.height):
-            image[:] = whole
-        else:
-            shrinks = self.size[0] < frame.width
-            cv2.resize(whole, self.size, dst=image, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        _fit(self._to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray(), image)
 
     def _count(self, container: InputContainer) -> int:
         stream = _video(container, self.path)
@@ -376,9 +371,28 @@ class Reader:
 class Live(Reader):
     """Frames that come from no file, from a camera say: encoded on their way, so that they have vectors as well."""
 
+    is_encoded = True
+    """Else frames are resized and nothing more, and have no vectors: then no frame waits for the next."""
+
     def __init__(self, frames: Iterable[np.ndarray], fps: float, size: tuple[int, int] | None = None) -> None:
         super().__init__(Path("live frames"), size)
         self.fps, self._source = fps, iter(frames)
+
+    def pieces(
+        self, choose: Choice | None = None, length: int = 64, keep: Callable[[int], bool] = lambda index: True
+    ) -> Iterator[Piece]:
+        """As `Reader.pieces`; frames that are not encoded come one at a time."""
+        if self.is_encoded:
+            yield from super().pieces(choose, length, keep)
+            return
+        for index, picture in enumerate(self._source):
+            self.seconds.append(index / self.fps)
+            self._coded_as(picture.shape[1], picture.shape[0])
+            images = np.empty((int(keep(index)), self.size[1], self.size[0], 3), np.uint8)
+            for image in images:
+                _fit(picture, image)
+            indices = np.full(len(images), index)
+            yield Piece(images, indices, np.empty((1, 2, 0, 0), np.float32), "I", np.array(self.seconds[-1:]))
 
     @contextmanager
     def opened(self) -> Iterator[Any]:
@@ -396,6 +410,16 @@ class Live(Reader):
         for index, frame in enumerate(self._source):
             self.seconds.append(index / self.fps)
             yield VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+
+
+def _fit(picture: UInt8[np.ndarray, "h w 3"], image: UInt8[np.ndarray, "H W 3"]) -> None:
+    """Resize a picture into an array."""
+    height, width = image.shape[:2]
+    if picture.shape == image.shape:
+        image[:] = picture
+    else:
+        how = cv2.INTER_AREA if width < picture.shape[1] else cv2.INTER_LINEAR
+        cv2.resize(picture, (width, height), dst=image, interpolation=how)
 
 
 def _reason(error: Exception) -> str:

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ifttn.data.augmentation import test_crops
 from ifttn.data.flow import luminance, to_bytes
 from ifttn.data.gop import FURTHER, accumulate, residual
-from ifttn.data.snippets import differences
+from ifttn.data.planes import differences
 from ifttn.data.tvl1 import tvl1
 from ifttn.data.video import Decoded, decode
 from ifttn.experiment.machine import Machine
