@@ -18,9 +18,9 @@ from jaxtyping import Float, Float32, Int, Integer, UInt8
 
 from ifttn.data.augmentation import apply, test_crops
 from ifttn.data.flow import FLOWS, from_bytes, to_bytes
+from ifttn.data.planes import differences
 from ifttn.data.reencoding import turn_of
 from ifttn.data.sampling import centre_starts, snippet_indices
-from ifttn.data.planes import differences
 from ifttn.data.store import Store, StoreSettings
 from ifttn.data.video import decode
 from ifttn.experiment.recipes import LATE_FUSION

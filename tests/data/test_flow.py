@@ -46,11 +46,11 @@ def test_an_unknown_flow_is_refused_with_the_choices(pan):
 def test_flow_that_does_not_fit_is_computed_of_fewer_pairs_at_once(pan, monkeypatch):
     frames, lengths = pan(8, 64, 48, (3, 1)), []
 
-    def small(frames, device):
+    def small(frames, device, starts):
         lengths.append(len(frames))
         if len(frames) > limit:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return dis(frames)
+        return dis(frames, starts=starts)
 
     monkeypatch.setattr(flow, "FLOWS", {"small": small})
     limit = 3
