@@ -83,12 +83,17 @@ def explained(options: Mapping[str, Any]) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if lacks_memory(error):
             raise IfttnError(f"{LACKS} ({_asked(error)}){advice(options)}") from error
-        if "DataLoader worker" in str(error):  # torch notices it anywhere, in the middle of a step as well
-            raise IfttnError(
-                "a process that loads batches was killed, most likely because this machine ran out of memory: take "
-                "fewer --workers (0 loads in the process itself), and the same command goes on"
-            ) from error
+        if "DataLoader worker (pid" in str(error):  # torch notices it anywhere, in the middle of a step as well
+            raise loader_killed() from error
         raise
+
+
+def loader_killed() -> IfttnError:
+    """What to raise where a process that loads batches is gone."""
+    return IfttnError(
+        "a process that loads batches was killed, most likely because this machine ran out of memory: take fewer "
+        "--workers (0 loads in the process itself), and the same command goes on"
+    )
 
 
 def advice(options: Mapping[str, Any]) -> str:

@@ -61,7 +61,12 @@ class SnippetDataset(Dataset):
         settings = self.store.settings
         self.views = augmentation.test_crops(settings.height, settings.width, self.size, self.crops)
         self._memory = _Memory(2 * len(self.modalities))  # a batch in use, and the next
-        self._side = self.size if self.fitted else min(settings.height, settings.width)
+
+    @property
+    def side(self) -> int:
+        """Of the planes of a batch, in pixels."""
+        settings = self.store.settings
+        return self.size if self.fitted else min(settings.height, settings.width)
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -84,7 +89,7 @@ class SnippetDataset(Dataset):
         )
 
     def _empty(self, count: int, memory: "_Memory") -> dict[str, UInt8[np.ndarray, "N K C H W"]]:
-        shapes = {m: (count, self.segments, MODALITIES[m].channels, self._side, self._side) for m in self.modalities}
+        shapes = {m: (count, self.segments, MODALITIES[m].channels, self.side, self.side) for m in self.modalities}
         if self.fitted:
             return {modality: memory.array(shape) for modality, shape in shapes.items()}
         return {modality: _planes(memory.array(_laid(shape, modality)), modality) for modality, shape in shapes.items()}

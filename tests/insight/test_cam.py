@@ -11,7 +11,7 @@ from ifttn.insight.cam import (
     snippet_maps,
     stack,
 )
-from ifttn.model.network import Network, NetworkSettings, undisturbed
+from ifttn.model.network import Network, NetworkSettings
 from ifttn.vocabulary import IfttnError
 
 ACTIONS = torch.tensor([[0, 3], [2, 4], [1, 1]])
