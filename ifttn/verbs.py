@@ -356,6 +356,8 @@ def failures(progress: study.Progress, o: argparse.Namespace) -> int:
     for name, reason in progress.failed.items():
         helps = advice(vars(o)) if LACKS in reason else ""
         print(f"ifttn: {name} failed: {reason}{helps}", file=sys.stderr)
+    if progress.failed:
+        print("ifttn: all else is there; the same command tries these steps again", file=sys.stderr)
     return 1 if progress.failed else 0
 
 

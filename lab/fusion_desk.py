@@ -82,7 +82,7 @@ class FusionDesk(Panel):
         changed = [HTML("<h4>Videos whose prediction the weights change</h4>"), self._told, self.changed, self._note]
         matrix = VBox([HTML("<h4>What is taken for what</h4>"), self._matrix], layout=gap)
         self.fill(HBox([self.dataset, self.split, self.fusion], layout=row))
-        self.fill(columns(VBox([*weights, *changed], layout=gap), matrix), HTML("<h4>Accuracy</h4>"), self._accuracy)
+        self.fill(columns(VBox(weights, layout=gap), matrix), *changed, HTML("<h4>Accuracy</h4>"), self._accuracy)
         self.offer("dataset", "split", "fusion")
         self.watch(self.state, ["dataset", "split", "fusion"], self._open)
         self.watch(self.state, ["weights"], self._tell)

@@ -25,6 +25,8 @@ HEAD_COLOURS = {
     "ttn": SERIES[2],
     "late fusion": SERIES[3],
 }
+DASHED = "stroke-dasharray='4,3'"
+"""In quotes, for without them HTML takes the end of the tag for a part of it."""
 KIND_COLOURS = {"I": "#d55e00", "P": "#56b4e9", "B": "#bbb"}
 
 
@@ -136,7 +138,7 @@ def chart(
     grid = "".join(_grid_line(value, place(x_low, value), width - right) for value in levels)
     lines = "".join(
         f"<polyline points='{' '.join(place(x, y) for x, y in zip(c.x, c.y, strict=True))}' fill=none "
-        f"stroke='{c.colour}' stroke-width=1.6 {'stroke-dasharray=4,3' if c.dashed else ''}/>"
+        f"stroke='{c.colour}' stroke-width=1.6 {DASHED if c.dashed else ''}/>"
         for c in curves
     )
     dots = "".join(

@@ -86,7 +86,7 @@ class TableDesk(Panel):
                 VBox([self._run], layout=Layout(flex="1 1 300px", min_width="280px")),
                 VBox(
                     [HBox([self._count, self.split], layout=apart), self.errors, self._note],
-                    layout=Layout(flex="2 1 420px", min_width="320px"),
+                    layout=Layout(flex="2 1 600px", min_width="320px"),  # names of videos and actions are long
                 ),
             ],
             layout=Layout(flex_flow="row wrap", grid_gap="18px", width="100%"),

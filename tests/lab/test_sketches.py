@@ -1,4 +1,5 @@
 import re
+from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import numpy as np
@@ -36,6 +37,15 @@ def test_a_chart_is_drawn_of_nothing_of_one_point_and_of_values_below_zero():
             x, y = map(float, place.split(","))
             assert 0 <= x <= 440
             assert 0 <= y <= 190
+
+
+def test_a_dashed_line_is_dashed_in_a_page_too():
+    html = sketches.chart([sketches.Curve("swapped", [0, 1], [0.0, 1.0], "#000", dashed=True)], "probability")
+    tags = {}
+    parser = HTMLParser()
+    parser.handle_startendtag = lambda tag, attributes: tags.update({tag: dict(attributes)})
+    parser.feed(html)
+    assert tags["polyline"]["stroke-dasharray"] == "4,3"
 
 
 def test_a_confusion_cell_says_how_many_of_its_action():
