@@ -3,11 +3,9 @@ import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 
-import ifttn
 from ifttn.files import DiskFullError, held, remove_leftovers, write_whole, written_whole
 from ifttn.vocabulary import IfttnError
 
@@ -16,7 +14,7 @@ def started(script: str, *arguments: object) -> subprocess.Popen:
     """A process that runs a script, which finds this ifttn."""
     return subprocess.Popen(
         [sys.executable, "-c", script, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(Path(ifttn.__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

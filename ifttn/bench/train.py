@@ -10,13 +10,15 @@ step the same. On a GPU, work is compared with one large bf16 matrix product in 
 """
 
 import argparse
+import gc
 import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
@@ -25,16 +27,20 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision
+from tqdm import tqdm
 
 from ifttn.data import diagnostic
 from ifttn.data.catalogue import read_split
 from ifttn.data.preparation import prepare
 from ifttn.data.store import Store
 from ifttn.experiment.machine import Machine, Processes, Share, shares
+from ifttn.experiment.optimisation import clip, freeze_all_but, optimiser
 from ifttn.experiment.plan import plan
-from ifttn.experiment.recipes import JOINT, PRESETS, RECIPES, Preset, Stage, find, network_settings
+from ifttn.experiment.recipes import JOINT, PRESETS, RECIPES, Preset, find, network_settings
+from ifttn.experiment.recomputing import recompute
 from ifttn.experiment.runs import Run
-from ifttn.experiment.training import Training, Work
+from ifttn.experiment.training import Training, Work, stage_loss
+from ifttn.memory import lacks_memory
 from ifttn.model.network import Network
 from ifttn.vocabulary import MODALITIES, IfttnError
 
@@ -178,36 +184,73 @@ def seconds_of(training: Training, planned: Sequence[list[Share]], feed: Iterato
 
 
 def largest(preset_name: str, device: str, machine: Machine) -> None:
-    """The most videos at once of the joint stage, without and with recomputed blocks, and what they do in a second."""
-    preset, recipe = PRESETS[preset_name], RECIPES["if-ttn"]
+    """The most videos at once of the joint stage, without and with recomputed blocks, and what they do in a second.
+
+    Raises IfttnError where the device is no GPU.
+    """
+    if not device.startswith("cuda"):
+        raise IfttnError(f"--largest-batch fills the memory of a GPU, and {device} is none: take --device cuda")
     print(f"{'recompute':10} {'videos':>7} {'videos/s':>9} {'peak/GB':>8} {'planned/GB':>10}")
     for recomputed in (False, True):
-        best, step, found = 0, 1 << 8, None
-        while step:
-            if now := fits(preset_name, device, best + step, replace(machine, recompute=recomputed)):
-                best, found = best + step, now
-            else:
-                step >>= 1
-        if not found:
+        own = replace(machine, recompute=recomputed)
+        guess = planned_videos(preset_name, free_memory(device), own)
+        fits = partial(_fits, preset_name, device, own)
+        with tqdm(desc=f"recompute {recomputed}", unit="try", leave=False) as bar:
+            best = most(fits, guess, bar)
+        found = steps_of(preset_name, device, best, own, timed=3) if best else None
+        if found is None:
             print(f"{recomputed!s:10} none fits")
             continue
         speed, peak = found
-        own = replace(machine, recompute=recomputed, micro_batch=best)
-        planned = plan(recipe, preset, JOINT, videos=best, actions=101, machine=own).memory
-        print(f"{recomputed!s:10} {best:7} {speed:9.1f} {peak / 1e9:8.2f} {planned / 1e9:10.2f}")
+        planned = planned_memory(preset_name, best, own)
+        print(f"{recomputed!s:10} {best:7} {speed:9.1f} {peak / 1e9:8.2f} {planned / 1e9:10.2f}", flush=True)
 
 
-def fits(preset_name: str, device: str, videos: int, machine: Machine) -> tuple[float, float] | None:
-    """Videos/s and peak bytes of joint steps on so many random videos; nothing where memory does not suffice."""
-    from ifttn.experiment.optimisation import clip, freeze_all_but, optimiser
-    from ifttn.experiment.recomputing import recompute
-    from ifttn.experiment.training import stage_loss
+def planned_memory(preset_name: str, videos: int, machine: Machine) -> float:
+    """Bytes of a joint step on so many videos at once."""
+    machine = replace(machine, micro_batch=videos)
+    return plan(RECIPES["if-ttn"], PRESETS[preset_name], JOINT, videos=videos, actions=101, machine=machine).memory
 
+
+def planned_videos(preset_name: str, free: float, machine: Machine) -> int:
+    """How many videos at once fit into so many bytes, by the plan; at least one."""
+    one, two = (planned_memory(preset_name, videos, machine) for videos in (1, 2))
+    return max(1, int(1 + (free - one) / (two - one)))
+
+
+def most(fits: Callable[[int], bool], guess: int, bar: tqdm) -> int:
+    """The largest number that fits, 0 if none does. Steps away from the guess double until one fits and one does not;
+    then halves of what lies between them are tried."""
+    low, high, at, step = 0, None, guess, max(1, guess // 16)
+    while high is None or high - low > 1:
+        bar.set_postfix(videos=at, largest=low)
+        if fits(at):
+            low = at
+        else:
+            high = at
+        between = (low + (high or 0)) // 2
+        at = low + step if high is None else between if low else max(high - step, between)
+        step *= 2
+        bar.total = bar.n + 1 + (step if high is None else high - low).bit_length()
+        bar.update()
+    return low
+
+
+def _fits(preset_name: str, device: str, machine: Machine, videos: int) -> bool:
+    return steps_of(preset_name, device, videos, machine) is not None
+
+
+def steps_of(
+    preset_name: str, device: str, videos: int, machine: Machine, timed: int = 0
+) -> tuple[float, float] | None:
+    """Videos/s of the timed joint steps on so many random videos, after a first one or two, and peak bytes; nothing
+    where memory does not suffice."""
+    gc.collect()  # a recomputed network of the try before holds itself
+    torch.cuda.empty_cache()
     preset, recipe = PRESETS[preset_name], RECIPES["if-ttn"]
-    stage: Stage = JOINT
     try:
         network = Network(network_settings(recipe, preset, 101)).to(device)
-        freeze_all_but(network, stage.trains, preset.joint_batch_norm or preset.batch_norm)
+        freeze_all_but(network, JOINT.trains, preset.joint_batch_norm or preset.batch_norm)
         if machine.recompute:
             recompute(network)
         steps = optimiser(network, preset)
@@ -221,22 +264,22 @@ def fits(preset_name: str, device: str, videos: int, machine: Machine) -> tuple[
         }
         labels, started = torch.zeros(videos, dtype=torch.long, device=device), 0.0
         reset_peak(device)
-        for number in range(5):
+        for number in range(2 + timed):
             if number == 2:
                 synchronise(device)
                 started = time.perf_counter()
             with machine.autocast(device):
                 output = network(inputs)
-            stage_loss(stage, output, labels)[0].backward()
+            stage_loss(JOINT, output, labels)[0].backward()
             clip(network, preset)
             steps.step()
             steps.zero_grad(set_to_none=True)
         synchronise(device)
-        return 3 * videos / (time.perf_counter() - started), torch.cuda.max_memory_allocated(device)
-    except torch.OutOfMemoryError:
+        return timed * videos / (time.perf_counter() - started), peak_of(device)
+    except RuntimeError as error:
+        if not lacks_memory(error):
+            raise
         return None
-    finally:
-        torch.cuda.empty_cache()
 
 
 def matrix_product(device: str, side: int = 8192) -> float:
@@ -267,10 +310,15 @@ def reset_peak(device: str) -> None:
             RESET.write_text("5")
 
 
+def free_memory(device: str) -> float:
+    """Bytes of a GPU that nobody uses."""
+    return float(torch.cuda.mem_get_info(device)[0])
+
+
 def peak_of(device: str) -> float:
     """Bytes of the largest use since then; NaN where the system does not tell it."""
     if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated(device)
+        return float(torch.cuda.max_memory_allocated(device))
     status = Path("/proc/self/status")
     found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if RESET.exists() else None
     return 1024.0 * int(found[1]) if found else float("nan")

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import ifttn
 from ifttn import files
 from ifttn.experiment import runs, training
 from ifttn.experiment.machine import Machine
@@ -24,7 +23,7 @@ def forked(embedded, tmp_path):
     def run(what, *arguments):
         script = Path(__file__).with_name("forked.py")
         command = [sys.executable, script, what, embedded.data, embedded.store, tmp_path, *arguments]
-        environment = {**os.environ, "PYTHONPATH": str(Path(ifttn.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
         ended = subprocess.run(
             list(map(str, command)), env=environment, capture_output=True, text=True, timeout=1200, check=False
         )
