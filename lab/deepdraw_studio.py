@@ -186,7 +186,7 @@ class DeepDrawStudio(Panel):
         if not ready:
             raise IfttnError(
                 f"no trained network of {state.dataset}, split {state.split}, to draw with: "
-                "`ifttn reproduce --quick` trains one"
+                f"`{self.shelf.to_train(state.dataset, state.split)}` trains one"
             )
         run = (
             state.run

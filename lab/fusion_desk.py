@@ -101,8 +101,9 @@ class FusionDesk(Panel):
             self._weights.children = ()
             self._accuracy.value = self._matrix.value = self._told.value = ""
             raise IfttnError(
-                f"no tested run of {state.dataset}, split {state.split}: `ifttn test if-ttn --split {state.split}` "
-                "makes its scores, once it is trained"
+                f"no tested run of {state.dataset}, split {state.split}: "
+                f"`{self.shelf.to_train(state.dataset, state.split)}` trains one, `ifttn test` in place of `ifttn "
+                "train` makes its scores"
             )
         self.worker.error = ""
         state.fusion = str(self.fusion.value)

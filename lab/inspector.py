@@ -5,9 +5,10 @@ Shapes: T frames, K snippets, H x W pixels.
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ipywidgets import (
@@ -24,7 +25,7 @@ from ipywidgets import (
     VBox,
 )
 from jaxtyping import UInt8
-from traitlets import Dict, Int, Tuple, Unicode
+from traitlets import Dict, Int, TraitError, Tuple, Unicode, validate
 
 from ifttn.experiment.recipes import LATE_FUSION, OF_PEERS
 from ifttn.files import write_whole
@@ -63,6 +64,16 @@ class InspectorState(VideoState):
     frame = Int(0, help="shown, from 0")
     order = Tuple(help="of the snippets, in the test of order; empty: as filmed")
 
+    @validate("layers")
+    def _known(self, proposal: Mapping[str, Any]) -> dict[str, float]:
+        layers = proposal["value"]
+        if unknown := [name for name in layers if name not in LAYERS]:
+            raise TraitError(f"no layer {unknown[0]!r}: choose from {', '.join(LAYERS)}")
+        for name, opacity in layers.items():
+            if not (isinstance(opacity, int | float) and 0 <= opacity <= 1):
+                raise TraitError(f"the opacity of {name} is {opacity!r}: it is a number from 0 to 1")
+        return layers
+
 
 class Inspector(VideoPanel):
     """`Inspector("results")` in a cell; `Inspector("results", file="my.mp4")` for a file of one's own.
@@ -82,8 +93,6 @@ class Inspector(VideoPanel):
         self._drawn: tuple[object, ...] = ()
         self._told: tuple[int, ...] = ()
         """Of which votes the score bars speak."""
-        self._quiet = False
-        """While the buttons of layers follow the state."""
         self._build()
         self.begin(chosen)
 
@@ -247,7 +256,13 @@ class Inspector(VideoPanel):
 
     def _present(self) -> None:
         clip, reading = self.clip, self.reading
-        assert clip is not None
+        self._stage.layout.display = self._tools.layout.display = "none" if clip is None else ""
+        self._empty.layout.display = "" if clip is None else "none"
+        if not reading:
+            self._bars.value = self.unread
+        if clip is None:
+            self._title.value = ""
+            return
         last = len(clip.frames) - 1
         while len(self.images) <= last:
             self.images.append(Image(format="jpeg", layout=self._frame_layout))
@@ -255,7 +270,6 @@ class Inspector(VideoPanel):
             image.value = b""
         if len(self.reel.children) < len(self.images):
             self.reel.children = tuple(self.images)
-        self._empty.layout.display, self._stage.layout.display, self._tools.layout.display = "none", "", ""
         self.state.frame = min(self.state.frame, last)
         self.slider.max = last
         self._set_rate()
@@ -279,8 +293,6 @@ class Inspector(VideoPanel):
                 *((name, name) for name in (reading.actions if reading else ())),
             ]
             self.asked.value = self.state.asked if reading and self.state.asked in reading.actions else ""
-        if not reading:
-            self._bars.value = self.unread
 
     def _draw(self) -> Iterator[float | None]:
         """Every frame, the one at the cursor first and then its neighbours."""
@@ -402,7 +414,7 @@ class Inspector(VideoPanel):
 
     def _reorder(self, how: str) -> None:
         if self.reading is None or self.clip is None:
-            raise IfttnError("there is no network to ask: train one, for example with `ifttn reproduce --quick`")
+            raise IfttnError(f"there is no network to ask: `{self._to_train}` trains one")
         order = list(range(len(self.reading.sampled)))
         if how == "swap":
             first = self.reading.pair(self.state.frame * self.clip.step)
@@ -417,14 +429,13 @@ class Inspector(VideoPanel):
 
     def _show_layers(self) -> None:
         """The buttons of layers that were chosen in another way."""
-        self._quiet = True
-        for name, (toggle, slider) in self.layer.items():
-            toggle.value = name in self.state.layers
-            slider.value = self.state.layers.get(name, slider.value)
-        self._quiet = False
+        with self.filling():
+            for name, (toggle, slider) in self.layer.items():
+                toggle.value = name in self.state.layers
+                slider.value = self.state.layers.get(name, slider.value)
 
     def _read_layers(self) -> None:
-        if not self._quiet:
+        if not self.silent:
             self.state.layers = {name: slider.value for name, (on, slider) in self.layer.items() if on.value}
 
     def _fade(self, by: float) -> None:

@@ -1,5 +1,6 @@
 """What there is to look at: the data sets, splits, videos and trained runs of a study."""
 
+import shlex
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -9,9 +10,9 @@ import torch
 
 from ifttn.data.catalogue import read_split
 from ifttn.data.store import Store
-from ifttn.experiment.recipes import RECIPES
+from ifttn.experiment.recipes import PRESETS, RECIPES
 from ifttn.experiment.runs import Run
-from ifttn.experiment.study import Places
+from ifttn.experiment.study import EMBEDDED, Places
 from ifttn.recognizer import Recognizer
 from ifttn.vocabulary import IfttnError, Split, Video
 
@@ -20,7 +21,8 @@ class Shelf:
     """A folder of results, as `ifttn reproduce` lays it out, and data sets that lie elsewhere.
 
     Args:
-        results: holds data/, stores/ and runs/.
+        results: holds data/, stores/ and runs/. Where a store was prepared from a folder that lies elsewhere, that
+            data set is found as well.
         data: further folders of data sets; a store of one is looked for in `results`, by its name.
         device: where networks are put.
 
@@ -32,7 +34,7 @@ class Shelf:
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise IfttnError(f"no GPU in this kernel for device={device!r}: without `device` it works on the CPU")
         self.places, self.device = Places(Path(results)), device
-        self.elsewhere = {Path(folder).resolve().name: Path(folder) for folder in data}
+        self._named = {Path(folder).resolve().name: Path(folder) for folder in data}
         self.lock = RLock()
         """Held by whoever runs a network: two threads must not."""
         self.split = lru_cache(8)(self._split)
@@ -47,12 +49,22 @@ class Shelf:
         """
         own = self.places.root / "data"
         names = sorted(path.name for path in own.iterdir() if path.is_dir()) if own.is_dir() else []
-        if not names and not self.elsewhere:
+        names = *names, *(name for name in self.elsewhere if name not in names)
+        if not names:
             raise IfttnError(
-                f"no data set in {own}: `ifttn reproduce --quick` writes one and trains on it, "
-                "or name the folder of yours, Shelf(results, data=[folder])"
+                f"no data set in {own}, and none is prepared in {self.places.root / 'stores'}: `ifttn reproduce "
+                "--quick` writes one and trains on it; `ifttn prepare --data FOLDER` prepares yours, or name it, "
+                'Shelf("results", data=["FOLDER"])'
             )
-        return *names, *(name for name in self.elsewhere if name not in names)
+        return names
+
+    @property
+    def elsewhere(self) -> dict[str, Path]:
+        """Folders of data sets outside of the results: those named, and those that a store was prepared from."""
+        root = self.places.root.resolve()
+        stores = (Store(path.parent) for path in sorted(root.glob("stores/*/manifest.json")))
+        folders = [root.parent / store.manifest["data"] for store in stores if "data" in store.manifest]
+        return {each.name: each for each in folders if each.resolve().parent != root / "data"} | self._named
 
     def splits(self, dataset: str) -> tuple[int, ...]:
         """Those of 1, 2, 3 that a data set has lists for."""
@@ -66,7 +78,11 @@ class Shelf:
         return tuple(found)
 
     def _split(self, dataset: str, number: int) -> Split:
-        return read_split(self.elsewhere.get(dataset, self.places.data(dataset)), number)
+        return read_split(self.folder(dataset), number)
+
+    def folder(self, dataset: str) -> Path:
+        """Where the videos and lists of a data set are."""
+        return self.elsewhere.get(dataset, self.places.data(dataset))
 
     def video(self, dataset: str, name: str) -> Video:
         """A video by name.
@@ -105,6 +121,19 @@ class Shelf:
 
     def _load(self, folder: Path) -> Recognizer:
         return Recognizer.load(folder, self.device)
+
+    def preset(self, dataset: str) -> str:
+        """The first preset for which a data set is prepared; "tiny" where it is for none."""
+        return next((name for name in PRESETS if self.store(dataset, name)), "tiny")
+
+    def to_train(self, dataset: str, split: int) -> str:
+        """The command that trains a network on a split, to be typed beside the folder of results."""
+        if dataset in EMBEDDED and split == 1:
+            return "ifttn reproduce --quick"
+        preset = self.preset(dataset)
+        which = f"--data {shlex.quote(str(self.folder(dataset)))}" + (f" --preset {preset}" if preset != "tiny" else "")
+        prepare = "" if self.store(dataset, preset) else f"ifttn prepare {which} && "
+        return f"{prepare}ifttn train if-ttn {which}" + (f" --split {split}" if split > 1 else "")
 
     def store(self, dataset: str, preset: str) -> Store | None:
         """The prepared data set, where there is one."""

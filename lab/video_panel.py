@@ -1,6 +1,7 @@
 """A panel about one video: choosing it and a run, reading it, asking the network; once for all that do."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ class VideoPanel(Panel):
         self.pickers = VBox([which, HBox([self.video, self.file], layout=row)], layout=Layout(width="100%"))
         self.offer("dataset", "split", "side", "run", "action")
         self.watch(self.video, ["value"], self._pick)
-        self.watch(self.file, ["value"], lambda: self.choose("file", self.file.value.strip()))
+        self.watch(self.file, ["value"], self._type)
         self.watch(state, ["dataset", "split", "side", "action"], self._list)
         self.watch(state, ["video", "file", "run"], self._mark)
         self.watch(state, ["video", "file", "run", "split"], self.read_video)
@@ -80,13 +81,24 @@ class VideoPanel(Panel):
             with self.state.hold_trait_notifications():
                 self.state.file, self.state.video = "", self.video.value
 
+    def _type(self) -> None:
+        """A path, or none: then the listed video comes back."""
+        if not self.silent:
+            with self.state.hold_trait_notifications():
+                self.state.file = self.file.value.strip()
+                if not self.state.file and not self.state.video:
+                    self.state.video = next((name for _, name in self.video.options), "")
+
     def _list(self) -> None:
         """Fill every list with what the choices above it leave."""
         state = self.state
         split = self.shelf.split(state.dataset, state.split)
         videos = split.test if state.side == "test" else split.train
-        if state.action in split.actions:
-            videos = tuple(video for video in videos if video.action == state.action)
+        wanted, exact = state.action.strip().lower(), state.action in split.actions
+        videos = [v for v in videos if (v.action == state.action if exact else wanted in v.action.lower())]
+        if not videos:
+            chosen = f" of {state.action!r}; there is {', '.join(split.actions)}" if state.action else ""
+            raise IfttnError(f"split {state.split} of {state.dataset} has no {state.side} video{chosen}")
         names = [video.name for video in videos]
         ready = list(self.shelf.networks(state.dataset, state.split))
         best = next((name for name in ("if-ttn", "mv-if-ttn") if name in ready), ready[0] if ready else "")
@@ -96,7 +108,7 @@ class VideoPanel(Panel):
             self.split.value = state.split
             self.action.options = split.actions
             self.video.options = [(name.rpartition("/")[2], name) for name in names]
-            self.video.value = state.video if state.video in names else (names[0] if names else None)
+            self.video.value = None if state.file else state.video if state.video in names else names[0]
             self.run.options = [(name, name) for name in ready] or [("none is trained", "")]
             self.run.value = state.run if state.run in ready else best
         state.run = self.run.value
@@ -107,8 +119,9 @@ class VideoPanel(Panel):
         """Let the controls show what was chosen in another way."""
         with self.filling():
             self.file.value = self.state.file
-            for control, value in ((self.video, self.state.video), (self.run, self.state.run)):
-                if value in (offered for _, offered in control.options):
+            listed = None if self.state.file else self.state.video  # None: so that the one listed can be chosen again
+            for control, value in ((self.video, listed), (self.run, self.state.run)):
+                if value is None or value in (offered for _, offered in control.options):
                     control.value = value
 
     def show(self, dataset: str, split: int, video: str, run: str | None = None) -> str:
@@ -131,7 +144,7 @@ class VideoPanel(Panel):
 
     def read_video(self) -> None:
         """Let the worker bring what is shown up to date."""
-        if self.state.video or self.state.file:
+        if self.state.video or self.state.file or self.clip is not None:
             self.work("reading the video", self.update)
 
     def update(self) -> Iterator[float | None]:
@@ -139,13 +152,13 @@ class VideoPanel(Panel):
         run = self.chosen_run
         source = (self.state.file or (self.state.dataset, self.state.video), run.folder if run else None)
         if source != self._source:
-            self._source = ()
+            # Nothing of the old one stays under the name of the new one, even where that fails half-way.
+            self._source, self.clip, self.reading = (), None, None
+            self._maps.clear()
             try:
                 yield from self._load(run)
             except Exception:
-                self.reading = None  # else the old run's votes would stay, under the new one's name
-                if self.clip is not None:
-                    self.loaded()
+                self.loaded()
                 raise
             self._source = source
             self.loaded()
@@ -158,18 +171,38 @@ class VideoPanel(Panel):
         return self.shelf.runs(state.dataset, state.split).get(state.run) if state.run else None
 
     def _load(self, run: Run | None) -> Iterator[float | None]:
-        state = self.state
-        preset = run.preset() if run else PRESETS["tiny"]
+        state, store = self.state, None
         if state.file:
-            path, name, label, store = Path(state.file).expanduser(), Path(state.file).name, None, None
-        else:
+            path = self._found(state.file)
+            name, label = path.name, None
+        elif state.video:
             video = self.shelf.video(state.dataset, state.video)
             path, name, label = video.path, video.name, video.action
-            store = self.shelf.store(state.dataset, run.asked["preset"]) if run else None
-        clip = yield from load(path, name, label, preset.store, store)
-        reading = self.ask(clip) if run else None
-        self.clip, self.reading = clip, reading
-        self._maps.clear()
+            store = self.shelf.store(state.dataset, run.asked["preset"] if run else self.shelf.preset(state.dataset))
+        else:
+            return
+        settings = run.preset().store if run else store.settings if store else PRESETS["tiny"].store
+        store = store if store and store.settings == settings else None
+        self.clip = clip = yield from load(path, name, label, settings, store)
+        self.reading = self.ask(clip) if run else None
+
+    def _found(self, text: str) -> Path:
+        """The file of a path as somebody typed or pasted it: relative to the notebook, or to the folder of the project.
+
+        Raises:
+            IfttnError: it is nowhere there, or is a folder.
+        """
+        path = Path(text.strip("'\"")).expanduser()
+        places = list(dict.fromkeys([Path.cwd(), self.shelf.places.root.resolve().parent]))
+        found = next((place / path for place in places if (place / path).exists()), None)
+        if found is None:
+            looked = "" if path.is_absolute() else f"; looked in {' and in '.join(map(str, places))}"
+            raise IfttnError(f"{path} is not there: is its name misspelt?{looked}")
+        if found.is_dir():
+            inside = sorted(each.name for each in found.iterdir() if each.is_file())[:3]
+            such = f", such as {', '.join(inside)}" if inside else "; it holds none"
+            raise IfttnError(f"{found} is a folder: type the path of a file in it{such}")
+        return found
 
     @property
     def unread(self) -> str:
@@ -177,9 +210,14 @@ class VideoPanel(Panel):
         if self.chosen_run is not None:
             return "<div class=empty>There are no scores: the line at the top says why.</div>"
         return (
-            "<div class=empty>No trained run of this split yet.<br><code>ifttn reproduce --quick</code> trains one; "
+            f"<div class=empty>No trained run of this split yet.<br><code>{escape(self._to_train)}</code> trains one; "
             "frames and motion are shown without it.</div>"
         )
+
+    @property
+    def _to_train(self) -> str:
+        """The command that trains on what is chosen."""
+        return self.shelf.to_train(self.state.dataset, self.state.split)
 
     def ask(self, clip: Clip, order: Sequence[int] | None = None) -> Reading:
         """What the chosen run says of a clip.
@@ -189,7 +227,7 @@ class VideoPanel(Panel):
         """
         run = self.chosen_run
         if run is None:
-            raise IfttnError("there is no network to ask: `ifttn reproduce --quick` trains one")
+            raise IfttnError(f"there is no network to ask: `{self._to_train}` trains one")
         with self.shelf.lock:
             return read(self.shelf.recognizer(run), clip, order)
 

@@ -1,10 +1,13 @@
 """Every panel without a browser: wiring, empty states, mistakes, stop, and an end that leaves nothing behind."""
 
+import json
 import random
 import re
+import shutil
 import threading
 import time
 from html import unescape
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -200,6 +203,80 @@ def test_a_file_of_ones_own_is_read_without_a_store_and_a_missing_one_is_named(i
     assert inspector.reading is not None
 
 
+def test_a_path_that_is_cleared_gives_the_listed_video_back_which_can_be_chosen_again(inspector):
+    listed = inspector.video.value
+    path = str(inspector.shelf.video("embedded-ucf", inspector.video.options[1][1]).path)
+    for back in (lambda: setattr(inspector.file, "value", ""), lambda: setattr(inspector.video, "value", listed)):
+        inspector.file.value = f"'{path}'"  # as some file managers copy it
+        assert inspector.wait(120.0)
+        assert inspector.clip.name == Path(path).name
+        assert inspector.video.value is None
+        back()
+        assert inspector.wait(120.0)
+        assert inspector.clip.name == inspector.video.value == listed
+        assert inspector.file.value == ""
+    assert inspector.worker.error == ""
+
+
+def test_a_path_begins_at_the_notebook_or_beside_the_results_and_a_folder_is_said_to_be_one(
+    inspector, monkeypatch, tmp_path
+):
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    root = inspector.shelf.places.root.resolve()
+    path = inspector.shelf.video("embedded-ucf", inspector.video.value).path.resolve().relative_to(root.parent)
+    inspector.file.value = str(path)
+    assert inspector.wait(120.0)
+    assert inspector.worker.error == ""
+    assert inspector.clip.name == path.name
+    inspector.file.value = "none.mp4"
+    inspector.wait(60.0)
+    assert str(tmp_path / "notebooks") in inspector.worker.error
+    assert str(root.parent) in inspector.worker.error
+    assert (inspector.clip, inspector.reading) == (None, None)  # what was shown before is not shown under this name
+    assert [box.layout.display for box in (inspector._empty, inspector._stage)] == ["", "none"]
+    inspector.file.value = str(path.parent)
+    inspector.wait(60.0)
+    assert "is a folder" in inspector.worker.error
+    assert path.name in inspector.worker.error or "v_" in inspector.worker.error
+
+
+def test_a_path_that_is_cleared_where_there_is_no_data_set_leaves_nothing(opened, shelf, tmp_path):
+    panel = opened(Inspector, tmp_path / "nothing", file=str(shelf.split("embedded-ucf", 1).test[0].path))
+    assert panel.wait(120.0)
+    panel.file.value = ""
+    panel.wait(60.0)
+    assert panel.clip is None
+    assert [box.layout.display for box in (panel._empty, panel._stage)] == ["", "none"]
+
+
+def test_a_prepared_data_set_of_ones_own_is_listed_shown_and_said_how_to_train_on(opened, results, tmp_path):
+    """Its folder is elsewhere; the manifest of its store says where."""
+    own = tmp_path / "my data"
+    shutil.copytree(results / "data" / "embedded-ucf", own)
+    store = tmp_path / "results" / "stores" / "my data-smallest"
+    shutil.copytree(results / "stores" / "embedded-ucf-smallest", store)
+    manifest = json.loads((store / "manifest.json").read_text())
+    (store / "manifest.json").write_text(json.dumps({**manifest, "data": str(own)}))
+    panel = opened(Inspector, tmp_path / "results")
+    assert panel.wait(60.0)
+    assert panel.worker.error == ""
+    assert panel.dataset.options == ("my data",)
+    assert all(shown(panel))
+    assert f"ifttn train if-ttn --data &#x27;{own}&#x27; --preset smallest" in panel._bars.value
+    assert "ifttn prepare" not in panel._bars.value
+
+
+def test_a_part_of_a_name_leaves_the_classes_that_have_it_and_no_such_class_is_said(inspector):
+    inspector.action.value = "updown"
+    assert {name.partition("/")[0] for _, name in inspector.video.options} == {
+        action for action in inspector.action.options if "UpDown" in action
+    }
+    inspector.wait(60.0)
+    inspector.action.value = "juggling"
+    assert "no test video of 'juggling'" in inspector.worker.error
+
+
 def test_a_file_of_ones_own_asks_for_no_study(opened, shelf, tmp_path):
     path = shelf.split("embedded-ucf", 1).test[0].path
     panel = opened(Inspector, tmp_path / "nothing", file=str(path))
@@ -235,7 +312,8 @@ def test_a_split_without_runs_still_shows_frames_and_motion(opened, shelf):
     assert all(shown(panel))
     assert "No trained run" in panel._bars.value
     panel.guard(lambda: panel._reorder("reverse"))
-    assert "ifttn reproduce" in panel.worker.error
+    assert "ifttn train if-ttn --data" in panel.worker.error
+    assert "--preset smallest --split 2" in panel.worker.error
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -249,9 +327,13 @@ def test_a_trait_that_does_not_exist_is_named(opened, shelf):
     assert "no 'colour' to choose" in panel.worker.error
 
 
-def test_a_choice_that_there_is_not_is_refused_with_those_there_are(opened, shelf):
-    panel = opened(Inspector, shelf, side="left")
-    assert "'test', 'train'" in panel.worker.error
+@pytest.mark.parametrize(
+    ("chosen", "choices"),
+    [({"side": "left"}, "'test', 'train'"), ({"layers": {"flwo": 1}}, "flow"), ({"layers": {"rgb": 7}}, "from 0 to 1")],
+)
+def test_a_choice_that_there_is_not_is_refused_with_those_there_are(opened, shelf, chosen, choices):
+    panel = opened(Inspector, shelf, **chosen)
+    assert choices in panel.worker.error
     assert panel.worker.details == ""
 
 
