@@ -53,7 +53,7 @@ class Shelf:
         if not names:
             raise IfttnError(
                 f"no data set in {own}, and none is prepared in {self.places.root / 'stores'}: `ifttn reproduce "
-                "--quick` writes one and trains on it; `ifttn prepare --data FOLDER` prepares yours, or name it, "
+                "--quick` writes one and trains on it; `ifttn prepare FOLDER` prepares yours, or name it, "
                 'Shelf("results", data=["FOLDER"])'
             )
         return names
@@ -131,9 +131,9 @@ class Shelf:
         if dataset in EMBEDDED and split == 1:
             return "ifttn reproduce --quick"
         preset = self.preset(dataset)
-        which = f"--data {shlex.quote(str(self.folder(dataset)))}" + (f" --preset {preset}" if preset != "tiny" else "")
+        which = shlex.quote(str(self.folder(dataset))) + (f" --preset {preset}" if preset != "tiny" else "")
         prepare = "" if self.store(dataset, preset) else f"ifttn prepare {which} && "
-        return f"{prepare}ifttn train if-ttn {which}" + (f" --split {split}" if split > 1 else "")
+        return f"{prepare}ifttn train if-ttn --data {which}" + (f" --split {split}" if split > 1 else "")
 
     def store(self, dataset: str, preset: str) -> Store | None:
         """The prepared data set, where there is one."""
