@@ -17,10 +17,11 @@ from torch import Tensor
 
 from ifttn.data.augmentation import Crop, apply, test_crops
 from ifttn.data.flow import FLOWS
+from ifttn.data.gop import Footage
+from ifttn.data.live import Live
 from ifttn.data.planes import Snippets, as_they_come, from_file
 from ifttn.data.sampling import centre_starts, snippet_indices
-from ifttn.data.store import Source
-from ifttn.data.video import Live, Reader
+from ifttn.data.video import Reader
 from ifttn.experiment.machine import Machine
 from ifttn.experiment.recipes import LATE_FUSION, Preset
 from ifttn.experiment.runs import Run
@@ -252,6 +253,6 @@ class Recognizer:
     def _sampled(self, num_frames: int) -> tuple[Integer[np.ndarray, " K"], Integer[np.ndarray, "K L"]]:
         return snippet_indices(centre_starts(num_frames, self.preset.segments), num_frames)
 
-    def _planes(self, source: Source) -> dict[str, UInt8[np.ndarray, "K C H W"]]:
+    def _planes(self, source: Footage) -> dict[str, UInt8[np.ndarray, "K C H W"]]:
         snippets = Snippets(source, *self._sampled(source.frames))
         return {modality: snippets.planes(modality) for modality in self._modalities}

@@ -74,6 +74,8 @@ def flow_of(
     if name not in FLOWS:
         raise IfttnError(f"unknown optical flow {name}; choose from {', '.join(FLOWS)}")
     first = np.arange(len(frames) - 1) if starts is None else starts
+    if not len(first):
+        return np.empty((0, 2, *frames.shape[1:3]), np.float32)
 
     def compute(part: slice) -> Float32[np.ndarray, "m 2 H W"]:
         own = first[part]

@@ -11,18 +11,38 @@ Shapes: G frames of a group after its I-frame (up to 11), K frames of a sample, 
 
 from functools import cached_property
 from itertools import pairwise
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Integer, Shaped, UInt8
 
 from ifttn.data.flow import from_bytes, to_bytes
 from ifttn.data.reencoding import GOP
-from ifttn.data.store import Source
+from ifttn.data.store import WHOLE, Part, StoreSettings
 
 FURTHER = 4.0
 """Bound of accumulated vectors, in bounds of a single field. Theirs is that of one field (20 px of 340): fast and slow
 would look alike there after a few frames. Within a group, the fastest ball of the embedded set goes 22 px of 96, which
 is 4.5 such bounds, and the fastest of the slow ones 9 px."""
+
+
+@runtime_checkable
+class Footage(Protocol):
+    """Frames and motion fields of one video by number: `Entry` of a store, and what `planes` makes of a file."""
+
+    frames: int
+    """T; there are T - 1 fields of each motion."""
+    settings: StoreSettings
+
+    def read(
+        self,
+        modality: str,
+        indices: Integer[np.ndarray, " n"],
+        part: Part = WHOLE,
+        out: UInt8[np.ndarray, "n C h w"] | None = None,
+    ) -> UInt8[np.ndarray, "n C h w"]:
+        """As `Entry.read`."""
+        ...
 
 
 def accumulate(fields: Float32[np.ndarray, "G 2 H W"]) -> Float32[np.ndarray, "G 2 H W"]:
@@ -66,7 +86,7 @@ class Groups:
 
     MODALITIES = ("accumulated", "residual")
 
-    def __init__(self, source: Source, frames: Integer[np.ndarray, " K"]) -> None:
+    def __init__(self, source: Footage, frames: Integer[np.ndarray, " K"]) -> None:
         self.source, self.frames = source, p_frames(frames)
         self.starts = self.frames - self.frames % GOP
 

@@ -1,7 +1,7 @@
 """From a store's entry, a video file or live frames to the bytes of a modality's snippets: the only place.
 
 A network sees the same planes of a video wherever they come from, because all of them are put together here, of frames
-and motion fields that a `Source` gives by number.
+and motion fields that a `Footage` gives by number.
 
 Shapes: K snippets, L = STACK motion fields of a snippet, C channels of a modality's snippet, H x W pixels.
 """
@@ -18,10 +18,11 @@ import numpy as np
 from jaxtyping import Float64, Integer, Shaped, UInt8
 
 from ifttn.data.flow import flow_of, to_bytes
-from ifttn.data.gop import Groups
+from ifttn.data.gop import Footage, Groups
+from ifttn.data.live import Live
 from ifttn.data.reencoding import GOP
-from ifttn.data.store import WHOLE, Part, Source, StoreSettings
-from ifttn.data.video import Live, Piece, Reader
+from ifttn.data.store import WHOLE, Part, StoreSettings
+from ifttn.data.video import Piece, Reader
 from ifttn.vocabulary import MODALITIES, STACK, IfttnError
 
 Answer = TypeVar("Answer")
@@ -32,7 +33,7 @@ REMEMBERED = 3 * GOP
 class Snippets:
     """K snippets of one video, in any modality."""
 
-    def __init__(self, source: Source, frames: Integer[np.ndarray, " K"], fields: Integer[np.ndarray, "K L"]) -> None:
+    def __init__(self, source: Footage, frames: Integer[np.ndarray, " K"], fields: Integer[np.ndarray, "K L"]) -> None:
         """`frames`: the frame in the middle of each snippet. `fields`: its motion fields; field t lies between the
         frames t and t + 1. Both are within the video (`sampling.snippet_indices`)."""
         self.source, self.frames, self.fields = source, frames, fields
@@ -178,7 +179,7 @@ class Film:
 
 
 def from_file(
-    path: str | Path, settings: StoreSettings, read: Callable[[Source], Answer], device: str = "cpu"
+    path: str | Path, settings: StoreSettings, read: Callable[[Footage], Answer], device: str = "cpu"
 ) -> tuple[Answer, Film]:
     """What `read` makes of a video file, decoded once, in the memory of what it reads.
 
@@ -260,7 +261,7 @@ class _Begun(NamedTuple):
     last: int
     """The last frame that it needs."""
 
-    def of(self, source: Source) -> Snippets:
+    def of(self, source: Footage) -> Snippets:
         return Snippets(source, np.array([self.start + STACK // 2]), self.start + np.arange(STACK)[None])
 
 

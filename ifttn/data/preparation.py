@@ -10,6 +10,7 @@ import codecs
 import csv
 import io
 import os
+import re
 import time
 import warnings
 from collections import Counter
@@ -30,13 +31,15 @@ from ifttn.data import catalogue
 from ifttn.data.flow import FLOWS, flow_of, to_bytes
 from ifttn.data.flow_service import FlowService, serve
 from ifttn.data.store import SUFFIX, Store, StoreSettings, flow_error
-from ifttn.data.video import decode
+from ifttn.data.video import Reader, spread
 from ifttn.data.workers import Crash, each
 from ifttn.files import DiskFullError, held, write_whole
 from ifttn.vocabulary import IfttnError, Video
 
 STATUSES = ("done", "skipped", "failed", "missing")
 REPORT, JOURNAL = "report.csv", ".report-journal.csv"
+PIECE = 64
+"""Frames of a video that are in memory at once."""
 MEASURED = 4
 """Fields of a video, evenly spread, on which the error of the stored flow is measured."""
 _FULL = "full"
@@ -148,7 +151,9 @@ def summary(report: pd.DataFrame) -> list[str]:
             f"{stored.stored_mean.mean():.3f} and {stored.stored_p999.mean():.2f} px; "
             f"{stored.saturated.mean():.2%} of the flow is beyond the bound"
         )
-    return lines + [f"{count} videos {note}" for note, count in Counter(filter(None, stored.notes)).most_common()]
+    # What stands in brackets is of one video.
+    kinds = Counter(re.sub(r" \(.*?\)", "", note) for notes in stored.notes for note in notes.split("; ") if note)
+    return lines + [f"{count} videos {note}" for note, count in kinds.most_common()]
 
 
 @dataclass(frozen=True)
@@ -168,11 +173,17 @@ def _outcomes(todo: Sequence[Video], work: _Work, jobs: int | str | None) -> Gen
         with closing(each(function, todo, jobs, shared=(work.root, work.folder / "manifest.json"))) as outcomes:
             for video, row in outcomes:
                 if isinstance(row, Crash):
-                    reason = f"{video.path}: the decoder crashed" + (f" ({row.how})" if row.how else "")
+                    reason = f"{video.path}: {_ended(row)}"
                     row = Row(video.name, "failed", reason)
                 if row.status == _FULL:
                     raise DiskFullError(row.reason)
                 yield row
+
+
+def _ended(crash: Crash) -> str:
+    if "SIGKILL" in crash.how:
+        return "its process was killed, most likely because memory did not suffice: prepare fewer at once (--jobs)"
+    return "the decoder crashed" + (f" ({crash.how})" if crash.how else "")
 
 
 def _is_shared(flow: str, device: str, jobs: int | str | None) -> bool:
@@ -198,19 +209,28 @@ def _stored(video: Video, work: _Work) -> Row:
     store = Store(work.folder)
     settings = store.settings
     _check_file(video.path, work.root)
-    decoded = decode(video.path, (settings.width, settings.height))
-    if len(decoded.frames) < 2:
-        raise IfttnError(f"{video.path}: has one frame, and motion needs two")
-    flow = work.service(decoded.frames) if work.service else flow_of(settings.flow, decoded.frames, work.device)
-    motion = decoded.on_pixels(to_bytes(decoded.cells, settings.bound))
-    store.write(video.name, decoded.frames, to_bytes(flow, settings.bound), motion, decoded.fps)
-    sample = flow[np.unique(np.linspace(0, len(flow) - 1, MEASURED).astype(int))]
-    error = flow_error(sample, settings)
+    reader = Reader(video.path, (settings.width, settings.height))
+    measured = np.unique(np.linspace(0, max(0, reader.count() - 2), MEASURED).astype(int))
+    samples, last = [], np.empty((0, settings.height, settings.width, 3), np.uint8)
+    with store.writing(video.name) as draft:
+        for piece in reader.pieces(length=PIECE):
+            frames = np.concatenate([last, piece.frames])
+            flow = work.service(frames) if work.service else flow_of(settings.flow, frames, work.device)
+            vectors = to_bytes(piece.cells[1 - len(last) :], settings.bound)
+            draft.add(piece.frames, to_bytes(flow, settings.bound), spread(vectors, *reader.grid()))
+            fields = np.arange(draft.frames - len(flow) - 1, draft.frames - 1)
+            samples.append(flow[np.isin(fields, measured)])
+            last = frames[-1:]
+        draft.fps = reader.fps
+        if draft.frames < 2:
+            raise IfttnError(f"{video.path}: has one frame, and motion needs two")
+    error = flow_error(np.concatenate(samples), settings)
+    anew = [f"encoded anew: {reader.transcoded}"] if reader.transcoded else []
     return Row(
         video.name,
         "done",
-        notes=f"encoded anew: {decoded.transcoded}" if decoded.transcoded else "",
-        frames=len(decoded.frames),
+        notes="; ".join([*anew, *reader.notes]),
+        frames=draft.frames,
         bytes=(work.folder / "videos" / f"{video.name}{SUFFIX}").stat().st_size,
         quantised_mean=error.bytes_mean,
         quantised_p999=error.bytes_p999,

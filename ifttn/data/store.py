@@ -20,15 +20,15 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Integer, UInt8
-from safetensors.numpy import save
 
 from ifttn.data.flow import from_bytes, to_bytes
+from ifttn.data.writing import Draft, drafted, encoded
 from ifttn.files import remove_leftovers, write_whole
 from ifttn.vocabulary import IfttnError
 
@@ -77,7 +77,7 @@ def flow_error(fields: Float32[np.ndarray, "n 2 H W"], settings: StoreSettings) 
     """Put motion fields through bytes and JPEG, and measure what that does to them; some 5 ms a field of 340x256."""
     levels = to_bytes(fields, settings.bound)
     height, width = fields.shape[2:]
-    jpegs = [_encoded(each.reshape(-1, width), settings.quality) for each in levels]
+    jpegs = [encoded(each.reshape(-1, width), settings.quality) for each in levels]
     back = np.stack([_decoded(jpeg, cv2.IMREAD_GRAYSCALE, (2 * height, width)) for jpeg in jpegs])
     within = np.abs(fields) <= settings.bound
     figures = []
@@ -85,25 +85,6 @@ def flow_error(fields: Float32[np.ndarray, "n 2 H W"], settings: StoreSettings) 
         errors = np.abs(from_bytes(read, settings.bound) - fields)[within]
         figures += [errors.mean(), np.quantile(errors, 0.999)] if len(errors) else [0.0, 0.0]
     return FlowError(*map(float, figures), saturated=1 - float(within.mean()))
-
-
-@runtime_checkable
-class Source(Protocol):
-    """Frames and motion fields of one video by number: `Entry` of a store, and what `planes` makes of a file."""
-
-    frames: int
-    """T; there are T - 1 fields of each motion."""
-    settings: StoreSettings
-
-    def read(
-        self,
-        modality: str,
-        indices: Integer[np.ndarray, " n"],
-        part: Part = WHOLE,
-        out: UInt8[np.ndarray, "n C h w"] | None = None,
-    ) -> UInt8[np.ndarray, "n C h w"]:
-        """As `Entry.read`."""
-        ...
 
 
 class Entry:
@@ -265,20 +246,21 @@ class Store:
 
         IfttnError where shapes do not fit, or the libraries here are not those that the store was begun with.
         """
+        with self.writing(name) as draft:
+            draft.fps = fps
+            draft.add(frames, flow, mv)
+
+    @contextlib.contextmanager
+    def writing(self, name: str) -> Iterator[Draft]:
+        """Add a video a few frames at a time, whole or not at all: it is in the store when the block ends well.
+
+        IfttnError where the libraries here are not those that the store was begun with, or the disk is full.
+        """
         self._refuse_mixing(self.settings)
         size = (self.settings.height, self.settings.width)
-        if frames.shape[1:] != (*size, 3):
-            raise IfttnError(f"{name}: frames of {frames.shape[1:3]} do not fit a store of {size}")
-        if {flow.shape, mv.shape} != {(len(frames) - 1, 2, *size)}:
-            raise IfttnError(f"{name}: {len(frames)} frames do not fit flow of {flow.shape} and vectors of {mv.shape}")
-        tensors = {}
-        for modality, images in zip(MODALITIES, (frames[..., ::-1], flow, mv), strict=True):
-            planes = images if modality == "rgb" else images.reshape(-1, 2 * size[0], size[1])
-            jpegs = [_encoded(each, self.settings.quality) for each in planes]
-            tensors[modality] = np.concatenate(jpegs)
-            tensors[f"{modality}.offsets"] = np.cumsum([0, *map(len, jpegs)], dtype=np.int64)
-        # One key alone: safetensors writes several in a random order.
-        write_whole(self._path(name), save(tensors, {"fps": str(float(fps))}))
+        with drafted(name, self.folder, size, self.settings.quality) as draft:
+            yield draft
+            draft.write(self._path(name), {})
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[Entry]:
@@ -369,10 +351,6 @@ def _manifest(settings: StoreSettings) -> Mapping[str, Any]:
 
 def _flat(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**manifest["settings"], "rounding": manifest.get("rounding"), **manifest.get("libraries", {})}
-
-
-def _encoded(image: UInt8[np.ndarray, "..."], quality: int) -> UInt8[np.ndarray, " bytes"]:
-    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].ravel()
 
 
 def _decoded(jpeg: UInt8[np.ndarray, " bytes"], flag: int, shape: tuple[int, ...]) -> UInt8[np.ndarray, "..."]:

@@ -9,12 +9,12 @@ Shapes: T frames, F of them as RGB, M = T - 1 motion fields of 2 planes (x, y), 
 
 import os
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import av
 import cv2
@@ -76,7 +76,7 @@ class Decoded:
 
     def on_pixels(self, cells: Shaped[np.ndarray, "*n h w"]) -> Shaped[np.ndarray, "*n H W"]:
         """What is known of each cell (`cells` or a part of it, in pixels or bytes), at each pixel in it."""
-        return np.take(np.take(cells, self.columns, axis=-1), self.rows, axis=-2)
+        return spread(cells, self.rows, self.columns)
 
     def at(self, indices: Integer[np.ndarray, "*n"]) -> UInt8[np.ndarray, "*n H W 3"]:
         """The frames of these numbers, all of which were asked for."""
@@ -167,6 +167,13 @@ def _preference(stream: VideoStream) -> int:
     return stream.width * stream.height + 5_000_000 * bool(stream.disposition & Disposition.default)
 
 
+def spread(
+    cells: Shaped[np.ndarray, "*n h w"], rows: Integer[np.ndarray, " H"], columns: Integer[np.ndarray, " W"]
+) -> Shaped[np.ndarray, "*n H W"]:
+    """What is known of each cell, at each pixel; `rows` and `columns` say in which cell it lies (`Reader.grid`)."""
+    return np.take(np.take(cells, columns, axis=-1), rows, axis=-2)
+
+
 def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
@@ -208,21 +215,24 @@ class Reader:
         """From the start, `length` frames at a time, those that `choose` picks as RGB; by default all, and of them
         those that `keep` says, which serves where nothing knows how many there will be.
 
-        `choose` is given `announced`: how many frames the index of the file lists, or how many packets there are,
-        unless it has been set. With the first piece `fps` and `size` are known, by the last one `transcoded` and
-        `notes`, which say what was lost.
+        `choose` is given `announced`, which is `count()` unless it has been set. With the first piece `fps` and `size`
+        are known, by the last one `transcoded` and `notes`, which say what was lost.
         """
         chosen, canvas, at = None, Canvas(), 0
+        with self._named(), self.opened() as container:
+            frames = self._joined(container)
+            for first in frames:
+                if choose and chosen is None:
+                    self.announced = self.announced or self.count()
+                    chosen = set(np.ravel(choose(self.announced)).tolist())
+                wanted = [i for i in range(at, at + length) if keep(i) and (chosen is None or i in chosen)]
+                yield self._piece(chain([first], islice(frames, length - 1)), canvas, at, length, wanted)
+                at += length
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
         try:
-            with self.opened() as container:
-                frames = self._joined(container)
-                for first in frames:
-                    if choose and chosen is None:
-                        self.announced = self.announced or self._count(container)
-                        chosen = set(np.ravel(choose(self.announced)).tolist())
-                    wanted = [i for i in range(at, at + length) if keep(i) and (chosen is None or i in chosen)]
-                    yield self._piece(chain([first], islice(frames, length - 1)), canvas, at, length, wanted)
-                    at += length
+            yield
         except (FFmpegError, OSError) as error:
             raise IfttnError(f"{self.path}: cannot be decoded as a video ({_reason(error)})") from error
 
@@ -247,14 +257,14 @@ class Reader:
         return Piece(images[:found], np.array(wanted[:found], np.int64), canvas.painted(), kinds, seconds)
 
     def _into(self, image: UInt8[np.ndarray, "H W 3"], frame: VideoFrame) -> None:
-        _fit(self._to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray(), image)
+        fit(self._to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray(), image)
 
-    def _count(self, container: InputContainer) -> int:
-        stream = _video(container, self.path)
-        if stream.frames and shown(stream) == stream.frames:
-            return stream.frames
-        with _opened(self.path) as (other, same):
-            return sum(packet.size > 0 and not packet.is_discard for packet in other.demux(same))
+    def count(self) -> int:
+        """How many frames the index of the file lists, or else how many packets with a picture there are."""
+        with self._named(), _opened(self.path) as (container, stream):
+            if stream.frames and shown(stream) == stream.frames:
+                return stream.frames
+            return sum(packet.size > 0 and not packet.is_discard for packet in container.demux(stream))
 
     @contextmanager
     def opened(self) -> Iterator[InputContainer]:
@@ -368,51 +378,7 @@ class Reader:
         self.size = self._asked or self.coded
 
 
-class Live(Reader):
-    """Frames that come from no file, from a camera say: encoded on their way, so that they have vectors as well."""
-
-    is_encoded = True
-    """Else frames are resized and nothing more, and have no vectors: then no frame waits for the next."""
-
-    def __init__(self, frames: Iterable[np.ndarray], fps: float, size: tuple[int, int] | None = None) -> None:
-        super().__init__(Path("live frames"), size)
-        self.fps, self._source = fps, iter(frames)
-
-    def pieces(
-        self, choose: Choice | None = None, length: int = 64, keep: Callable[[int], bool] = lambda index: True
-    ) -> Iterator[Piece]:
-        """As `Reader.pieces`; frames that are not encoded come one at a time."""
-        if self.is_encoded:
-            yield from super().pieces(choose, length, keep)
-            return
-        for index, picture in enumerate(self._source):
-            self.seconds.append(index / self.fps)
-            self._coded_as(picture.shape[1], picture.shape[0])
-            images = np.empty((int(keep(index)), self.size[1], self.size[0], 3), np.uint8)
-            for image in images:
-                _fit(picture, image)
-            indices = np.full(len(images), index)
-            yield Piece(images, indices, np.empty((1, 2, 0, 0), np.float32), "I", np.array(self.seconds[-1:]))
-
-    @contextmanager
-    def opened(self) -> Iterator[Any]:
-        """Nothing is to be opened."""
-        yield None
-
-    def _joined(self, container: object) -> Iterator[VideoFrame]:
-        self.transcoded, self.seconds = "no file", array("d")
-        frames = self._pictures()
-        first = next(frames, None)
-        if first is not None:
-            yield from self._anew(None, chain([first], frames))
-
-    def _pictures(self) -> Iterator[VideoFrame]:
-        for index, frame in enumerate(self._source):
-            self.seconds.append(index / self.fps)
-            yield VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-
-
-def _fit(picture: UInt8[np.ndarray, "h w 3"], image: UInt8[np.ndarray, "H W 3"]) -> None:
+def fit(picture: UInt8[np.ndarray, "h w 3"], image: UInt8[np.ndarray, "H W 3"]) -> None:
     """Resize a picture into an array."""
     height, width = image.shape[:2]
     if picture.shape == image.shape:
@@ -423,4 +389,5 @@ def _fit(picture: UInt8[np.ndarray, "h w 3"], image: UInt8[np.ndarray, "H W 3"])
 
 
 def _reason(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1][:200] if str(error).strip() else type(error).__name__
+    lines = str(error).replace("'file:", "'").strip().splitlines()
+    return lines[-1][:200] if lines else type(error).__name__

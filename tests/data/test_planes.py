@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from ifttn.data.flow import flow_of, to_bytes
+from ifttn.data.live import Live
 from ifttn.data.planes import Asked, Snippets, as_they_come, from_file
 from ifttn.data.sampling import centre_starts, snippet_indices
 from ifttn.data.store import WHOLE, Store, StoreSettings
-from ifttn.data.video import Live, Reader, decode, read_frames
+from ifttn.data.video import Reader, decode, read_frames
 from ifttn.vocabulary import MODALITIES, STACK
 
 SETTINGS = StoreSettings(width=96, height=72, bound=5.0, flow="dis")

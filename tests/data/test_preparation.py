@@ -12,6 +12,7 @@ from joblib.externals.loky import get_reusable_executor
 from ifttn.data import catalogue, preparation
 from ifttn.data.preparation import JOURNAL, Row, prepare, read_report, summary
 from ifttn.data.store import Store, StoreSettings
+from ifttn.data.workers import Crash
 from ifttn.experiment import training
 from ifttn.files import held
 from ifttn.vocabulary import IfttnError
@@ -380,3 +381,28 @@ def _restore_opencv_threads():
     threads = cv2.getNumThreads()
     yield
     cv2.setNumThreads(threads)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [("SIGKILL(-9)", "memory did not suffice: prepare fewer at once"), ("SIGSEGV(-11)", "crashed (SIGSEGV")],
+)
+def test_a_process_that_was_killed_is_no_decoder_that_crashed(tmp_path, pan, encode, monkeypatch, how, said):
+    encode(tmp_path / "set" / "Left" / "v_Left_g01_c01.avi", pan(3))
+    monkeypatch.setattr(preparation, "each", lambda function, items, *_, **__: ((item, Crash(how)) for item in items))
+    report = preparation.prepare(
+        tmp_path / "set", tmp_path / "store", StoreSettings(24, 16, 5.0, "dis"), progress=False
+    )
+    assert said in report.reason[0]
+
+
+def test_what_a_video_lost_is_noted_in_the_report_and_counted_in_its_summary(tmp_path, shared_data):
+    folder = tmp_path / "set" / "Left"
+    folder.mkdir(parents=True)
+    for name in ("cut_half.webm", "damaged_tail.mp4", "trimmed_edit_list.mp4"):
+        (folder / name).write_bytes((shared_data / "faults" / name).read_bytes())
+    report = prepare(tmp_path / "set", tmp_path / "store", StoreSettings(48, 36, 5.0, "dis"), jobs=1, progress=False)
+    assert (report.status == "done").all()
+    assert report.frames.tolist() == [40, 97, 42]
+    assert "cut short (its pictures end at 1.6 of 4.0 s)" in report.notes[0]
+    assert "1 videos cut short" in summary(report)

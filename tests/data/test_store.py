@@ -11,8 +11,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 from safetensors import safe_open
+from safetensors.numpy import load_file, save
 
 from ifttn.data import store as module
+from ifttn.data import writing
 from ifttn.data.flow import dis, from_bytes, to_bytes
 from ifttn.data.store import Entry, Store, StoreSettings, flow_error
 from ifttn.files import DiskFullError
@@ -351,3 +353,29 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(IfttnError, match=r"manifest\.json: cannot be written"):
         Store.create(tmp_path / "file" / "store", SETTINGS)
+
+
+def test_an_entry_that_comes_in_pieces_is_byte_for_byte_what_the_library_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "IN_MEMORY", 1000)  # the rest goes to the disk
+    rng, settings = np.random.default_rng(0), StoreSettings(24, 16, 5.0, "dis")
+    frames, (flow, mv) = (
+        rng.integers(0, 256, (9, 16, 24, 3), np.uint8),
+        rng.integers(0, 256, (2, 8, 2, 16, 24), np.uint8),
+    )
+    store = Store.create(tmp_path / "store", settings)
+    with store.writing("a/pieces") as draft:
+        draft.fps = 25.0
+        for first, end in ((0, 4), (4, 5), (5, 9)):
+            fields = slice(max(0, first - 1), end - 1)
+            draft.add(frames[first:end], flow[fields], mv[fields])
+    store.write("a/whole", frames, flow, mv, 25.0)
+    paths = [store.folder / "videos" / "a" / f"{name}.safetensors" for name in ("pieces", "whole")]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert save(load_file(paths[0]), {"fps": "25.0"}) == paths[0].read_bytes()
+
+
+def test_an_entry_that_is_given_up_leaves_nothing_behind(tmp_path):
+    store = Store.create(tmp_path / "store", StoreSettings(24, 16, 5.0, "dis"))
+    with pytest.raises(IfttnError, match="2 frames do not fit flow"), store.writing("a/b") as draft:
+        draft.add(np.zeros((2, 16, 24, 3), np.uint8), *np.zeros((2, 2, 2, 16, 24), np.uint8))
+    assert [path.name for path in store.folder.rglob("*") if path.is_file()] == ["manifest.json"]

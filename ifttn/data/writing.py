@@ -1,0 +1,101 @@
+"""An entry of a store in the making, of a video of any length in the memory of a piece of it."""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from ifttn.files import not_written, written_whole
+from ifttn.vocabulary import IfttnError
+
+IN_MEMORY = 1 << 24
+"""Bytes of a modality that are kept in memory; those of a longer video lie in a file without a name."""
+
+
+def encoded(image: UInt8[np.ndarray, "..."], quality: int) -> UInt8[np.ndarray, " bytes"]:
+    """A JPEG, of one plane or of three in the order blue, green, red."""
+    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].ravel()
+
+
+class Draft:
+    """The JPEGs of one video, which come a few at a time and are written as one safetensors file at last."""
+
+    def __init__(self, name: str, size: tuple[int, int], quality: int, parts: Mapping[str, IO[bytes]]) -> None:
+        """For a picture of `size` (height, width); the JPEGs of each modality go to one of `parts` at first."""
+        self.name, self.size, self.quality, self._parts = name, size, quality, parts
+        self.fps = 0.0
+        """Frames a second, to be set before the end."""
+        self._ends: dict[str, list[int]] = {modality: [0] for modality in self._parts}
+
+    @property
+    def frames(self) -> int:
+        """How many there are by now."""
+        return len(self._ends["rgb"]) - 1
+
+    def add(
+        self,
+        frames: UInt8[np.ndarray, "N H W 3"],
+        flow: UInt8[np.ndarray, "M 2 H W"],
+        mv: UInt8[np.ndarray, "M 2 H W"],
+    ) -> None:
+        """The next frames, in RGB, and the fields that end with them, as bytes of `flow.to_bytes`: M = N, and N - 1 of
+        the first frames.
+
+        Raises:
+            IfttnError: shapes do not fit; the disk is full.
+        """
+        if frames.shape[1:] != (*self.size, 3):
+            raise IfttnError(f"{self.name}: frames of {frames.shape[1:3]} do not fit a store of {self.size}")
+        fields = len(frames) - (self.frames == 0)
+        if {flow.shape, mv.shape} != {(fields, 2, *self.size)}:
+            raise IfttnError(
+                f"{self.name}: {len(frames)} frames do not fit flow of {flow.shape} and vectors of {mv.shape}"
+            )
+        height, width = self.size
+        for modality, images in (("rgb", frames[..., ::-1]), ("flow", flow), ("mv", mv)):
+            for image in images if modality == "rgb" else images.reshape(-1, 2 * height, width):
+                jpeg = encoded(image, self.quality)
+                try:
+                    self._parts[modality].write(jpeg.data)
+                except OSError as error:
+                    raise not_written(Path(self.name), error) from error
+                self._ends[modality].append(self._ends[modality][-1] + len(jpeg))
+
+    def write(self, path: Path, about: Mapping[str, str]) -> None:
+        """The whole file; IfttnError where it cannot be written."""
+        # As the library does it, which cannot write in pieces: numbers first, then by name, the header padded with
+        # spaces. It would write several keys of metadata in a random order.
+        sizes = [(f"{m}.offsets", "I64", len(ends), 8 * len(ends)) for m, ends in self._ends.items()]
+        sizes += [(modality, "U8", ends[-1], ends[-1]) for modality, ends in self._ends.items()]
+        header: dict[str, Any] = {"__metadata__": {"fps": str(float(self.fps)), **about}}
+        place = 0
+        for name, kind, length, size in sizes:
+            header[name] = {"dtype": kind, "shape": [length], "data_offsets": [place, place + size]}
+            place += size
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        text += b" " * (-len(text) % 8)
+        with written_whole(path) as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for ends in self._ends.values():
+                file.write(np.array(ends, "<i8").data)
+            for part in self._parts.values():
+                part.seek(0)
+                shutil.copyfileobj(part, file)
+
+
+@contextmanager
+def drafted(name: str, folder: Path, size: tuple[int, int], quality: int) -> Iterator[Draft]:
+    """A draft for the length of the block; `folder` is on the disk that the entry goes to."""
+
+    def part() -> SpooledTemporaryFile[bytes]:
+        return SpooledTemporaryFile(IN_MEMORY, dir=str(folder))
+
+    with part() as flow, part() as mv, part() as rgb:
+        yield Draft(name, size, quality, {"flow": flow, "mv": mv, "rgb": rgb})
