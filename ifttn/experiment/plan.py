@@ -3,7 +3,7 @@
 Nothing here allocates a weight or reads a video.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
@@ -52,9 +52,9 @@ class StagePlan:
     flops: float
     """Of one video's forward and backward pass."""
     activations: float
-    """Bytes that one video keeps until the backward pass."""
+    """Bytes of one video when the backward pass begins: what autograd keeps, and what `Output` holds."""
     memory: float
-    """Bytes on one device: weights, gradients, optimiser, and the activations of a micro-batch."""
+    """Bytes on one device: weights, gradients, optimiser, a micro-batch and the next, and its activations."""
 
 
 def meta_network(recipe: Recipe, preset: Preset, actions: int) -> Scorer:
@@ -76,8 +76,9 @@ def meta_inputs(recipe: Recipe, preset: Preset, videos: int) -> dict[str, Tensor
 def plan(recipe: Recipe, preset: Preset, stage: Stage, *, videos: int, actions: int, machine: Machine) -> StagePlan:
     """One stage on one device of `machine`, a GPU where its precision says nothing else.
 
-    Memory is arithmetic, not a measurement: what autograd keeps of one video, halved for 16-bit precision, times the
-    micro-batch, and the weights; a tenth is added for what lives for a moment.
+    Memory is arithmetic, not a measurement: what one video holds when the backward pass begins, halved for 16-bit
+    precision, times the micro-batch, and the weights; a tenth is added for what lives for a moment. Frozen streams
+    leave autograd nothing, but `Output.taps` holds their pyramids and the fused one to the end of the step.
     """
     network = meta_network(recipe, preset, actions)
     freeze_all_but(network, stage.trains, (stage == JOINT and preset.joint_batch_norm) or preset.batch_norm)
@@ -87,8 +88,11 @@ def plan(recipe: Recipe, preset: Preset, stage: Stage, *, videos: int, actions: 
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(inputs)
     kept: dict[int, Tensor] = {}
-    with _keeping(kept), FlopCounterMode(display=False) as both:
-        stage_loss(stage, network(inputs), torch.zeros(1, dtype=torch.long, device="meta"))[0].backward()
+    with _keeping(kept) as keep, FlopCounterMode(display=False) as both:
+        output = network(inputs)
+        for x in (*output.logits.values(), *output.votes.values(), *output.taps.values()):
+            keep(x)
+        stage_loss(stage, output, torch.zeros(1, dtype=torch.long, device="meta"))[0].backward()
     weights = {p.untyped_storage()._cdata for p in network.parameters()}
     activations = sum(x.untyped_storage().nbytes() for storage, x in kept.items() if storage not in weights)
     wide = machine.precision == "fp32"
@@ -101,18 +105,19 @@ def plan(recipe: Recipe, preset: Preset, stage: Stage, *, videos: int, actions: 
     state = 4 * (parameters + copies * trained) + (0 if wide else 2 * parameters)
     steps = -(-videos // preset.batch) * (epochs := find(stage.name, preset.schedules, "stage").epochs)
     gmacs = counter.get_total_flops() / 2e9
-    memory = 1.1 * (state + at_once * activations)
+    planes = 2 * sum(x.numel() for x in inputs.values())  # bytes of a video, and of one of the next micro-batch
+    memory = 1.1 * (state + at_once * (activations + planes))
     return StagePlan(stage.name, epochs, steps, trained, gmacs, float(both.get_total_flops()), activations, memory)
 
 
 @contextmanager
-def _keeping(kept: dict[int, Tensor]) -> Iterator[None]:
+def _keeping(kept: dict[int, Tensor]) -> Iterator[Callable[[Tensor], Tensor]]:
     def keep(x: Tensor) -> Tensor:
         kept[x.untyped_storage()._cdata] = x  # a storage once, whoever keeps it
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        yield
+        yield keep
 
 
 def text(name: str, preset_name: str, *, videos: int, actions: int, machine: Machine, world: int = 1) -> str:

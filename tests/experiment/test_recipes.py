@@ -141,6 +141,16 @@ def test_a_plan_counts_what_was_counted_by_hand():
     assert float(joint[6]) > 3 * float(ttn[6])
 
 
+@pytest.mark.parametrize(
+    ("recipe", "index", "peak"), [("spatial", 0, 20.5e9), ("temporal", 0, 22e9), ("if-ttn", 0, 15.5e9)]
+)
+def test_planned_memory_is_what_a_gpu_took(recipe, index, peak):
+    # peaks of an H100 at a batch of 64 videos; the plan may be a tenth above them, and not below
+    row = RECIPES[recipe]
+    planned = plan.plan(row, PRESETS["paper"], row.stages[index], videos=9537, actions=101, machine=Machine()).memory
+    assert peak <= planned <= 1.1 * peak
+
+
 def test_a_plan_of_a_peer_is_that_of_one_snippet_where_its_recipe_says_so():
     text = plan.text("c3d", "paper", videos=9537, actions=101, machine=Machine())
     assert "segments = 1" in text
