@@ -4,6 +4,7 @@ import statistics
 import time
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 pytestmark = pytest.mark.slow
@@ -262,6 +263,34 @@ def test_a_panel_fits_beside_the_side_bar_of_a_small_screen(run_cell, opening, p
         left, right = (part.bounding_box() for part in columns.locator(":scope > *").all())
         assert left["y"] == right["y"]
         assert right["x"] > left["x"] + left["width"]
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 720), (360, 640)])
+def test_a_clip_is_as_wide_as_its_stage_and_keeps_its_shape(run_cell, results_folder, encode, tmp_path, width, height):
+    path = encode(tmp_path / "own.mp4", [np.full((height, width, 3), 20 * i, np.uint8) for i in range(8)])
+    page = run_cell(
+        f"from lab.inspector import Inspector\npanel = Inspector({str(results_folder)!r}, file={str(path)!r})\npanel"
+    ).page
+    page.wait_for_function(FIRST_FRAME, timeout=120_000)
+    image, stage = page.locator(".ifttn-reel img:visible").first, page.locator(".ifttn-reel").bounding_box()
+    natural = image.evaluate("i => i.naturalWidth / i.naturalHeight")
+    assert natural == pytest.approx(width / height, rel=0.02)
+    box = image.bounding_box()
+    assert box["width"] == pytest.approx(stage["width"], abs=2)
+    assert stage["width"] > 360
+    assert (
+        image.evaluate("i => getComputedStyle(i).objectFit") == "contain"
+    )  # a tall one is shown smaller, not squashed
+    assert box["height"] == pytest.approx(min(box["width"] / natural, 540), abs=2)
+
+
+def test_a_cell_that_is_run_again_leaves_one_panel_and_one_thread(run_cell, results_folder):
+    source = f"from lab.monitor import Monitor\nagain = Monitor({str(results_folder)!r})\nagain"
+    for _ in range(3):
+        run_cell(source)
+    count = "sum(t.name.startswith('worker') for t in threading.enumerate())"
+    notebook = run_cell(f"import threading\nprint('threads', {count})\nagain.close()")
+    assert notebook.page.locator(".jp-OutputArea-output", has_text="threads").inner_text().split() == ["threads", "1"]
 
 
 def test_the_headings_of_a_table_stand_over_their_columns(run_cell, opening):
