@@ -11,7 +11,22 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from ifttn.options import FLOW, PRESET, RECIPE, Parser
+from ifttn.options import (
+    FLOW,
+    PRESET,
+    RECIPE,
+    Number,
+    Parser,
+    Whole,
+    add_device,
+    add_memory,
+    address,
+    device,
+    existing_file,
+    existing_folder,
+    folder,
+    new_file,
+)
 
 BENCHES = ("flow", "mv", "speed", "store", "train", "insight")
 EPILOG = """\
@@ -55,31 +70,39 @@ def parser() -> argparse.ArgumentParser:
         return added
 
     p = verb("prepare", "videos -> store: frames, optical flow and motion vectors of every video")
-    p.add_argument("data", type=Path, help="UCF101 or HMDB51 with its lists, or any folder of class folders")
+    p.add_argument("data", type=folder, help="UCF101 or HMDB51 with its lists, or any folder of class folders")
     p.add_argument(
         "store",
-        type=Path,
+        type=folder,
         nargs="?",
         help="folder to write, by default results/stores/DATA-PRESET, where the other verbs look for it; preparing it "
         "again goes on where it stopped",
     )
     p.add_argument("--preset", type=PRESET, default="tiny", help="decides resolution and flow: %(type)s")
     p.add_argument("--flow", type=FLOW, help="optical flow, instead of the preset's: %(type)s")
-    p.add_argument("--jobs", type=int, help="videos at once; by default one a core")
+    p.add_argument("--jobs", type=Whole(1), help="videos at once; by default one a core")
     p.add_argument(
         "--scheduler",
+        type=address,
         metavar="tcp://HOST:PORT",
         help="the workers of this Dask cluster do it (extra `cluster`); DATA and STORE must be on a file system "
         "that every machine mounts in the same place",
     )
-    p.add_argument("--limit", type=int, help="prepare only so many videos, spread over the data set")
-    p.add_argument("--device", help="for optical flow; by default a GPU where there is one, and cpu in a cluster")
+    p.add_argument("--limit", type=Whole(1), help="prepare only so many videos, spread over the data set")
+    p.add_argument(
+        "--device", type=device, help="for optical flow; by default a GPU where there is one, and cpu in a cluster"
+    )
     p.add_argument("--embedded", choices=("ucf", "hmdb"), help="first write an embedded data set into DATA")
-    p.add_argument("--videos", type=int, default=960, help="size of the embedded data set")
-    p.add_argument("--difficulty", type=float, default=1.0, help="of the embedded data set: 0 is without disturbance")
+    p.add_argument("--videos", type=Whole(16, step=16), default=960, help="size of the embedded data set")
+    p.add_argument(
+        "--difficulty",
+        type=Number(0, 2, closed=True),
+        default=1.0,
+        help="of the embedded data set, 0 to 2: 0 is without disturbance",
+    )
 
     p = verb("doctor", "a known pan through every flow and codec at hand: sign, size, zero")
-    p.add_argument("--folder", type=Path, help="keep the videos there; by default they are removed")
+    p.add_argument("--folder", type=folder, help="keep the videos there; by default they are removed")
 
     for name, text in (
         ("train", "train a recipe, and first whatever it starts from; goes on where it stopped"),
@@ -98,11 +121,17 @@ def parser() -> argparse.ArgumentParser:
             )
 
     p = verb("tables", "print the paper's claims and tables, measured beside paper")
-    p.add_argument("numbers", type=int, nargs="*", help="which tables; by default all that have a measured cell")
-    p.add_argument("--data", type=Path, default=Path("results/data"), help="folder of the data sets, for their factors")
-    p.add_argument("--csv", type=Path, help="write the rows to this file as well")
+    p.add_argument("numbers", type=Whole(1), nargs="*", help="which tables; by default all that have a measured cell")
     p.add_argument(
-        "--seeds", type=Path, nargs="+", default=[], help="folders of the same runs from other seeds, for the spread"
+        "--data", type=existing_folder, default=Path("results/data"), help="folder of the data sets, for their factors"
+    )
+    p.add_argument("--csv", type=new_file, help="write the rows to this file as well")
+    p.add_argument(
+        "--seeds",
+        type=existing_folder,
+        nargs="+",
+        default=[],
+        help="folders of the same runs from other seeds, for the spread",
     )
     p.add_argument(
         "--on",
@@ -114,7 +143,7 @@ def parser() -> argparse.ArgumentParser:
     add_runs(p)
 
     p = verb("figures", "draw Figures 1, 6 and 7 for trained runs, and the curves of their training")
-    p.add_argument("--out", type=Path, default=Path("results/figures"), help="folder for the pictures")
+    p.add_argument("--out", type=folder, default=Path("results/figures"), help="folder for the pictures")
     p.add_argument(
         "--denoise",
         action="store_true",
@@ -124,15 +153,17 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--full", action="store_true", help="all actions, five seeds, all test videos: an hour instead of a minute"
     )
-    p.add_argument("--gallery", type=Path, help="folder for small copies, GIFs and screenshots as a README shows them")
-    p.add_argument("--shots", type=Path, default=Path("build/screenshots"), help="folder that `make browser` filled")
+    p.add_argument(
+        "--gallery", type=folder, help="folder for small copies, GIFs and screenshots as a README shows them"
+    )
+    p.add_argument("--shots", type=folder, default=Path("build/screenshots"), help="folder that `make browser` filled")
     add_work(p)
 
     p = verb("reproduce", "the whole study: data, training, tables, figures, report")
-    p.add_argument("--out", type=Path, default=Path("results"), help="folder for all of it")
+    p.add_argument("--out", type=folder, default=Path("results"), help="folder for all of it")
     p.add_argument(
         "--data",
-        type=Path,
+        type=existing_folder,
         nargs="+",
         default=[],
         help="UCF101, HMDB51 or any folder of class folders, in the place of the embedded data sets; the first has all "
@@ -145,9 +176,11 @@ def parser() -> argparse.ArgumentParser:
         help="end in a few lines, without the tables; where nothing was left to do, the report stays as it is",
     )
     p.add_argument("--preset", type=PRESET, default="tiny", help="how large and how long: %(type)s")
-    p.add_argument("--jobs", type=int, help="steps at once; by default one a core, or one with --quick or a GPU")
-    p.add_argument("--videos", type=int, help="of each embedded data set, a multiple of 16; by default 960 and 384")
-    p.add_argument("--seed", type=int, default=0, help="of data, weights, views, order and dropout")
+    p.add_argument("--jobs", type=Whole(1), help="steps at once; by default one a core, or one with --quick or a GPU")
+    p.add_argument(
+        "--videos", type=Whole(16, step=16), help="of each embedded data set, a multiple of 16; by default 960 and 384"
+    )
+    p.add_argument("--seed", type=Whole(0, 2**32 - 1), default=0, help="of data, weights, views, order and dropout")
     add_device(p)
     add_machine(p)
 
@@ -156,31 +189,40 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("options", nargs=argparse.REMAINDER, help="of that part")
 
     p = verb("predict", "print the likeliest actions of a video of any size and codec")
-    p.add_argument("video", type=Path, nargs="+", help="video files")
+    p.add_argument("video", type=existing_file, nargs="+", help="video files")
     p.add_argument(
-        "--run", type=Path, default=Path("results/runs/embedded-ucf/split1/if-ttn"), help="folder of a trained run"
+        "--run",
+        type=existing_folder,
+        default=Path("results/runs/embedded-ucf/split1/if-ttn"),
+        help="folder of a trained run",
     )
-    p.add_argument("--top", type=int, default=5, help="how many actions to print")
+    p.add_argument("--top", type=Whole(1), default=5, help="how many actions to print")
     p.add_argument(
-        "--every", type=float, metavar="SECONDS", help="play it as a stream, with a line as each segment ends"
+        "--every", type=Number(0), metavar="SECONDS", help="play it as a stream, with a line as each segment ends"
     )
-    p.add_argument("--crops", type=int, help="views of a frame: 1, 3 or 10; by default what the run was tested with")
-    p.add_argument("--json", type=Path, help="write scores of videos, heads, snippets and pairs to this file as well")
+    p.add_argument(
+        "--crops", type=int, choices=(1, 3, 10), help="views of a frame; by default what the run was tested with"
+    )
+    p.add_argument(
+        "--json", type=new_file, help="write scores of videos, heads, snippets and pairs to this file as well"
+    )
     add_device(p)
 
     p = verb("export", "write a network to a file that needs none of this package: OUT.pt2 or OUT.onnx")
-    p.add_argument("run", type=Path, help="folder of a trained run")
-    p.add_argument("out", type=Path, help=".pt2 (torch.export) or .onnx (extra `export`); any number of videos a batch")
+    p.add_argument("run", type=existing_folder, help="folder of a trained run")
+    p.add_argument(
+        "out", type=new_file, help=".pt2 (torch.export) or .onnx (extra `export`); any number of videos a batch"
+    )
     return top
 
 
 def add_work(p: argparse.ArgumentParser) -> None:
     """A split of a prepared data set, its runs, and how they are trained."""
-    p.add_argument("--data", type=Path, default=Path("results/data/embedded-ucf"), help="videos and lists")
-    p.add_argument("--store", type=Path, help="what `ifttn prepare` wrote; by default results/stores/DATA-PRESET")
-    p.add_argument("--split", type=int, default=1, help="1, 2 or 3")
+    p.add_argument("--data", type=folder, default=Path("results/data/embedded-ucf"), help="videos and lists")
+    p.add_argument("--store", type=folder, help="what `ifttn prepare` wrote; by default results/stores/DATA-PRESET")
+    p.add_argument("--split", type=Whole(1, 3), default=1, help="1, 2 or 3")
     p.add_argument("--preset", type=PRESET, default="tiny", help="how large and how long: %(type)s")
-    p.add_argument("--seed", type=int, default=0, help="of weights, views, order and dropout")
+    p.add_argument("--seed", type=Whole(0, 2**32 - 1), default=0, help="of weights, views, order and dropout")
     add_runs(p)
     add_device(p)
 
@@ -188,7 +230,9 @@ def add_work(p: argparse.ArgumentParser) -> None:
 def add_training(p: argparse.ArgumentParser) -> None:
     """What is held out, and whether anything is trained at all."""
     p.add_argument("--dry-run", action="store_true", help="print recipe, parameters, work, memory and steps, and stop")
-    p.add_argument("--hold-out", type=float, default=0.0, help="share of the training videos, in groups, to score only")
+    p.add_argument(
+        "--hold-out", type=Number(0, 1), default=0.0, help="share of the training videos, in groups, to score only"
+    )
     p.add_argument("--deterministic", action="store_true", help="the same bits every time on a GPU too; slower")
     add_machine(p)
 
@@ -196,30 +240,18 @@ def add_training(p: argparse.ArgumentParser) -> None:
 def add_machine(p: argparse.ArgumentParser) -> None:
     """What the machine decides about training."""
     p.add_argument(
-        "--imagenet", type=Path, help="local file of ImageNet weights; by default torchvision fetches its own"
+        "--imagenet", type=existing_file, help="local file of ImageNet weights; by default torchvision fetches its own"
     )
     add_memory(p)
     p.add_argument("--compile", action="store_true", help="torch.compile: a minute first, then faster steps")
     p.add_argument("--recompute", action="store_true", help="less memory for a third more work")
     p.add_argument("--tensorboard", action="store_true", help="write RUN/tensorboard as well as RUN/metrics.jsonl")
-    p.add_argument("--checkpoint-steps", type=int, default=200, help="steps between checkpoints within an epoch")
-
-
-def add_memory(p: argparse.ArgumentParser) -> None:
-    """What the machine decides about training and testing alike."""
-    p.add_argument("--micro-batch", type=int, help="videos at once on a device; the batch is made of several")
-    p.add_argument("--workers", type=int, help="processes that load batches; by default what the preset says")
-    p.add_argument("--precision", default="auto", help="fp32, bf16, fp16, or auto: fp32 on a CPU, 16 bits on a GPU")
+    p.add_argument("--checkpoint-steps", type=Whole(1), default=200, help="steps between checkpoints within an epoch")
 
 
 def add_runs(p: argparse.ArgumentParser) -> None:
     """The folder of runs."""
-    p.add_argument("--runs", type=Path, default=Path("results/runs"), help="folder of the runs")
-
-
-def add_device(p: argparse.ArgumentParser) -> None:
-    """The device, a GPU where there is one."""
-    p.add_argument("--device", help="cpu, cuda, cuda:1, ...; by default a GPU where there is one")
+    p.add_argument("--runs", type=folder, default=Path("results/runs"), help="folder of the runs")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,17 @@
-"""What the options of all verbs share: how a mistake is answered, and what a value may be.
+"""What the options of all verbs share: what a value may be, and how a mistake is answered.
 
-It imports nothing heavy, so that a mistyped option is answered at once.
+A value is checked as the command line is read, before anything is done. Nothing heavy is imported for that, so that a
+mistyped option is answered at once.
 """
 
 import argparse
+import math
+import os
+import re
 from collections.abc import Collection
+from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import NoReturn
 
 
@@ -14,23 +20,25 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the line to stderr and end with exit code 2."""
-        self.exit(2, f"{self.prog}: {message} (`{self.prog} --help` explains the options)\n")
+        self.exit(2, f"{self.prog}: {' '.join(message.split())} (`{self.prog} --help` explains the options)\n")
 
 
 class OneOf:
-    """An option's type: a name of a table. The module of the table is imported once a name is checked or help is shown.
+    """A name of a table, or one of `more`. The module of the table is imported once a name is checked or help is shown.
 
     Args:
         table: "<module>.<name>".
+        more: further names.
     """
 
-    def __init__(self, table: str) -> None:
+    def __init__(self, table: str, *more: str) -> None:
         self.module, _, self.name = table.rpartition(".")
+        self.more = more
 
     @property
     def names(self) -> Collection[str]:
         """All that may be chosen."""
-        return getattr(import_module(self.module), self.name)
+        return (*self.more, *getattr(import_module(self.module), self.name))
 
     def __call__(self, text: str) -> str:
         """The name itself."""
@@ -45,3 +53,131 @@ class OneOf:
 PRESET = OneOf("ifttn.experiment.recipes.PRESETS")
 RECIPE = OneOf("ifttn.experiment.recipes.RECIPES")
 FLOW = OneOf("ifttn.data.flow.FLOWS")
+PRECISION = OneOf("ifttn.experiment.machine.PRECISIONS", "auto")
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole number from `low` on, to `high` where there is one, and a multiple of `step`."""
+
+    low: int
+    high: int | None = None
+    step: int = 1
+
+    def __call__(self, text: str) -> int:
+        """The number."""
+        try:
+            value = int(text)
+        except ValueError:
+            value = self.low - 1
+        if value < self.low or (self.high is not None and value > self.high) or value % self.step:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {self}")
+        return value
+
+    def __str__(self) -> str:
+        until = f"of at least {self.low}" if self.high is None else f"from {self.low} to {self.high}"
+        return f"a whole number {until}" + (f" and a multiple of {self.step}" if self.step > 1 else "")
+
+
+@dataclass(frozen=True)
+class Number:
+    """A finite number between `low` and `high`, or, where it is `closed`, either of them."""
+
+    low: float
+    high: float = math.inf
+    closed: bool = False
+
+    def __call__(self, text: str) -> float:
+        """The number."""
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (self.low < value < self.high or (self.closed and value in (self.low, self.high))):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {self}")
+        return value
+
+    def __str__(self) -> str:
+        if self.closed:
+            return f"a number from {self.low:g} to {self.high:g}"
+        return f"a number above {self.low:g}" + (f" and below {self.high:g}" if self.high < math.inf else "")
+
+
+def device(text: str) -> str:
+    """The name of a device; whether it is here is asked when it is needed."""
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"unknown device {text!r}: choose from cpu, cuda, cuda:0, cuda:1, ...")
+    return text
+
+
+def address(text: str) -> str:
+    """Of a Dask scheduler."""
+    if not re.fullmatch(r"\w+://\S+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no address such as tcp://10.0.0.1:8786")
+    return text
+
+
+def size(text: str) -> tuple[int, int]:
+    """Width and height of a picture in pixels."""
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match or min(map(int, match.groups())) < 16:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 340x256, of at least 16x16 pixels")
+    return int(match[1]), int(match[2])
+
+
+def folder(text: str) -> Path:
+    """A folder, whether it is there or is still to be made."""
+    path = _path(text)
+    above = next((each for each in (path, *path.parents) if os.path.exists(each)), None)
+    if above and not os.path.isdir(above):
+        raise argparse.ArgumentTypeError(f"{above} is a file, and a folder is wanted")
+    return path
+
+
+def existing_folder(text: str) -> Path:
+    """A folder that is there."""
+    path = folder(text)
+    if not os.path.exists(path):
+        raise argparse.ArgumentTypeError(f"there is no folder {path}")
+    return path
+
+
+def existing_file(text: str) -> Path:
+    """A file that is there."""
+    path = _path(text)
+    if not os.path.exists(path):
+        raise argparse.ArgumentTypeError(f"there is no file {path}")
+    return _no_folder(path)
+
+
+def new_file(text: str) -> Path:
+    """A file to write, which may be there."""
+    path = _no_folder(_path(text))
+    folder(str(path.parent))
+    return path
+
+
+def _path(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is no path")
+    return Path(text)
+
+
+def _no_folder(path: Path) -> Path:
+    if os.path.isdir(path):
+        raise argparse.ArgumentTypeError(f"{path} is a folder, and a file is wanted")
+    return path
+
+
+def add_device(p: argparse.ArgumentParser) -> None:
+    """The device, a GPU where there is one."""
+    p.add_argument("--device", type=device, help="cpu, cuda, cuda:1, ...; by default a GPU where there is one")
+
+
+def add_memory(p: argparse.ArgumentParser) -> None:
+    """What the machine decides about training and testing alike."""
+    p.add_argument("--micro-batch", type=Whole(1), help="videos at once on a device; the batch is made of several")
+    p.add_argument("--workers", type=Whole(0), help="processes that load batches; by default what the preset says")
+    p.add_argument(
+        "--precision", type=PRECISION, default="auto", help="%(type)s; auto is fp32 on a CPU and 16 bits on a GPU"
+    )

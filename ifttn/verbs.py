@@ -41,12 +41,8 @@ if TYPE_CHECKING:
 
 def run(o: argparse.Namespace) -> int:
     """Do what `o.verb` names. Returns the exit code: 0, 1 for a mistake that a person can mend, 130 when stopped."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal without UTF-8, a name of a file that is none
-            stream.reconfigure(errors="backslashreplace")
-    if "device" in o and not o.device and not getattr(o, "scheduler", None):
-        o.device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
+        choose_device(o)
         with explained(vars(o)):
             return VERBS[o.verb](o) or 0
     except IfttnError as error:
@@ -58,6 +54,22 @@ def run(o: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("\nifttn: stopped; the same command goes on where it was", file=sys.stderr)
         return 130
+
+
+def choose_device(o: argparse.Namespace) -> None:
+    """Set `o.device` to a GPU where there is one and no device is named.
+
+    Raises:
+        IfttnError: a GPU is named that is not here, and the work is to be done here.
+    """
+    if "device" not in o or o.device == "cpu" or getattr(o, "scheduler", None):
+        return
+    here = torch.cuda.device_count()
+    if not o.device:
+        o.device = "cuda" if here else "cpu"
+    elif int(o.device.partition(":")[2] or 0) >= here and not getattr(o, "dry_run", False):
+        names = ["cpu", *(f"cuda:{number}" for number in range(here))]
+        raise IfttnError(f"--device {o.device}: torch finds no such GPU here; choose from {', '.join(names)}")
 
 
 def prepare_verb(o: argparse.Namespace) -> int:
@@ -102,6 +114,7 @@ def bench_verb(o: argparse.Namespace) -> int:
     )
     part.add_options(p)
     options = p.parse_args(o.options)
+    choose_device(options)
     with explained(vars(options)):
         return part.run(options)
 
@@ -113,8 +126,9 @@ def store_of(o: argparse.Namespace) -> Path:
 
 def work_of(o: argparse.Namespace) -> training.Work:
     """The split, the store and the runs that the options name."""
+    split = read_split(o.data, o.split)
     store = Store(store_of(o))
-    split = training.without_failed(read_split(o.data, o.split), store)
+    split = training.without_failed(split, store)
     tell_left_out(split)
     return training.Work(split, store, o.runs, o.preset, o.seed, o.device, machine=machine_of(o))
 

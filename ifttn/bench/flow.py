@@ -28,6 +28,7 @@ from ifttn.data.flow import luminance
 from ifttn.data.tvl1 import FAST, OPENCV, CoarseToFine, bytes_moved, tvl1
 from ifttn.data.tvl1_cpu import Solver
 from ifttn.data.video import read_frames
+from ifttn.options import Whole, existing_file, size
 from ifttn.vocabulary import IfttnError
 
 SIZES = ((340, 256), (320, 240))
@@ -160,10 +161,12 @@ def opencv() -> Iterator[Peer]:
 
 def add_options(p: argparse.ArgumentParser) -> None:
     """The options of `ifttn bench flow`."""
-    p.add_argument("videos", type=Path, nargs="*", help="video files; by default some of the embedded data set")
-    p.add_argument("--pairs", type=int, default=3, help="pairs a video, evenly spread")
-    p.add_argument("--repetitions", type=int, default=2, help="turns, of which the best counts")
-    p.add_argument("--sizes", type=_size, nargs="+", default=list(SIZES), help="such as 340x256")
+    p.add_argument(
+        "videos", type=existing_file, nargs="*", help="video files; by default some of the embedded data set"
+    )
+    p.add_argument("--pairs", type=Whole(1), default=3, help="pairs a video, evenly spread")
+    p.add_argument("--repetitions", type=Whole(1), default=2, help="turns, of which the best counts")
+    p.add_argument("--sizes", type=size, nargs="+", default=list(SIZES), help="such as 340x256")
     p.add_argument("--fast", action="store_true", help="ours is tvl1-fast, as in the preset tiny: --sizes 96x72")
 
 
@@ -231,11 +234,6 @@ def pairs_of(video: Path, size: tuple[int, int], count: int) -> list[UInt8[np.nd
         raise IfttnError(f"{video}: has one frame, and motion needs two")
     starts = np.linspace(0, len(frames) - 2, count + 2).astype(int)[1:-1]
     return [luminance(np.stack([cv2.resize(frames[i], size) for i in (start, start + 1)])) for start in starts]
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, height = text.split("x")
-    return int(width), int(height)
 
 
 def _embedded(folder: Path) -> list[Path]:

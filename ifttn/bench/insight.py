@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ifttn.insight.cam import OneTensor, class_activation_maps, stack
 from ifttn.insight.deepdraw import PRESETS, draw_many
 from ifttn.model.network import Network, NetworkSettings
+from ifttn.options import Whole, add_device
 
 TOLERANCE = 1.0
 """A way to compute a drawing is as good as another where they are less apart, in the mean (levels of 255)."""
@@ -140,10 +141,10 @@ def forms(preset: str, o: argparse.Namespace) -> None:
 
 def add_options(p: argparse.ArgumentParser) -> None:
     """The options of `ifttn bench insight`."""
-    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda, cuda:1, ...")
+    add_device(p)
     p.add_argument("--presets", nargs="+", default=["tiny"], choices=list(BACKBONES), help="of drawing")
-    p.add_argument("--batch", nargs="+", type=int, default=[1, 8], help="drawings at once")
-    p.add_argument("--repeat", type=int, default=3, help="turns of each side, of which the best counts")
+    p.add_argument("--batch", nargs="+", type=Whole(1), default=[1, 8], help="drawings at once")
+    p.add_argument("--repeat", type=Whole(1), default=3, help="turns of each side, of which the best counts")
 
 
 def run(o: argparse.Namespace) -> int:

@@ -20,8 +20,7 @@ import torch
 from tqdm import tqdm
 
 from ifttn.bench.mv import _processor, examples
-from ifttn.experiment.machine import PRECISIONS, Machine
-from ifttn.experiment.recipes import find
+from ifttn.experiment.machine import Machine
 from ifttn.experiment.speed import (
     DECODE,
     DEFINITIONS,
@@ -40,6 +39,7 @@ from ifttn.experiment.speed import (
 )
 from ifttn.files import write_whole
 from ifttn.model.peers.table5 import SIZES
+from ifttn.options import PRECISION, Number, Whole, add_device, existing_file, new_file
 
 FRAMES = 186
 """Of the video that is made: the mean of UCF101."""
@@ -51,23 +51,26 @@ def add_options(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--size", default="paper", choices=SIZES, help="the paper's networks, or small ones for a quick look"
     )
-    p.add_argument("--rows", nargs="+", default=list(ROWS), metavar="ROW", help=f"which: {', '.join(ROWS)}")
-    p.add_argument("--video", type=Path, help=f"by default made and removed: {FRAMES} frames of 320x240, MPEG-4")
-    p.add_argument("--segments", type=int, default=7, help="K of a video")
-    p.add_argument("--batch", type=int, help="videos at once in the first definition; by default 1, on a GPU 8")
-    default = "cuda" if torch.cuda.is_available() else "cpu"
-    p.add_argument("--device", default=default, help="cpu (one core), cuda, cuda:1, ...")
-    p.add_argument("--precision", default="auto", help=f"auto (fp32 on a CPU), {', '.join(PRECISIONS)}")
+    p.add_argument(
+        "--rows", nargs="+", default=list(ROWS), choices=list(ROWS), metavar="ROW", help=f"which: {', '.join(ROWS)}"
+    )
+    p.add_argument(
+        "--video", type=existing_file, help=f"by default made and removed: {FRAMES} frames of 320x240, MPEG-4"
+    )
+    p.add_argument("--segments", type=Whole(2), default=7, help="K of a video")
+    p.add_argument("--batch", type=Whole(1), help="videos at once in the first definition; by default 1, on a GPU 8")
+    add_device(p)
+    p.add_argument("--precision", type=PRECISION, default="auto", help="%(type)s; auto is fp32 on a CPU")
     p.add_argument("--compile", action="store_true", help="torch.compile every network: a minute each first")
-    p.add_argument("--repetitions", type=int, default=7, help="of a figure, at most")
-    p.add_argument("--minutes", type=float, default=4.0, help="after which what takes long is not repeated any more")
-    p.add_argument("--csv", type=Path, help="write every figure to this file as well")
+    p.add_argument("--repetitions", type=Whole(1), default=7, help="of a figure, at most")
+    p.add_argument(
+        "--minutes", type=Number(0), default=4.0, help="after which what takes long is not repeated any more"
+    )
+    p.add_argument("--csv", type=new_file, help="write every figure to this file as well")
 
 
 def run(o: argparse.Namespace) -> int:
     """Print the table and the claims. Exit code 0, however much was measured before Ctrl-C."""
-    for row in o.rows:
-        find(row, ROWS, "row")
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # random weights can make numbers so small that they cost a hundred times as much

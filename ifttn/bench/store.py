@@ -25,6 +25,7 @@ from ifttn.data.store import Store, StoreSettings
 from ifttn.experiment.recipes import PRESETS, RECIPES, Preset, find, network_settings
 from ifttn.experiment.training import freeze_all_but
 from ifttn.model.network import Network
+from ifttn.options import PRESET, Number, Whole, existing_folder
 from ifttn.vocabulary import MODALITIES, Batch, IfttnError, Video
 
 STAGES = {"spatial": ("spatial", 0), "temporal": ("temporal", 0), "ttn": ("if-ttn", 0), "joint": ("if-ttn", 1)}
@@ -46,14 +47,16 @@ class Rates:
 
 def add_options(p: argparse.ArgumentParser) -> None:
     """The options of `ifttn bench store`."""
-    p.add_argument("--store", type=Path, help="a prepared data set; by default a small one is made and removed")
-    p.add_argument("--preset", default="paper", help=f"decides snippets and crops: {', '.join(PRESETS)}")
-    p.add_argument("--videos", type=int, default=32, help="videos a turn")
-    p.add_argument("--batch", type=int, default=8, help="videos a batch of the loader")
-    p.add_argument("--repetitions", type=int, default=7, help="turns of a batch, of which the best counts")
+    p.add_argument(
+        "--store", type=existing_folder, help="a prepared data set; by default a small one is made and removed"
+    )
+    p.add_argument("--preset", type=PRESET, default="paper", help="decides snippets and crops: %(type)s")
+    p.add_argument("--videos", type=Whole(1), default=32, help="videos a turn")
+    p.add_argument("--batch", type=Whole(1), default=8, help="videos a batch of the loader")
+    p.add_argument("--repetitions", type=Whole(1), default=7, help="turns of a batch, of which the best counts")
     p.add_argument(
         "--rate",
-        type=float,
+        type=Number(0),
         nargs="+",
         default=[],
         help=f"videos/s that a device trains on in the stages {', '.join(STAGES)}; measured where there is a GPU",

@@ -42,6 +42,7 @@ from ifttn.experiment.runs import Run
 from ifttn.experiment.training import Training, Work, stage_loss
 from ifttn.memory import lacks_memory
 from ifttn.model.network import Network
+from ifttn.options import PRESET, Whole, add_device, folder
 from ifttn.vocabulary import MODALITIES, IfttnError
 
 STAGES = (("spatial", 0), ("temporal", 0), ("if-ttn", 0), ("if-ttn", 1))
@@ -71,15 +72,17 @@ class Row:
 
 def add_options(p: argparse.ArgumentParser) -> None:
     """Where, how large, how often."""
-    p.add_argument("--preset", default="tiny", help=", ".join(PRESETS))
-    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    p.add_argument("--videos", type=int, default=128, help="embedded videos to prepare, a multiple of 16")
-    p.add_argument("--batch", type=int, help="videos a step; by default the preset's")
-    p.add_argument("--steps", type=int, default=8, help="steps of each repetition")
-    p.add_argument("--repetitions", type=int, default=3, help="of each side, in turn; the median counts")
-    p.add_argument("--folder", type=Path, help="keeps videos and store between runs; by default a temporary one")
-    p.add_argument("--micro-batch", type=int)
-    p.add_argument("--workers", type=int)
+    p.add_argument("--preset", type=PRESET, default="tiny", help="%(type)s")
+    add_device(p)
+    p.add_argument(
+        "--videos", type=Whole(16, step=16), default=128, help="embedded videos to prepare, a multiple of 16"
+    )
+    p.add_argument("--batch", type=Whole(1), help="videos a step; by default the preset's")
+    p.add_argument("--steps", type=Whole(1), default=8, help="steps of each repetition")
+    p.add_argument("--repetitions", type=Whole(1), default=3, help="of each side, in turn; the median counts")
+    p.add_argument("--folder", type=folder, help="keeps videos and store between runs; by default a temporary one")
+    p.add_argument("--micro-batch", type=Whole(1), help="videos at once on a device")
+    p.add_argument("--workers", type=Whole(0), help="processes that load batches")
     p.add_argument("--compile", action="store_true")
     p.add_argument("--recompute", action="store_true")
     p.add_argument("--largest-batch", action="store_true", help="of the joint stage, with and without --recompute")
