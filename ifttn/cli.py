@@ -21,6 +21,7 @@ from ifttn.options import (
     add_device,
     add_memory,
     address,
+    crops,
     device,
     existing_file,
     existing_folder,
@@ -200,9 +201,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--every", type=Number(0), metavar="SECONDS", help="play it as a stream, with a line as each segment ends"
     )
-    p.add_argument(
-        "--crops", type=int, choices=(1, 3, 10), help="views of a frame; by default what the run was tested with"
-    )
+    p.add_argument("--crops", type=crops, help="views of a frame, 1, 3 or 10; by default what the run was tested with")
     p.add_argument(
         "--json", type=new_file, help="write scores of videos, heads, snippets and pairs to this file as well"
     )

@@ -83,8 +83,8 @@ class Whole:
 class Number:
     """A finite number between `low` and `high`, or, where it is `closed`, either of them."""
 
-    low: float
-    high: float = math.inf
+    low: float | int
+    high: float | int = math.inf
     closed: bool = False
 
     def __call__(self, text: str) -> float:
@@ -115,6 +115,13 @@ def address(text: str) -> str:
     if not re.fullmatch(r"\w+://\S+", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no address such as tcp://10.0.0.1:8786")
     return text
+
+
+def crops(text: str) -> int:
+    """How many views of a frame."""
+    if text not in ("1", "3", "10"):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of 1, 3, 10")
+    return int(text)
 
 
 def size(text: str) -> tuple[int, int]:

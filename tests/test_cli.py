@@ -248,10 +248,10 @@ def test_mistakes_end_in_one_clear_line(trained, embedded, capsys, tmp_path):
     assert "choose from paper, tiny, small" in mistake(capsys, "train", "spatial", "--preset", "huge")
     assert "manifest.json" in mistake(capsys, "train", "spatial", "--store", tmp_path, "--data", embedded.data)
     assert str(tmp_path) in mistake(capsys, "prepare", tmp_path, tmp_path / "store")
-    assert "no run in" in mistake(capsys, "predict", "x.mp4", "--run", tmp_path)
+    assert "no run in" in mistake(capsys, "predict", __file__, "--run", tmp_path)
     assert "no Table 9" in mistake(capsys, "tables", "9", "--runs", runs)
     assert "no tested run" in mistake(capsys, "tables", "--runs", tmp_path)
-    assert "no folder of runs at" in mistake(capsys, "tables", "--runs", runs, "--seeds", tmp_path / "none")
+    assert "there is no folder" in mistake(capsys, "tables", "--runs", runs, "--seeds", tmp_path / "none")
     assert "holds no recipe.json" in mistake(capsys, "test", "ttn-separate", *options)
 
 
