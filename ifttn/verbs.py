@@ -325,16 +325,17 @@ def own_datasets(folders: Sequence[Path]) -> dict[str, Path]:
     own = {folder.resolve().name: folder.resolve() for folder in folders}
     if len(own) < len(folders):
         raise IfttnError(f"two data sets of one name: {', '.join(str(folder) for folder in folders)}")
+    splits = {}
     for name, folder in own.items():
         numbers = catalogue.split_numbers(folder)
-        for number in (1, *numbers[1:]):  # Tables 1 to 4 are of split 1
-            split = read_split(folder, number)
+        splits[name] = [read_split(folder, number) for number in (1, *numbers[1:])]  # Tables 1 to 4 are of split 1
+        for split in splits[name]:
             for side in ("train", "test"):
                 split.side(side)
-            if number == 1:
-                tell_left_out(split)
-        if len(numbers) < 3:
-            said = f"{name} has {len(numbers)} of three splits (few videos a class, or no lists of the others)"
+    for name, those in splits.items():
+        tell_left_out(those[0])
+        if len(those) < 3:
+            said = f"{name} has {len(those)} of three splits (few videos a class, or no lists of the others)"
             print(f"ifttn: {said}, and is studied on that", file=sys.stderr)
     return own
 

@@ -62,14 +62,15 @@ def read_split(root: Path, number: int = 1) -> Split:
 
 
 def split_numbers(root: Path) -> tuple[int, ...]:
-    """Those of the splits 1, 2 and 3 that the data set in `root` has: lists of them, or a class with groups enough.
+    """Those of the splits 1, 2 and 3 that the data set in `root` has: lists of both sides, or a class of enough groups.
 
     Raises IfttnError for a folder of another layout.
     """
     top = _Folder(root.resolve())
     folder = _list_folder(top)
     if folder:
-        return tuple(numbers(folder))
+        lists = {number: parse_lists(folder, number) for number in numbers(folder)}
+        return tuple(number for number, each in lists.items() if each.train and each.test)
     sides, _ = _plain(top)
     groups: dict[str, set[str]] = {}
     for video in sides.get("", ()):
@@ -269,7 +270,8 @@ def _layout(root: _Folder) -> dict[str, _Folder]:
         if len(inside or base.folders) != 1:
             raise IfttnError(
                 f"{root.path} is no data set: it needs UCF101's lists (ucfTrainTestlist/classInd.txt), HMDB51's "
-                f"(<class>_test_split1.txt) or a folder of videos ({', '.join(SUFFIXES)}) for every class"
+                "(<class>_test_split1.txt) or a folder of videos (.mp4, .avi and whatever else FFmpeg reads) for every "
+                "class"
             )
         (base,) = inside or base.folders
     return {"": base}
