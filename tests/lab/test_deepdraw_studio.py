@@ -10,7 +10,8 @@ from ifttn.experiment.recipes import LATE_FUSION
 from ifttn.insight.deepdraw import PRESETS, State
 from ifttn.insight.denoiser import Denoiser, denoiser_file, packed
 from ifttn.vocabulary import IfttnError
-from lab.deepdraw_studio import OPTIONS, DeepDrawStudio, StudioState
+from lab.deepdraw_studio import DeepDrawStudio
+from lab.drawing_choices import OPTIONS, StudioState
 from lab.drawings import found, probabilities, tiles
 
 
