@@ -149,7 +149,7 @@ class CamExplorer(VideoPanel):
         size = times * width, times * height
         frame = pictures.resized(clip.frames[at // clip.step], *size)
         motion = "mv" if "mv" in reading.votes and "flow" not in reading.votes else "flow"
-        field = clip.planes[motion][min(at, len(clip.planes[motion]) - 1)][None]
+        field = clip.footage.read(motion, np.array([min(at, clip.footage.frames - 2)]))
         cells = [_picture(frame, f"frame {at + 1}"), _picture(pictures.resized(flow_colours(field)[0], *size), motion)]
         grey = np.repeat(frame.mean(-1, keepdims=True).astype(np.uint8), 3, axis=-1)
         for head, (values, said) in maps.items():

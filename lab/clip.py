@@ -1,29 +1,31 @@
-"""A whole video and what a network says of it, ready to be looked at frame by frame.
+"""A video and what a network says of it, ready to be looked at frame by frame.
+
+What is kept of it does not grow with its length: a few hundred frames that are shown, and what networks sample of it.
 
 Shapes: T frames shown, F frames of the file, K snippets, V votes (K, or K - 1 of pairs), A actions, H x W pixels,
 s x s pixels of the crop that a network takes, h x w cells of a map.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import av
 import numpy as np
 import torch
 from av.error import FFmpegError
-from av.video.frame import PictureType
 from jaxtyping import Float, Float32, Int, Integer, UInt8
 
 from ifttn.data.augmentation import apply, test_crops
-from ifttn.data.flow import FLOWS, from_bytes, to_bytes
-from ifttn.data.planes import differences
+from ifttn.data.cells import KINDS
+from ifttn.data.flow import from_bytes
+from ifttn.data.gop import Footage
+from ifttn.data.planes import Asked, Film, Snippets, from_file
 from ifttn.data.reencoding import turn_of
 from ifttn.data.sampling import centre_starts, snippet_indices
-from ifttn.data.store import Store, StoreSettings
-from ifttn.data.video import decode
-from ifttn.experiment.recipes import LATE_FUSION
+from ifttn.data.store import WHOLE, Part, Store, StoreSettings
+from ifttn.data.video import Reader, picture_stream, spread
+from ifttn.experiment.recipes import LATE_FUSION, PRESETS
 from ifttn.insight.cam import STRIDE, Finer, class_activation_maps, on_pixels
 from ifttn.recognizer import Recognizer
 from ifttn.vocabulary import IfttnError
@@ -31,8 +33,6 @@ from lab.pictures import Rectangle
 
 Method = Literal["cam", "gradcam"]
 
-LONGEST = 1200
-"""Frames of a file that is looked at whole."""
 SHOWN = 300
 """Most frames shown of one; of a longer file every second, third, ... is."""
 SIDE = 480
@@ -55,30 +55,29 @@ class Clip:
     frames: UInt8[np.ndarray, "T H W 3"]
     vectors: Float32[np.ndarray, "T 2 rows columns"]
     """Motion vectors into the next frame, in pixels of `frames`, at every fourth."""
-    planes: Mapping[str, UInt8[np.ndarray, "_ _ h w"]]
-    """Per modality all F frames or F - 1 fields, as a store keeps them."""
+    levels: UInt8[np.ndarray, "T 2 h w"]
+    """Optical flow into the next frame, as a store keeps it; the last frame repeats the one before."""
+    changes: Float[np.ndarray, " M"]
+    """How much each frame differs from the one before, in levels of grey."""
+    seconds: Float[np.ndarray, " F"]
+    """When each frame of the file is shown: its own times, from the first frame on."""
+    footage: Footage
+    """What networks sample of it, by number, as a store has it."""
     settings: StoreSettings
 
     @property
     def flow(self) -> Float32[np.ndarray, "T 2 h w"]:
         """Optical flow into the next frame, in pixels of `frames`."""
-        levels = self.planes["flow"][self.fields]
-        scale = np.array([self.frames.shape[2] / levels.shape[3], self.frames.shape[1] / levels.shape[2]], np.float32)
-        return from_bytes(levels, self.settings.bound) * scale[:, None, None]
-
-    @property
-    def fields(self) -> Integer[np.ndarray, " T"]:
-        """The motion field that starts at each shown frame; the last frame repeats the one before."""
-        return np.minimum(np.arange(len(self.frames)) * self.step, len(self.planes["flow"]) - 1)
+        height, width = self.levels.shape[2:]
+        scale = np.array([self.frames.shape[2] / width, self.frames.shape[1] / height], np.float32)
+        return from_bytes(self.levels, self.settings.bound) * scale[:, None, None]
 
     @property
     def cuts(self) -> list[int]:
         """Frames of the file that seem to begin a new shot: they differ from the one before as few do."""
-        small = self.planes["rgb"][..., ::4, ::4].astype(np.float32).mean(1)
-        change = np.abs(np.diff(small, axis=0)).mean((1, 2))
-        usual = float(np.median(change))
-        spread = float(np.median(np.abs(change - usual)))
-        return [int(t) + 1 for t in np.flatnonzero(change > usual + 8 * spread + 0.5)]
+        usual = float(np.median(self.changes))
+        spread = float(np.median(np.abs(self.changes - usual)))
+        return [int(t) + 1 for t in np.flatnonzero(self.changes > usual + 8 * spread + 0.5)]
 
 
 def load(path: Path, name: str, label: str | None, settings: StoreSettings, store: Store | None = None) -> Iterator:
@@ -87,72 +86,139 @@ def load(path: Path, name: str, label: str | None, settings: StoreSettings, stor
     What a store holds is read from it, so that the network sees what it was tested on; else it is computed alike.
 
     Raises:
-        IfttnError: the file is missing, is no video, or is too long.
+        IfttnError: the file is missing, is no video, or has a single frame.
     """
-    kinds, width, height = probe(path)
-    yield 0.1
-    scale = min(1.0, SIDE / max(width, height))
-    decoded = decode(path, size=(round(width * scale), round(height * scale)))
-    if len(decoded.frames) < 2:
+    path = Path(path)
+    kinds, width, height = yield from probe(path)
+    count = len(kinds)
+    if count < 2:
         raise IfttnError(f"{path.name} has a single frame: motion, and a network's snippets, take two or more")
-    yield 0.4
-    step = -(-len(decoded.frames) // SHOWN)
-    frames = decoded.frames[::step]
-    vectors = decoded.vectors[np.minimum(np.arange(len(frames)) * step, len(decoded.vectors) - 1), :, ::4, ::4]
+    step = -(-count // SHOWN)
+    scale = min(1.0, SIDE / max(width, height))
+    reader = Reader(path, (round(width * scale), round(height * scale)))
+    frames, vectors = yield from _shown(reader, count, step)
     if store is not None and name in store:
-        count = store.num_frames(name)
-        planes = {
-            modality: store.read(name, modality, np.arange(count - (modality != "rgb")))
-            for modality in ("rgb", "flow", "mv")
-        }
-        yield 0.9
+        footage = _Stored(store, name)
+        levels, changes = yield from _read(footage, step)
     else:
-        planes = yield from _prepared(path, settings)
-    return Clip(name, path, label, decoded.fps, kinds, step, frames, vectors, planes, settings)
+        footage = Film(Reader(path, (settings.width, settings.height)), settings)
+        levels, changes = yield from _computed(footage, count, step)
+    seconds = np.array(reader.seconds)
+    return Clip(
+        name, path, label, reader.fps, kinds, step, frames, vectors, levels, changes, seconds, footage, settings
+    )
 
 
-def probe(path: Path) -> tuple[str, int, int]:
-    """Type of every frame; width and height as a player shows them: turned, and with square pixels.
+def probe(path: Path) -> Generator[float, None, tuple[str, int, int]]:
+    """Steps that end with the type of every frame; width and height as a player shows them: turned, and with square
+    pixels.
 
     Raises:
-        IfttnError: the file is missing, is no video, or is longer than LONGEST frames.
+        IfttnError: the file is missing, or is no video.
     """
     if not path.is_file():
         raise IfttnError(f"{path} is not there: was the data set moved, or the name misspelt?")
-    kinds = ""
+    reader, kinds, width, height = Reader(path), [], 0, 0
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
-            stream = container.streams.video[0]
-            width, height = stream.width, stream.height
-            for frame in container.decode(stream):
+        with reader.opened() as container:
+            aspect = float(picture_stream(container, path).sample_aspect_ratio or 1)
+            for frame in reader.frames(container):
                 if not kinds:
-                    width, height = round(frame.width * (stream.sample_aspect_ratio or 1)), frame.height
+                    width, height = round(frame.width * aspect), frame.height
                     if turn_of(frame).transposed:
                         width, height = height, width
-                kinds += PictureType(frame.pict_type).name
-                if len(kinds) > LONGEST:
-                    raise IfttnError(
-                        f"{path.name} has more than {LONGEST} frames: cut a piece out of it first, "
-                        "for example `ffmpeg -ss 10 -i IN -t 20 OUT.mp4`"
-                    )
-            return kinds, width, height
-    except (FFmpegError, IndexError) as error:
+                kinds.append(KINDS[frame.pict_type])
+                if len(kinds) % 256 == 0:
+                    yield 0.1 * len(kinds) / (len(kinds) + 1000)
+    except (FFmpegError, OSError) as error:
         raise IfttnError(f"{path} cannot be read as a video ({error})") from error
+    yield 0.1
+    return "".join(kinds), width, height
 
 
-def _prepared(path: Path, settings: StoreSettings) -> Iterator:
-    """As preparation does it; the flow a few frames at a time, for it takes longest."""
-    decoded = decode(path, size=(settings.width, settings.height))
-    flow, count = FLOWS[settings.flow], len(decoded.frames)
-    fields = []
-    for first in range(0, count - 1, 8):
-        fields.append(flow(decoded.frames[first : first + 9]))
-        yield 0.4 + 0.5 * first / count
-    return {
-        "rgb": np.ascontiguousarray(decoded.frames.transpose(0, 3, 1, 2)),
-        "flow": to_bytes(np.concatenate(fields), settings.bound),
-        "mv": to_bytes(decoded.vectors, settings.bound),
-    }
+def _shown(
+    reader: Reader, count: int, step: int
+) -> Generator[float, None, tuple[UInt8[np.ndarray, "T H W 3"], Float32[np.ndarray, "T 2 rows columns"]]]:
+    """Of every so many frames one, and its vectors into the next."""
+    frames, vectors, at = [], dict[int, np.ndarray](), 0
+    fields = _fields(count, step)
+    wanted = set(fields.tolist())
+    for piece in reader.pieces(keep=lambda index: index % step == 0):
+        frames.append(piece.frames)
+        for field, cells in enumerate(piece.cells, at - 1):
+            if field in wanted:
+                vectors[field] = spread(cells, *reader.grid())[:, ::4, ::4]
+        at += len(piece.kinds)
+        yield 0.1 + 0.3 * at / count
+    return np.concatenate(frames), np.stack([vectors[field] for field in fields.tolist()])
+
+
+def _fields(count: int, step: int) -> Integer[np.ndarray, " T"]:
+    """The motion field that starts at each shown frame; the last frame repeats the one before."""
+    return np.minimum(np.arange(0, count, step), count - 2)
+
+
+@dataclass
+class _Stored:
+    """A video of a store, open only while it is read."""
+
+    store: Store
+    name: str
+
+    def __post_init__(self) -> None:
+        self.frames, self.settings = self.store.num_frames(self.name), self.store.settings
+
+    def read(
+        self,
+        modality: str,
+        indices: Integer[np.ndarray, " n"],
+        part: Part = WHOLE,
+        out: UInt8[np.ndarray, "n C h w"] | None = None,
+    ) -> UInt8[np.ndarray, "n C h w"]:
+        """As `Entry.read`."""
+        with self.store.open(self.name) as entry:
+            return entry.read(modality, indices, part, out)
+
+
+Looked = Generator[float, None, tuple[UInt8[np.ndarray, "T 2 h w"], Float[np.ndarray, " M"]]]
+
+
+def _read(stored: _Stored, step: int) -> Looked:
+    """Flow at the shown frames, and how much each frame differs from the one before."""
+    changes = []
+    for first in range(0, stored.frames - 1, 64):
+        images = stored.read("rgb", np.arange(first, min(first + 65, stored.frames)))
+        changes.append(_changes(images.transpose(0, 2, 3, 1)))
+        yield 0.4 + 0.5 * first / stored.frames
+    return stored.read("flow", _fields(stored.frames, step)), np.concatenate(changes)
+
+
+def _computed(film: Film, count: int, step: int) -> Looked:
+    """The same of a file, as preparation does it; the film keeps what networks sample. Flow takes longest, and is
+    computed of no other frames than those."""
+    asked = Asked(count, film.settings)
+    asked.read("flow", _fields(count, step))
+    for segments in {preset.segments for preset in PRESETS.values() if preset.store == film.settings}:
+        snippets = Snippets(asked, *snippet_indices(centre_starts(count, segments), count))
+        for modality in ("rgb", "flow", "mv", "rgbdiff"):
+            snippets.planes(modality)
+    images, fields = np.array(sorted(asked.images())), np.array(sorted(asked.wanted["flow"]))
+    changes, last = [], []
+    for piece in film.reader.pieces(length=8):
+        whole = [*last, *piece.frames]
+        changes.append(_changes(np.stack(whole)))
+        last = whole[-1:]
+        is_kept = np.isin(piece.indices, images)
+        film.add(piece._replace(frames=piece.frames[is_kept], indices=piece.indices[is_kept]), asked.wanted["mv"])
+        ready, fields = fields[fields < film.frames - 1], fields[fields >= film.frames - 1]
+        film.read("flow", ready)
+        yield 0.4 + 0.5 * film.frames / count
+    return film.read("flow", _fields(count, step)), np.concatenate(changes)
+
+
+def _changes(frames: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, " m"]:
+    small = frames[:, ::4, ::4].astype(np.float32).mean(-1)
+    return np.abs(np.diff(small, axis=0)).mean((1, 2))
 
 
 @dataclass(frozen=True)
@@ -258,24 +324,19 @@ def snippets(
             f"was trained on {preset.store.width} x {preset.store.height} px with {preset.store.flow}: choose a run of "
             "the same preset, or open the video by its path"
         )
-    count = len(clip.planes["rgb"])
+    count = clip.footage.frames
     frames, fields = snippet_indices(centre_starts(count, preset.segments), count)
+
+    def planes_of(footage: Footage) -> dict[str, UInt8[np.ndarray, "K C h w"]]:
+        sampled = Snippets(footage, frames, fields)
+        return {modality: sampled.planes(modality) for modality in recognizer.network.settings.modalities}
+
+    try:
+        planes = planes_of(clip.footage)
+    except KeyError:  # a run with another number of segments than the presets
+        planes, _ = from_file(clip.path, settings, planes_of)
     view = test_crops(settings.height, settings.width, preset.size, 1)[0]
-    inputs = {}
-    for modality in recognizer.network.settings.modalities:
-        planes = _planes(clip, modality, frames, fields)
-        planes = planes.reshape(len(frames), -1, *planes.shape[-2:])
-        inputs[modality] = apply(view, planes, preset.size, modality)
-    return frames, inputs
-
-
-def _planes(
-    clip: Clip, modality: str, frames: Integer[np.ndarray, " K"], fields: Integer[np.ndarray, "K L"]
-) -> UInt8[np.ndarray, "..."]:
-    """Of each snippet, what a modality is made of."""
-    if modality == "rgbdiff":  # nobody stores it
-        return differences(clip.planes["rgb"][fields], clip.planes["rgb"][fields + 1])
-    return clip.planes[modality][frames if modality == "rgb" else fields]
+    return frames, {modality: apply(view, x, preset.size, modality) for modality, x in planes.items()}
 
 
 def softmax(logits: Float[np.ndarray, " A"]) -> Float[np.ndarray, " A"]:

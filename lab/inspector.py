@@ -339,7 +339,7 @@ class Inspector(VideoPanel):
         if name.startswith("CAM"):
             return self._map_layer(clip, name.removeprefix("CAM "), opacity)
         smooth = name == "flow"
-        levels = clip.planes["flow"][clip.fields] if smooth else np.clip(128 + 8 * times * clip.vectors, 1, 255)
+        levels = clip.levels if smooth else np.clip(128 + 8 * times * clip.vectors, 1, 255)
         colours = flow_colours(levels.astype(np.uint8))
         return lambda under, i: pictures.tinted(
             under, pictures.resized(colours[i], width, height, smooth=smooth), opacity
@@ -362,7 +362,7 @@ class Inspector(VideoPanel):
         if clip is None:
             return
         frame = min(self.state.frame * clip.step, len(clip.kinds) - 1)
-        at = f"{frame / clip.fps:.2f} s at {clip.fps:.3g}/s · {clip.kinds[frame]}-frame"
+        at = f"{clip.seconds[frame]:.2f} s at {clip.fps:.3g}/s · {clip.kinds[frame]}-frame"
         self._where.value = f"<small>frame <b>{frame + 1}</b> of {len(clip.kinds)} · {at}</small>"
         if reading is None:
             return

@@ -67,7 +67,7 @@ def clip_film(work: Work, recognizer: Recognizer) -> list[UInt8[np.ndarray, "H W
     video = work.split.test[0]
     steps = load(video.path, video.name, video.action, recognizer.preset.store, work.store)
     clip = _end(steps)
-    colours = flow_colours(clip.planes["flow"][clip.fields])
+    colours = flow_colours(clip.levels)
     width, height = TILE
     scale = width / clip.frames.shape[2]
     shown = []

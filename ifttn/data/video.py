@@ -137,7 +137,7 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """A file, and the stream of pictures that the ffmpeg program takes; IfttnError where there is none."""
     # Some files of HMDB51 carry metadata that is not UTF-8.
     with av.open(_url(path), metadata_errors="replace") as container:
-        yield container, _video(container, path)
+        yield container, picture_stream(container, path)
 
 
 def _url(path: Path) -> str:
@@ -145,7 +145,8 @@ def _url(path: Path) -> str:
     return f"file:{os.fspath(path)}"
 
 
-def _video(container: InputContainer, path: Path) -> VideoStream:
+def picture_stream(container: InputContainer, path: Path) -> VideoStream:
+    """The stream of pictures that the ffmpeg program takes; IfttnError where there is none."""
     if not container.streams.video:
         raise IfttnError(f"{path}: holds no video stream")
     moving = [each for each in container.streams.video if not each.disposition & Disposition.attached_pic]
@@ -279,7 +280,7 @@ class Reader:
 
     def _joined(self, container: InputContainer) -> Iterator[VideoFrame]:
         frames, last = self.frames(container), None
-        self.transcoded = self._far(_video(container, self.path).codec_context)
+        self.transcoded = self._far(picture_stream(container, self.path).codec_context)
         for frame in frames:
             # Most frames are P-frames, and a stream changes at others.
             if frame.pict_type != P_FRAME or last is None:
@@ -317,7 +318,7 @@ class Reader:
 
     def frames(self, container: InputContainer) -> Iterator[VideoFrame]:
         """All that can be decoded and is shown, as they are."""
-        stream = _video(container, self.path)
+        stream = picture_stream(container, self.path)
         losses, is_avi = Losses(container, stream), container.format.name == "avi"
         for packet in self._packets(container, stream, losses):
             try:
