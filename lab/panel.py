@@ -237,11 +237,10 @@ class Panel(VBox):
         for name in chosen:
             if name not in names:
                 raise IfttnError(f"no {name!r} to choose: {', '.join(sorted(names))}")
-        datasets = self.shelf.datasets
-        self.dataset.options = datasets
+        self.dataset.options = self.shelf.datasets
         try:
             with self.state.hold_trait_notifications():
-                self.state.dataset = max(datasets, key=lambda name: len(self.shelf.runs(name, 1)))
+                self.state.dataset = self.shelf.usual_dataset
                 for name, value in chosen.items():
                     setattr(self.state, name, value)
         except TraitError as error:

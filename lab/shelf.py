@@ -59,6 +59,11 @@ class Shelf:
         return names
 
     @property
+    def usual_dataset(self) -> str:
+        """The one with most runs of its first split."""
+        return max(self.datasets, key=lambda name: len(self.runs(name, 1)))
+
+    @property
     def elsewhere(self) -> dict[str, Path]:
         """Folders of data sets outside of the results: those named, and those that a store was prepared from."""
         root = self.places.root.resolve()

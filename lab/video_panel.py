@@ -70,6 +70,18 @@ class VideoPanel(Panel):
         if chosen.get("file") and not self.state.file:
             self.state.file = str(chosen["file"])
 
+    def _begin(self, chosen: Mapping[str, object]) -> None:
+        """A video says on which side it is; a run or a video that there is not is refused, not replaced."""
+        given: Mapping[str, Any] = chosen
+        dataset, number = given.get("dataset") or self.shelf.usual_dataset, given.get("split", 1)
+        if given.get("video"):
+            self.shelf.video(dataset, given["video"])
+            inside = {each.name for each in self.shelf.split(dataset, number).test}
+            chosen = {"side": "test" if given["video"] in inside else "train", **given}
+        if given.get("run") and given["run"] not in (ready := self.shelf.networks(dataset, number)):
+            raise IfttnError(f"no run {given['run']!r} to look into: {', '.join(ready) or 'none is trained'}")
+        super()._begin(chosen)
+
     def close(self) -> None:
         """As a panel does, and let go of the video: widgets that watch each other wait long for the collector."""
         super().close()

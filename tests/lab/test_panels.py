@@ -329,12 +329,27 @@ def test_a_trait_that_does_not_exist_is_named(opened, shelf):
 
 @pytest.mark.parametrize(
     ("chosen", "choices"),
-    [({"side": "left"}, "'test', 'train'"), ({"layers": {"flwo": 1}}, "flow"), ({"layers": {"rgb": 7}}, "from 0 to 1")],
+    [
+        ({"side": "left"}, "'test', 'train'"),
+        ({"layers": {"flwo": 1}}, "flow"),
+        ({"layers": {"rgb": 7}}, "from 0 to 1"),
+        ({"run": "iff-ttn"}, "spatial, temporal, if-ttn"),
+        ({"video": "v_None_g01_c01"}, "no video 'v_None_g01_c01'"),
+    ],
 )
 def test_a_choice_that_there_is_not_is_refused_with_those_there_are(opened, shelf, chosen, choices):
     panel = opened(Inspector, shelf, **chosen)
+    assert panel.wait(60.0)
     assert choices in panel.worker.error
     assert panel.worker.details == ""
+
+
+def test_a_video_is_found_on_the_side_of_the_split_where_it_is(opened, shelf):
+    name = shelf.split("embedded-ucf", 1).train[0].name
+    panel = opened(Inspector, shelf, video=name)
+    assert panel.wait(60.0)
+    assert panel.clip.name == panel.video.value == name
+    assert panel.side.value == "train"
 
 
 def test_a_click_while_a_thread_fills_lists_is_not_lost_and_what_the_fill_reports_is_no_choice(inspector):
