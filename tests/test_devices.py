@@ -1,0 +1,265 @@
+"""Every verb, every figure and every panel with the network on a GPU, on a machine without one (`refusing_device`).
+
+`ifttn export` is not here: it takes no device and traces its network on the CPU.
+
+The GPU is the second of two, so that what goes to "cuda" and not to the network's own device is refused as well.
+"""
+
+import importlib.util
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ifttn import cli, gallery
+from ifttn.bench import insight as bench_insight
+from ifttn.bench import train as bench_train
+from ifttn.data import tvl1
+from ifttn.data.flow import flow_of
+from ifttn.data.flow_service import serve
+from ifttn.experiment import speed, study
+from ifttn.experiment.recipes import RECIPES
+from ifttn.experiment.runs import Run
+from ifttn.insight import deepdraw, denoiser, judge
+from lab.cam_explorer import CamExplorer
+from lab.deepdraw_studio import DeepDrawStudio
+from lab.fusion_desk import FusionDesk
+from lab.inspector import Inspector
+from lab.monitor import Monitor
+from lab.shelf import Shelf
+from lab.table_desk import TableDesk
+
+GPU = "cuda:1"
+SOLVE = tvl1.solve
+
+
+def _refusing():
+    name = "refusing_device"
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+refusing_device = sys.modules.get("refusing_device") or _refusing()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def gpus(embedded):
+    with refusing_device.a_machine_with_gpus():
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short(gpus):
+    """Drawings of two steps, judges of two, a denoiser of one epoch: every line runs, and nothing gets good."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, settings in deepdraw.PRESETS.items():
+            octaves = tuple(replace(octave, steps=2) for octave in settings.octaves)
+            patch.setitem(deepdraw.PRESETS, name, replace(settings, octaves=octaves))
+        patch.setattr(judge, "train_judge", partial(judge.train_judge, videos=16, steps=2))
+        patch.setattr(gallery, "train_denoiser", partial(gallery.train_denoiser, epochs=1))
+        patch.setattr(denoiser, "KEPT_EVERY", 0.0)
+        patch.setattr(gallery, "SEEDS", 1)
+        yield
+
+
+def run(*arguments: object) -> int:
+    return cli.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def results(embedded, short, tmp_path_factory) -> Path:
+    """What `ifttn train` and `ifttn test` leave, of two splits, so that drawings have a witness."""
+    root = tmp_path_factory.mktemp("results")
+    (root / "data").symlink_to(embedded.data.parent)
+    (root / "stores").symlink_to(embedded.store.parent)
+    for split in (1, 2):
+        for verb, recipes in (("train", ["if-ttn"]), ("test", ["spatial", "temporal", "if-ttn"])):
+            for recipe in recipes:
+                assert run(verb, recipe, *work(root), "--split", split) == 0
+    return root
+
+
+def work(root: Path) -> tuple[object, ...]:
+    """The options that reach the data and the runs."""
+    data, store = root / "data" / "embedded-ucf", root / "stores" / "embedded-ucf-smallest"
+    return ("--data", data, "--store", store, "--runs", root / "runs", "--preset", "smallest", "--device", GPU)
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        lambda here, there: here + there,
+        lambda here, there: nn.functional.linear(there, here),
+        lambda here, there: torch.stack([here, there]),
+        lambda here, there: here[there.long()],
+        lambda here, there: there.numpy(),
+        lambda here, there: np.asarray(there),
+        lambda here, there: torch.rand(2, device=GPU, generator=torch.Generator()),
+        lambda here, there: nn.Linear(2, 2).to(GPU)(here),
+        lambda here, there: nn.Linear(2, 2)(there),
+        lambda here, there: there + torch.zeros(2, 2, device="cuda"),
+        lambda here, there: setattr(here, "grad", there),
+    ],
+)
+def test_the_device_refuses_what_a_real_one_refuses(mistake):
+    here, there = torch.zeros(2, 2), torch.zeros(2, 2, device=GPU)
+    with pytest.raises((RuntimeError, TypeError), match=r"device|cpu"):
+        mistake(here, there)
+
+
+def test_the_device_takes_what_a_real_one_takes():
+    here, there = torch.arange(4.0).view(2, 2), torch.zeros(2, 2, device=GPU)
+    there.copy_(here)
+    there[0] = here[1]
+    assert (there * torch.tensor(2.0)).cpu().numpy().tolist() == [[4, 6], [4, 6]]
+    assert there[torch.tensor([1])].device == torch.device(GPU)
+    network = nn.Linear(2, 2).to(GPU)
+    (gradient,) = torch.autograd.grad(network(there).sum(), network.weight)
+    assert {gradient.device, network.weight.device} == {torch.device(GPU)}
+    assert network.cpu().weight.device.type == "cpu"
+    assert isinstance(network.weight, nn.Parameter)
+
+
+def test_videos_are_prepared(embedded, tmp_path):
+    where = ("prepare", embedded.data, tmp_path / "store", "--preset", "smallest", "--flow", "tvl1-fast", "--limit", 1)
+    assert run(*where, "--jobs", 1, "--device", GPU) == 0
+
+
+def test_other_processes_are_served_with_flow():
+    frames = np.random.default_rng(0).integers(0, 256, (3, 24, 32, 3), np.uint8)
+    with serve("tvl1-fast", GPU) as service:
+        np.testing.assert_array_equal(service(frames), flow_of("tvl1-fast", frames))
+
+
+def test_flow_is_computed_where_its_frames_are():
+    images = torch.randint(0, 256, (2, 24, 32), generator=torch.Generator().manual_seed(0)).float()
+    there = SOLVE(images.to(GPU), images.flip(0).to(GPU), tvl1.FAST)
+    torch.testing.assert_close(there.cpu(), SOLVE(images, images.flip(0), tvl1.FAST))
+
+
+@pytest.mark.parametrize("recipe", [name for name, row in RECIPES.items() if not row.needs])
+def test_every_recipe_that_starts_from_nothing_is_trained_and_tested(recipe, results, tmp_path):
+    where = [*work(results), "--runs", tmp_path]
+    assert run("train", recipe, *where, "--precision", "fp32") == 0
+    assert run("test", recipe, *where) == 0
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_training_in_parts_goes_on_where_it_was_cut_off(precision, results, tmp_path, monkeypatch):
+    def cut_off(self, state):
+        save(self, state)
+        raise KeyboardInterrupt
+
+    save, where = Run.save_checkpoint, [*work(results), "--runs", tmp_path]
+    how = ("--micro-batch", 5, "--recompute", "--precision", precision)
+    monkeypatch.setattr(Run, "save_checkpoint", cut_off)
+    assert run("train", "spatial", *where, *how) == 130
+    monkeypatch.setattr(Run, "save_checkpoint", save)
+    assert run("train", "if-ttn-adaptive", *where, *how) == 0
+
+
+def test_every_figure_is_drawn(results, tmp_path):
+    """All at once: of all actions, through a denoiser, with the films of the README."""
+    how = ("--full", "--denoise", "--gallery", tmp_path / "docs")
+    assert run("figures", *work(results), "--out", tmp_path, *how) == 0
+    assert len(list(tmp_path.glob("*.png"))) == 8
+
+
+def test_a_video_is_predicted_whole_and_as_it_comes(results, tmp_path):
+    video = next((results / "data" / "embedded-ucf").glob("*/*.avi"))
+    where = ("--run", results / "runs" / "embedded-ucf" / "split1" / "if-ttn", "--device", GPU)
+    assert run("predict", video, *where, "--crops", 3, "--json", tmp_path / "found.json") == 0
+    assert run("predict", video, *where, "--every", 0.5) == 0
+
+
+def test_every_step_of_the_study_is_done(results, tmp_path):
+    setup, places = study.Setup("smallest", GPU), study.Places(tmp_path)
+    for folder in ("data", "stores"):
+        (tmp_path / folder).symlink_to(results / folder)
+    for task in study.tasks(places, setup, quick=True, videos=32):
+        if task.function is not study.write_videos:
+            task.function(*task.arguments)
+    gallery.draw_split(places, places.datasets[0], 1, setup)
+    assert study.measured(places.runs, tmp_path / "data")
+
+
+def test_every_part_is_measured(tmp_path, monkeypatch, encode):
+    monkeypatch.setattr(bench_train, "matrix_product", partial(bench_train.matrix_product, side=8))
+    small = ("--preset", "smallest", "--videos", 16, "--steps", 1, "--repetitions", 1, "--batch", 2)
+    assert run("bench", "train", *small, "--device", GPU, "--folder", tmp_path) == 0
+    monkeypatch.setattr(bench_insight, "BACKBONES", dict.fromkeys(bench_insight.BACKBONES, "smallest"))
+    monkeypatch.setattr(nn.Module, "compile", lambda network: None)
+    assert run("bench", "insight", "--device", GPU, "--batch", 1, "--repeat", 1) == 0
+    monkeypatch.setattr(speed, "floor_tasks", lambda conditions, num_frames: iter(()))  # a product of 8192 x 8192
+    video = encode(tmp_path / "pan.avi", np.zeros((30, 72, 96, 3), np.uint8))
+    small = ("--size", "small", "--segments", 2, "--repetitions", 1, "--batch", 1, "--rows", "tsn-rgb", "if-ttn")
+    assert run("bench", "speed", *small, "--device", GPU, "--video", video) == 0
+
+
+@pytest.fixture
+def opened(results, tmp_path, monkeypatch):
+    """A panel on the GPU's shelf, which has done its work without a word of alarm; closed at the end."""
+    made = []
+    monkeypatch.chdir(tmp_path)  # panels keep their drawings there
+
+    def make(kind, **chosen):
+        made.append(kind(Shelf(results, device=GPU), **chosen))
+        done(made[-1])
+        return made[-1]
+
+    yield make
+    for panel in made:
+        panel.close()
+
+
+def done(panel) -> None:
+    panel.wait(0.5 if isinstance(panel, Monitor) else 120.0)  # a monitor goes on for as long as it is open
+    assert panel.worker.error == "", panel.worker.details
+
+
+def test_the_inspector_shows_a_video_with_every_layer(opened):
+    panel = opened(Inspector)
+    for toggle, _ in panel.layer.values():
+        toggle.value = True
+    panel._reorder("reverse")
+    done(panel)
+    assert panel.reading.votes
+
+
+@pytest.mark.parametrize("method", ["cam", "gradcam"])
+def test_the_cam_explorer_maps_a_video(method, opened):
+    assert opened(CamExplorer, method=method)._grid.value.startswith("<table")
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"settings": "tiny-denoised"},
+        {"head": "rgb", "start": "frame"},
+        {"motion": "real", "colours": "real"},
+        {"canvas": "waves", "colours": "real"},
+        {"head": "fused", "motion": "still"},
+    ],
+)
+def test_the_studio_draws(chosen, opened):
+    panel = opened(DeepDrawStudio, **{"settings": "tiny", **chosen})
+    panel.start()
+    done(panel)
+    assert panel.drawn.step == panel.drawn.of
+    panel.keep()
+
+
+@pytest.mark.parametrize("kind", [FusionDesk, TableDesk])
+def test_the_desks_open(kind, opened):
+    opened(kind)
+
+
+def test_the_monitor_opens(opened):
+    opened(Monitor)
