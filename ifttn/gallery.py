@@ -4,12 +4,15 @@ It stands beside `ifttn.verbs`, above `lab`: it opens runs, asks `ifttn.insight`
 """
 
 import json
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 from io import BytesIO
+from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -30,7 +33,7 @@ from ifttn.insight.deepdraw import Material, Palette, Settings, State
 from ifttn.insight.denoiser import Denoiser, denoiser_file, load_denoiser, packed, train_denoiser
 from ifttn.insight.judge import Panel, train_panel
 from ifttn.insight.localisation import cascade, examples_of, localise, road, whole_snippets
-from ifttn.insight.order import Frames, Pair, in_words, nearest_frames, order_report
+from ifttn.insight.order import SUCCESS, Frames, Pair, in_words, nearest_frames, order_report
 from ifttn.model.network import Network
 from ifttn.vocabulary import MODALITIES, IfttnError, Video
 from lab import figures, report
@@ -40,6 +43,12 @@ COMPLETE = ("if-ttn", "mv-if-ttn")
 
 FINER = 4
 """Maps have a cell every 32 / FINER px."""
+
+SEEDS, JUDGES = 5, 5
+"""Drawings of an action, and judges of form, where all is drawn (`full`)."""
+
+AT_ONCE = 16
+"""Drawings that are made in one batch."""
 
 
 class Drawn(NamedTuple):
@@ -146,7 +155,7 @@ class Gallery:
         self.drawing = {**own, **helper}
         self.apart = {name: network for name, network in others.items() if name not in helper}
 
-        self._frames: dict[int, Frames] = {}
+        self._frames: tuple[int, Frames] | None = None
         where = denoiser_file(work.runs, work.split.dataset, work.split.number, self.modalities)
         self.denoiser: Denoiser | None = load_denoiser(where, work.device) if where.exists() else None
 
@@ -169,17 +178,18 @@ class Gallery:
         return {m: Palette.of(torch.cat([each[m] for each in seen])) for m in self.modalities}
 
     def frames(self, action: int, videos: int = 16) -> Frames:
-        """Training frames of an action, and when they come; read once."""
-        if action not in self._frames:
+        """Training frames of an action, and when they come; those of the last action are kept, and no others."""
+        if self._frames is None or self._frames[0] != action:
+            self._frames = None
             own = [video for video in self.work.split.train if video.label == action][:videos]
             images = torch.cat([self.whole(video)["rgb"] for video in own]).float()
             times = np.tile((np.arange(self.segments) + 0.5) / self.segments, len(own))
-            self._frames[action] = Frames(images, times)
-        return self._frames[action]
+            self._frames = action, Frames(images, times)
+        return self._frames[1]
 
     def judge(self) -> Panel | None:
         """Of form, where rings and discs are what actions differ in."""
-        return None if self.plan is None else train_panel(5 if self.full else 1).to(self.work.device)
+        return None if self.plan is None else train_panel(JUDGES if self.full else 1).to(self.work.device)
 
     @property
     def shown(self) -> list[int]:
@@ -238,11 +248,12 @@ class Sitting(NamedTuple):
 
     settings: Settings
     material: Material
-    subjects: list[tuple[int, int]]
-    """(action, seed)."""
-    ttn: list[State]
-    tsn: list[State]
+    shown: dict[int, tuple[State, State]]
+    """By action in the figure: TTN's drawing and TSN's, of seed 0."""
     proved: pd.DataFrame
+    """A row a subject."""
+    tsn_right: list[bool]
+    """Of each subject where a judge knows it: TSN's drawing shows what comes first."""
 
 
 def _drawings(gallery: Gallery) -> Iterator[Drawn]:
@@ -270,33 +281,55 @@ DENOISED = (
 
 
 def _sat(gallery: Gallery, settings: Settings, material: Material, judge: Panel | None) -> Sitting:
-    actions = range(len(gallery.actions))
-    subjects = [(a, s) for s in range(5) for a in actions] if gallery.full else [(a, 0) for a in gallery.shown]
-    ttn = _last(list(gallery.drawing.values()), subjects, settings, "ttn", material)
-    tsn = _last([gallery.network], subjects, settings, "spatial", material)
-    pairs, known = _pairs(gallery, subjects, ttn), _known(gallery, judge)
-    frames = {action: gallery.frames(action) for action in {action for action, _ in subjects}}
-    proved = order_report(pairs, gallery.drawing, gallery.apart, frames=frames, judge=known)
-    return Sitting(settings, material, subjects, ttn, tsn, proved)
+    """Draws some subjects at a time, and keeps what is shown: all drawings of UCF101 would fill a GPU."""
+    actions, seeds = (range(len(gallery.actions)), SEEDS) if gallery.full else (gallery.shown, 1)
+    shown: dict[int, tuple[State, State]] = {}
+    proved, right, known = [], list[bool](), _known(gallery, judge)
+    for some in _some(list(product(actions, range(seeds)))):
+        ttn = _last(list(gallery.drawing.values()), some, settings, "ttn", material)
+        tsn = _last([gallery.network], some, settings, "spatial", material)
+        pairs = _pairs(gallery, some, ttn)
+        proved.append(order_report(pairs, gallery.drawing, gallery.apart, frames=gallery.frames, judge=known))
+        right += _show_what_comes_first(some, tsn, known)
+        for (action, seed), *both in zip(some, ttn, tsn, strict=True):
+            if seed == 0 and action in gallery.shown:
+                shown[action] = both[0], both[1]
+    return Sitting(settings, material, shown, pd.concat(proved, ignore_index=True), right)
+
+
+def _some(subjects: Sequence[tuple[int, int]]) -> Iterator[Sequence[tuple[int, int]]]:
+    """(action, seed) of the drawings of one batch after the other."""
+    return (subjects[first : first + AT_ONCE] for first in range(0, len(subjects), AT_ONCE))
 
 
 def _last(
-    networks: Sequence[Network], subjects: list[tuple[int, int]], settings: Settings, head: str, material: Material
-) -> list[State]:
-    """The finished drawings, some at a time."""
-    states = []
-    for first in range(0, len(subjects), 16):
-        *_, done = deepdraw.draw_many(networks, subjects[first : first + 16], settings, head=head, material=material)
-        states += done
-    return states
+    networks: Sequence[Network],
+    subjects: Sequence[tuple[int, int]],
+    settings: Settings,
+    head: str,
+    material: Material,
+) -> tuple[State, ...]:
+    """The finished drawings; what they were on the way is not kept."""
+    (done,) = deque(deepdraw.draw_many(networks, subjects, settings, head=head, material=material), maxlen=1)
+    return done
 
 
-def _pairs(gallery: Gallery, subjects: list[tuple[int, int]], states: list[State]) -> list[Pair]:
-    pairs = []
+def _pairs(gallery: Gallery, subjects: Sequence[tuple[int, int]], states: Sequence[State]) -> Iterator[Pair]:
     for (action, seed), state in zip(subjects, states, strict=True):
         assert isinstance(state.motion, Tensor)
-        pairs.append(Pair(action, seed, dict(zip(gallery.modalities, (_rgb(state), state.motion), strict=True))))
-    return pairs
+        yield Pair(action, seed, dict(zip(gallery.modalities, (_rgb(state), state.motion), strict=True)))
+
+
+def _show_what_comes_first(
+    subjects: Sequence[tuple[int, int]], tsn: Sequence[State], known: tuple[Panel, list[int]] | None
+) -> list[bool]:
+    """A TSN drawing is one snippet: paired with its neighbour's, which differs in order alone, it has no sequence."""
+    if known is None:
+        return []
+    judge, orders = known
+    with torch.no_grad():
+        said = judge(torch.cat([_rgb(state) for state in tsn])).tolist()
+    return [value * (1 - 2 * orders[action]) > 0 for value, (action, _) in zip(said, subjects, strict=True)]
 
 
 def _known(gallery: Gallery, judge: Panel | None) -> tuple[Panel, list[int]] | None:
@@ -319,13 +352,14 @@ def _figure_1_7(gallery: Gallery, sat: Sitting, name: str, title: str, how: str)
         "the spatial stream (TSN), and the ordered pair of snippets, with their motion, that drives the TTN branch. "
         "Above: the nearest training frames of the action by the spatial stream's features; black where none is near. "
         f"p(A,B) and p(B,A): probability of the action for the drawn pair and for its swap; {witness}",
-        figures.figure_1_7([_block(gallery, sat, sat.subjects.index((action, 0))) for action in gallery.shown]),
+        figures.figure_1_7([_block(gallery, sat, action) for action in gallery.shown]),
     )
 
 
-def _block(gallery: Gallery, sat: Sitting, index: int) -> figures.DrawnAction:
-    (action, _), proved, state = sat.subjects[index], sat.proved.iloc[index], sat.ttn[index]
-    drawings, frames = torch.cat([_rgb(sat.tsn[index]), _rgb(state)]), gallery.frames(action)
+def _block(gallery: Gallery, sat: Sitting, action: int) -> figures.DrawnAction:
+    state, tsn = sat.shown[action]
+    proved = sat.proved[(sat.proved.action == action) & (sat.proved.seed == 0)].iloc[0]
+    drawings, frames = torch.cat([_rgb(tsn), _rgb(state)]), gallery.frames(action)
     nearest = nearest_frames(gallery.network, drawings, frames.images)
     photographs = _images(frames.images)[nearest.indices[:, 0].cpu().numpy()]
     note = f"drawing networks: p(A,B) {proved['own p(A,B)']:.2f}, p(B,A) {proved['own p(B,A)']:.2f}"
@@ -340,6 +374,7 @@ def _block(gallery: Gallery, sat: Sitting, index: int) -> figures.DrawnAction:
         photographs=[p if ok else None for p, ok in zip(photographs, nearest.resembles.tolist(), strict=True)],
         motion=state.motion.round().clamp(0, 255).byte().cpu().numpy(),
         note=note,
+        succeeded=bool(proved["own p(A,B)"] >= SUCCESS),
     )
 
 
@@ -355,13 +390,9 @@ def _order(gallery: Gallery, sat: Sitting, judge: Panel | None, name: str, how: 
     gaps["drawn, by TSN"] = proved["tsn gap"].to_numpy()
     gaps["real neighbouring snippets"] = real["apart gap"].to_numpy()
     words = in_words(proved)
-    if judge is not None and gallery.orders is not None:
+    if judge is not None and sat.tsn_right:
         words += f" The judge of form is a panel of {len(judge.judges)}."
-        with torch.no_grad():
-            said = judge(torch.cat([_rgb(state) for state in sat.tsn])).cpu().numpy()
-        # A TSN drawing is one snippet: paired with its neighbour's, which differs in order alone, it has no sequence.
-        signs = 1 - 2 * np.array([gallery.orders[action] for action, _ in sat.subjects])
-        words += f" Of TSN's drawings, {int((said * signs > 0).sum())} of {len(said)} show what comes first."
+        words += f" Of TSN's drawings, {sum(sat.tsn_right)} of {len(sat.tsn_right)} show what comes first."
     if floor is not None and "margin" in floor:
         right = int((floor.margin > 0).sum())
         words += f" Of drawings from random weights, {right} of {len(floor)} have the right sequence."
@@ -374,27 +405,25 @@ def _order(gallery: Gallery, sat: Sitting, judge: Panel | None, name: str, how: 
     )
 
 
-def _real_pairs(gallery: Gallery, count: int) -> list[Pair]:
+def _real_pairs(gallery: Gallery, count: int) -> Iterator[Pair]:
     """The pair around the middle of test videos spread over the list."""
-    test, middle, pairs = gallery.work.split.test, (gallery.segments - 1) // 2, []
+    test, middle = gallery.work.split.test, (gallery.segments - 1) // 2
     for video in test[:: max(1, len(test) // count)]:
         inputs = {modality: x[middle : middle + 2].float() for modality, x in gallery.whole(video).items()}
-        pairs.append(Pair(video.label, 0, inputs))
-    return pairs
+        yield Pair(video.label, 0, inputs)
 
 
 def _floor(gallery: Gallery, sat: Sitting, judge: Panel | None) -> pd.DataFrame:
     """What networks that have learned nothing draw, one a seed: what the way of drawing itself puts in."""
-    states = []
-    for seed in sorted({seed for _, seed in sat.subjects}):
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+    reports, witnesses = [], gallery.apart or gallery.drawing
+    for seed, own in sat.proved.groupby("seed"):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(cast(int, seed))
             untrained = Network(gallery.network.settings).to(gallery.work.device).eval()
-        own = [subject for subject in sat.subjects if subject[1] == seed]
-        states += _last([untrained], own, sat.settings, "ttn", sat.material)
-    return order_report(
-        _pairs(gallery, sat.subjects, states), {}, gallery.apart or gallery.drawing, judge=_known(gallery, judge)
-    )
+        for some in _some([(int(action), cast(int, seed)) for action in own.action]):
+            states = _last([untrained], some, sat.settings, "ttn", sat.material)
+            reports.append(order_report(_pairs(gallery, some, states), {}, witnesses, judge=_known(gallery, judge)))
+    return pd.concat(reports, ignore_index=True)
 
 
 # Figure 6, and what it proves.
@@ -451,17 +480,17 @@ def _cam_example(gallery: Gallery, video: Video, action: int) -> figures.CamExam
 def _localisation(gallery: Gallery) -> Drawn:
     test = gallery.work.split.test
     videos = test if gallery.full else test[:: max(1, len(test) // 32)]
-    examples = examples_of(gallery.work.store, videos, gallery.modalities, gallery.segments, gallery.plan)
-    table = localise(gallery.network, examples, finer=(1, FINER)).table()
-    changed = cascade(gallery.network, examples[:: max(1, len(examples) // 4)][:4])
+    examples = partial(examples_of, gallery.work.store, modalities=gallery.modalities, segments=gallery.segments)
+    table = localise(gallery.network, examples(videos, plan=gallery.plan), finer=(1, FINER)).table()
+    changed = cascade(gallery.network, list(examples(videos[:: max(1, len(videos) // 4)][:4], plan=gallery.plan)))
     words = "; ".join(f"{figures.HEADS.get(head, head)} {changed[head].iloc[0]:+.2f}" for head in changed)
     text = (
-        f"Class activation maps of {gallery.where} for the true action, {len(examples)} test videos, whole frames, "
+        f"Class activation maps of {gallery.where} for the true action, {len(videos)} test videos, whole frames, "
         "means with bootstrap intervals of 95 %, in parts of the region's share of the frame. Rank correlation of the "
         f"maps with those of a network whose classifiers are random: {words}."
     )
     if gallery.full:
-        lost = road(gallery.network, examples[::8]).groupby(["head", "method"]).change.mean()
+        lost = road(gallery.network, examples(videos[::8], plan=gallery.plan)).groupby(["head", "method"]).change.mean()
         text += " ROAD, mean change of the logit: " + "; ".join(
             f"{' '.join(map(str, k))} {v:+.2f}" for k, v in lost.items()
         )

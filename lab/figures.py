@@ -152,6 +152,8 @@ class DrawnAction:
     """What TTN drew for motion, in a row of its own."""
     note: str = ""
     """A line under the block, such as the probabilities of the pair and of its swap."""
+    succeeded: bool = True
+    """False: the drawing networks themselves take the pair for another action; the block says so in its title."""
 
 
 @paper_style
@@ -171,7 +173,8 @@ def figure_1_7(
     parts = figure.subfigures(rows, columns, squeeze=False).flat
     for part, drawn in zip(parts, actions, strict=False):
         _block(part.subplots(lines, 3), drawn, (first, rows_of))
-        part.suptitle(drawn.action, weight="bold")
+        title = drawn.action if drawn.succeeded else f"{drawn.action}: this drawing did not succeed"
+        part.suptitle(title, weight="bold", color="black" if drawn.succeeded else SERIES[1])
         part.supxlabel(drawn.note, size=6)
     return figure
 

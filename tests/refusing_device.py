@@ -288,8 +288,10 @@ _ATTRIBUTES: dict[tuple[str, str], Callable[..., Any]] = {
 def _solved(
     previous: torch.Tensor, following: torch.Tensor, pyramid: tvl1.CoarseToFine, engine: object
 ) -> torch.Tensor:
-    """TV-L1 of pairs that lie on a GPU: numba's in the place of Triton's, as fast as a CPU can."""
+    """TV-L1 of pairs that lie on a GPU: numba's in the place of Triton's, which sees the current device alone."""
     _meeting("solve", (previous, following))
+    if previous.device != torch.device("cuda", torch.cuda.current_device()):
+        raise ValueError("Pointer argument (at 0) cannot be accessed from Triton (cpu tensor?)")
     return tvl1.tvl1(previous.cpu(), following.cpu(), pyramid=pyramid).to(previous.device)
 
 

@@ -33,7 +33,7 @@ BACKBONES = {"tiny": "tiny", "small": "resnet18", "paper": "resnet50"}
 def clock(device: str) -> float:
     """Seconds: of this process on a CPU, of the clock on a GPU."""
     if device.startswith("cuda"):
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
         return time.perf_counter()
     return time.process_time()
 
@@ -152,7 +152,9 @@ def run(o: argparse.Namespace) -> int:
     gpu = o.device.startswith("cuda")
     if not gpu:
         torch.set_num_threads(1)
-    name = torch.cuda.get_device_name() if gpu else f"{platform.processor() or platform.machine()} CPU, 1 thread"
+    name = (
+        torch.cuda.get_device_name(o.device) if gpu else f"{platform.processor() or platform.machine()} CPU, 1 thread"
+    )
     print(f"{name}; torch {torch.__version__}; best of {o.repeat}")
     for preset in o.presets:
         torch.manual_seed(0)

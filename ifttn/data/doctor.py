@@ -11,12 +11,14 @@ import av
 import cv2
 import numpy as np
 import pandas as pd
+import torch
 from av.codec.codec import UnknownCodecError
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 from ifttn.data.flow import FLOWS, flow_of, to_bytes
 from ifttn.data.video import Decoded, decode
+from ifttn.vocabulary import IfttnError
 
 STEP = (4, 2)
 """Pixels a frame by which the pan moves: to the right and down."""
@@ -55,15 +57,20 @@ CODECS = {
 def doctor(folder: Path | None = None) -> pd.DataFrame:
     """A row for each extractor and each codec of CODECS that FFmpeg can write here; the videos are kept in `folder`.
 
-    Columns: extractor ("vectors" or a flow of FLOWS), codec, expected ("+4 +2"), x and y (median of the inner fields
-    in pixels), sign and size (whether right), zero (the bytes that a still video gives: 128), frames (the types that
-    were read), transcoded (why, if it was), verdict ("ok", or what is wrong). FFmpeg has no encoder: nothing but a
-    verdict that says so.
+    Extractors are the motion vectors, every flow of FLOWS, and on each GPU every flow that it can compute; where there
+    is none, a row says so.
+
+    Columns: extractor ("vectors", "tvl1", "tvl1 on cuda:0", ...), codec, expected ("+4 +2"), x and y (median of the
+    inner fields in pixels), sign and size (whether right), zero (the bytes that a still video gives: 128), frames (the
+    types that were read), transcoded (why, if it was), verdict ("ok", or what is wrong). FFmpeg has no encoder: nothing
+    but a verdict that says so.
     """
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="ifttn-doctor-") as temporary:
             return doctor(Path(temporary))
-    rows = []
+    rows, gpus = [], [f"cuda:{number}" for number in range(torch.cuda.device_count() * torch.cuda.is_available())]
+    extractors = [("vectors", "cpu"), *((flow, "cpu") for flow in FLOWS)]
+    extractors += [(flow, gpu) for gpu in gpus for flow in FLOWS if flow != "dis"]  # which knows no GPU
     for name, codec in CODECS.items():
         try:
             av.Codec(codec.encoder, "w")
@@ -74,7 +81,9 @@ def doctor(folder: Path | None = None) -> pd.DataFrame:
         stem += f"-b{codec.b_frames}" * bool(codec.b_frames)
         moving = decode(write(folder / f"pan-{stem}{codec.suffix}", pan(8), codec))
         still = decode(write(folder / f"still-{stem}{codec.suffix}", pan(1).repeat(8, 0), codec))
-        rows += [_row(name, extractor, moving, still) for extractor in ("vectors", *FLOWS)]
+        rows += [_row(name, extractor, moving, still) for extractor in extractors]
+    if not gpus:
+        rows.append({"extractor": "flow on a GPU", "verdict": "no GPU here"})
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -82,7 +91,7 @@ def run(o: argparse.Namespace) -> int:
     """`ifttn doctor`: prints the table; exit code 1 when a row is wrong."""
     table = doctor(o.folder)
     print(table.to_string(index=False, na_rep="", float_format="{:+.2f}".format))
-    wrong = table[~table.verdict.str.startswith(("ok", "no encoder"))]
+    wrong = table[~table.verdict.str.startswith(("ok", "no encoder", "no GPU"))]
     print(f"\n{len(wrong)} of {len(table)} rows are wrong." if len(wrong) else "\nEverything is right.")
     return 1 if len(wrong) else 0
 
@@ -115,11 +124,16 @@ def write(path: Path, frames: Sequence[np.ndarray] | UInt8[np.ndarray, "T H W 3"
     return path
 
 
-def _row(codec: str, extractor: str, moving: Decoded, still: Decoded) -> dict[str, object]:
-    if extractor == "vectors":
+def _row(codec: str, extractor: tuple[str, str], moving: Decoded, still: Decoded) -> dict[str, object]:
+    name, device = extractor
+    title = name if device == "cpu" else f"{name} on {device}"
+    if name == "vectors":
         motion, rest = moving.vectors, still.vectors
     else:  # one frame twice: what a lossy codec does to a still video does move a little
-        motion, rest = (flow_of(extractor, frames) for frames in (moving.frames, still.frames[:1].repeat(2, 0)))
+        try:
+            motion, rest = (flow_of(name, frames, device) for frames in (moving.frames, still.frames[:1].repeat(2, 0)))
+        except (IfttnError, RuntimeError, ValueError) as error:  # a driver or a compiler that does not fit
+            return {"extractor": title, "codec": codec, "verdict": f"failed: {' '.join(str(error).split())[:200]}"}
     x, y = np.median(motion[:, :, 24:-24, 24:-24], axis=(0, 2, 3)).tolist()
     sign = x * STEP[0] > 0 and y * STEP[1] > 0
     size = max(abs(abs(x) - STEP[0]), abs(abs(y) - STEP[1])) <= TOLERANCE
@@ -127,7 +141,7 @@ def _row(codec: str, extractor: str, moving: Decoded, still: Decoded) -> dict[st
     low, high = int(levels.min()), int(levels.max())
     wrong = [text for good, text in ((sign, "sign"), (size, "size"), (low == high == 128, "zero")) if not good]
     return {
-        "extractor": extractor,
+        "extractor": title,
         "codec": codec,
         "expected": "{:+d} {:+d}".format(*STEP),
         "x": x,

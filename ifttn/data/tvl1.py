@@ -21,6 +21,7 @@ data (g_x, g_y, rho_0).
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from types import SimpleNamespace
@@ -90,7 +91,9 @@ def tvl1(
     engine = _engine(previous.device)
     height, width = previous.shape[1:]
     chunks = [images.split(max(1, CHUNK // (height * width))) for images in (previous, following)]
-    flows = [solve(first.float(), second.float(), pyramid, engine) for first, second in zip(*chunks, strict=True)]
+    # Triton launches on the current device, whatever the device of its tensors.
+    with torch.cuda.device(previous.device) if previous.device.type == "cuda" else nullcontext():
+        flows = [solve(first.float(), second.float(), pyramid, engine) for first, second in zip(*chunks, strict=True)]
     return torch.cat(flows)
 
 

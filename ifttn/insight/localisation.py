@@ -5,7 +5,7 @@ Shapes: N videos of K snippets, V votes, R regions, H x W pixels, h x w cells.
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -57,19 +57,19 @@ def embedded_regions(row: pd.Series, segments: int, size: tuple[int, int]) -> di
 
 
 def moving_regions(motion: UInt8[np.ndarray, "K C H W"], share: float = 0.2) -> dict[str, Bool[np.ndarray, "K H W"]]:
-    """Where no mask is known: the `share` of each frame that moves fastest, and the rest."""
+    """Where no mask is known: the `share` of each frame that moves fastest, or less where less moves; and the rest."""
     fields = motion.astype(np.float32) - 128
     speed = np.hypot(fields[:, 0::2].mean(1), fields[:, 1::2].mean(1))
-    fast = speed >= np.quantile(speed, 1 - share, axis=(1, 2), keepdims=True)
+    fast = (speed > 0) & (speed >= np.quantile(speed, 1 - share, axis=(1, 2), keepdims=True))
     return {"moving": fast, "still": ~fast}
 
 
 def measure(maps: Float[np.ndarray, "V H W"], region: Bool[np.ndarray, "V H W"]) -> tuple[float, float]:
     """Pointing game and energy of a video: share of maps whose highest pixel lies in the region, and share of positive
-    evidence that does; without positive evidence, NaN."""
+    evidence that does, over the frames that show the region; without positive evidence in any of them, NaN."""
     positive = np.maximum(maps, 0)
     tops = positive.reshape(len(maps), -1).argmax(1)
-    found = positive.any((1, 2))
+    found = positive.any((1, 2)) & region.any((1, 2))
     if not found.any():
         return np.nan, np.nan
     hits = region.reshape(len(maps), -1)[np.arange(len(maps)), tops]
@@ -110,7 +110,7 @@ def _bootstrap(values: Float[np.ndarray, " N"], draws: int, rng: np.random.Gener
 
 
 def localise(
-    network: Network, examples: Sequence[Example], *, finer: Sequence[Finer] = (1, 4), seed: int = 0
+    network: Network, examples: Iterable[Example], *, finer: Sequence[Finer] = (1, 4), seed: int = 0
 ) -> Localisation:
     """Pointing game and energy of every head's maps for the true action, beside a random map and a centre Gaussian.
 
@@ -128,7 +128,7 @@ def localise(
         for method, of_heads in maps.items():
             for head, of in of_heads.items():
                 rows += [
-                    {"head": head, "method": method, "region": name, "area": float(region.mean())}
+                    {"head": head, "method": method, "region": name, "area": _area(region)}
                     | dict(zip(("pointing", "energy"), _over_frames(of, region), strict=True))
                     for name, region in example.regions.items()
                 ]
@@ -157,6 +157,12 @@ def _maps(
     return {head: on_pixels(of[0, :, 0], size, STRIDE / finer).cpu().numpy() for head, of in maps.items()}
 
 
+def _area(region: Bool[np.ndarray, "K H W"]) -> float:
+    """The region's share of the frames that show it; NaN where none does."""
+    shares = region.mean((1, 2))
+    return float(shares[shares > 0].mean()) if region.any() else np.nan
+
+
 def _over_frames(maps: Float[np.ndarray, "V H W"], region: Bool[np.ndarray, "K H W"]) -> tuple[float, float]:
     """A map a snippet, or a map a pair on its earlier and on its later frame."""
     if len(maps) == len(region):
@@ -178,7 +184,7 @@ def _centre(size: tuple[int, int]) -> Float[np.ndarray, "H W"]:
 
 def road(
     network: Network,
-    examples: Sequence[Example],
+    examples: Iterable[Example],
     *,
     percentiles: Sequence[int] = (50, 80),
     finer: Finer = 4,
@@ -287,8 +293,10 @@ def whole_snippets(store: Store, video: Video, modalities: Sequence[str], segmen
 
 def examples_of(
     store: Store, videos: Sequence[Video], modalities: Sequence[str], segments: int, plan: pd.DataFrame | None = None
-) -> list[Example]:
+) -> Iterator[Example]:
     """Whole frames of videos with their regions: the balls' where a plan of the embedded set knows them, else motion's.
+
+    Each is read when it is asked for: the test videos of UCF101 together would take 34 GB.
 
     Args:
         store: prepared, with the videos.
@@ -297,7 +305,6 @@ def examples_of(
         segments: K.
         plan: `diagnostic.factors` of the embedded set.
     """
-    examples = []
     for video in videos:
         inputs = whole_snippets(store, video, modalities, segments)
         size = _size(inputs)
@@ -305,5 +312,4 @@ def examples_of(
             regions = moving_regions(inputs[modalities[-1]].numpy())
         else:
             regions = embedded_regions(plan.loc[video.name], segments, size)
-        examples.append(Example(inputs, video.label, regions))
-    return examples
+        yield Example(inputs, video.label, regions)

@@ -4,7 +4,7 @@ drawing resembles.
 Shapes: D drawings of M snippets, T frames, C channels, E features, H x W pixels.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,9 @@ from torch import Tensor
 from torch.nn.functional import normalize, pad
 
 from ifttn.model.network import Network, normalise, undisturbed
+
+SUCCESS = 0.5
+"""p(A,B) of the drawing networks below which a drawing did not succeed: they take it for something else themselves."""
 
 ORDERS = {"AB": (0, 1), "BA": (1, 0), "AA": (0, 0), "BB": (1, 1)}
 
@@ -129,21 +132,21 @@ def retrieval(
 
 
 def order_report(
-    pairs: Sequence[Pair],
+    pairs: Iterable[Pair],
     own: Mapping[str, Network],
     apart: Mapping[str, Network],
     *,
-    frames: Mapping[int, Frames] | None = None,
+    frames: Callable[[int], Frames] | None = None,
     judge: tuple[Judge, Sequence[int]] | None = None,
     head: str = "ttn",
 ) -> pd.DataFrame:
     """What each pair proves about order, a row a pair; `in_words` puts it in a sentence.
 
     Args:
-        pairs: drawn on `own`, or real.
+        pairs: drawn on `own`, or real; asked for one by one.
         own: networks that drew; what they say of the pair is necessary and proves nothing.
         apart: networks that did not, trained on another split or from another seed: the evidence.
-        frames: by action, real frames to compare with.
+        frames: of an action, the real frames to compare with.
         judge: of images, and for each action its order: 0 if what the judge calls positive comes first, 1 if last.
         head: whose probabilities are asked for.
 
@@ -172,7 +175,7 @@ def order_report(
         row["moved"] = float(np.mean([_moved(network, pair, head) for network in (apart or own).values()]))
         row["fine"] = fine_share(pair.inputs["rgb"])
         if frames is not None:
-            row |= retrieval(witness, pair.inputs["rgb"], frames[pair.action])
+            row |= retrieval(witness, pair.inputs["rgb"], frames(pair.action))
         if judge is not None:
             says, orders = judge
             with torch.no_grad():
@@ -222,6 +225,9 @@ def in_words(report: pd.DataFrame, what: str = "drawings") -> str:
             f"(mean gap {report['apart gap'].mean():+.2f}, p(A,B) {report['apart p(A,B)'].mean():.2f})"
         )
     if "own gap" in report:
+        failed = _count(report["own p(A,B)"] < SUCCESS)
+        if failed:
+            said.append(f"{failed} of {count} {what} did not succeed (p(A,B) of their own networks below {SUCCESS})")
         said.append(f"the drawing network itself in {_count(report['own gap'] > 0)}, which proves nothing")
     if "margin" in report:
         said.append(f"a judge of form sees the right sequence in {_count(report.margin > 0)} of {count}")

@@ -2,6 +2,7 @@ import argparse
 
 import numpy as np
 import pytest
+import torch
 
 from ifttn import cli
 from ifttn.data import doctor as room
@@ -20,13 +21,13 @@ def short(monkeypatch):
 def test_all_is_right_here(short, tmp_path):
     table = room.doctor(tmp_path)
     assert tuple(table.columns) == room.COLUMNS
-    read = table[table.extractor != "none"]
+    read = table[table.codec.isin(["MPEG-4", "MPEG-4, B-frames"])]
     assert len(read) == 4
     assert (read.verdict == "ok").all()
     assert (read.zero == "128").all()
     np.testing.assert_allclose(read[["x", "y"]].to_numpy(float), np.tile(room.STEP, (4, 1)), atol=room.TOLERANCE)
     assert read.transcoded.tolist() == ["", "", "B-frames", "B-frames"]
-    assert table.verdict.iloc[-1] == "no encoder dreamvideo here"
+    assert table.verdict.tolist()[-2:] == ["no encoder dreamvideo here", "no GPU here"]
     assert len(list(tmp_path.iterdir())) == 4
 
 
@@ -41,11 +42,28 @@ def test_all_is_right_here(short, tmp_path):
     ],
 )
 def test_a_wrong_flow_is_seen(short, spoil, verdict, capsys):
-    short.setattr(room, "flow_of", lambda name, frames: spoil(FLOWS["dis"](frames)))
+    short.setattr(room, "flow_of", lambda name, frames, device: spoil(FLOWS["dis"](frames)))
     assert room.run(argparse.Namespace(folder=None)) == 1
     printed = capsys.readouterr().out
     assert printed.count(verdict) == 2
-    assert "2 of 5 rows are wrong" in printed
+    assert "2 of 6 rows are wrong" in printed
+
+
+def test_the_flow_of_every_gpu_is_tested(short, capsys):
+    def flow(name, frames, device):
+        if device == "cuda:1":
+            raise RuntimeError("no kernel image\nis available")
+        return FLOWS["dis"](frames)
+
+    short.setattr(torch.cuda, "is_available", lambda: True)
+    short.setattr(torch.cuda, "device_count", lambda: 2)
+    short.setattr(room, "FLOWS", {"dis": FLOWS["dis"], "tvl1": FLOWS["tvl1"]})
+    short.setattr(room, "flow_of", flow)
+    assert room.run(argparse.Namespace(folder=None)) == 1
+    printed = capsys.readouterr().out
+    assert printed.count("tvl1 on cuda:0") == printed.count("failed: no kernel image is available") == 2
+    assert "dis on cuda" not in printed
+    assert "2 of 11 rows are wrong" in printed
 
 
 def test_the_verb_prints_the_table(short, capsys):

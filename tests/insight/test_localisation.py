@@ -1,3 +1,5 @@
+import weakref
+
 import cv2
 import numpy as np
 import pytest
@@ -67,6 +69,44 @@ def test_what_moves_fastest_stands_in_where_no_mask_is_known():
     assert regions["moving"][:, 5:10, 5:10].all()
     assert regions["moving"].sum() == 2 * 25
     np.testing.assert_array_equal(regions["still"], ~regions["moving"])
+
+
+def test_of_a_frame_where_little_moves_only_that_is_moving():
+    motion = np.full((3, 10, 20, 20), 128, np.uint8)
+    motion[0, :, 5:7, 5:7] = 200  # a hundredth; the second frame stands still, the third moves all over
+    motion[2] = np.random.default_rng(0).integers(140, 250, (10, 20, 20))
+    moving = localisation.moving_regions(motion)["moving"]
+    assert moving.sum((1, 2)).tolist() == [4, 0, 80]
+    assert moving[0, 5:7, 5:7].all()
+
+
+def test_a_frame_without_a_region_says_nothing_of_it(network, examples):
+    region = np.zeros((3, 72, 96), bool)
+    region[1, :36] = True
+    maps = np.ones((3, 72, 96), np.float32)
+    assert measure(maps, region)[1] == pytest.approx(0.5)
+    assert np.isnan(measure(maps, region & False)).all()
+    shown = [Example(one.inputs, one.action, {"top": region, "nowhere": region & False}) for one in examples[:2]]
+    table = localise(network, shown, finer=(1,)).table(draws=10)
+    assert table.loc[("rgb", "top", "centre Gaussian"), "area"] == 0.5
+    assert table.loc[("rgb", "nowhere", "centre Gaussian"), ["area", "energy", "pointing"]].isna().all()
+
+
+def test_examples_are_read_one_by_one_and_let_go(network, examples, embedded, monkeypatch):
+    alive = list[weakref.ref]()
+
+    def asked():
+        for one in examples:
+            assert sum(each() is not None for each in alive) <= 1
+            alive.append(weakref.ref(made := Example(one.inputs, one.action, one.regions)))
+            yield made
+            del made
+
+    localise(network, asked(), finer=(1,))
+    whole, read = localisation.whole_snippets, []
+    monkeypatch.setattr(localisation, "whole_snippets", lambda *asked: read.append(asked[1]) or whole(*asked))
+    next(localisation.examples_of(localisation.Store(embedded.store), embedded.split.test, ("rgb", "flow"), 4))
+    assert read == [embedded.split.test[0]]
 
 
 def test_the_table_puts_every_head_beside_chance_and_habit(network, examples):

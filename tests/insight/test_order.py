@@ -101,7 +101,7 @@ def test_the_report_has_a_row_a_pair_and_a_sentence_that_counts_failures(pair):
     pairs = [Pair(1, 0, pair), Pair(1, 1, {name: x.flip(0) for name, x in pair.items()})]
     brightness = (lambda images: images.mean((1, 2, 3)) - 127, [0, 1, 0])
     report = order_report(
-        pairs, {"own": build()}, {"apart": build(seed=3)}, frames=dict.fromkeys(range(3), frames), judge=brightness
+        pairs, {"own": build()}, {"apart": build(seed=3)}, frames=lambda action: frames, judge=brightness
     )
     assert list(report.seed) == [0, 1]
     np.testing.assert_allclose(report["apart gap"][0], -report["apart gap"][1], atol=1e-6)
@@ -112,4 +112,6 @@ def test_the_report_has_a_row_a_pair_and_a_sentence_that_counts_failures(pair):
     said = in_words(report)
     assert "in 1 of 2 drawings" in said
     assert "right sequence in 1 of 2" in said
+    assert "2 of 2 drawings did not succeed" in said
+    assert "did not succeed" not in in_words(report.assign(**{"own p(A,B)": 0.9}))
     assert "own gap" not in order_report(pairs[:1], {}, {"apart": build()})

@@ -1,6 +1,7 @@
 import io
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -108,6 +109,13 @@ def test_figures_1_and_7_show_photographs_over_drawings_and_a_black_tile_where_t
     assert (shown[1] == 0).all()
     np.testing.assert_array_equal(shown[5], drawn([]).drawings[2])
     assert {"Jump", "TSN", "TTN, first snippet", "p(A,B) 0.99"} <= set(texts(figure))
+
+
+def test_a_drawing_that_did_not_succeed_says_so():
+    failed = replace(drawn([None] * 3), succeeded=False)
+    said = texts(figure_1_7([drawn([None] * 3), failed]))
+    assert "Jump" in said
+    assert "Jump: this drawing did not succeed" in said
 
 
 def test_a_photograph_of_other_proportions_shows_its_middle():
