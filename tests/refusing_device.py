@@ -24,6 +24,7 @@ import safetensors
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
+from torch.utils import checkpoint
 
 from ifttn.data import tvl1
 
@@ -409,4 +410,6 @@ def a_machine_with_gpus() -> Iterator[None]:
             (tvl1, "solve", _solved),
         ):
             patch.setattr(owner, name, stand_in)
+        # What is computed again is compared with what was kept, of which only the shape has a true copy here.
+        patch.setitem(checkpoint._allowed_determinism_checks_to_fns, "default", lambda x: (x.shape, x.dtype))
         yield

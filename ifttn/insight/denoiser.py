@@ -116,7 +116,7 @@ def _halved(snippets: Mapping[str, Tensor], channels: Mapping[str, int]) -> Floa
     height, width = next(iter(snippets.values())).shape[-2:]
     if height % 4 or width % 4:
         raise IfttnError(f"a denoiser needs frames whose sides are multiples of 4 px, not {width} x {height}")
-    return torch.cat([avg_pool2d(snippets[modality].float(), 2) for modality in channels], 1)
+    return torch.cat([torch.cat([avg_pool2d(some.float(), 2) for some in snippets[m].split(256)]) for m in channels], 1)
 
 
 def train_denoiser(
