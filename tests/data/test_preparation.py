@@ -237,6 +237,23 @@ def test_names_may_hold_whatever_a_file_system_takes(root, tmp_path):
     assert len(Store(tmp_path / "store").index()) == 5 + len(names)
 
 
+def test_a_video_of_any_type_that_ffmpeg_reads_is_prepared(tmp_path, pan, encode):
+    types = {
+        "m4v": "mpeg4",
+        "MOV": "mpeg4",
+        "3gp": "mpeg4",
+        "mpeg": "mpeg2video",
+        "ts": "mpeg2video",
+        "MTS": "mpeg2video",
+    }
+    types |= {"wmv": "wmv2", "flv": "flv"}
+    for suffix, codec in types.items():
+        encode(tmp_path / "set" / "Left" / f"{codec}-{suffix}.{suffix}", pan(8, 96, 72, (-2, 0)), codec)
+    report = prepare(tmp_path / "set", tmp_path / "store", SETTINGS, jobs=1, progress=False)
+    assert report.video.tolist() == sorted(f"Left/{codec}-{suffix}" for suffix, codec in types.items())
+    assert set(report.status) == {"done"}, report.reason.tolist()
+
+
 @pytest.mark.parametrize("spreadsheet", ["semicolons", "tabs in UTF-16", "byte order mark", "cp1252", "columns moved"])
 def test_a_report_that_a_spreadsheet_saved_says_the_same(root, tmp_path, spreadsheet):
     store = tmp_path / "store"
