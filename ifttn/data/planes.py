@@ -39,16 +39,21 @@ class Snippets:
         self.source, self.frames, self.fields = source, frames, fields
 
     def planes(
-        self, modality: str, part: Part = WHOLE, out: UInt8[np.ndarray, "K C h w"] | None = None
+        self,
+        modality: str,
+        part: Part = WHOLE,
+        out: UInt8[np.ndarray, "K C h w"] | None = None,
+        channels: int | None = None,
     ) -> UInt8[np.ndarray, "K C h w"]:
         """The bytes that a network takes, cut to `part`, by default in a new array.
 
-        Where `out` is given, its channels say how many frames or fields a snippet of "rgb" or a `run_of` modality has.
+        `channels`: those of a new array, by default the modality's. They say how many frames or fields a snippet of
+        "rgb" or a `run_of` modality has.
         """
         if out is None:
             settings = self.source.settings
             height, width = len(range(settings.height)[part[0]]), len(range(settings.width)[part[1]])
-            out = np.empty((len(self.frames), MODALITIES[modality].channels, height, width), np.uint8)
+            out = np.empty((len(self.frames), channels or MODALITIES[modality].channels, height, width), np.uint8)
         if modality in Groups.MODALITIES:
             out[:] = self._groups.planes(modality)[..., *part]  # a pixel's way may lead out of the crop, and back
         elif modality == "rgbdiff":
@@ -58,7 +63,7 @@ class Snippets:
         elif modality == "rgb" or MODALITIES[modality].run_of:
             self._run(MODALITIES[modality].run_of or "rgb", part, out)
         else:
-            images = out.reshape(-1, 2, *out.shape[2:], copy=False)
+            images = out.reshape(self.fields.size, 2, *out.shape[2:], copy=False)
             self.source.read(modality, self.fields.ravel(), part, images)
         return out
 
@@ -68,7 +73,7 @@ class Snippets:
         count, last = out.shape[1] // channels, self.source.frames - (1 if stored == "rgb" else 2)
         wanted = (self.frames[:, None] + np.arange(count) - count // 2).clip(0, last)
         # A single frame may lie in memory as its JPEG has it, colours side by side, which no other shape can describe.
-        images = out if count == 1 else out.reshape(-1, channels, *out.shape[2:], copy=False)
+        images = out if count == 1 else out.reshape(wanted.size, channels, *out.shape[2:], copy=False)
         self.source.read(stored, wanted.ravel(), part, images)
 
     @cached_property

@@ -21,16 +21,16 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ifttn.data.augmentation import test_crops
-from ifttn.data.flow import luminance, to_bytes
-from ifttn.data.gop import FURTHER, accumulate, residual
-from ifttn.data.planes import differences
-from ifttn.data.tvl1 import tvl1
-from ifttn.data.video import Decoded, decode
+from ifttn.data.gop import Footage
+from ifttn.data.planes import Snippets, from_file
+from ifttn.data.reencoding import GOP
+from ifttn.data.store import StoreSettings
+from ifttn.data.video import decode
 from ifttn.experiment.machine import Machine
 from ifttn.experiment.recipes import LATE_FUSION, PRESETS
 from ifttn.model.folding import folded
 from ifttn.model.peers.table5 import ON_FLOW, PEERS, Peer, Setup
-from ifttn.vocabulary import STACK
+from ifttn.vocabulary import MODALITIES, STACK
 
 ROWS: Mapping[str, Peer] = {**PEERS, "if-ttn": ON_FLOW}
 """Table 5, and the network that the claim about motion vectors compares with."""
@@ -150,79 +150,36 @@ def stored_size(setup: Setup) -> tuple[int, int]:
 
 
 def read_inputs(video: Path, setup: Setup, segments: int, device: str = "cpu") -> dict[str, UInt8[Tensor, "1 _ _ H W"]]:
-    """A file -> what a network takes, in one decoding pass, the centre cropped. Flow is TV-L1 on the device, of the
-    fields that the snippets hold and no others; what comes of motion vectors costs what decoding does."""
-    chosen: list[Integer[np.ndarray, "V T"]] = []
-
-    def choose(num_frames: int) -> Integer[np.ndarray, "V T"]:
-        frames = starts_of(setup, num_frames, segments)[:, None] + np.arange(span(setup))
-        chosen[:] = [frames.clip(0, num_frames - 1)]
-        everything = set(setup.segment) & {"flow", "rgbdiff", "accumulated"} or setup.segment["rgb"][1] > 3
-        return chosen[0] if everything else chosen[0][:, [_middle(setup)]]
-
+    """A file -> what a network takes, the centre cropped, by the very way that `predict` goes: in one decoding pass,
+    with TV-L1 on the device, in one batch, of the fields that the snippets hold and no others."""
     width, height = stored_size(setup)
-    decoded = decode(video, (width, height), choose)
-    frames, part = chosen[0], test_crops(height, width, setup.size, 1)[0].part
-    inputs: dict[str, Tensor] = {}
-    for modality in setup.segment:
-        if modality not in inputs:
-            inputs.update(_PLANES[modality](decoded, frames, setup, part, device))
-    return {modality: planes[None] for modality, planes in inputs.items()}
+    part = test_crops(height, width, setup.size, 1)[0].part
+
+    def read(footage: Footage) -> dict[str, UInt8[np.ndarray, "V C h w"]]:
+        sampled = _sampled(footage, setup, segments)
+        return {m: sampled[m].planes(m, part, channels=planes) for m, (_, planes) in setup.segment.items()}
+
+    planes, _ = from_file(video, StoreSettings(width, height, BOUND), read, device)
+    return {modality: torch.from_numpy(x)[None] for modality, x in planes.items()}
 
 
-def _middle(setup: Setup) -> int:
-    return (span(setup) - 1) // 2
-
-
-def _rgb(decoded: Decoded, frames: np.ndarray, setup: Setup, part: tuple, device: str) -> dict[str, Tensor]:
-    many = setup.segment["rgb"][1] // 3
-    wanted = frames[:, :many] if many > 1 else frames[:, [_middle(setup)]]
-    return {"rgb": _stacked(decoded.at(wanted)[:, :, *part])}
-
-
-def _stacked(images: UInt8[np.ndarray, "V T H W 3"]) -> UInt8[Tensor, "V C H W"]:
-    planes = np.ascontiguousarray(images.transpose(0, 1, 4, 2, 3))
-    return torch.from_numpy(planes).flatten(1, 2)
-
-
-def _rgbdiff(decoded: Decoded, frames: np.ndarray, setup: Setup, part: tuple, device: str) -> dict[str, Tensor]:
-    images = decoded.at(frames)[:, :, *part]
-    return {"rgbdiff": _stacked(differences(images[:, :-1], images[:, 1:]))}
-
-
-def _flow(decoded: Decoded, frames: np.ndarray, setup: Setup, part: tuple, device: str) -> dict[str, Tensor]:
-    fields = setup.segment["flow"][1] // 2
-    images = torch.from_numpy(luminance(decoded.at(frames.ravel()))).to(device).unflatten(0, frames.shape)
-    moved = tvl1(images[:, :fields].flatten(0, 1), images[:, 1 : fields + 1].flatten(0, 1)).cpu().numpy()
-    levels = to_bytes(moved[..., *part], BOUND)
-    return {"flow": torch.from_numpy(levels.reshape(len(frames), -1, *levels.shape[-2:]))}
-
-
-def _mv(decoded: Decoded, frames: np.ndarray, setup: Setup, part: tuple, device: str) -> dict[str, Tensor]:
-    fields = _fields(decoded, frames, setup.segment["mv"][1] // 2)
-    levels = decoded.on_pixels(to_bytes(decoded.cells[fields], BOUND))[..., *part]
-    return {"mv": torch.from_numpy(levels.reshape(len(frames), -1, *levels.shape[-2:]))}
-
-
-def _fields(decoded: Decoded, frames: np.ndarray, count: int) -> Integer[np.ndarray, "V L"]:
-    return frames[:, :count].clip(0, len(decoded.cells) - 1)
-
-
-def _gops(decoded: Decoded, frames: np.ndarray, setup: Setup, part: tuple, device: str) -> dict[str, Tensor]:
-    fields = decoded.cells[_fields(decoded, frames, setup.segment["accumulated"][0])]
-    images = decoded.at(frames)[:, :, *part].transpose(0, 1, 4, 2, 3)
-    motion = [accumulate(group) for group in decoded.on_pixels(fields)[..., *part]]
-    left = [
-        residual(i_frame, p_frame, accumulated)
-        for (i_frame, *p_frames), group in zip(images, motion, strict=True)
-        for p_frame, accumulated in zip(p_frames, group, strict=True)
-    ]
-    levels = to_bytes(np.concatenate(motion), FURTHER * BOUND)
-    planes = {"rgb": images[:, 0].copy(), "accumulated": levels, "residual": np.stack(left)}
-    return {modality: torch.from_numpy(x) for modality, x in planes.items()}
-
-
-_PLANES = {"rgb": _rgb, "rgbdiff": _rgbdiff, "flow": _flow, "mv": _mv, "accumulated": _gops, "residual": _gops}
+def _sampled(footage: Footage, setup: Setup, segments: int) -> dict[str, Snippets]:
+    """Per modality, the snippets that a row takes of a video."""
+    last, starts = footage.frames - 1, starts_of(setup, footage.frames, segments)
+    frames = (starts + (span(setup) - 1) // 2).clip(0, last)
+    p_frames, _ = setup.segment.get("accumulated", (0, 0))
+    if p_frames:  # of whole groups of pictures, the I-frame and what follows it
+        starts = starts - starts % GOP if p_frames > 1 else starts
+        frames = starts
+    later = (starts[:, None] + 1 + np.arange(p_frames)).clip(0, last).ravel()
+    groups = Snippets(footage, later, np.empty((len(later), 0), int))
+    found = {"accumulated": groups, "residual": groups}
+    for modality in setup.segment.keys() - found.keys():
+        count = setup.segment[modality][1] // (2 if MODALITIES[modality].is_motion else 3)
+        fields = (starts[:, None] + np.arange(count)).clip(0, last - 1)
+        is_run = modality == "rgb" and count > 1
+        found[modality] = Snippets(footage, starts + count // 2 if is_run else frames, fields)
+    return found
 
 
 # What a row is, and what it costs
