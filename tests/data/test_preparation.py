@@ -300,14 +300,14 @@ def test_a_report_that_is_no_report_is_named_in_one_line(root, tmp_path):
 
 
 def test_an_error_of_any_kind_is_the_reason_of_one_video(root, tmp_path, monkeypatch):
-    decode = preparation.decode
+    reader = preparation.Reader
 
-    def fail(path, size):
+    def fail(path, *size):
         if "g02" in path.name:
             raise MemoryError("no room\nfor this")
-        return decode(path, size)
+        return reader(path, *size)
 
-    monkeypatch.setattr(preparation, "decode", fail)
+    monkeypatch.setattr(preparation, "Reader", fail)
     report = prepare(root, tmp_path / "store", SETTINGS, jobs=1, progress=False)
     assert status(report)["Left/v_Left_g01_c01"] == "done"
     assert report.reason[1] == f"{root / 'Left' / 'v_Left_g02_c01.avi'}: MemoryError: no room for this"
