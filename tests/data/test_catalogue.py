@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifttn.data import catalogue
-from ifttn.data.catalogue import all_videos, contents, read_split
+from ifttn.data.catalogue import all_videos, contents, read_split, split_numbers
 from ifttn.data.lists import SUFFIXES, parse_lists
 from ifttn.vocabulary import IfttnError
 
@@ -400,3 +400,22 @@ def test_class_folders_are_divided_by_group_and_every_video_is_tested_once(
     for split in splits:
         assert len(split.train) + len(split.test) == sum(groups)
         assert {video.group for video in split.train}.isdisjoint(video.group for video in split.test)
+
+
+def test_a_data_set_has_the_splits_that_have_videos_on_both_sides(tmp_path: Path) -> None:
+    listed = ucf(tmp_path / "listed", train="Archery/a.avi 1\r\n", test="Archery/b.avi\r\n")
+    touch(listed, "Archery/a.avi", "Archery/b.avi")
+    assert split_numbers(listed) == (1,)
+    for number, test in ((2, "Archery/a.avi\r\n"), (3, "")):  # the third tests nothing
+        (listed / f"ucfTrainTestlist/trainlist0{number}.txt").write_text("Archery/b.avi 1\r\n")
+        (listed / f"ucfTrainTestlist/testlist0{number}.txt").write_text(test)
+    assert split_numbers(listed) == (1, 2)
+    touch(tmp_path, *(f"two/{action}/{video}.mp4" for action in ("run", "walk") for video in "ab"))
+    assert split_numbers(tmp_path / "two") == (1, 2)
+    touch(tmp_path, "two/walk/c.mp4")
+    assert split_numbers(tmp_path / "two") == (1, 2, 3)
+    touch(tmp_path, "sides/train/run/a.mp4", "sides/test/run/b.mp4")
+    assert split_numbers(tmp_path / "sides") == (1,)
+    (listed / "ucfTrainTestlist/testlist03.txt").write_text("Archery a.avi")
+    with pytest.raises(IfttnError, match=r"testlist03\.txt, line 1"):
+        split_numbers(listed)
