@@ -81,7 +81,7 @@ def to_csv(frame: pd.DataFrame) -> str:
 
 def _bare(frame: pd.DataFrame) -> list[str]:
     """Columns about several splits, seeds, rows, orders, or data sets of the paper, where there are none."""
-    optional = ("sd splits", "sd seeds", "p", *READINGS)
+    optional = ("top-5", "sd splits", "sd seeds", "p", *READINGS)
     empty = [name for name in optional if frame[name].isna().to_numpy().all()]
     return empty + (["paper on"] if len(set(frame["paper on"])) == 1 else [])
 

@@ -509,7 +509,7 @@ def as_text(table: Table) -> str:
     theirs = frame["paper on"].unique()
     if len(theirs) == 1:
         text = text.drop(columns="paper on").rename(columns={"paper": f"paper ({theirs[0]})"})
-    bare = [name for name in ("sd splits", "sd seeds", "p") if frame[name].isna().to_numpy().all()]
+    bare = [name for name in ("top-5", "sd splits", "sd seeds", "p") if frame[name].isna().to_numpy().all()]
     head = ["measured on", "why", *READINGS, *bare]
     width, lines = _aligned(text.drop(columns=head), one_column=len(table.columns) == 1)
     rule = "-" * width
