@@ -16,14 +16,12 @@ from torch import Tensor
 
 from ifttn.experiment.recipes import LATE_FUSION
 from ifttn.insight import deepdraw
-from ifttn.insight.cam import undisturbed
-from ifttn.model.network import Network
+from ifttn.insight.order import SUCCESS
+from ifttn.model.network import Network, undisturbed
 from ifttn.vocabulary import MODALITIES, STACK
 from lab.figures import flow_colours
 
 TILES = ("A: frame", "B: frame", "A: motion", "B: motion")
-FOUND = 0.5
-"""A finished drawing whose action is less likely than that is not what was asked for."""
 
 
 @dataclass
@@ -64,8 +62,8 @@ class Drawing:
 
 def found(drawn: deepdraw.State) -> str:
     """How likely the action is for the network that drew it, and whether a finished drawing did not succeed."""
-    failed = drawn.step == drawn.of and drawn.probability < FOUND
-    return f"{'not found by the network: ' if failed else ''}p = {drawn.probability:.2f}"
+    failed = drawn.step == drawn.of and drawn.probability < SUCCESS
+    return f"{'this drawing did not succeed: ' if failed else ''}p = {drawn.probability:.2f}"
 
 
 def swap(sheet: Sheet, network: Network, witness: Network | None, asked: tuple[int, str]) -> None:

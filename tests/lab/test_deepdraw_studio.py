@@ -212,13 +212,13 @@ def test_a_drawing_that_did_not_succeed_says_so(opened, shelf, tmp_path):
         State(0, step, 9, 0.0, p, None, None, 0.0, 0.0) for step, p in ((4, 0.05), (9, 0.05), (9, 0.9))
     )
     assert found(half) == "p = 0.05"
-    assert found(failed) == "not found by the network: p = 0.05"
+    assert found(failed) == "this drawing did not succeed: p = 0.05"
     assert found(good) == "p = 0.90"
     panel = opened(DeepDrawStudio, shelf, tmp_path, head="rgb", length=0.25)  # too short, of a network hardly trained
     panel.start()
     assert panel.wait(60.0)
     assert panel.drawn.probability < 0.5
     panel.keep()
-    said = f"not found by the network: p = {panel.drawn.probability:.2f}"
+    said = f"this drawing did not succeed: p = {panel.drawn.probability:.2f}"
     assert said in panel._swap.value
     assert said in panel._kept.value
