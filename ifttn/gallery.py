@@ -122,7 +122,7 @@ def train_denoiser_on(work: Work) -> None:
 
 
 def _complete(work: Work) -> Run:
-    run = next((work.run(recipe) for recipe in COMPLETE if work.run(recipe).tested), None)
+    run = next((work.trained(recipe) for recipe in COMPLETE if work.run(recipe).tested), None)
     if run is None:
         raise IfttnError(
             f"no tested run of {' or '.join(COMPLETE)} in {work.run('').folder}: `ifttn train if-ttn` first"
@@ -164,7 +164,7 @@ class Gallery:
         for split in sorted({1, 2, 3} - {self.work.split.number}):
             other = Run.of(self.work.runs, self.work.split.dataset, split, self.run.folder.name)
             if other.finished:
-                yield f"split {split}", other.network(self.work.device)
+                yield f"split {split}", other.fitting(self.actions).network(self.work.device)
 
     def whole(self, video: Video) -> dict[str, Tensor]:
         """A video's test snippets, whole frames: per modality (K, C, H, W)."""

@@ -28,8 +28,9 @@ from ifttn.data.store import Store
 from ifttn.experiment import claims, study, tables, training
 from ifttn.experiment.evaluation import late_fusion, per_class, top1, tune, wilson
 from ifttn.experiment.machine import Machine, deterministic, joined
+from ifttn.experiment.pyramids import drop_pyramids
 from ifttn.experiment.recipes import LATE_FUSION, PRESETS, find, in_order
-from ifttn.files import write_whole
+from ifttn.files import held, write_whole
 from ifttn.memory import LACKS, advice, explained
 from ifttn.options import Parser
 from ifttn.recognizer import Prediction, Recognizer
@@ -66,7 +67,8 @@ def choose_device(o: argparse.Namespace) -> None:
         return
     here = torch.cuda.device_count()
     if not o.device:
-        o.device = "cuda" if here else "cpu"
+        if o.verb != "prepare":  # which goes on where its store was begun
+            o.device = "cuda" if here else "cpu"
     elif int(o.device.partition(":")[2] or 0) >= here and not getattr(o, "dry_run", False):
         names = ["cpu", *(f"cuda:{number}" for number in range(here))]
         raise IfttnError(f"--device {o.device}: torch finds no such GPU here; choose from {', '.join(names)}")
@@ -81,8 +83,8 @@ def prepare_verb(o: argparse.Namespace) -> int:
     contents = catalogue.contents(o.data)
     tell("in the folder, and in no list", contents.extra)
     tell_left_out(contents)
-    store, device = store_of(o), o.device or "cpu"
-    report = prepare(o.data, store, settings, jobs=o.scheduler or o.jobs, limit=o.limit, device=device)
+    store = store_of(o)
+    report = prepare(o.data, store, settings, jobs=o.scheduler or o.jobs, limit=o.limit, device=o.device)
     print("\n".join(summary(report)))
     failed = report[report.status == "failed"]
     tell("failed", [f"{video}: {reason}" for video, reason in zip(failed.video, failed.reason, strict=True)])
@@ -152,6 +154,8 @@ def train_verb(o: argparse.Namespace) -> None:
             run = training.train(work, recipe)
             if processes.leads:
                 print(f"{recipe}: trained, in {run.folder}")
+        if processes.leads:
+            drop_pyramids(work.folder)
 
 
 def dry_run(o: argparse.Namespace) -> None:
@@ -239,15 +243,25 @@ def figures_verb(o: argparse.Namespace) -> None:
 
 
 def reproduce_verb(o: argparse.Namespace) -> int:
-    """`ifttn reproduce`: exit code 1 when a step failed."""
-    from ifttn import gallery
-    from lab import report
-    from lab.live import Live
+    """`ifttn reproduce`: exit code 1 when a step failed.
 
+    Where another process, such as another notebook, is at work in the same folder, it waits, and then finds done what
+    that one did.
+    """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise IfttnError(
             "reproduce runs in one process: `torchrun ... -m ifttn train RECIPE` first, and it is found done"
         )
+    with held(o.out, wait=True):
+        return reproduce(o)
+
+
+def reproduce(o: argparse.Namespace) -> int:
+    """All steps of a study that are still to be done, its report, and its figures. Returns the exit code."""
+    from ifttn import gallery
+    from lab import report
+    from lab.live import Live
+
     places = study.Places(o.out, own_datasets(o.data))
     alone = o.quick or o.device.startswith("cuda")  # the quick study's steps wait for one another
     jobs = o.jobs or (1 if alone else os.cpu_count() or 1)

@@ -120,8 +120,11 @@ class Shelf:
         """The network of a finished run; the last two are kept.
 
         Raises:
-            IfttnError: the run is not finished.
+            IfttnError: the run is not finished, or the data set has other actions now than it was trained with.
         """
+        dataset = run.asked["dataset"]
+        if dataset in self.elsewhere or self.places.data(dataset).is_dir():
+            run.fitting(self.split(dataset, run.asked["split"]).actions)
         return self._loaded(run.folder)
 
     def _load(self, folder: Path) -> Recognizer:

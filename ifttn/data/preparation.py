@@ -30,6 +30,7 @@ from tqdm import tqdm
 from ifttn.data import catalogue
 from ifttn.data.flow import FLOWS, flow_of, to_bytes
 from ifttn.data.flow_service import FlowService, serve
+from ifttn.data.origin import Origin
 from ifttn.data.store import SUFFIX, Store, StoreSettings, flow_error
 from ifttn.data.video import Reader, spread
 from ifttn.data.workers import Crash, each
@@ -78,12 +79,13 @@ def prepare(
     jobs: int | str | None = None,
     limit: int | None = None,
     progress: bool = True,
-    device: str = "cpu",
+    device: str | None = None,
 ) -> pd.DataFrame:
     """Put every video of the data set at `root` into the store at `folder`, and report on each.
 
     Videos that are there already are skipped, so the same command goes on after an interruption, however it came. A
-    video that fails, or that crashes the process that decodes it, is reported with its reason and the rest go on.
+    video whose file was replaced since, or whose entry is damaged, is prepared again. A video that fails, or that
+    crashes the process that decodes it, is reported with its reason and the rest go on.
 
     A link is followed to a data set, a class folder, or a video within them; a video that is a link to somewhere else
     is refused, because a data set that was downloaded must not reach for other files of its user.
@@ -96,36 +98,44 @@ def prepare(
             ("tcp://host:8786"): then `root` and `folder` must be on a file system that all its workers share.
         limit: prepare this many videos only, spread evenly over the catalogue.
         progress: show a bar on stderr.
-        device: where optical flow is computed. One GPU serves all processes; in a cluster every worker uses its own.
+        device: where optical flow is computed; by default where the store was begun, and else on a GPU if there is one
+            (on a cluster: the CPU). One GPU serves all processes; in a cluster every worker uses its own.
 
     Returns:
         The `Row` of each video of the data set that was tried in this run or before, in the order of the names. Also
         written to `folder`/report.csv.
 
     Raises:
-        IfttnError: no data set, an unknown flow, a store that was made with other settings or is being prepared by
-            another process, a cluster that is not there. DiskFullError, also an IfttnError, ends the batch where the
-            disk is full; the report up to there is kept.
+        IfttnError: no data set, an unknown flow, a store that was made with other settings, of another data set or on
+            another kind of device, or is being prepared by another process, a cluster that is not there. DiskFullError,
+            also an IfttnError, ends the batch where the disk is full; the report up to there is kept.
     """
     if settings.flow not in FLOWS:
         raise IfttnError(f"unknown optical flow {settings.flow}; choose from {', '.join(FLOWS)}")
     root, folder = root.resolve(), folder.resolve()
     contents, store = catalogue.contents(root), Store.create(folder, settings)
     with held(folder):
+        again = _cleared(contents, store, root)
         store.tidy()
         rows = _known(contents, store)
         _write_report(folder, rows)
         todo = [video for video in _spread(contents.videos, limit) if _is_open(rows.get(video.name))]
+        newer = ""
+        if todo:  # else nothing needs to be as it was
+            device = device or _usual_device(store, on_cluster=isinstance(jobs, str))
+            newer = store.begin(root, "cpu" if settings.flow == "dis" else device.partition(":")[0])
         try:
             with (
                 warnings.catch_warnings(),
                 _journal(folder) as note,
-                closing(_outcomes(todo, _Work(root, folder, device), jobs)) as outcomes,
+                closing(_outcomes(todo, _Work(root, folder, device or "cpu"), jobs)) as outcomes,
                 tqdm(total=len(todo), desc="prepare", unit="video", disable=not (progress and todo)) as bar,
             ):
                 # joblib's processes are renewed when they have grown; its warning is no news to a user.
                 warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
                 for row in outcomes:
+                    notes = (again.get(row.video, ""), newer if row.status == "done" else "", row.notes)
+                    row = row._replace(notes="; ".join(filter(None, notes)))
                     note(row)
                     rows[row.video] = row
                     bar.update()
@@ -164,6 +174,39 @@ class _Work:
     folder: Path
     device: str
     service: FlowService | None = None
+
+
+def _usual_device(store: Store, on_cluster: bool) -> str:
+    import torch
+
+    has_gpu = torch.cuda.is_available()
+    if store.device == "cuda" and not (has_gpu or on_cluster):
+        raise IfttnError(
+            f"{store.folder}: its flow was computed on a GPU, and there is none here: go on where there is one, "
+            "or use another folder"
+        )
+    return store.device or ("cuda" if has_gpu and not on_cluster else "cpu")
+
+
+def _cleared(contents: catalogue.Contents, store: Store, root: Path) -> dict[str, str]:
+    """Remove the entries that are damaged, and those whose file was replaced. Returns why, by name.
+
+    Raises:
+        IfttnError: the entries were made of another data set.
+    """
+    again = dict.fromkeys(store.damaged(), "prepared again, since its entry was damaged")
+    changed, prepared = store.changed(contents.videos), store.origins()
+    common = sum(video.name in prepared for video in contents.videos)
+    if prepared and store.data not in (None, root) and (common == len(changed) or (changed and store.data.is_dir())):
+        raise IfttnError(
+            f"{store.folder}: was prepared from {store.data}, and {root} holds other videos"
+            + (f" under the same names (the first is {changed[0]})" if changed else "")
+            + ": use another folder for the store of this data set"
+        )
+    again |= dict.fromkeys(changed, "prepared again, since its file was replaced")
+    for name in again:
+        store.remove(name)
+    return again
 
 
 def _outcomes(todo: Sequence[Video], work: _Work, jobs: int | str | None) -> Generator[Row]:
@@ -209,10 +252,11 @@ def _stored(video: Video, work: _Work) -> Row:
     store = Store(work.folder)
     settings = store.settings
     _check_file(video.path, work.root)
+    origin = Origin.of(video.path, work.root)
     reader = Reader(video.path, (settings.width, settings.height))
     measured = np.unique(np.linspace(0, max(0, reader.count() - 2), MEASURED).astype(int))
     samples, last = [], np.empty((0, settings.height, settings.width, 3), np.uint8)
-    with store.writing(video.name) as draft:
+    with store.writing(video.name, origin) as draft:
         for piece in reader.pieces(length=PIECE):
             frames = np.concatenate([last, piece.frames])
             flow = work.service(frames) if work.service else flow_of(settings.flow, frames, work.device)

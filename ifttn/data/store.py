@@ -1,26 +1,26 @@
 """The prepared data set on disk: RGB, optical flow and motion vectors of every video, ready to be sampled.
 
-    <folder>/manifest.json                 settings, rounding and library versions
+    <folder>/manifest.json                 settings, rounding, library versions, where the data set is, and the device
     <folder>/index.parquet                 one row a video
     <folder>/videos/<name>.safetensors     per modality: all its JPEGs end to end, and where each begins
 
 A colour JPEG holds a frame; a grey JPEG holds a motion field, its y plane below its x plane. A reader takes only the
-JPEGs that it asks for, those that follow one another in one read. The same video always gives the same bytes.
+JPEGs that it asks for, those that follow one another in one read. The same file always gives the same bytes.
 
 Shapes: T frames, T - 1 fields, C channels (3 of a frame, 2 of a field), H x W pixels.
 """
 
 import contextlib
 import functools
+import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -28,14 +28,17 @@ import pandas as pd
 from jaxtyping import Float32, Integer, UInt8
 
 from ifttn.data.flow import from_bytes, to_bytes
+from ifttn.data.origin import Origin
 from ifttn.data.writing import Draft, drafted, encoded
 from ifttn.files import remove_leftovers, write_whole
-from ifttn.vocabulary import IfttnError
+from ifttn.vocabulary import IfttnError, Video
 
 SUFFIX = ".safetensors"
 MODALITIES = ("rgb", "flow", "mv")
-COLUMNS = ("video", "frames", "fps", "bytes", *(f"{modality}_bytes" for modality in MODALITIES))
-LIBRARIES = ("ifttn", "av", "numba", "numpy", "opencv-python-headless", "safetensors", "torch")
+ORIGIN = ("origin", "origin_bytes", "origin_mtime_ns", "origin_sha256")
+COLUMNS = ("video", "frames", "fps", "bytes", *(f"{modality}_bytes" for modality in MODALITIES), *ORIGIN)
+LIBRARIES = ("av", "numba", "numpy", "opencv-python-headless", "torch")
+"""Their versions may round otherwise, when they decode, scale, compute flow or encode."""
 ROUNDING = "byte = round(128 + 127 displacement / bound), kept within 1..255"
 Part = tuple[slice, slice]
 WHOLE: Part = (slice(None), slice(None))
@@ -104,7 +107,9 @@ class Entry:
                 raise ValueError(f"a header of {length} bytes in a file of {self.size}")
             self.header = json.loads(bytes(self._bytes(8, self.data)))
             self.frames = int(self.header["rgb.offsets"]["shape"][0]) - 1
-            self.fps = float(self.header["__metadata__"]["fps"])
+            about = self.header["__metadata__"]
+            self.fps = float(about["fps"])
+            self.origin = Origin(**json.loads(about.get("origin", "{}")))
 
     def read(
         self,
@@ -213,6 +218,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         """Open what `create` made; IfttnError where there is no store."""
         self.folder = folder
+        self._seen: dict[str, int] = {}
         try:
             self.manifest = json.loads((folder / "manifest.json").read_text())
             self.settings = StoreSettings(**self.manifest["settings"])
@@ -221,15 +227,49 @@ class Store:
 
     @classmethod
     def create(cls, folder: Path, settings: StoreSettings) -> "Store":
-        """Make a store, or open the one that is there; IfttnError where it was prepared otherwise.
-
-        The manifest tells all that decides the bytes of a store: settings, rounding, versions of the libraries.
-        """
+        """Make a store, or open the one that is there; IfttnError where it has other settings or rounding."""
+        manifest = {"settings": asdict(settings), "rounding": ROUNDING, "libraries": _versions()}
         if not (folder / "manifest.json").exists():
-            write_whole(folder / "manifest.json", json.dumps(_manifest(settings), indent=2).encode())
+            write_whole(folder / "manifest.json", json.dumps(manifest, indent=2).encode())
         store = cls(folder)
-        store._refuse_mixing(settings)
+        there, here = ({**each["settings"], "rounding": each.get("rounding")} for each in (store.manifest, manifest))
+        if differing := [
+            f"{key} {there.get(key)} there, {here[key]} here" for key in here if there.get(key) != here[key]
+        ]:
+            raise IfttnError(f"{folder}: was prepared otherwise: {'; '.join(differing)}; use another folder")
         return store
+
+    @property
+    def data(self) -> Path | None:
+        """Folder of the data set that it was last prepared from; None where it was not prepared from one."""
+        return Path(self.manifest["data"]) if "data" in self.manifest else None
+
+    @property
+    def device(self) -> str | None:
+        """Kind of device that its flow was computed on, such as "cpu"; None before that."""
+        return self.manifest.get("device")
+
+    def begin(self, data: Path, device: str) -> str:
+        """Record what is about to be written. Returns a note on what has another version now than the store began with.
+
+        Args:
+            data: folder of the data set.
+            device: kind of device that computes the flow.
+
+        Raises:
+            IfttnError: its flow was computed on another kind of device, which rounds otherwise.
+        """
+        if self.device not in (None, device):
+            raise IfttnError(
+                f"{self.folder}: its flow was computed on {self.device}, and {device} rounds otherwise: go on with "
+                f"--device {self.device}, or use another folder"
+            )
+        self.manifest |= {"data": str(data), "device": device}
+        write_whole(self.folder / "manifest.json", json.dumps(self.manifest, indent=2).encode())
+        begun, idle = self.manifest.get("libraries", {}), "torch" if device == "cpu" else "numba"
+        newer = {name: now for name, now in _versions().items() if begun.get(name) != now and name != idle}
+        changes = ", ".join(f"{name} {now} instead of {begun.get(name, 'none')}" for name, now in newer.items())
+        return f"prepared with {changes}" if changes else ""
 
     def __contains__(self, name: str) -> bool:
         return self._path(name).exists()
@@ -241,26 +281,37 @@ class Store:
         flow: UInt8[np.ndarray, "M 2 H W"],
         mv: UInt8[np.ndarray, "M 2 H W"],
         fps: float,
+        origin: Origin | None = None,
     ) -> None:
         """Add a video, whole or not at all. T frames, RGB; M = T - 1 fields each, as bytes of `flow.to_bytes`.
 
-        IfttnError where shapes do not fit, or the libraries here are not those that the store was begun with.
+        Args:
+            name: of the catalogue.
+            frames: of the settings' size.
+            flow: optical flow between neighbouring frames.
+            mv: motion vectors between neighbouring frames.
+            fps: frames a second.
+            origin: the file that they came from, where they came from one.
+
+        Raises:
+            IfttnError: shapes do not fit.
         """
-        with self.writing(name) as draft:
+        with self.writing(name, origin) as draft:
             draft.fps = fps
             draft.add(frames, flow, mv)
 
     @contextlib.contextmanager
-    def writing(self, name: str) -> Iterator[Draft]:
+    def writing(self, name: str, origin: Origin | None = None) -> Iterator[Draft]:
         """Add a video a few frames at a time, whole or not at all: it is in the store when the block ends well.
 
-        IfttnError where the libraries here are not those that the store was begun with, or the disk is full.
+        Raises:
+            DiskFullError: the disk is full.
+            IfttnError: shapes do not fit.
         """
-        self._refuse_mixing(self.settings)
         size = (self.settings.height, self.settings.width)
         with drafted(name, self.folder, size, self.settings.quality) as draft:
             yield draft
-            draft.write(self._path(name), {})
+            draft.write(self._path(name), {"origin": json.dumps(asdict(origin))} if origin else {})
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[Entry]:
@@ -283,25 +334,101 @@ class Store:
             return entry.frames
 
     def index(self) -> pd.DataFrame:
-        """A row for each video, sorted by name: video, frames, fps, bytes, and the bytes of each modality.
+        """A row for each video, sorted by name: video, frames, fps, bytes, bytes of each modality, and its `Origin`.
 
         Only entries that are new since the last `tidy` are opened: those that index.parquet lacks, of another size than
-        it tells, or not older than itself.
+        it tells, or not older than itself. An entry that is damaged has no row; `damaged` names it.
         """
+        return pd.DataFrame(self._survey()[0], columns=list(COLUMNS))
+
+    def damaged(self) -> list[str]:
+        """Names of the entries that cannot be read, sorted: they count as not prepared."""
+        return self._survey()[1]
+
+    def _survey(self) -> tuple[list[tuple], list[str]]:
+        """A row of the index for each entry, and the names of those that are damaged."""
         known, written = self._known()
-        rows = []
+        rows, damaged = [], []
         for name, _path, stat in sorted(self._files(SUFFIX)):
             row = known.get(name)
             if row is None or row[3] != stat.st_size or stat.st_mtime_ns >= written:
-                with self.open(name) as entry:
-                    row = (name, entry.frames, entry.fps, stat.st_size, *map(entry.num_bytes, MODALITIES))
+                try:
+                    row = self._row(name, stat.st_size)
+                except IfttnError:
+                    damaged.append(name)
+                    continue
             rows.append(row)
-        return pd.DataFrame(rows, columns=list(COLUMNS))
+        return rows, damaged
+
+    def _row(self, name: str, size: int) -> tuple:
+        with self.open(name) as entry:
+            sizes = map(entry.num_bytes, MODALITIES)
+            return name, entry.frames, entry.fps, size, *sizes, *astuple(entry.origin)
+
+    def origins(self) -> dict[str, Origin]:
+        """The file of each video that is prepared, by name."""
+        index = self.index()
+        facts = zip(*(index[column] for column in ORIGIN), strict=True)
+        return {name: Origin(*each) for name, each in zip(index.video, facts, strict=True)}
+
+    def changed(self, videos: Iterable[Video]) -> list[str]:
+        """Names of those videos whose file is no longer the one that their entry was made of, in their order.
+
+        A copy of the file is the same file; one that is gone, or that is not prepared, is not among them.
+        """
+        origins, changed = self.origins(), []
+        for video in videos:
+            origin = origins.get(video.name)
+            if origin and origin.sha256:
+                with contextlib.suppress(OSError):
+                    mtime_ns = origin.mtime_if_same(video.path)
+                    if mtime_ns is None:
+                        changed.append(video.name)
+                    else:
+                        self._seen[video.name] = mtime_ns
+        return changed
+
+    def identity(self, names: Iterable[str]) -> str:
+        """What decides the pixels of some videos, in their order: settings, rounding, and the content of each file."""
+        origins = self.origins()
+        facts = [(name, origins[name].sha256 if name in origins else "") for name in names]
+        return hashlib.sha256(json.dumps([asdict(self.settings), ROUNDING, facts]).encode()).hexdigest()
+
+    def refuse_unprepared(self, videos: Sequence[Video]) -> None:
+        """Look at the entries of some videos before long work with them.
+
+        Raises:
+            IfttnError: one of them is not prepared, its entry is damaged, or its file has changed since; the line names
+                the first.
+        """
+        prepared = self.origins()
+        if absent := [video.name for video in videos if video.name not in prepared]:
+            raise IfttnError(
+                f"{self.folder}: {len(absent)} of {len(videos)} videos are not prepared, or their entries are damaged "
+                f"(the first is {absent[0]}): `ifttn prepare` prepares them"
+            )
+        if changed := self.changed(videos):
+            raise IfttnError(
+                f"{self.folder}: {len(changed)} of {len(videos)} videos are not those that were prepared from "
+                f"{self.data} (the first is {changed[0]}): `ifttn prepare` prepares them again; another data set needs "
+                "a store of its own"
+            )
+
+    def remove(self, name: str) -> None:
+        """Remove a video."""
+        self._path(name).unlink(missing_ok=True)
 
     def tidy(self) -> None:
-        """Remove what interrupted writes left behind and renew index.parquet; only while nobody writes."""
+        """Remove what interrupted writes left behind and renew index.parquet; only while nobody writes.
+
+        The index keeps the times of copies that `changed` found the same, so that they are not read again.
+        """
         remove_leftovers(self.folder)
-        write_whole(self.folder / "index.parquet", self.index().to_parquet(index=False))
+        index = self.index()
+        index["origin_mtime_ns"] = [
+            self._seen.get(name, mtime_ns) for name, mtime_ns in zip(index.video, index.origin_mtime_ns, strict=True)
+        ]
+        write_whole(self.folder / "index.parquet", index.to_parquet(index=False))
 
     def _path(self, name: str) -> Path:
         return self.folder / "videos" / f"{name}{SUFFIX}"
@@ -329,28 +456,10 @@ class Store:
                     elif file.name.endswith(suffix):
                         yield prefix + file.name.removesuffix(suffix), file.path, file.stat()
 
-    def _refuse_mixing(self, settings: StoreSettings) -> None:
-        there, here = _flat(self.manifest), _flat(_manifest(settings))
-        if there != here:
-            differing = [
-                f"{key} {there.get(key, 'unknown')} there, {here.get(key, 'unknown')} here"
-                for key in sorted({*there, *here})
-                if there.get(key) != here.get(key)
-            ]
-            raise IfttnError(f"{self.folder}: was prepared otherwise: {'; '.join(differing)}; use another folder")
-
 
 @functools.cache
 def _versions() -> Mapping[str, str]:
     return {name: version(name) for name in LIBRARIES}
-
-
-def _manifest(settings: StoreSettings) -> Mapping[str, Any]:
-    return {"settings": asdict(settings), "rounding": ROUNDING, "libraries": _versions()}
-
-
-def _flat(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {**manifest["settings"], "rounding": manifest.get("rounding"), **manifest.get("libraries", {})}
 
 
 def _decoded(jpeg: UInt8[np.ndarray, " bytes"], flag: int, shape: tuple[int, ...]) -> UInt8[np.ndarray, "..."]:

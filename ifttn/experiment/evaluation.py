@@ -48,6 +48,8 @@ class Scores:
     """Mean over all views."""
     readings: Mapping[str, Mapping[str, Float[np.ndarray, "N A"]]] = field(default_factory=dict)
     """A name of READINGS -> head -> scores; empty where they were not made."""
+    identity: str = ""
+    """What the store said of the videos (`Store.identity`)."""
 
     def read(self, reading: str) -> "Scores | None":
         """Of one of READINGS, or of all views (""); None where that was not scored."""
@@ -59,6 +61,7 @@ class Scores:
         """Write one .npz, whole or not at all."""
         content = io.BytesIO()
         arrays: dict[str, Any] = {"videos": self.videos, "labels": self.labels, "actions": self.actions}
+        arrays["identity"] = self.identity
         arrays.update({f"head:{name}": scores for name, scores in self.heads.items()})
         for reading, heads in self.readings.items():
             arrays.update({f"{reading}:{name}": scores for name, scores in heads.items()})
@@ -75,7 +78,7 @@ class Scores:
 
             readings = {reading: heads for reading in READINGS if (heads := of(f"{reading}:"))}
             videos, actions = tuple(file["videos"].tolist()), tuple(file["actions"].tolist())
-            return cls(videos, file["labels"], actions, of("head:"), readings)
+            return cls(videos, file["labels"], actions, of("head:"), readings, str(file.get("identity", "")))
 
 
 @torch.inference_mode()

@@ -7,7 +7,9 @@ fixed number of views a video, its pyramids go to disk as half floats, memory-ma
 import hashlib
 import os
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,30 +17,35 @@ import numpy as np
 import torch
 
 from ifttn.data.snippets import SnippetDataset, loader
-from ifttn.files import partial_beside
+from ifttn.files import held, not_written, partial_beside
 from ifttn.model.backbone import LEVELS, Backbone, Pyramid
 from ifttn.model.network import normalise
+from ifttn.vocabulary import MODALITIES, IfttnError
+
+FOLDER = "pyramids"
 
 
 class FrozenPyramids:
     """The pyramids of one frozen stream over a training set.
 
     Args:
-        folder: where pyramids of all streams are kept; may be removed at any time that no run is training.
+        folder: of the runs on this split; pyramids of all streams are kept below it until `drop_pyramids`.
         stream: the frozen stream, in evaluation mode.
         modality: what it sees.
         dataset: training videos. Of its modalities only this one is read.
         scene: whatever else decides the views (split, seed, crops), so that pyramids are shared only where all agree.
+            Names, order and content of the videos are compared in any case.
     """
 
     def __init__(
         self, folder: Path, stream: Backbone, modality: str, dataset: SnippetDataset, scene: Sequence[object]
     ) -> None:
         self.stream, self.modality, self.dataset = stream, modality, replace(dataset, modalities=(modality,))
-        digest = hashlib.sha256(repr((modality, *scene)).encode())
+        videos = dataset.store.identity(video.name for video in dataset.videos)
+        digest = hashlib.sha256(repr((modality, *scene, videos)).encode())
         for tensor in stream.state_dict().values():
             digest.update(tensor.cpu().numpy().tobytes())
-        self.folder = Path(folder) / f"{modality}-{digest.hexdigest()[:16]}"
+        self.folder = Path(folder) / FOLDER / f"{modality}-{digest.hexdigest()[:16]}"
         self.opened: dict[int, dict[int, np.ndarray]] = {}
 
     def view(self, view: int, batch: int = 32) -> dict[int, np.ndarray]:
@@ -49,6 +56,14 @@ class FrozenPyramids:
                 self._compute(view, folder, batch)
             self.opened[view] = {level: np.load(folder / f"level{level}.npy", mmap_mode="r") for level in LEVELS}
         return self.opened[view]
+
+    def bytes_to_write(self, views: Iterable[int]) -> int:
+        """What those of the views will take on disk that are not there yet."""
+        missing = sum(not (self.folder / f"view{view}").exists() for view in views)
+        shape = (1, 1, MODALITIES[self.modality].channels, self.dataset.size, self.dataset.size)
+        pyramid, _ = self._pyramid(torch.zeros(shape, dtype=torch.uint8))
+        values = sum(x.numel() for x in pyramid.values()) * self.dataset.segments * len(self.dataset)
+        return missing * values * np.dtype(np.float16).itemsize
 
     def _compute(self, view: int, folder: Path, batch: int) -> None:
         partial = partial_beside(folder)
@@ -64,11 +79,14 @@ class FrozenPyramids:
                         shape = (len(self.dataset), *x.shape[1:])
                         path = partial / f"level{level}.npy"
                         files[level] = np.lib.format.open_memmap(path, "w+", np.float16, shape)
+                        _reserve(path)
                     files[level][row : row + len(x)] = x
                 row += len(examples.names)
             files.clear()
             if not folder.exists():  # else another run computed the same in the meantime
                 os.replace(partial, folder)
+        except OSError as error:
+            raise not_written(folder, error) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -87,3 +105,31 @@ class FrozenPyramids:
             .contiguous(memory_format=torch.channels_last)
             for level, x in self.view(view).items()
         }
+
+
+def _reserve(path: Path) -> None:
+    """Take the disk space of a file now: where it ran out later, a write to the mapped file would end the process."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
+def announce(folder: Path, wanted: int, aloud: bool) -> None:
+    """Say how much disk space pyramids will take, before they are computed.
+
+    Raises:
+        IfttnError: the disk has less.
+    """
+    free = shutil.disk_usage(folder).free
+    line = f"{folder / FOLDER}: features of the frozen streams take {wanted / 1e6:,.0f} MB of disk"
+    if wanted > free:
+        raise IfttnError(f"{line}, and {free / 1e6:,.0f} MB are free: make room, or choose another folder for runs")
+    if aloud and wanted:
+        print(f"{line} while the rest is trained ({free / 1e6:,.0f} MB are free)", file=sys.stderr)
+
+
+def drop_pyramids(folder: Path) -> None:
+    """Remove the pyramids of a split's runs, unless a training reads them just now: the last one removes them."""
+    if (folder / FOLDER).exists():
+        with suppress(IfttnError), held(folder):
+            shutil.rmtree(folder / FOLDER)

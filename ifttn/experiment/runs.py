@@ -15,7 +15,8 @@ import pickle
 import platform
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import MISSING, asdict, fields, replace
+from dataclasses import asdict, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from ifttn.experiment.recipes import Preset, Recipe, Schedule, network_settings
 from ifttn.files import write_whole
 from ifttn.model.network import Network, Scorer
 from ifttn.model.peers.trained import build, settings_of
-from ifttn.vocabulary import IfttnError
+from ifttn.vocabulary import MODALITIES, IfttnError
 
 
 class Run:
@@ -80,9 +81,7 @@ class Run:
         asked = _tuples(json.loads(json.dumps(asked)))
         path = self.folder / "recipe.json"
         if path.exists():
-            old = _completed(self.asked)
-            differing = [key for key in asked if asked[key] != old.get(key)]
-            if differing:
+            if differing := _differing(self.asked, asked):
                 raise IfttnError(
                     f"{self.folder} holds another run (its {', '.join(differing)} differ): "
                     "remove the folder, or choose another one for runs"
@@ -96,8 +95,39 @@ class Run:
         }
         write_whole(path, json.dumps({**asked, "made_with": made_with}, indent=1).encode())
 
+    def fitting(self, actions: tuple[str, ...], store: StoreSettings | None = None) -> "Run":
+        """Itself, where it was trained on the actions of a data set, in their order, and on videos prepared like it.
+
+        Raises:
+            IfttnError: the actions differ, or what the network sees was prepared otherwise; the line names the first
+                difference.
+        """
+        own = self.asked["actions"]
+        for number, (mine, theirs) in enumerate(zip_longest(own, actions), 1):
+            if mine != theirs:
+                raise IfttnError(
+                    f"the run in {self.folder} was trained with {mine or 'nothing'} as action {number} of {len(own)}, "
+                    f"and the data set has {theirs or 'nothing'} there, of {len(actions)}: give the list of actions "
+                    "that it was trained with, or train it on this one"
+                )
+        trained = self.preset().store
+        for name in self._seen() if store else ():
+            if getattr(trained, name) != getattr(store, name):
+                raise IfttnError(
+                    f"the run in {self.folder} was trained on a store with {name} {getattr(trained, name)}, and this "
+                    f"one has {getattr(store, name)}: prepare the videos as that one was, or train anew"
+                )
+        return self
+
+    def _seen(self) -> list[str]:
+        """The settings of a store that decide what the network sees."""
+        modalities = [MODALITIES[name] for name in settings_of(self.asked["network"]).modalities]
+        seen = ["width", "height", "quality"]
+        seen += ["bound"] * any(modality.is_motion for modality in modalities)
+        return seen + ["flow"] * any(modality.name.startswith("flow") for modality in modalities)
+
     def preset(self) -> Preset:
-        """The preset that it was trained at."""
+        """The preset that it was trained at; its `store` is how the videos were prepared that it was trained on."""
         row = self.asked["preset_row"]
         return Preset(
             **{
@@ -147,7 +177,7 @@ class Run:
         """How far training got, or None.
 
         Raises:
-            IfttnError: another version wrote it, or it is damaged.
+            IfttnError: it is damaged.
         """
         path = self.folder / "checkpoint.pt"
         if not path.exists():
@@ -156,8 +186,6 @@ class Run:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
             raise IfttnError(f"{path} is damaged: remove it to train from the start") from error
-        if "processes" not in state:
-            raise IfttnError(f"{path} was written by an older version: remove it to train from the start")
         return state
 
     def finish(self, network: Scorer, trained_on: Iterable[str]) -> None:
@@ -230,7 +258,8 @@ class Run:
 
 
 def asked(name: str, recipe: Recipe, preset_name: str, preset: Preset, **where: Any) -> dict[str, Any]:
-    """What identifies a run: the resolved recipe, and where it is trained (dataset, split, actions, seed, hold_out).
+    """What identifies a run: the resolved recipe, and where it is trained (dataset, split, actions, seed, hold_out, and
+    `videos`, the identity of those in the store).
 
     Of the preset's schedules only those of the recipe's own stages: another length of TTN leaves a stream what it was,
     and so does another size of peers.
@@ -247,16 +276,15 @@ def asked(name: str, recipe: Recipe, preset_name: str, preset: Preset, **where: 
     }
 
 
-def _completed(asked: dict[str, Any]) -> dict[str, Any]:
-    """What an older version asked: fields that came later had the value that is now their default, and the schedules of
-    all stages were there."""
-
-    def later(of: type[Preset | Recipe]) -> dict[str, Any]:
-        return {field.name: field.default for field in fields(of) if field.default is not MISSING}
-
-    recipe, row = {**later(Recipe), **asked["recipe_row"]}, {**later(Preset), **asked["preset_row"]}
-    row["schedules"] = {s["name"]: row["schedules"][s["name"]] for s in recipe["stages"]}
-    return {"hold_out": 0.0, **asked, "recipe_row": recipe, "preset_row": row}
+def _differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """Where two runs were asked for different things, such as "preset_row.store.flow"."""
+    differing = []
+    for key, value in here.items():
+        if isinstance(value, dict) and isinstance(there.get(key), dict):
+            differing += [f"{key}.{below}" for below in _differing(there[key], value)]
+        elif there.get(key) != value:
+            differing.append(key)
+    return differing
 
 
 def _tuples(value: Any) -> Any:

@@ -7,7 +7,6 @@ Every step finds its own work done or goes on with it, so that the same study st
 
 import json
 import multiprocessing
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +25,7 @@ from ifttn.data import diagnostic
 from ifttn.data.catalogue import read_split, split_numbers
 from ifttn.data.preparation import prepare
 from ifttn.data.store import Store
-from ifttn.experiment import training
+from ifttn.experiment import pyramids, training
 from ifttn.experiment.claims import Finding, judge, load_claims
 from ifttn.experiment.evaluation import Scores
 from ifttn.experiment.machine import Machine
@@ -240,8 +239,8 @@ def train_and_test(places: Places, dataset: str, split: int, setup: Setup, recip
 
 def drop_pyramids(places: Places) -> None:
     """Remove what runs shared while they trained: gigabytes that only a further training of a TTN would read."""
-    for folder in places.runs.glob("*/split*/pyramids"):
-        shutil.rmtree(folder)
+    for folder in places.runs.glob("*/split*"):
+        pyramids.drop_pyramids(folder)
 
 
 def tested(runs: Path) -> dict[str, list[str]]:

@@ -31,7 +31,7 @@ from ifttn.experiment.initialisation import Loaded, from_imagenet, from_runs, wa
 from ifttn.experiment.leakage import hold_out, refuse_leak
 from ifttn.experiment.machine import Machine, Processes, Share, shares
 from ifttn.experiment.optimisation import MovingAverage, clip, freeze_all_but, learning_rate, optimiser
-from ifttn.experiment.pyramids import FrozenPyramids
+from ifttn.experiment.pyramids import FrozenPyramids, announce
 from ifttn.experiment.recipes import (
     JOINT,
     LATE_FUSION,
@@ -46,7 +46,7 @@ from ifttn.experiment.recipes import (
 )
 from ifttn.experiment.recomputing import recompute
 from ifttn.experiment.runs import Run, asked
-from ifttn.files import write_whole
+from ifttn.files import held, remove_leftovers, write_whole
 from ifttn.model.backbone import Backbone
 from ifttn.model.network import Output, Scorer
 from ifttn.model.peers.trained import build
@@ -79,6 +79,19 @@ class Work:
         """The run of a recipe on this split."""
         return Run.of(self.runs, self.split.dataset, self.split.number, recipe)
 
+    @property
+    def folder(self) -> Path:
+        """Of all runs on this split."""
+        return self.run("").folder
+
+    def trained(self, recipe: str) -> Run:
+        """The run of a recipe, for work with these videos.
+
+        Raises:
+            IfttnError: there is none, its actions are not the split's, or what it sees was prepared otherwise.
+        """
+        return self.run(recipe).fitting(self.split.actions, self.store.settings)
+
 
 def without_failed(split: Split, store: Store) -> Split:
     """The split less the videos that preparation could not read; its notes name them.
@@ -109,15 +122,34 @@ def train(work: Work, name: str) -> Run:
     preset = fitted(find(work.preset, PRESETS, "preset"), recipe)
     run, processes = work.run(name), work.processes
     work.split.side("train")
+    with held(run.folder) if processes.leads and not run.finished else nullcontext():
+        if processes.leads:
+            _begin(work, run, name, preset)
+        processes.wait()
+        if not run.finished:
+            _train(work, run, name, preset)
+    return run
+
+
+def _begin(work: Work, run: Run, name: str, preset: Preset) -> None:
+    store, usual = work.store.settings, preset.store
+    if (store.width, store.height) != (usual.width, usual.height):
+        raise IfttnError(
+            f"{work.store.folder}: holds pictures of {store.width}x{store.height}, and preset {work.preset} trains on "
+            f"{usual.width}x{usual.height}: `ifttn prepare --preset {work.preset}` prepares them"
+        )
+    work.store.refuse_unprepared((*work.split.train, *work.split.test))
+    where = {"dataset": work.split.dataset, "split": work.split.number, "seed": work.seed, "hold_out": work.hold_out}
+    where |= {"actions": work.split.actions, "videos": work.store.identity(video.name for video in work.split.train)}
+    run.begin(asked(name, RECIPES[name], work.preset, replace(preset, store=store), **where))
+
+
+def _train(work: Work, run: Run, name: str, preset: Preset) -> None:
+    recipe, processes = RECIPES[name], work.processes
     if processes.leads:
-        where = {"dataset": work.split.dataset, "split": work.split.number, "seed": work.seed}
-        where |= {"actions": work.split.actions, "hold_out": work.hold_out}
-        run.begin(asked(name, recipe, work.preset, preset, **where))
-    processes.wait()
-    if run.finished:
-        return run
-    work, held = _held_apart(work)
-    seen = _seen(work, name, held)
+        remove_leftovers(run.folder)
+    work, apart = _held_apart(work)
+    seen = _seen(work, name, apart)
     torch.manual_seed(work.seed)
     network = build(network_settings(recipe, preset, len(work.split.actions)))
     checkpoint = run.checkpoint()
@@ -130,11 +162,10 @@ def train(work: Work, name: str) -> Run:
         recompute(network)
     first = checkpoint["stage"] if checkpoint else 0
     for index, stage in enumerate(recipe.stages[first:], first):
-        Training(work, run, network, stage, index, preset, held).train(checkpoint if index == first else None)
+        Training(work, run, network, stage, index, preset, apart).train(checkpoint if index == first else None)
     if processes.leads:
         run.finish(network, seen)
     processes.wait()
-    return run
 
 
 def _held_apart(work: Work) -> tuple[Work, tuple[Video, ...]]:
@@ -162,15 +193,16 @@ def _report(run: Run, loaded: list[Loaded], work: Work) -> None:
 
 
 def test(work: Work, name: str) -> Run:
-    """Score the test videos with a finished run, order read-outs included; once. A run that an older version scored
-    without read-outs is scored again.
+    """Score the test videos with a finished run, order read-outs included; once, and again when they have changed.
 
     Raises:
-        IfttnError: the run is not finished, was trained on a test video, there is none, or it is not in the store.
+        IfttnError: the run is not finished, was trained on a test video, with other actions or on videos that were
+            prepared otherwise; there is no test video, or one is not in the store; another process trains or tests it.
     """
-    run = work.run(name)
-    if not (run.tested and run.scores().readings):
-        _scored(work, run, work.split.side("test"), orders=True).save(run.folder / "scores.npz")
+    run, videos = work.trained(name), work.split.side("test")
+    if not (run.tested and run.scores().identity == work.store.identity(video.name for video in videos)):
+        with held(run.folder):
+            _scored(work, run, videos, orders=True).save(run.folder / "scores.npz")
     return run
 
 
@@ -180,7 +212,7 @@ def score_held_out(work: Work, name: str) -> Scores:
     Raises:
         IfttnError: nothing was held out, the run is not finished, or one that it starts from was trained on them.
     """
-    run = work.run(name)
+    run = work.trained(name)
     asked = run.asked
     if not asked.get("hold_out"):
         raise IfttnError(f"the run in {run.folder} held nothing out of training: train one with --hold-out")
@@ -191,11 +223,13 @@ def score_held_out(work: Work, name: str) -> Scores:
 def _scored(work: Work, run: Run, videos: tuple[Video, ...], orders: bool = False) -> Scores:
     preset, network = run.preset(), run.scorer(work.device)
     refuse_leak(run.trained_on, videos, f"the network in {run.folder}")
+    work.store.refuse_unprepared(videos)
     dataset = SnippetDataset(
         work.store, videos, network.settings.modalities, preset.segments, preset.size, crops=preset.crops
     )
     how: dict[str, Any] = {"batch": preset.batch, "workers": work.workers, "machine": work.machine}
-    return evaluate(network, dataset, work.split.actions, orders=orders, **how)
+    scores = evaluate(network, dataset, work.split.actions, orders=orders, **how)
+    return replace(scores, identity=work.store.identity(scores.videos))
 
 
 def initialise(network: Scorer, work: Work, name: str) -> list[Loaded]:
@@ -203,7 +237,7 @@ def initialise(network: Scorer, work: Work, name: str) -> list[Loaded]:
     recipe, preset = RECIPES[name], PRESETS[work.preset]
     if wants_imagenet(recipe, preset):
         return [from_imagenet(network, preset.backbone, work.machine.imagenet)]
-    return from_runs(network, recipe, {needed: work.run(needed) for needed in recipe.needs})
+    return from_runs(network, recipe, {needed: work.trained(needed) for needed in recipe.needs})
 
 
 def late_fused(output: Output) -> Tensor:
@@ -313,11 +347,14 @@ class Training:
             self.preset.scales,
             *((self.work.hold_out,) if self.work.hold_out else ()),
         )
-        folder = self.work.runs / where.dataset / f"split{where.number}" / "pyramids"
-        return {
-            modality: FrozenPyramids(folder, cast(Backbone, stream), modality, self.dataset, scene)
+        frozen = {
+            modality: FrozenPyramids(self.work.folder, cast(Backbone, stream), modality, self.dataset, scene)
             for modality, stream in self.network.streams.items()
         }
+        if self.work.processes.leads:
+            views = range(min(self.schedule.epochs, self.preset.frozen_views or 1))
+            announce(self.work.folder, sum(each.bytes_to_write(views) for each in frozen.values()), self.work.progress)
+        return frozen
 
     def train(self, checkpoint: Mapping[str, Any] | None) -> None:
         """Run the epochs that are still to come; after each, a line in metrics.jsonl and a checkpoint."""
@@ -333,6 +370,8 @@ class Training:
                 disable=not (self.work.progress and leads),
             ) as self.bar,
             tensorboard(self.run, self.work.machine.tensorboard and leads) as board,
+            # So that nobody drops the pyramids meanwhile.
+            held(self.work.folder, shared=True, wait=True) if self.frozen else nullcontext(),
         ):
             for epoch in range(self.at.epoch, self.schedule.epochs):
                 row = self.epoch(epoch)

@@ -1,6 +1,9 @@
 import errno
 import importlib
+import json
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -423,3 +426,80 @@ def test_what_a_video_lost_is_noted_in_the_report_and_counted_in_its_summary(tmp
     assert report.frames.tolist() == [40, 97, 42]
     assert "cut short (its pictures end at 1.6 of 4.0 s)" in report.notes[0]
     assert "1 videos cut short" in summary(report)
+
+
+def notes(report: pd.DataFrame) -> dict[str, str]:
+    return {video: each for video, each in zip(report.video, report.notes, strict=True) if each}
+
+
+def test_a_file_that_was_replaced_is_prepared_again_and_a_copy_is_not(root, tmp_path, pan, encode):
+    store, other = tmp_path / "store", root / "Left" / "v_Left_g02_c01.avi"
+    prepare(root, store, SETTINGS, jobs=1, progress=False)
+    before = Store(store).read("Left/v_Left_g02_c01", "rgb", np.arange(3))
+    identity = Store(store).identity(["Left/v_Left_g02_c01"])
+    encode(other, pan(8, 96, 72, (0, 2)))
+    for path in (root / "Right").glob("*.avi"):  # as a copy, an archive or a checkout gives it another time
+        os.utime(path, ns=(0, 0))
+    assert Store(store).changed(contents_of(root)) == ["Left/v_Left_g02_c01"]
+    with pytest.raises(IfttnError, match=r"1 of 4 videos are not those that were prepared .*v_Left_g02_c01"):
+        Store(store).refuse_unprepared(contents_of(root))
+    report = prepare(root, store, SETTINGS, jobs=1, progress=False)
+    assert notes(report) == {"Left/v_Left_g02_c01": "prepared again, since its file was replaced"}
+    assert "1 videos prepared again, since its file was replaced" in summary(report)
+    assert not np.array_equal(before, Store(store).read("Left/v_Left_g02_c01", "rgb", np.arange(3)))
+    assert Store(store).identity(["Left/v_Left_g02_c01"]) != identity
+    assert Store(store).origins()["Right/v_Right_g01_c01"].mtime_ns == 0  # and need not be read again
+    Store(store).refuse_unprepared(contents_of(root))
+
+
+def contents_of(root):
+    return catalogue.contents(root).videos
+
+
+def test_a_damaged_entry_is_prepared_again(root, tmp_path):
+    prepare(root, tmp_path / "store", SETTINGS, jobs=1, progress=False)
+    path = tmp_path / "store" / "videos" / "Left" / "v_Left_g01_c01.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:1000])
+    report = prepare(root, tmp_path / "store", SETTINGS, jobs=1, progress=False)
+    assert notes(report) == {"Left/v_Left_g01_c01": "prepared again, since its entry was damaged"}
+    assert path.read_bytes() == whole
+
+
+def test_two_data_sets_of_one_name_share_no_store_and_one_that_moved_keeps_its_own(root, tmp_path, pan, encode):
+    prepare(root, tmp_path / "store", SETTINGS, jobs=1, progress=False)
+    other = tmp_path / "elsewhere" / "set"
+    for path in root.glob("*/*.avi"):
+        encode(other / path.relative_to(root), pan(8, 96, 72, (0, 3)))
+    line = (
+        r"was prepared from .*/set, and .*/elsewhere/set holds other videos under the same names \(the first is Left/"
+    )
+    with pytest.raises(IfttnError, match=line):
+        prepare(other, tmp_path / "store", SETTINGS, jobs=1, progress=False)
+    shutil.rmtree(other)
+    encode(other / "Up" / "v_Up_g01_c01.avi", pan(8, 96, 72, (0, 3)))
+    encode(other / "Down" / "v_Down_g01_c01.avi", pan(8, 96, 72, (0, -3)))
+    with pytest.raises(IfttnError, match=r"elsewhere/set holds other videos: use another folder"):
+        prepare(other, tmp_path / "store", SETTINGS, jobs=1, progress=False)
+    shutil.rmtree(other)
+    root.rename(other)
+    encode(other / "Left" / "v_Left_g02_c01.avi", pan(8, 96, 72, (0, 2)))
+    report = prepare(other, tmp_path / "store", SETTINGS, jobs=1, progress=False)
+    assert sorted(report.status) == ["done", "skipped", "skipped", "skipped"]
+    assert Store(tmp_path / "store").data == other
+
+
+def test_with_nothing_left_to_write_the_device_and_the_libraries_do_not_matter(root, tmp_path, monkeypatch):
+    settings = replace(SETTINGS, flow="dis")
+    prepare(root, tmp_path / "store", settings, jobs=1, limit=3, progress=False)
+    manifest = json.loads((tmp_path / "store" / "manifest.json").read_text())
+    (tmp_path / "store" / "manifest.json").write_text(json.dumps({**manifest, "device": "cuda"}))
+    with pytest.raises(IfttnError, match="computed on cuda"):
+        prepare(root, tmp_path / "store", settings, jobs=1, progress=False, device="cpu")
+    (tmp_path / "store" / "manifest.json").write_text(json.dumps({**manifest, "libraries": {"av": "1.0"}}))
+    report = prepare(root, tmp_path / "store", settings, jobs=1, progress=False)
+    assert sorted(report.status) == ["done", "skipped", "skipped", "skipped"]
+    assert ["instead of 1.0" in each for each in notes(report).values()] == [True]
+    (tmp_path / "store" / "manifest.json").write_text(json.dumps({**manifest, "device": "cuda"}))
+    report = prepare(root, tmp_path / "store", settings, jobs=1, progress=False, device="cpu")
+    assert set(report.status) == {"skipped"}

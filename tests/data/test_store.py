@@ -18,7 +18,7 @@ from ifttn.data import writing
 from ifttn.data.flow import dis, from_bytes, to_bytes
 from ifttn.data.store import Entry, Store, StoreSettings, flow_error
 from ifttn.files import DiskFullError
-from ifttn.vocabulary import IfttnError
+from ifttn.vocabulary import IfttnError, Video
 
 SETTINGS = StoreSettings(96, 72, 5.0, flow="dis")
 
@@ -232,12 +232,40 @@ def test_a_store_opens_again_and_names_all_that_differs(store, video, monkeypatc
         IfttnError, match=r"bound 5\.0 there, 20\.0 here; flow dis there, tvl1 here; use another folder"
     ):
         Store.create(store.folder, StoreSettings(96, 72, 20.0, flow="tvl1"))
-    monkeypatch.setattr(module, "_versions", lambda: {"av": version("av"), "numpy": "0.1"})
-    with pytest.raises(IfttnError, match=r"numpy [\d.]+ there, 0\.1 here"):
-        Store.create(store.folder, SETTINGS)
-    with pytest.raises(IfttnError, match=r"numpy [\d.]+ there, 0\.1 here"):
-        store.write("b", *video)
-    assert Store(store.folder).num_frames("a") == 12  # reading asks for nothing
+
+
+def test_another_version_of_a_library_is_noted_and_refuses_nothing(store, video, tmp_path, monkeypatch):
+    assert store.begin(tmp_path, "cpu") == ""
+    versions = {name: version(name) for name in module.LIBRARIES}
+    monkeypatch.setattr(module, "_versions", lambda: {**versions, "numpy": "0.1", "torch": "0.2"})
+    again = Store.create(store.folder, SETTINGS)
+    again.write("b", *video)
+    # torch computes no flow on a CPU
+    assert again.begin(tmp_path, "cpu") == f"prepared with numpy 0.1 instead of {version('numpy')}"
+
+
+def test_flow_of_one_store_comes_from_one_kind_of_device(store, tmp_path):
+    store.begin(tmp_path, "cuda")
+    with pytest.raises(IfttnError, match=r"computed on cuda, and cpu rounds otherwise: go on with --device cuda"):
+        Store(store.folder).begin(tmp_path, "cpu")
+    assert Store(store.folder).device == "cuda"
+
+
+def test_a_damaged_entry_counts_as_not_prepared_and_is_named(store, video):
+    for name in ("A/good", "A/cut", "A/empty"):
+        store.write(name, *video)
+    store.tidy()
+    path = store.folder / "videos" / "A" / "cut.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+    (path.parent / "empty.safetensors").write_bytes(b"")
+    assert store.index().video.tolist() == ["A/good"]
+    assert store.damaged() == ["A/cut", "A/empty"]
+    store.tidy()
+    assert Store(store.folder).damaged() == ["A/cut", "A/empty"]
+    videos = [Video(f"A/{name}", path, "A", 0, "1") for name in ("good", "cut")]
+    with pytest.raises(IfttnError, match=r"1 of 2 videos are not prepared, .* damaged \(the first is A/cut\)"):
+        store.refuse_unprepared(videos)
+    store.refuse_unprepared(videos[:1])
 
 
 def test_the_manifest_tells_how_the_bytes_came_about(store):

@@ -1,18 +1,21 @@
 import math
+import shutil
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from ifttn.data.snippets import SnippetDataset, loader
-from ifttn.data.store import Entry
+from ifttn.data.store import Entry, Store
 from ifttn.experiment import training
 from ifttn.experiment.evaluation import READINGS
 from ifttn.experiment.machine import Machine
-from ifttn.experiment.pyramids import FrozenPyramids
+from ifttn.experiment.pyramids import FrozenPyramids, drop_pyramids
 from ifttn.experiment.recipes import JOINT, PRESETS, RECIPES, TTN, Schedule, fitted, network_settings
+from ifttn.files import held
 from ifttn.model.network import Network
 from ifttn.model.peers.trained import build
 from ifttn.vocabulary import IfttnError
@@ -118,16 +121,69 @@ def test_a_finished_run_is_found_done(streams, monkeypatch):
     training.train(streams, "spatial")
 
 
-def test_a_run_that_an_older_version_scored_gets_its_order_read_outs(streams, monkeypatch):
+def test_a_run_is_tested_once_and_again_when_the_test_videos_have_changed(streams, monkeypatch):
     run = training.test(streams, "spatial")
-    whole = run.scores()
-    assert tuple(whole.readings) == READINGS
-    replace(whole, readings={}).save(run.folder / "scores.npz")
+    scores = run.scores()
+    assert tuple(scores.readings) == READINGS
+    fewer = replace(streams, split=replace(streams.split, test=streams.split.test[1:]))
+    assert training.test(fewer, "spatial").scores().videos == scores.videos[1:]
     again = training.test(streams, "spatial").scores()
-    assert tuple(again.readings) == READINGS
-    np.testing.assert_array_equal(again.heads["rgb"], whole.heads["rgb"])
+    np.testing.assert_array_equal(again.heads["rgb"], scores.heads["rgb"])
     monkeypatch.setattr(training, "evaluate", lambda *_, **__: pytest.fail("scored again"))
     training.test(streams, "spatial")
+
+
+def test_a_run_is_used_only_with_the_actions_that_it_was_trained_on_in_their_order(streams):
+    first, second, *rest = streams.split.actions
+    swapped = replace(streams, split=replace(streams.split, actions=(second, first, *rest)))
+    line = rf"was trained with {first} as action 1 of 16, and the data set has {second} there, of 16"
+    for use in (training.test, training.score_held_out):
+        with pytest.raises(IfttnError, match=line):
+            use(swapped, "spatial")
+    with pytest.raises(IfttnError, match=line):
+        training.initialise(
+            Network(network_settings(RECIPES["temporal"], PRESETS["smallest"], 16)), swapped, "temporal"
+        )
+    fewer = replace(streams, split=replace(streams.split, actions=streams.split.actions[:-1]))
+    with pytest.raises(IfttnError, match=r"as action 16 of 16, and the data set has nothing there, of 15"):
+        training.test(fewer, "spatial")
+
+
+def test_a_run_records_the_store_that_it_was_trained_on_and_is_used_with_no_other(streams, tmp_path):
+    store = PRESETS["smallest"].store
+    other = Store.create(tmp_path / "store", replace(store, bound=9.0, flow="tvl1-fast"))
+    for name in streams.store.index().video:  # what is in them does not matter here
+        (tmp_path / "store" / "videos" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(
+            streams.store.folder / "videos" / f"{name}.safetensors",
+            tmp_path / "store" / "videos" / f"{name}.safetensors",
+        )
+    work = replace(streams, store=other, runs=tmp_path / "runs")
+    with pytest.raises(
+        IfttnError, match=r"holds another run \(its .*preset_row\.store\.bound, preset_row\.store\.flow differ\)"
+    ):
+        training.train(replace(work, runs=streams.runs), "spatial")
+    for recipe in ("spatial", "temporal"):
+        assert training.train(work, recipe).preset().store == other.settings
+    training.test(replace(work, store=streams.store), "spatial")  # RGB has no bound
+    with pytest.raises(IfttnError, match=r"temporal was trained on a store with bound 9\.0, and this one has 5\.0"):
+        training.test(replace(work, store=streams.store), "temporal")
+    large = Store.create(tmp_path / "large", PRESETS["paper"].store)
+    with pytest.raises(
+        IfttnError, match=r"holds pictures of 340x256, and preset smallest trains on 96x72: `ifttn prepare"
+    ):
+        training.train(replace(work, store=large), "spatial")
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(streams, tmp_path):
+    work = replace(streams, runs=tmp_path)
+    with held(work.run("spatial").folder), pytest.raises(IfttnError, match=r"split1/spatial: is in use by .*process"):
+        training.train(work, "spatial")
+    training.train(work, "spatial")
+    with held(work.run("spatial").folder):
+        training.train(work, "spatial")  # it is found done
+        with pytest.raises(IfttnError, match="is in use by"):
+            training.test(work, "spatial")
 
 
 def test_the_folder_of_another_run_is_left_alone(embedded, streams):
@@ -203,6 +259,42 @@ def test_frozen_pyramids_are_the_streams_own_and_computed_once(streams, tmp_path
         network.streams["rgb"].bn1.bias += 1
     other = FrozenPyramids(tmp_path, network.streams["rgb"], "rgb", dataset, ("here",))
     assert other.folder != frozen.folder
+
+
+def test_frozen_pyramids_are_of_these_videos_in_this_order_as_they_are_now(streams, tmp_path, monkeypatch):
+    stream = streams.run("spatial").network().streams["rgb"]
+    videos = streams.split.train
+
+    def folder(videos):
+        dataset = SnippetDataset(streams.store, videos, ("rgb",), segments=4, size=64)
+        return FrozenPyramids(tmp_path, stream, "rgb", dataset, ("here",)).folder
+
+    first = folder(videos)
+    assert folder(videos) == first
+    assert len({first, folder(videos[1:]), folder((*videos[1:], videos[0]))}) == 3
+    origins = streams.store.origins()
+    repaired = {**origins, videos[3].name: replace(origins[videos[3].name], sha256="another")}
+    monkeypatch.setattr(Store, "origins", lambda _: repaired)
+    assert folder(videos) != first
+
+
+def test_pyramids_are_announced_and_dropped_unless_a_training_reads_them(streams, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(PRESETS, "smallest", replace(PRESETS["smallest"], frozen_views=2))
+    work = replace(streams, runs=tmp_path, progress=True)
+    for recipe in ("spatial", "temporal"):
+        shutil.copytree(streams.run(recipe).folder, work.run(recipe).folder)
+    training.train(work, "if-ttn")
+    kept = work.folder / "pyramids"
+    written = sum(path.stat().st_size for path in kept.rglob("*.npy"))
+    assert f"pyramids: features of the frozen streams take {written / 1e6:,.0f} MB of disk" in capsys.readouterr().err
+    with held(work.folder, shared=True):
+        drop_pyramids(work.folder)
+        assert kept.exists()
+    drop_pyramids(work.folder)
+    assert not kept.exists()
+    monkeypatch.setattr("ifttn.experiment.pyramids.shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(IfttnError, match=r"MB of disk, and 0 MB are free: make room"):
+        training.train(work, "if-ttn-additive")
 
 
 @pytest.mark.parametrize(
