@@ -1,6 +1,7 @@
 """The file that an entry of a store was made of."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,9 @@ class Origin:
         """
         try:
             facts = file.stat()  # before its content: what is written in between shows as a later time
-            return cls(file.relative_to(root).as_posix(), facts.st_size, facts.st_mtime_ns, _digest(file))
+            # A name that is not UTF-8 stands as it does in the report.
+            path = os.fsencode(file.relative_to(root).as_posix()).decode("utf-8", "backslashreplace")
+            return cls(path, facts.st_size, facts.st_mtime_ns, _digest(file))
         except OSError as error:
             raise IfttnError(f"{file}: cannot be read ({error.strerror})") from error
 
