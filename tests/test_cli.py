@@ -266,7 +266,7 @@ def out_of_memory(*_, **__):
         ("train spatial --micro-batch 1 --recompute", "experiment.training.train", ""),
         ("test spatial --precision fp32", "experiment.training.test", "--micro-batch --precision"),
         ("figures", "gallery.draw", ""),
-        ("predict x.mp4", "verbs.Recognizer.load", "--crops"),
+        (f"predict {__file__}", "verbs.Recognizer.load", "--crops"),
         ("bench train --micro-batch 1", "bench.train.run", "--batch --recompute"),
         ("bench flow", "bench.flow.run", ""),
     ],

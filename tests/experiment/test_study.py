@@ -193,6 +193,7 @@ def begin(marker):
     time.sleep(1.5)
 
 
+@pytest.mark.slow
 def test_a_killed_process_costs_its_step_a_second_try_and_no_other_step_anything(tmp_path):
     steps = [
         Task("beside", begin, (tmp_path / "beside",)),
