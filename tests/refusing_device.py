@@ -325,6 +325,15 @@ class Autocast(CAST):
         super().__init__("cpu" if device_type == "cuda" else device_type, *arguments, **options)
 
 
+class Variable:
+    """torch.autograd.Variable, which would make a tensor of the CPU of any."""
+
+    _execution_engine = torch.autograd.Variable._execution_engine
+
+    def __new__(cls, data: torch.Tensor, requires_grad: bool = False) -> torch.Tensor:
+        return data.detach().requires_grad_(requires_grad)
+
+
 @contextmanager
 def _opened(path: object, framework: str, device: object = "cpu") -> Iterator[SimpleNamespace]:
     with OPEN(path, framework) as file:
@@ -402,7 +411,7 @@ def a_machine_with_gpus() -> Iterator[None]:
             (torch.accelerator, "current_device_index", lambda: torch.cuda.current_device()),
             (torch.accelerator, "set_device_index", lambda device: None),
             (torch, "autocast", Autocast),
-            (torch.autograd, "Variable", lambda data, requires_grad=False: data.detach().requires_grad_(requires_grad)),
+            (torch.autograd, "Variable", Variable),
             (torch.autograd, "_engine_run_backward", _run_backward),
             (torch.Tensor, "record_stream", _record_stream),  # the real one looks at its stream before it asks `_call`
             (safetensors, "safe_open", _opened),

@@ -191,13 +191,19 @@ def test_every_step_of_the_study_is_done(results, tmp_path):
     assert study.measured(places.runs, tmp_path / "data")
 
 
-def test_every_part_is_measured(tmp_path, monkeypatch, encode):
+def test_the_bench_of_training_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(bench_train, "matrix_product", partial(bench_train.matrix_product, side=8))
     small = ("--preset", "smallest", "--videos", 16, "--steps", 1, "--repetitions", 1, "--batch", 2)
     assert run("bench", "train", *small, "--device", GPU, "--folder", tmp_path) == 0
+
+
+def test_the_bench_of_insight_runs(monkeypatch):
     monkeypatch.setattr(bench_insight, "BACKBONES", dict.fromkeys(bench_insight.BACKBONES, "smallest"))
     monkeypatch.setattr(nn.Module, "compile", lambda network: None)
     assert run("bench", "insight", "--device", GPU, "--batch", 1, "--repeat", 1) == 0
+
+
+def test_the_bench_of_speed_runs(tmp_path, monkeypatch, encode):
     monkeypatch.setattr(speed, "floor_tasks", lambda conditions, num_frames: iter(()))  # a product of 8192 x 8192
     video = encode(tmp_path / "pan.avi", np.zeros((30, 72, 96, 3), np.uint8))
     small = ("--size", "small", "--segments", 2, "--repetitions", 1, "--batch", 1, "--rows", "tsn-rgb", "if-ttn")
