@@ -43,6 +43,8 @@ ROUNDING = "byte = round(128 + 127 displacement / bound), kept within 1..255"
 Part = tuple[slice, slice]
 WHOLE: Part = (slice(None), slice(None))
 
+PART = 60
+"""Letters of a name that is too long for a file, which a folder of that name and a "~" stands for; of up to 4 bytes."""
 HEAD = 1 << 15
 """Bytes of a first read: the header and the offsets of most videos."""
 LARGEST_HEADER = 1 << 20
@@ -431,7 +433,11 @@ class Store:
         write_whole(self.folder / "index.parquet", index.to_parquet(index=False))
 
     def _path(self, name: str) -> Path:
-        return self.folder / "videos" / f"{name}{SUFFIX}"
+        folder, _, stem = name.rpartition("/")
+        path = self.folder / "videos" / folder
+        while len(f"{stem}{SUFFIX}".encode()) > 255:  # no file may have a longer name
+            path, stem = path / f"{stem[:PART]}~", stem[PART:]
+        return path / f"{stem}{SUFFIX}"
 
     def _known(self) -> tuple[Mapping[str, tuple], int]:
         """The rows of index.parquet by name, and when it was written."""
@@ -452,7 +458,8 @@ class Store:
             with contextlib.suppress(FileNotFoundError), os.scandir(folder) as listing:
                 for file in listing:
                     if file.is_dir():
-                        pending.append((f"{prefix}{file.name}/", file.path))
+                        is_part = len(file.name) == PART + 1 and file.name.endswith("~")
+                        pending.append((prefix + (file.name[:-1] if is_part else f"{file.name}/"), file.path))
                     elif file.name.endswith(suffix):
                         yield prefix + file.name.removesuffix(suffix), file.path, file.stat()
 

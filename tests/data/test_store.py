@@ -407,3 +407,13 @@ def test_an_entry_that_is_given_up_leaves_nothing_behind(tmp_path):
     with pytest.raises(IfttnError, match="2 frames do not fit flow"), store.writing("a/b") as draft:
         draft.add(np.zeros((2, 16, 24, 3), np.uint8), *np.zeros((2, 2, 2, 16, 24), np.uint8))
     assert [path.name for path in store.folder.rglob("*") if path.is_file()] == ["manifest.json"]
+
+
+@pytest.mark.parametrize("stem", ["x" * 243, "x" * 251, "\N{SNOWMAN}" * 83, "tilde" * 12 + "~"])
+def test_the_longest_name_that_a_file_can_have_is_stored(tmp_path, stem):
+    store = Store.create(tmp_path / "store", StoreSettings(24, 16, 5.0, "dis"))
+    store.write(f"a/{stem}", np.zeros((2, 16, 24, 3), np.uint8), *np.zeros((2, 1, 2, 16, 24), np.uint8), 25.0)
+    store.tidy()
+    assert store.index().video.tolist() == [f"a/{stem}"]
+    assert f"a/{stem}" in store
+    assert store.num_frames(f"a/{stem}") == 2
