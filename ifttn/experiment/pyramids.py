@@ -120,6 +120,7 @@ def announce(folder: Path, wanted: int, aloud: bool) -> None:
     Raises:
         IfttnError: the disk has less.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     line = f"{folder / FOLDER}: features of the frozen streams take {wanted / 1e6:,.0f} MB of disk"
     if wanted > free:
