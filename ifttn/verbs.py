@@ -114,6 +114,7 @@ def bench_verb(o: argparse.Namespace) -> int:
         description=str(part.__doc__).splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    p.set_defaults(verb="bench")
     part.add_options(p)
     options = p.parse_args(o.options)
     choose_device(options)
@@ -252,17 +253,17 @@ def reproduce_verb(o: argparse.Namespace) -> int:
         raise IfttnError(
             "reproduce runs in one process: `torchrun ... -m ifttn train RECIPE` first, and it is found done"
         )
+    places = study.Places(o.out, own_datasets(o.data))
     with held(o.out, wait=True):
-        return reproduce(o)
+        return reproduce(o, places)
 
 
-def reproduce(o: argparse.Namespace) -> int:
+def reproduce(o: argparse.Namespace, places: study.Places) -> int:
     """All steps of a study that are still to be done, its report, and its figures. Returns the exit code."""
     from ifttn import gallery
     from lab import report
     from lab.live import Live
 
-    places = study.Places(o.out, own_datasets(o.data))
     alone = o.quick or o.device.startswith("cuda")  # the quick study's steps wait for one another
     jobs = o.jobs or (1 if alone else os.cpu_count() or 1)
     studied = places.datasets[: 1 if o.quick else None]

@@ -72,8 +72,8 @@ class Run:
         except FileNotFoundError:
             raise IfttnError(f"no run in {self.folder}: it holds no recipe.json; `ifttn train` makes one") from None
 
-    def begin(self, asked: Mapping[str, Any]) -> None:
-        """Make the folder, or find that it holds the same run.
+    def begin(self, asked: Mapping[str, Any], device: str = "cpu") -> None:
+        """Make the folder, or find that it holds the same run. `device` trains it; its name is kept beside.
 
         Raises:
             IfttnError: it holds another one; the line names what differs.
@@ -87,8 +87,9 @@ class Run:
                     "remove the folder, or choose another one for runs"
                 )
             return
+        on_gpu = torch.device(device).type == "cuda"
         made_with = {
-            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
+            "device": torch.cuda.get_device_name(device) if on_gpu else platform.processor() or "cpu",
             "python": platform.python_version(),
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,

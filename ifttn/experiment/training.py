@@ -141,7 +141,7 @@ def _begin(work: Work, run: Run, name: str, preset: Preset) -> None:
     work.store.refuse_unprepared((*work.split.train, *work.split.test))
     where = {"dataset": work.split.dataset, "split": work.split.number, "seed": work.seed, "hold_out": work.hold_out}
     where |= {"actions": work.split.actions, "videos": work.store.identity(video.name for video in work.split.train)}
-    run.begin(asked(name, RECIPES[name], work.preset, replace(preset, store=store), **where))
+    run.begin(asked(name, RECIPES[name], work.preset, replace(preset, store=store), **where), work.device)
 
 
 def _train(work: Work, run: Run, name: str, preset: Preset) -> None:
