@@ -285,12 +285,7 @@ def reproduce(o: argparse.Namespace, places: study.Places) -> int:
     state = report.StudyState(
         preset=o.preset,
         device=f"{o.device}, {jobs} steps at once" if jobs > 1 else o.device,
-        datasets={
-            name: f"{o.videos or videos} generated videos, laid out as {flavour.upper()}"
-            for name, (flavour, videos) in study.EMBEDDED.items()
-        }
-        if not places.own
-        else {name: f"{len(catalogue.all_videos(folder))} videos" for name, folder in places.own.items()},
+        datasets={name: described(places, name, o.videos) for name in studied},
         seeds=(o.seed,),
         versions={name: version(name) for name in ("torch", "torchvision", "ifttn")},
         date=datetime.date.today().isoformat(),
@@ -317,6 +312,14 @@ def reproduce(o: argparse.Namespace, places: study.Places) -> int:
         return conclude(progress, o, studied)
     live.end(in_short(progress, found or {}, time.monotonic() - began), {"report": page, "runs": places.runs})
     return failures(progress, o)
+
+
+def described(places: study.Places, name: str, videos: int | None) -> str:
+    """What a data set of the study is, for its report."""
+    if name in places.own:
+        return f"{len(catalogue.all_videos(places.own[name]))} videos"
+    flavour, usual = study.EMBEDDED[name]
+    return f"{videos or usual} generated videos, laid out as {flavour.upper()}"
 
 
 def say_news(live: "Live", progress: study.Progress, told: set[str], where: str) -> set[str]:
