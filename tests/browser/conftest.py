@@ -172,15 +172,18 @@ def browser(chromium) -> Iterator[Any]:
 @pytest.fixture
 def open_notebook(browser, jupyterlab) -> Iterator[Callable[..., Notebook]]:
     """open_notebook(content, name): a notebook in JupyterLab, run from top to bottom; nothing in it failed."""
-    contexts = []
+    contexts, notebooks = [], []
 
     def run(content: nbformat.NotebookNode, name: str, timeout: float = 900) -> Notebook:
         contexts.append(browser.new_context(viewport=WINDOW))
         notebook = opened(contexts[-1], jupyterlab, content, name)
+        notebooks.append(notebook)
         run_all(notebook, timeout)
         return notebook
 
     yield run
+    for notebook in notebooks:  # its kernel holds more than a gigabyte
+        notebook.page.evaluate(f"{WIDGET}.sessionContext.shutdown()")
     for context in contexts:
         context.close()
 

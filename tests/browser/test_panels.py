@@ -331,7 +331,7 @@ def test_kernel_memory_stays_after_opening_and_closing_fifty_clips(run_cell, res
     source = (
         f"results = {str(results_folder)!r}"
         + """
-import resource
+import resource, time
 from ipywidgets.widgets.widget import _instances
 from lab.inspector import Inspector
 from lab.shelf import Shelf
@@ -341,6 +341,7 @@ for i in range(50):
     with Inspector(shelf, video=names[i % len(names)]) as panel:
         panel.wait()
         panel.worker.error and print(panel.worker.error)
+    time.sleep(0.5)  # as a hand at its quickest: Jupyter drops what comes at more than 1,000 messages a second
     sizes.append(int(open('/proc/self/statm').read().split()[1]) * resource.getpagesize() / 2**20)
 print('sizes', *map(round, sizes), 'widgets', before, 'then', len(_instances))"""
     )
