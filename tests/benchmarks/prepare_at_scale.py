@@ -30,14 +30,14 @@ FAULTS: Mapping[str, str] = {
     "missing": "not in the folder",
     "empty": "is empty",
     "text": "cannot be decoded",
-    "zero frames": "0 of 0 frames",
-    "truncated": "truncated",
+    "zero frames": "not one of its frames",
+    "truncated": "has one frame",
     "unknown codec": "codec",
     "sound only": "no video stream",
     "one frame": "has one frame",
     "link out": "is a link out of the data set",
     "dangling link": "is a link out of the data set",
-    "folder": "is no file",
+    "folder": "not in the folder",
 }
 """Fault -> what its line in the report says."""
 ODDITIES = ("two frames", "bad metadata", "H.264")

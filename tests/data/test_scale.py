@@ -16,6 +16,7 @@ import pytest
 from ifttn.data.preparation import JOURNAL, prepare
 from ifttn.data.store import StoreSettings
 from ifttn.data.workers import Crash, each
+from ifttn.files import LOCK
 from ifttn.vocabulary import IfttnError
 
 pytestmark = pytest.mark.slow
@@ -67,8 +68,8 @@ def undisturbed(root, tmp_path_factory) -> dict[str, bytes]:
 
 
 def contents(store: Path) -> dict[str, bytes]:
-    """All files but the report, which tells the seconds."""
-    paths = (path for path in store.rglob("*") if path.is_file() and path.name != "report.csv")
+    """All files but the report, which tells the seconds, and the lock, which tells who held it."""
+    paths = (path for path in store.rglob("*") if path.is_file() and path.name not in ("report.csv", LOCK))
     return {str(path.relative_to(store)): path.read_bytes() for path in paths}
 
 
