@@ -93,7 +93,7 @@ class Split:
     extra: tuple[str, ...] = ()
     """Names that the folder holds and no list does."""
     notes: tuple[str, ...] = ()
-    """What else in the folder is left out, and why: "<name>: <reason>"."""
+    """A line for each other thing in the folder that is left out: "<name>: <reason>"."""
 
     def side(self, name: str) -> tuple[Video, ...]:
         """The videos of a side, "train" or "test". Raises IfttnError where it has none."""

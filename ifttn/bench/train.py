@@ -216,7 +216,7 @@ def planned_memory(preset_name: str, videos: int, machine: Machine) -> float:
 
 
 def planned_videos(preset_name: str, free: float, machine: Machine) -> int:
-    """How many videos at once fit into so many bytes, by the plan; at least one."""
+    """The number of videos whose planned memory fits into so many bytes; at least one."""
     one, two = (planned_memory(preset_name, videos, machine) for videos in (1, 2))
     return max(1, int(1 + (free - one) / (two - one)))
 

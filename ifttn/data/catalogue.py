@@ -28,7 +28,7 @@ _SIDES = {
 
 @dataclass(frozen=True)
 class Contents:
-    """What the folder of a data set holds, beside what its lists name."""
+    """The videos of a data set: those in its folder, and those that only its lists or only its folder has."""
 
     videos: tuple[Video, ...]
     """Those that some split lists and that are there, in the order of the names."""
@@ -37,7 +37,7 @@ class Contents:
     extra: tuple[str, ...] = ()
     """Names that the folder holds and no list does."""
     notes: tuple[str, ...] = ()
-    """What else in the folder is left out, and why: "<name>: <reason>"."""
+    """A line for each other thing in the folder that is left out: "<name>: <reason>"."""
 
 
 def read_split(root: Path, number: int = 1) -> Split:
@@ -338,7 +338,7 @@ def _sided(root: Path, sides: Mapping[str, Sequence[Video]], number: int, notes:
 
 
 def _twin(video: Video) -> str:
-    """What a video on the one side has in common with its copy on the other."""
+    """A key that is equal for a video on one side and its copy on the other side."""
     return folded(video.name.partition("/")[2])
 
 

@@ -23,7 +23,7 @@ class Flow(Protocol):
     """RGB frames (T, H, W, 3) -> fields (M, 2, H, W): pixels along x and y from frame t to frame t + 1."""
 
     def __call__(self, frames: np.ndarray, /, device: str = "cpu", starts: Starts = None) -> np.ndarray:
-        """On a device: "cpu", "cuda", "cuda:1", ... Of the frames that are `starts`, by default all but the last."""
+        """`device` is "cpu", "cuda" or "cuda:1". `starts` are the frames t; by default all but the last."""
         ...
 
 

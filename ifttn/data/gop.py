@@ -82,7 +82,7 @@ def p_frames(frames: Integer[np.ndarray, "*n"]) -> Integer[np.ndarray, "*n"]:
 
 
 class Groups:
-    """What stands in the groups around the frames of a sample, read once for both modalities."""
+    """The groups of pictures around the frames of a sample. They are read once for both modalities."""
 
     MODALITIES = ("accumulated", "residual")
 

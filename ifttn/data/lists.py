@@ -19,7 +19,7 @@ SUFFIXES = (
     "m2ts", "m2v", "m4v", "mj2", "mjpeg", "mjpg", "mk3d", "mkv", "mod", "mov", "mp4", "mpe", "mpeg", "mpg", "mts",
     "mxf", "nut", "ogm", "ogv", "qt", "rm", "rmvb", "tod", "ts", "vob", "webm", "wmv", "wtv", "y4m",
 )  # fmt: skip
-"""What a video's file name may end in, in upper or lower case: the containers and plain streams that FFmpeg reads."""
+"""Suffixes of video files, in upper or lower case: the containers and plain streams that FFmpeg reads."""
 
 _FILE = rf"[^/]+\.(?:{'|'.join(SUFFIXES)})"
 _CLASS_LINE = re.compile(r"(?P<label>\d+)\s+(?P<action>[^/]+)")
@@ -40,12 +40,12 @@ def stem(row: str) -> str:
 
 
 def folded(name: str) -> str:
-    """What two spellings of one name have in common."""
+    """A key that is equal for all spellings of one name."""
     return text(text(name).casefold())
 
 
 def key(row: str) -> str:
-    """What finds a row's file in any spelling and with any suffix (a data set may have been encoded anew)."""
+    """A key that finds the file of a row in any spelling and with any suffix (a data set may be encoded anew)."""
     return folded(stem(row))
 
 

@@ -1,4 +1,4 @@
-"""What a video file promises and does not deliver: packets that cannot be decoded, an end that is missing, gaps."""
+"""What a video file lost: packets that cannot be decoded, a missing end, gaps between frames."""
 
 from collections.abc import Sequence
 from pathlib import Path
