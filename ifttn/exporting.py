@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from ifttn.experiment.recipes import LATE_FUSION
 from ifttn.experiment.runs import Run
+from ifttn.experiment.scores import late_fusion
 from ifttn.files import write_whole
 from ifttn.model.folding import folded
 from ifttn.model.network import Network
@@ -40,8 +40,7 @@ class Scorer(nn.Module):
     def forward(self, *planes: Tensor) -> tuple[Tensor, ...]:
         """All of `outputs`."""
         output = self.network(dict(zip(self.modalities, planes, strict=True)))
-        parts = [LATE_FUSION[head] * logits for head, logits in output.logits.items()]
-        return torch.stack(parts).sum(0), *output.votes.values()
+        return late_fusion(output.logits), *output.votes.values()
 
 
 def export(run: Run, path: Path) -> float:

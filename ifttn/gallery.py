@@ -21,9 +21,9 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from ifttn.data import diagnostic
-from ifttn.experiment.evaluation import late_fusion
-from ifttn.experiment.recipes import LATE_FUSION, PRESETS, RECIPES, find
+from ifttn.experiment.recipes import PRESETS, RECIPES, find
 from ifttn.experiment.runs import Run
+from ifttn.experiment.scores import late_fusion
 from ifttn.experiment.study import Places, Setup, work_on
 from ifttn.experiment.training import Work
 from ifttn.files import write_whole
@@ -221,13 +221,8 @@ def _figures(gallery: Gallery) -> Iterator[Drawn]:
         "confusion",
         "What is taken for what",
         f"Late-fused scores of {gallery.where}, test videos.",
-        figures.confusion(_fused(run), scores.labels, scores.actions),
+        figures.confusion(late_fusion(scores.heads), scores.labels, scores.actions),
     )
-
-
-def _fused(run: Run) -> np.ndarray:
-    scores = run.scores()
-    return late_fusion([(scores, {head: LATE_FUSION[head] for head in scores.heads})])
 
 
 def _images(planes: Tensor) -> UInt8[np.ndarray, "_ H W 3"]:
@@ -431,8 +426,8 @@ def _floor(gallery: Gallery, sat: Sitting, judge: Panel | None) -> pd.DataFrame:
 
 def _maps(gallery: Gallery) -> Drawn:
     run, network, split = gallery.run, gallery.network, gallery.work.split
-    scores, fused = run.scores(), _fused(run)
-    right = fused.argmax(1) == scores.labels
+    scores = run.scores()
+    right = late_fusion(scores.heads).argmax(1) == scores.labels
     videos = {video.name: video for video in split.test}
     examples = []
     for action in spread_couples(len(split.actions), 4):

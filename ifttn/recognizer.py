@@ -23,8 +23,9 @@ from ifttn.data.planes import Snippets, as_they_come, from_file
 from ifttn.data.sampling import centre_starts, snippet_indices
 from ifttn.data.video import Reader
 from ifttn.experiment.machine import Machine
-from ifttn.experiment.recipes import LATE_FUSION, Preset
+from ifttn.experiment.recipes import Preset
 from ifttn.experiment.runs import Run
+from ifttn.experiment.scores import late_fusion, scaled_fusion
 from ifttn.model.backbone import Pyramid
 from ifttn.model.folding import folded
 from ifttn.model.network import Network
@@ -50,8 +51,7 @@ class Prediction:
     def top(self, count: int = 5) -> list[tuple[str, float]]:
         """The likeliest actions, each with its probability: a softmax over the late-fused scores, divided by their
         total weight so that it is as sure as one head."""
-        weight = sum(LATE_FUSION[head] for head in self.heads)
-        probabilities = torch.softmax(torch.from_numpy(self.scores / weight), 0)
+        probabilities = torch.softmax(torch.from_numpy(scaled_fusion(self.heads)), 0)
         best = probabilities.topk(min(count, len(self.actions)))
         return [(self.actions[i], p) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
 
@@ -102,10 +102,9 @@ def predicted(
     seconds: Float[np.ndarray, " K"],
     notes: tuple[str, ...] = (),
 ) -> Prediction:
-    """Consensus and late fusion. A head without a vote, of pairs where there is one snippet, has no say."""
+    """Consensus and late fusion. A single snippet forms no pair: then the heads that vote on pairs are left out."""
     heads = {head: vote.mean(0) for head, vote in votes.items() if len(vote)}
-    scores = np.sum([np.float32(LATE_FUSION[head]) * own for head, own in heads.items()], axis=0)
-    return Prediction(actions, scores, heads, dict(votes), seconds, notes)
+    return Prediction(actions, late_fusion(heads), heads, dict(votes), seconds, notes)
 
 
 class Recognizer:

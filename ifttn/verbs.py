@@ -26,15 +26,16 @@ from ifttn.data.catalogue import read_split
 from ifttn.data.preparation import prepare, summary
 from ifttn.data.store import Store
 from ifttn.experiment import claims, study, tables, training
-from ifttn.experiment.evaluation import late_fusion, per_class, top1, tune, wilson
 from ifttn.experiment.machine import Machine, deterministic, joined
 from ifttn.experiment.pyramids import drop_pyramids
-from ifttn.experiment.recipes import LATE_FUSION, PRESETS, find, in_order
+from ifttn.experiment.recipes import PRESETS, find, in_order
+from ifttn.experiment.scores import late_fusion, per_class, top1, tune
+from ifttn.experiment.significance import wilson
 from ifttn.files import held, write_whole
 from ifttn.memory import LACKS, advice, explained
 from ifttn.options import Parser
 from ifttn.recognizer import Prediction, Recognizer
-from ifttn.vocabulary import IfttnError, Split
+from ifttn.vocabulary import IfttnError, Split, duration
 
 if TYPE_CHECKING:
     from lab.live import Live
@@ -178,23 +179,21 @@ def test_verb(o: argparse.Namespace) -> None:
     work = work_of(o)
     run = training.test(work, o.recipe)
     scores = run.scores()
-    preset = {head: LATE_FUSION[head] for head in scores.heads}
-    fused = late_fusion([(scores, preset)])
-    for name, each in (*scores.heads.items(), *([("together", fused)] if len(preset) > 1 else [])):
+    fused = late_fusion(scores.heads)
+    for name, each in (*scores.heads.items(), *([("together", fused)] if len(scores.heads) > 1 else [])):
         share, total = top1(each, scores.labels), len(scores.labels)
         low, high = wilson(round(share * total), total)
         read = ", ".join(
-            f"{reading} {top1(said[name] if name in said else late_fusion([(other, preset)]), scores.labels):.3f}"
-            for reading, said in scores.readings.items()
-            if (other := scores.read(reading))
+            f"{reading} {top1(heads[name] if name in heads else late_fusion(heads), scores.labels):.3f}"
+            for reading, heads in scores.readings.items()
         )
         print(f"{name:9} top-1 {share:.3f} [{low:.3f}, {high:.3f}] of {total} videos; {read}")
     if o.classes:
         print(per_class(fused, scores.labels, scores.actions).to_string(index=False, float_format="%.3f"))
     if o.tune:
-        tuned = tune([(training.score_held_out(work, o.recipe), preset)], [video.name for video in work.split.test])
-        weights = ", ".join(f"{head} {weight:g}" for head, weight in tuned.parts[0].items())
-        reached = top1(late_fusion([(scores, tuned.parts[0])]), scores.labels)
+        tuned = tune(training.score_held_out(work, o.recipe), [video.name for video in work.split.test])
+        weights = ", ".join(f"{head} {weight:g}" for head, weight in tuned.weights.items())
+        reached = top1(late_fusion(scores.heads, tuned.weights), scores.labels)
         print(f"{tuned.label} ({weights}): top-1 {reached:.3f} of the test videos, {tuned.top1:.3f} of those held out")
     print(f"scores: {run.folder / 'scores.npz'}")
 
@@ -375,8 +374,6 @@ def conclude(progress: study.Progress, o: argparse.Namespace, studied: Sequence[
 
 def in_short(progress: study.Progress, found: Mapping[str, float], seconds: float) -> str:
     """What was done, in a sentence; `found` is what was done before, and how long it took."""
-    from lab.report import duration
-
     of, now = len(progress.tasks), sum(found.get(name) != took for name, took in progress.seconds.items())
     if now or progress.failed:
         return f"{len(progress.done)} of {of} steps of the study are done, {now} of them now, in {duration(seconds)}."

@@ -121,3 +121,11 @@ class Batch:
         """Called by a loader, so that the bytes can go to the device while it computes."""
         inputs = {modality: x.pin_memory() for modality, x in self.inputs.items()}
         return replace(self, inputs=inputs, labels=self.labels.pin_memory())
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 0.4 s, 42 s, 3 min 05 s, 2 h 10 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

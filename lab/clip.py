@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from av.error import FFmpegError
 from jaxtyping import Float, Float32, Int, Integer, UInt8
+from scipy.special import softmax
 
 from ifttn.data.augmentation import apply, test_crops
 from ifttn.data.cells import KINDS
@@ -25,7 +26,8 @@ from ifttn.data.reencoding import turn_of
 from ifttn.data.sampling import centre_starts, snippet_indices
 from ifttn.data.store import WHOLE, Part, Store, StoreSettings
 from ifttn.data.video import Reader, picture_stream, spread
-from ifttn.experiment.recipes import LATE_FUSION, PRESETS
+from ifttn.experiment.recipes import PRESETS
+from ifttn.experiment.scores import scaled_fusion
 from ifttn.insight.cam import STRIDE, Finer, class_activation_maps, on_pixels
 from ifttn.recognizer import Recognizer
 from ifttn.vocabulary import IfttnError
@@ -241,8 +243,7 @@ class Reading:
     @property
     def fused(self) -> Float[np.ndarray, " A"]:
         """Probabilities of the late fusion: a softmax of the scores divided by their total weight."""
-        total = sum(LATE_FUSION[head] * votes.mean(0) for head, votes in self.votes.items())
-        return softmax(np.asarray(total) / sum(LATE_FUSION[head] for head in self.votes))
+        return softmax(scaled_fusion({head: votes.mean(0) for head, votes in self.votes.items()}))
 
     def snippet(self, frame: int) -> int:
         """The snippet nearest to a frame of the file."""
@@ -337,9 +338,3 @@ def snippets(
         planes, _ = from_file(clip.path, settings, planes_of)
     view = test_crops(settings.height, settings.width, preset.size, 1)[0]
     return frames, {modality: apply(view, x, preset.size, modality) for modality, x in planes.items()}
-
-
-def softmax(logits: Float[np.ndarray, " A"]) -> Float[np.ndarray, " A"]:
-    """Probabilities."""
-    powers = np.exp(logits - logits.max())
-    return powers / powers.sum()

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ifttn.experiment.recipes import LATE_FUSION
+from ifttn.experiment.scores import late_fusion
 from ifttn.insight import deepdraw
 from ifttn.insight.order import SUCCESS
 from ifttn.model.network import Network, undisturbed
@@ -97,8 +97,7 @@ def probabilities(network: Network, pair: Mapping[str, Tensor], head: str) -> Fl
     both = {modality: torch.stack([x, x.flip(0)]) for modality, x in pair.items()}
     with undisturbed(network), torch.no_grad():
         logits = network(both).logits
-    fused = sum(LATE_FUSION[name] * each for name, each in logits.items())
-    return torch.as_tensor(fused if head == "fused" else logits[head]).softmax(1)
+    return (late_fusion(logits) if head == "fused" else logits[head]).softmax(1)
 
 
 def tiles(drawn: deepdraw.State) -> list[np.ndarray | None]:

@@ -19,7 +19,7 @@ from matplotlib.colors import Normalize, hsv_to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ifttn.experiment import evaluation
+from ifttn.experiment.scores import confusion_counts
 
 COLUMN, PAGE = 3.3, 6.9
 """Widths of one column and of two (inches)."""
@@ -298,7 +298,7 @@ def training_curves(metrics: Mapping[str, pd.DataFrame]) -> Figure:
 def confusion(scores: Float[np.ndarray, "N A"], labels: Int[np.ndarray, " N"], actions: Sequence[str]) -> Figure:
     """What each action (row) is taken for (column), as a share of its videos."""
     count = len(actions)
-    counts = evaluation.confusion(scores.argmax(1), labels, count)
+    counts = confusion_counts(scores.argmax(1), labels, count)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     figure = Figure(figsize=(COLUMN + 1, COLUMN + 0.8) if count <= 24 else (PAGE, PAGE))
     axes = figure.subplots()

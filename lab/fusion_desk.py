@@ -12,20 +12,14 @@ import numpy as np
 from IPython.display import HTML as HTMLPicture
 from ipywidgets import HTML, FloatSlider, HBox, Layout, Select, VBox
 from jaxtyping import Float, Int
+from scipy.stats import binomtest
 from traitlets import Dict, HasTraits, Unicode
 from traitlets import Int as Integer
 
 from ifttn.data import diagnostic
 from ifttn.experiment import tables
-from ifttn.experiment.evaluation import (
-    Scores,
-    factor_accuracy,
-    late_fusion,
-    mean_class_accuracy,
-    sign_test,
-    top1,
-    wilson,
-)
+from ifttn.experiment.scores import Scores, factor_accuracy, fuse_runs, mean_class_accuracy, top1
+from ifttn.experiment.significance import wilson
 from ifttn.vocabulary import IfttnError
 from lab import sketches
 from lab.inspector import Inspector
@@ -155,7 +149,7 @@ class FusionDesk(Panel):
         parts: dict[str, dict[str, float]] = {}
         for (run, head), weight in weights.items():
             parts.setdefault(run, {})[head] = weight
-        return late_fusion([(self.scores[run], heads) for run, heads in parts.items()])
+        return fuse_runs([(self.scores[run], heads) for run, heads in parts.items()]).scores
 
     def _tell(self) -> None:
         weights = self.state.weights
@@ -200,18 +194,14 @@ class FusionDesk(Panel):
         return f"<table>{head}<tbody>{''.join(rows)}</tbody></table><small>{len(labels)} test videos</small>"
 
     def _factors(self) -> dict[str, Int[np.ndarray, " A"]]:
-        folder = self.shelf.places.data(self.state.dataset)
-        if not (folder / "factors.parquet").exists():
-            return {}
-        values = diagnostic.factors(folder).groupby("action").first().sort_index()
-        return {factor: values[factor].to_numpy() for factor in diagnostic.FACTORS}
+        return diagnostic.factors_of_actions(self.shelf.places.data(self.state.dataset))
 
     def _tell_changes(self, scores: Scores, now: Int[np.ndarray, " N"], before: Int[np.ndarray, " N"]) -> None:
         labels, changed = scores.labels, now != before
         gained, lost = changed & (now == labels), changed & (before == labels)
         told = f"{gained.sum()} become right, {lost.sum()} become wrong, {(changed & ~gained & ~lost).sum()} stay wrong"
         if gained.sum() + lost.sum():
-            told += f" (sign test: p = {sign_test(int(gained.sum()), int(lost.sum())):.2g})"
+            told += f" (sign test: p = {binomtest(gained.sum(), gained.sum() + lost.sum()).pvalue:.2g})"
         told = told if changed.any() else "None: every video is taken for what the preset weights take it for."
         self._told.value = f"<small role=status>{told}</small>"
         options = [

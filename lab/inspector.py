@@ -27,7 +27,7 @@ from ipywidgets import (
 from jaxtyping import UInt8
 from traitlets import Dict, Int, TraitError, Tuple, Unicode, validate
 
-from ifttn.experiment.recipes import LATE_FUSION, OF_PEERS
+from ifttn.experiment.scores import LATE_FUSION, OF_PEERS
 from ifttn.files import write_whole
 from ifttn.insight.cam import shown
 from ifttn.vocabulary import IfttnError

@@ -8,7 +8,7 @@ from IPython.core.getipython import get_ipython
 from IPython.display import HTML, display
 from tqdm import tqdm
 
-from lab.report import duration
+from ifttn.vocabulary import duration
 
 BAR = "{l_bar}{bar}| {elapsed} gone{postfix}"
 PAGE = (

@@ -11,11 +11,10 @@ from ipywidgets import HTML, Box, HBox, Layout, SelectMultiple, ToggleButtons, V
 from traitlets import Enum, HasTraits, Tuple
 
 from ifttn.experiment.runs import Run
-from ifttn.vocabulary import IfttnError
+from ifttn.vocabulary import IfttnError, duration
 from lab import sketches
 from lab.figures import SERIES
 from lab.panel import Panel
-from lab.report import duration
 from lab.shelf import Shelf
 
 EVERY = 1.0

@@ -13,8 +13,7 @@ from IPython.core.getipython import get_ipython
 from ipywidgets import HTML, Box, Button, FloatProgress, HBox, Layout, VBox, Widget
 from traitlets import HasTraits, TraitError, link
 
-from ifttn.vocabulary import IfttnError
-from lab.report import duration
+from ifttn.vocabulary import IfttnError, duration
 from lab.shelf import Shelf
 from lab.sketches import prose
 from lab.worker import Worker

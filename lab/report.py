@@ -12,6 +12,7 @@ from ifttn.experiment.claims import EXPLAINED, Finding
 from ifttn.experiment.study import Progress
 from ifttn.experiment.tables import Column, Table, as_p, empty, heading, orders, to_frame
 from ifttn.files import write_whole
+from ifttn.vocabulary import duration
 from lab.sketches import prose
 
 State = Literal["done", "running", "to come", "failed"]
@@ -95,14 +96,6 @@ def write(
         findings=findings,
     )
     write_whole(path, page.encode())
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: 0.4 s, 42 s, 3 min 05 s, 2 h 10 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _kinds(steps: Sequence[Step]) -> list[tuple[str, int, float]]:

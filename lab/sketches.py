@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from markupsafe import Markup
 from matplotlib import colormaps
 
-from ifttn.experiment import evaluation
+from ifttn.experiment.scores import confusion_counts
 from lab.figures import SERIES
 
 HEAD_COLOURS = {
@@ -190,7 +190,7 @@ def _round_values(low: float, high: float) -> list[float]:
 def confusion(predicted: Int[np.ndarray, " N"], labels: Int[np.ndarray, " N"], actions: Sequence[str]) -> str:
     """What each action (row) is taken for (column), as a share of its videos."""
     count = len(actions)
-    counts = evaluation.confusion(predicted, labels, count)
+    counts = confusion_counts(predicted, labels, count)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = max(3, min(22, 400 // count))
     colours = colormaps["cividis"]

@@ -9,7 +9,7 @@ from traitlets import HasTraits, Int, Unicode
 
 from ifttn.experiment import study, tables
 from ifttn.experiment.claims import Finding
-from ifttn.experiment.evaluation import late_fusion
+from ifttn.experiment.scores import fuse_runs
 from ifttn.experiment.tables import Cell, Table
 from ifttn.files import write_whole
 from ifttn.vocabulary import IfttnError
@@ -219,7 +219,7 @@ class TableDesk(Panel):
     def _list_errors(self, dataset: str, split: int, parts: tables.LateFusion) -> None:
         runs = self.shelf.runs(dataset, split)
         scores = [runs[recipe].scores() for recipe in parts]
-        predicted = late_fusion(list(zip(scores, parts.values(), strict=True))).argmax(1)
+        predicted = fuse_runs(list(zip(scores, parts.values(), strict=True))).scores.argmax(1)
         first = scores[0]
         wrong = [i for i in range(len(first.videos)) if predicted[i] != first.labels[i]]
         self._count.value = (

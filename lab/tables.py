@@ -6,7 +6,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from ifttn.data import diagnostic
-from ifttn.experiment.evaluation import READINGS
+from ifttn.experiment.scores import READINGS
 from ifttn.experiment.tables import as_p
 from lab.sketches import prose
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ifttn.experiment import training
-from ifttn.experiment.recipes import LATE_FUSION
+from ifttn.experiment.scores import LATE_FUSION
 from ifttn.exporting import EXTRA, export
 from ifttn.vocabulary import IfttnError
 

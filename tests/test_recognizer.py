@@ -11,7 +11,7 @@ from ifttn.data.doctor import pan
 from ifttn.data.snippets import SnippetDataset
 from ifttn.data.video import decode, read_frames
 from ifttn.experiment import training
-from ifttn.experiment.recipes import LATE_FUSION
+from ifttn.experiment.scores import LATE_FUSION
 from ifttn.recognizer import Recognizer
 from ifttn.vocabulary import STACK, IfttnError
 

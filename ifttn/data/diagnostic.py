@@ -370,6 +370,14 @@ def factors(root: Path) -> pd.DataFrame:
     return pd.read_parquet(root / "factors.parquet")
 
 
+def factors_of_actions(root: Path) -> dict[str, Int[np.ndarray, " A"]]:
+    """Factor -> its value for each action of the data set; empty where the data set is not the embedded one."""
+    if not (root / "factors.parquet").exists():
+        return {}
+    values = factors(root).groupby("action").first().sort_index()
+    return {factor: values[factor].to_numpy() for factor in FACTORS}
+
+
 def _same(stored: pd.DataFrame, planned: pd.DataFrame) -> bool:
     scalars = [column for column in planned if not isinstance(planned[column].iloc[0], (list, np.ndarray))]
     return set(scalars) <= set(stored) and stored[scalars].equals(planned[scalars])

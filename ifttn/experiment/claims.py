@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from ifttn.experiment.evaluation import READINGS, Paired
 from ifttn.experiment.recipes import find
+from ifttn.experiment.scores import READINGS
+from ifttn.experiment.significance import Paired
 from ifttn.experiment.tables import TABLES, Factors, LateFusion, ScoresOf, answers, as_p, compared, right
 
 MARGIN = 0.03

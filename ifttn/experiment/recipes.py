@@ -15,27 +15,6 @@ from ifttn.vocabulary import IfttnError
 
 Row = TypeVar("Row")
 
-OF_PEERS: Mapping[str, float] = {
-    "off-rgb": 1.0,
-    "off-rgbdiff": 1.5,
-    "off-flow": 1.5,
-    "accumulated": 0.5,
-    "residual": 0.5,
-}
-"""Weights of heads that peers alone have: OFF's weigh as much as the stream that each stands on; CoViAR's are its
-release's, 2 : 1 : 1 with "rgb"."""
-LATE_FUSION: Mapping[str, float] = {
-    "rgb": 1.0,
-    "flow": 1.5,
-    "mv": 1.5,
-    "rgbdiff": 1.5,
-    "ttn": 1.5,
-    "ttn-rgb": 0.75,
-    "ttn-flow": 0.75,
-    **OF_PEERS,
-}
-"""Weight of each head's scores, set before any test: TSN's 1 : 1.5, and 1.5 for all that follows the streams."""
-
 
 @dataclass(frozen=True)
 class Child(Generic[Row]):

@@ -27,8 +27,8 @@ import torch
 import torchvision
 
 from ifttn.data.store import StoreSettings
-from ifttn.experiment.evaluation import Scores
 from ifttn.experiment.recipes import Preset, Recipe, Schedule, network_settings
+from ifttn.experiment.scores import Scores
 from ifttn.files import write_whole
 from ifttn.model.network import Network, Scorer
 from ifttn.model.peers.trained import build, settings_of

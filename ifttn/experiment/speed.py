@@ -27,7 +27,8 @@ from ifttn.data.reencoding import GOP
 from ifttn.data.store import StoreSettings
 from ifttn.data.video import decode
 from ifttn.experiment.machine import Machine
-from ifttn.experiment.recipes import LATE_FUSION, PRESETS
+from ifttn.experiment.recipes import PRESETS
+from ifttn.experiment.scores import late_fusion
 from ifttn.model.folding import folded
 from ifttn.model.peers.table5 import ON_FLOW, PEERS, Peer, Setup
 from ifttn.vocabulary import MODALITIES, STACK
@@ -214,7 +215,7 @@ def answer(subject: Subject, inputs: Mapping[str, Tensor], conditions: Condition
     there = {m: x.to(conditions.device, non_blocking=True) for m, x in inputs.items()}
     with _autocast(conditions):
         logits = subject.network(there).logits
-    return torch.stack([LATE_FUSION.get(head, 1.0) * x.float() for head, x in logits.items()]).sum(0).cpu()
+    return late_fusion({head: x.float() for head, x in logits.items()}).cpu()
 
 
 def _autocast(conditions: Conditions) -> AbstractContextManager[Any]:

@@ -27,10 +27,10 @@ from ifttn.data.preparation import prepare
 from ifttn.data.store import Store
 from ifttn.experiment import pyramids, training
 from ifttn.experiment.claims import Finding, judge, load_claims
-from ifttn.experiment.evaluation import Scores
 from ifttn.experiment.machine import Machine
 from ifttn.experiment.recipes import PRESETS, RECIPES
 from ifttn.experiment.runs import Run
+from ifttn.experiment.scores import Scores
 from ifttn.experiment.tables import Factors, ScoresOf, Table, load, measure, speeds
 from ifttn.files import write_whole
 from ifttn.memory import explained
@@ -320,11 +320,7 @@ def _scores_in(runs: Path) -> ScoresOf:
 
 
 def _factors(datasets: Sequence[str], data: Path) -> dict[str, Factors]:
-    def of_actions(dataset: str) -> Factors:
-        values = diagnostic.factors(data / dataset).groupby("action").first().sort_index()
-        return {factor: values[factor].to_numpy() for factor in diagnostic.FACTORS}
-
-    return {name: of_actions(name) for name in datasets if (data / name / "factors.parquet").exists()}
+    return {name: factors for name in datasets if (factors := diagnostic.factors_of_actions(data / name))}
 
 
 def run(study: Sequence[Task], *, jobs: int, timings: Path) -> Iterator[Progress]:

@@ -16,20 +16,17 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 
-from ifttn.experiment.evaluation import (
+from ifttn.experiment.recipes import PRESETS, RECIPES, find, network_settings
+from ifttn.experiment.scores import (
     READINGS,
-    Paired,
     Scores,
-    design_effect,
     factor_accuracy,
-    late_fusion,
-    mcnemar,
+    fuse_runs,
     mean_class_accuracy,
     top1,
     top_k,
-    wilson,
 )
-from ifttn.experiment.recipes import PRESETS, RECIPES, find, network_settings
+from ifttn.experiment.significance import Paired, design_effect, mcnemar, wilson
 from ifttn.model.peers.table5 import PEERS
 from ifttn.model.peers.trained import build
 from ifttn.vocabulary import IfttnError
@@ -302,7 +299,7 @@ def answers(
         read = [run.read(reading) for run in runs if run is not None]
         tested = [run for run in read if run is not None]
         if len(tested) == len(parts):
-            found[split] = tested[0], late_fusion(list(zip(tested, parts.values(), strict=True)))
+            found[split] = tested[0], fuse_runs(list(zip(tested, parts.values(), strict=True))).scores
     return found
 
 

@@ -26,7 +26,7 @@ from ifttn.data.on_device import batches
 from ifttn.data.preparation import read_report
 from ifttn.data.snippets import SnippetDataset
 from ifttn.data.store import Store
-from ifttn.experiment.evaluation import Scores, evaluate, late_fusion, top1
+from ifttn.experiment.evaluation import evaluate
 from ifttn.experiment.initialisation import Loaded, from_imagenet, from_runs, wants_imagenet
 from ifttn.experiment.leakage import hold_out, refuse_leak
 from ifttn.experiment.machine import Machine, Processes, Share, shares
@@ -34,7 +34,6 @@ from ifttn.experiment.optimisation import MovingAverage, clip, freeze_all_but, l
 from ifttn.experiment.pyramids import FrozenPyramids, announce
 from ifttn.experiment.recipes import (
     JOINT,
-    LATE_FUSION,
     PRESETS,
     RECIPES,
     TEMPORAL,
@@ -46,6 +45,7 @@ from ifttn.experiment.recipes import (
 )
 from ifttn.experiment.recomputing import recompute
 from ifttn.experiment.runs import Run, asked
+from ifttn.experiment.scores import Scores, late_fusion, top1
 from ifttn.files import held, remove_leftovers, write_whole
 from ifttn.model.backbone import Backbone
 from ifttn.model.network import Output, Scorer
@@ -207,7 +207,7 @@ def test(work: Work, name: str) -> Run:
 
 
 def score_held_out(work: Work, name: str) -> Scores:
-    """Scores of the videos that were held out while a run trained, by which `evaluation.tune` may choose weights.
+    """Scores of the videos that were held out while a run trained, by which `scores.tune` may choose weights.
 
     Raises:
         IfttnError: nothing was held out, the run is not finished, or one that it starts from was trained on them.
@@ -242,7 +242,7 @@ def initialise(network: Scorer, work: Work, name: str) -> list[Loaded]:
 
 def late_fused(output: Output) -> Tensor:
     """The late-fused score of each video, with the weights that a test uses."""
-    return torch.stack([LATE_FUSION[head] * logits.float() for head, logits in output.logits.items()]).sum(0)
+    return late_fusion({head: logits.float() for head, logits in output.logits.items()})
 
 
 def stage_loss(stage: Stage, output: Output, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -509,7 +509,7 @@ class Training:
         how: dict[str, Any] = {"batch": self.preset.batch, "workers": self.work.workers, "machine": self.work.machine}
         scores = evaluate(self.network, self.held, self.work.split.actions, **how)
         heads = [head for head in self.stage.heads if head in scores.heads]  # some are there for the loss alone
-        fused = late_fusion([(scores, {head: LATE_FUSION[head] for head in heads or scores.heads})])
+        fused = late_fusion({head: scores.heads[head] for head in heads or scores.heads})
         return {"held_out": top1(fused, scores.labels)}
 
     def _save(self) -> None:

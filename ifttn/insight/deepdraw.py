@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
-from ifttn.experiment.recipes import LATE_FUSION
+from ifttn.experiment.scores import late_fusion
 from ifttn.insight.denoiser import Denoiser
 from ifttn.model.network import Network, normalise, undisturbed
 from ifttn.vocabulary import MODALITIES, IfttnError
@@ -312,9 +312,7 @@ class _Studio:
             seen = normalise(views[self.head].flatten(0, 1), self.head)
             return network.heads[self.head](network.streams[self.head](seen)[5])
         heads = network(views).logits
-        if self.head == "fused":
-            return torch.stack([LATE_FUSION[name] * logits for name, logits in heads.items()]).sum(0)
-        return heads[self.head]
+        return late_fusion(heads) if self.head == "fused" else heads[self.head]
 
 
 def _ascent(

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ifttn.experiment.claims import MARGIN, Claims, as_text, judge, load_claims, verdict
-from ifttn.experiment.evaluation import READINGS, Scores, mcnemar
+from ifttn.experiment.scores import READINGS, Scores
+from ifttn.experiment.significance import mcnemar
 from ifttn.experiment.tables import TABLES
 from ifttn.vocabulary import IfttnError
 

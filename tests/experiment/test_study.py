@@ -9,9 +9,9 @@ import torch
 
 from ifttn.experiment import study
 from ifttn.experiment.claims import load_claims
-from ifttn.experiment.evaluation import Scores
 from ifttn.experiment.recipes import RECIPES
 from ifttn.experiment.runs import Run
+from ifttn.experiment.scores import Scores
 from ifttn.experiment.study import Places, Setup, Task
 from ifttn.experiment.tables import as_text, heading, load, stand_ins
 from ifttn.vocabulary import IfttnError

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ifttn.experiment.evaluation import READINGS, Scores, mcnemar, wilson
-from ifttn.experiment.recipes import LATE_FUSION
+from ifttn.experiment.scores import LATE_FUSION, READINGS, Scores
+from ifttn.experiment.significance import mcnemar, wilson
 from ifttn.experiment.tables import (
     TABLES,
     Table,

@@ -11,10 +11,10 @@ import torch
 from ifttn.data.snippets import SnippetDataset, loader
 from ifttn.data.store import Entry, Store
 from ifttn.experiment import training
-from ifttn.experiment.evaluation import READINGS
 from ifttn.experiment.machine import Machine
 from ifttn.experiment.pyramids import FrozenPyramids, drop_pyramids
 from ifttn.experiment.recipes import JOINT, PRESETS, RECIPES, TTN, Schedule, fitted, network_settings
+from ifttn.experiment.scores import READINGS
 from ifttn.files import held
 from ifttn.model.network import Network
 from ifttn.model.peers.trained import build

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from ifttn.experiment.recipes import LATE_FUSION
+from ifttn.experiment.scores import LATE_FUSION
 from ifttn.insight.deepdraw import PRESETS, State
 from ifttn.insight.denoiser import Denoiser, denoiser_file, packed
 from ifttn.vocabulary import IfttnError

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from ifttn.experiment.claims import judge, load_claims
-from ifttn.experiment.evaluation import READINGS, Scores, mcnemar
+from ifttn.experiment.scores import READINGS, Scores
+from ifttn.experiment.significance import mcnemar
 from ifttn.experiment.study import Progress, Task
 from ifttn.experiment.tables import Table, load, measure
-from lab.report import Figure, Step, StudyState, duration, steps, write
+from lab.report import Figure, Step, StudyState, steps, write
 
 PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII=")
 FIGURE = Figure("Figure 6: class activation maps", "Where each stream looks.", PNG)
@@ -187,11 +188,3 @@ def test_the_steps_of_a_study_keep_its_order():
         Step("spatial", "x split 1", "running"),
         Step("temporal", "x split 1", "to come"),
     )
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(0.42, "0.4 s"), (42.4, "42 s"), (185.0, "3 min 05 s"), (3599.7, "1 h 00 min"), (7800.0, "2 h 10 min")],
-)
-def test_durations_are_told_in_words(seconds: float, words: str):
-    assert duration(seconds) == words

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ifttn.experiment.evaluation import Scores
+from ifttn.experiment.scores import Scores
 from ifttn.experiment.tables import load, measure, to_frame
 from lab.tables import style, to_csv, to_latex
 
