@@ -21,6 +21,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from ifttn.data import diagnostic
+from ifttn.data.loading import whole_snippets
 from ifttn.experiment.recipes import PRESETS, RECIPES, find
 from ifttn.experiment.runs import Run
 from ifttn.experiment.scores import late_fusion
@@ -32,7 +33,7 @@ from ifttn.insight.cam import STRIDE, class_activation_maps, on_pixels
 from ifttn.insight.deepdraw import Material, Palette, Settings, State
 from ifttn.insight.denoiser import Denoiser, denoiser_file, load_denoiser, packed, train_denoiser
 from ifttn.insight.judge import Panel, train_panel
-from ifttn.insight.localisation import cascade, examples_of, localise, road, whole_snippets
+from ifttn.insight.localisation import cascade, examples_of, localise, road
 from ifttn.insight.order import SUCCESS, Frames, Pair, in_words, nearest_frames, order_report
 from ifttn.model.network import Network
 from ifttn.vocabulary import MODALITIES, IfttnError, Video

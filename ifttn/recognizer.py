@@ -17,11 +17,12 @@ from torch import Tensor
 
 from ifttn.data.augmentation import Crop, apply, test_crops
 from ifttn.data.flow import FLOWS
-from ifttn.data.gop import Footage
-from ifttn.data.live import Live
-from ifttn.data.planes import Snippets, as_they_come, from_file
+from ifttn.data.frame_source import FrameSource
+from ifttn.data.live import LiveReader
+from ifttn.data.planes import Snippets
 from ifttn.data.sampling import centre_starts, snippet_indices
 from ifttn.data.video import Reader
+from ifttn.data.video_source import as_they_come, from_file
 from ifttn.experiment.machine import Machine
 from ifttn.experiment.recipes import Preset
 from ifttn.experiment.runs import Run
@@ -195,7 +196,7 @@ class Recognizer:
             raise IfttnError(f"segments of {every:g} s and {fps:g} frames a second: both must be more than 0")
         store = self.preset.store
         size = (store.width, store.height)
-        reader = Reader(source, size) if isinstance(source, str | Path) else Live(source, fps, size)
+        reader = Reader(source, size) if isinstance(source, str | Path) else LiveReader(source, fps, size)
         segments, past, votes = self.preset.segments, [None] * len(self.crops), dict[str, deque[np.ndarray]]()
         seconds: deque[float] = deque(maxlen=segments)
         for second, planes in as_they_come(reader, store, every, self._modalities, str(self.device), motion):
@@ -252,6 +253,6 @@ class Recognizer:
     def _sampled(self, num_frames: int) -> tuple[Integer[np.ndarray, " K"], Integer[np.ndarray, "K L"]]:
         return snippet_indices(centre_starts(num_frames, self.preset.segments), num_frames)
 
-    def _planes(self, source: Footage) -> dict[str, UInt8[np.ndarray, "K C H W"]]:
+    def _planes(self, source: FrameSource) -> dict[str, UInt8[np.ndarray, "K C H W"]]:
         snippets = Snippets(source, *self._sampled(source.frames))
         return {modality: snippets.planes(modality) for modality in self._modalities}

@@ -18,14 +18,15 @@ from jaxtyping import Float, Float32, Int, Integer, UInt8
 from scipy.special import softmax
 
 from ifttn.data.augmentation import apply, test_crops
-from ifttn.data.cells import KINDS
 from ifttn.data.flow import from_bytes
-from ifttn.data.gop import Footage
-from ifttn.data.planes import Asked, Film, Snippets, from_file
+from ifttn.data.frame_source import FrameSource, StoreSettings
+from ifttn.data.motion_vectors import KINDS
+from ifttn.data.planes import Snippets
 from ifttn.data.reencoding import turn_of
 from ifttn.data.sampling import centre_starts, snippet_indices
-from ifttn.data.store import WHOLE, Part, Store, StoreSettings
+from ifttn.data.store import Store
 from ifttn.data.video import Reader, picture_stream, spread
+from ifttn.data.video_source import FrameBuffer, ReadRecorder, from_file
 from ifttn.experiment.recipes import PRESETS
 from ifttn.experiment.scores import scaled_fusion
 from ifttn.insight.cam import STRIDE, Finer, class_activation_maps, on_pixels
@@ -63,7 +64,7 @@ class Clip:
     """How much each frame differs from the one before, in levels of grey."""
     seconds: Float[np.ndarray, " F"]
     """When each frame of the file is shown: its own times, from the first frame on."""
-    footage: Footage
+    footage: FrameSource
     """What networks sample of it, by number, as a store has it."""
     settings: StoreSettings
 
@@ -103,7 +104,7 @@ def load(path: Path, name: str, label: str | None, settings: StoreSettings, stor
         footage = _Stored(store, name)
         levels, changes = yield from _read(footage, step)
     else:
-        footage = Film(Reader(path, (settings.width, settings.height)), settings)
+        footage = FrameBuffer(Reader(path, (settings.width, settings.height)), settings)
         levels, changes = yield from _computed(footage, count, step)
     seconds = np.array(reader.seconds)
     return Clip(
@@ -145,12 +146,12 @@ def _shown(
     frames, vectors, at = [], dict[int, np.ndarray](), 0
     fields = _fields(count, step)
     wanted = set(fields.tolist())
-    for piece in reader.pieces(keep=lambda index: index % step == 0):
-        frames.append(piece.frames)
-        for field, cells in enumerate(piece.cells, at - 1):
+    for chunk in reader.chunks(keep=lambda index: index % step == 0):
+        frames.append(chunk.frames)
+        for field, blocks in enumerate(chunk.blocks, max(0, at - 1)):
             if field in wanted:
-                vectors[field] = spread(cells, *reader.grid())[:, ::4, ::4]
-        at += len(piece.kinds)
+                vectors[field] = spread(blocks, *reader.grid())[:, ::4, ::4]
+        at += len(chunk.kinds)
         yield 0.1 + 0.3 * at / count
     return np.concatenate(frames), np.stack([vectors[field] for field in fields.tolist()])
 
@@ -161,7 +162,7 @@ def _fields(count: int, step: int) -> Integer[np.ndarray, " T"]:
 
 
 @dataclass
-class _Stored:
+class _Stored(FrameSource):
     """A video of a store, open only while it is read."""
 
     store: Store
@@ -170,16 +171,10 @@ class _Stored:
     def __post_init__(self) -> None:
         self.frames, self.settings = self.store.num_frames(self.name), self.store.settings
 
-    def read(
-        self,
-        modality: str,
-        indices: Integer[np.ndarray, " n"],
-        part: Part = WHOLE,
-        out: UInt8[np.ndarray, "n C h w"] | None = None,
-    ) -> UInt8[np.ndarray, "n C h w"]:
-        """As `Entry.read`."""
+    def images(self, modality: str, indices: Sequence[int]) -> Iterator[UInt8[np.ndarray, "C H W"]]:
+        """As `FrameSource.images`."""
         with self.store.open(self.name) as entry:
-            return entry.read(modality, indices, part, out)
+            yield from entry.images(modality, indices)
 
 
 Looked = Generator[float, None, tuple[UInt8[np.ndarray, "T 2 h w"], Float[np.ndarray, " M"]]]
@@ -195,23 +190,23 @@ def _read(stored: _Stored, step: int) -> Looked:
     return stored.read("flow", _fields(stored.frames, step)), np.concatenate(changes)
 
 
-def _computed(film: Film, count: int, step: int) -> Looked:
+def _computed(film: FrameBuffer, count: int, step: int) -> Looked:
     """The same of a file, as preparation does it; the film keeps what networks sample. Flow takes longest, and is
     computed of no other frames than those."""
-    asked = Asked(count, film.settings)
+    asked = ReadRecorder(count, film.settings)
     asked.read("flow", _fields(count, step))
     for segments in {preset.segments for preset in PRESETS.values() if preset.store == film.settings}:
         snippets = Snippets(asked, *snippet_indices(centre_starts(count, segments), count))
         for modality in ("rgb", "flow", "mv", "rgbdiff"):
             snippets.planes(modality)
-    images, fields = np.array(sorted(asked.images())), np.array(sorted(asked.wanted["flow"]))
+    images, fields = np.array(sorted(asked.frames_in_rgb())), np.array(sorted(asked.wanted["flow"]))
     changes, last = [], []
-    for piece in film.reader.pieces(length=8):
-        whole = [*last, *piece.frames]
+    for chunk in film.reader.chunks(length=8):
+        whole = [*last, *chunk.frames]
         changes.append(_changes(np.stack(whole)))
         last = whole[-1:]
-        is_kept = np.isin(piece.indices, images)
-        film.add(piece._replace(frames=piece.frames[is_kept], indices=piece.indices[is_kept]), asked.wanted["mv"])
+        is_kept = np.isin(chunk.indices, images)
+        film.add(chunk._replace(frames=chunk.frames[is_kept], indices=chunk.indices[is_kept]), asked.wanted["mv"])
         ready, fields = fields[fields < film.frames - 1], fields[fields >= film.frames - 1]
         film.read("flow", ready)
         yield 0.4 + 0.5 * film.frames / count
@@ -328,7 +323,7 @@ def snippets(
     count = clip.footage.frames
     frames, fields = snippet_indices(centre_starts(count, preset.segments), count)
 
-    def planes_of(footage: Footage) -> dict[str, UInt8[np.ndarray, "K C h w"]]:
+    def planes_of(footage: FrameSource) -> dict[str, UInt8[np.ndarray, "K C h w"]]:
         sampled = Snippets(footage, frames, fields)
         return {modality: sampled.planes(modality) for modality in recognizer.network.settings.modalities}
 

@@ -11,11 +11,11 @@ from IPython.display import HTML as HTMLPicture
 from ipywidgets import HTML, Box, Dropdown, HBox, Image, Layout, Text, ToggleButton, VBox
 from torch import Tensor
 
+from ifttn.data.loading import whole_snippets
 from ifttn.experiment.runs import Run
 from ifttn.insight import deepdraw
 from ifttn.insight.deepdraw import Material, Palette
 from ifttn.insight.denoiser import denoiser_file, load_denoiser
-from ifttn.insight.localisation import whole_snippets
 from ifttn.insight.pictures import facts, write_png
 from ifttn.model.network import Network
 from ifttn.recognizer import Recognizer

@@ -12,12 +12,12 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from ifttn.data.loading import whole_snippets
 from ifttn.experiment.training import Work
 from ifttn.files import write_whole
 from ifttn.insight import deepdraw
 from ifttn.insight.deepdraw import Material, Palette
 from ifttn.insight.denoiser import denoiser_file, load_denoiser
-from ifttn.insight.localisation import whole_snippets
 from ifttn.recognizer import Recognizer
 from ifttn.vocabulary import IfttnError
 from lab import pictures

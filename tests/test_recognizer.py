@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ifttn.data.doctor import pan
-from ifttn.data.snippets import SnippetDataset
+from ifttn.data.loading import SnippetDataset
 from ifttn.data.video import decode, read_frames
 from ifttn.experiment import training
 from ifttn.experiment.scores import LATE_FUSION

@@ -112,8 +112,8 @@ def measure(video: Path, repetitions: int) -> dict[str, float]:
     ways: Mapping[str, Callable[[], Iterator[object]]] = {
         "decoding alone": lambda: _decoded(video, {}),
         EXPORTS: lambda: _decoded(video, {"flags2": "+export_mvs"}),
-        OURS: lambda: Reader(video).pieces(_spread, PIECE),
-        "ours: vectors painted, all frames RGB": lambda: Reader(video).pieces(None, PIECE),
+        OURS: lambda: Reader(video).chunks(_spread, PIECE),
+        "ours: vectors painted, all frames RGB": lambda: Reader(video).chunks(None, PIECE),
     }
     best: dict[str, Float64[np.ndarray, " n"]] = {}
     for _ in range(repetitions):
@@ -171,7 +171,7 @@ def compared(video: Path, first: Extracted, most: int = 12) -> tuple[int, int]:
 
 def _table(video: Path, o: argparse.Namespace, ffmpeg: str | None) -> bool:
     reader = Reader(video)
-    count = sum(len(piece.kinds) for piece in reader.pieces(lambda total: []))
+    count = sum(len(piece.kinds) for piece in reader.chunks(lambda total: []))
     with av.open(video, metadata_errors="replace") as container:
         codec = container.streams.video[0].codec_context.name
     how = f"encoded anew: {reader.transcoded}" if reader.transcoded else "read as it is"

@@ -20,7 +20,7 @@ from jaxtyping import UInt8
 from torch.nn import functional
 
 from ifttn.data.flow import FLOWS, to_bytes
-from ifttn.data.snippets import SnippetDataset, finish, loader
+from ifttn.data.loading import SnippetDataset, batches, finish, in_order
 from ifttn.data.store import Store, StoreSettings
 from ifttn.experiment.recipes import PRESETS, RECIPES, Preset, find, network_settings
 from ifttn.experiment.training import freeze_all_but
@@ -126,7 +126,7 @@ def measure(dataset: SnippetDataset, batch: int, repetitions: int) -> Rates:
     jpegs = [list(_jpegs(dataset, range(i, min(i + batch, len(dataset))))) for i in range(0, len(dataset), batch)]
     best, kinds = np.full((3, len(jpegs)), np.inf), (dataset, replace(dataset, fitted=True))
     for _ in range(repetitions):
-        loaders = [iter(loader(each, batch, view=0, shuffle=False)) for each in kinds]
+        loaders = [batches(each, in_order(each, batch), "cpu") for each in kinds]
         for number, own in enumerate(jpegs):
             turns = (partial(_decode, own), *(partial(next, each) for each in loaders))
             best[:, number] = np.minimum(best[:, number], [_seconds(turn) for turn in turns])

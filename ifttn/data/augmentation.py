@@ -38,7 +38,7 @@ class Crop:
     """Left and right change places after cropping."""
 
     @property
-    def part(self) -> tuple[slice, slice]:
+    def region(self) -> tuple[slice, slice]:
         """Its rows and columns."""
         return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
 
@@ -76,7 +76,7 @@ def apply(
     magnitude alone, as in TSN.
     """
     fitted = np.empty((*planes.shape[:-2], size, size), np.uint8)
-    fit(planes[..., *crop.part], crop, size, modality, fitted)
+    fit(planes[..., *crop.region], crop, size, modality, fitted)
     return fitted
 
 

@@ -34,11 +34,11 @@ from ifttn.vocabulary import IfttnError
 
 FACTORS = ("scene", "speed", "binding", "order")
 WIDTH, HEIGHT, FPS = 160, 120, 25
-FRAMES = (72, 80)
+FRAME_COUNTS = (72, 80)
 """Shortest and longest video."""
 SHOT = (13, 16)
 """Shortest and longest shot. K = 4 test snippets lie at least floor((72 - 5) / 4) = 16 frames apart."""
-SPEEDS = ((1.0, 1.4), (2.8, 3.4))
+BALL_SPEEDS = ((1.0, 1.4), (2.8, 3.4))
 """Pixels a frame: slow, fast."""
 HOLE = 0.55
 """Inner over outer radius of a ring."""
@@ -138,7 +138,7 @@ def actions(flavour: str) -> dict[str, tuple[int, ...]]:
     }
 
 
-def plan(flavour: str, videos: int, seed: int, difficulty: float = 1.0) -> pd.DataFrame:
+def plan_videos(flavour: str, videos: int, seed: int, difficulty: float = 1.0) -> pd.DataFrame:
     """Describes `videos` videos completely, one a row, indexed by Video.name ("<action>/<file without suffix>").
 
     Columns: file, action, group, the factors as 0 or 1, and what `render` and `ball_masks` need; `centres` is
@@ -168,13 +168,13 @@ def _draw(about: dict, look: Flavour) -> dict:
     """The draws of one video. Only `centres` knows a factor: how fast the balls go, and which goes along x."""
     rng = _generator(about["seed"], about["flavour"], 0, about["index"])
     vary = about["difficulty"]
-    frames = int(rng.integers(FRAMES[0], FRAMES[1] + 1))
+    frames = int(rng.integers(FRAME_COUNTS[0], FRAME_COUNTS[1] + 1))
     boundary = int(rng.integers(-(-2 * frames // 5), 3 * frames // 5 + 1))
     cuts = _cuts(boundary, frames, rng)
     strays = int(look.shake * vary)
     shake = _walk(frames, strays, look.restless, rng)
     radius = 20 + 2 * vary * (2 * _generator(about["seed"], about["flavour"], 1, about["group"]).random() - 1)
-    slowest, fastest = SPEEDS[about["speed"]]
+    slowest, fastest = BALL_SPEEDS[about["speed"]]
     speed = slowest + rng.random() * (fastest - slowest)
     inset = radius + strays  # keeps the whole ball on the screen wherever the camera strays
     centres = _centres([0, *cuts, frames], speed, about["binding"], inset, rng) + shake[:, None]
@@ -348,7 +348,7 @@ def write(
 
     Raises IfttnError where the folder holds another set (seed, size, difficulty), cannot be written, or is in use.
     """
-    planned = plan(flavour, videos, seed, difficulty)
+    planned = plan_videos(flavour, videos, seed, difficulty)
     table = folder / "factors.parquet"
     if table.exists() and not _same(stored := factors(folder), planned):
         raise IfttnError(

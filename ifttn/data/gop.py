@@ -1,55 +1,39 @@
 """Groups of pictures (GOPs) as CoViAR sees them (Wu et al., CVPR 2018): motion vectors accumulated from a group's
-I-frame on, and what they leave unexplained of its P-frames.
+I-frame on, and the residual that they leave of its P-frames.
 
-Groups begin at frames 0, 12, 24, ...: so videos are encoded anew, and so is the embedded set written. Of a stream that
-is read as it is the I-frames lie elsewhere, which a store does not tell; its groups are counted all the same, as if it
-had been encoded anew with its own vectors. For that there are: each field joins a frame to the one before, and at an
-I-frame, which has none, the last motion is taken to go on.
+Groups begin at frames 0, 12, 24, ..., as they do in videos that are encoded anew and in the embedded set. In a stream
+that is read as it is, the I-frames lie elsewhere, and a store does not tell where. Its groups are counted all the same,
+as if it had been encoded anew with its own vectors: each field joins a frame to the one before it, and at an I-frame,
+which has no vectors, the last motion is taken to go on.
 
 Shapes: G frames of a group after its I-frame (up to 11), K frames of a sample, C channels, H x W pixels.
 """
 
 from functools import cached_property
 from itertools import pairwise
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Integer, Shaped, UInt8
 
 from ifttn.data.flow import from_bytes, to_bytes
-from ifttn.data.reencoding import GOP
-from ifttn.data.store import WHOLE, Part, StoreSettings
+from ifttn.data.frame_source import FrameSource
 
+GOP = 12
+"""Frames from one I-frame to the next where a video is encoded anew (MPEG-4's default, and CoViAR's)."""
 FURTHER = 4.0
-"""Bound of accumulated vectors, in bounds of a single field. Theirs is that of one field (20 px of 340): fast and slow
-would look alike there after a few frames. Within a group, the fastest ball of the embedded set goes 22 px of 96, which
-is 4.5 such bounds, and the fastest of the slow ones 9 px."""
+"""Bound of accumulated vectors, in bounds of a single field.
 
-
-@runtime_checkable
-class Footage(Protocol):
-    """Frames and motion fields of one video by number: `Entry` of a store, and what `planes` makes of a file."""
-
-    frames: int
-    """T; there are T - 1 fields of each motion."""
-    settings: StoreSettings
-
-    def read(
-        self,
-        modality: str,
-        indices: Integer[np.ndarray, " n"],
-        part: Part = WHOLE,
-        out: UInt8[np.ndarray, "n C h w"] | None = None,
-    ) -> UInt8[np.ndarray, "n C h w"]:
-        """As `Entry.read`."""
-        ...
+CoViAR's is that of one field (20 px of 340), with which fast and slow would look alike after a few frames. Within a
+group, the fastest ball of the embedded set goes 22 px of 96, which is 4.5 such bounds, and the fastest of the slow ones
+9 px.
+"""
 
 
 def accumulate(fields: Float32[np.ndarray, "G 2 H W"]) -> Float32[np.ndarray, "G 2 H W"]:
-    """Motion from each frame to the next -> from the I-frame to each.
+    """Motion from each frame to the next -> motion from the I-frame to each frame.
 
-    Field t, in pixels (x, y), moves a pixel of frame t to where it stands in frame t + 1. A pixel is followed back to
-    the nearest pixel, frame after frame; one that comes from outside is taken for that of the border.
+    Field t, in pixels (x, y), moves a pixel of frame t to its place in frame t + 1. A pixel is followed back to the
+    nearest pixel, frame after frame; a pixel from outside the picture is taken to come from its border.
     """
     accumulated = fields.copy()
     for before, field in pairwise(accumulated):
@@ -60,13 +44,13 @@ def accumulate(fields: Float32[np.ndarray, "G 2 H W"]) -> Float32[np.ndarray, "G
 def residual(
     i_frame: UInt8[np.ndarray, "3 H W"], p_frame: UInt8[np.ndarray, "3 H W"], accumulated: Float32[np.ndarray, "2 H W"]
 ) -> UInt8[np.ndarray, "3 H W"]:
-    """What is left of a P-frame once the I-frame, moved along accumulated vectors, is taken from it; 128 is nothing."""
+    """A P-frame minus the I-frame that is moved along accumulated vectors; 128 is no difference."""
     left = p_frame.astype(np.int16) - moved(i_frame, accumulated)
     return (128 + left).clip(0, 255).astype(np.uint8)
 
 
 def moved(image: Shaped[np.ndarray, "C H W"], by: Float32[np.ndarray, "2 H W"]) -> Shaped[np.ndarray, "C H W"]:
-    """At each pixel, what stood so far away in the image."""
+    """An image moved along a field: each pixel takes the value at its place minus the displacement."""
     height, width = image.shape[1:]
     x = np.rint(np.arange(width) - by[0]).clip(0, width - 1)
     y = np.rint(np.arange(height)[:, None] - by[1]).clip(0, height - 1)
@@ -74,25 +58,25 @@ def moved(image: Shaped[np.ndarray, "C H W"], by: Float32[np.ndarray, "2 H W"]) 
 
 
 def p_frames(frames: Integer[np.ndarray, "*n"]) -> Integer[np.ndarray, "*n"]:
-    """The frames themselves; of an I-frame, which has neither vectors nor residual, the last frame of the group before.
+    """The same frames, but for each I-frame, which has no vectors and no residual, the last frame of the group before.
 
-    As in CoViAR's release, which never draws frame 0; here frame 1 stands for it.
+    This is as in CoViAR's release, which never draws frame 0; here frame 1 stands for it.
     """
     return np.maximum(frames - (frames % GOP == 0), 1)
 
 
 class Groups:
-    """The groups of pictures around the frames of a sample. They are read once for both modalities."""
+    """The groups of pictures around the frames of a sample. Vectors are read once for both modalities."""
 
     MODALITIES = ("accumulated", "residual")
 
-    def __init__(self, source: Footage, frames: Integer[np.ndarray, " K"]) -> None:
+    def __init__(self, source: FrameSource, frames: Integer[np.ndarray, " K"]) -> None:
         self.source, self.frames = source, p_frames(frames)
         self.starts = self.frames - self.frames % GOP
 
     @cached_property
     def accumulated(self) -> Float32[np.ndarray, "K 2 H W"]:
-        """From the I-frame of each frame's group to the frame, in pixels."""
+        """The motion from the I-frame of each frame's group to the frame, in pixels."""
         first, group = np.unique(self.starts, return_inverse=True)
         last = np.zeros_like(first)
         np.maximum.at(last, group, self.frames)

@@ -1,4 +1,4 @@
-"""What a video file lost: packets that cannot be decoded, a missing end, gaps between frames."""
+"""What a video file has lost: packets that cannot be decoded, a missing end, gaps between frames."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,23 +17,25 @@ SHORTER = 0.25
 """Seconds by which the pictures of a file may end before the file says, as its sound may be longer."""
 
 
-def shown(stream: VideoStream) -> int:
-    """How many packets with a picture that is shown the index of a file lists: an AVI lists dropped frames as empty,
-    and an edit list hides those that were trimmed off."""
+def count_shown(stream: VideoStream) -> int:
+    """The number of packets in the index of a file whose picture is shown.
+
+    An AVI lists dropped frames as empty packets, and an edit list hides frames that were trimmed off.
+    """
     return sum(entry.size > 0 and not entry.is_discard for entry in stream.index_entries)
 
 
 class Losses:
-    """A count that is kept while a file is read; `notes` is what it comes to."""
+    """Counts losses while a file is read; afterwards `notes` tells of them."""
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         """Read what the file promises."""
         self.stream, self.notes = stream, list[str]()
-        self._entries, self._listed = len(stream.index_entries), shown(stream)
+        self._entries, self._listed = len(stream.index_entries), count_shown(stream)
         self._arrived = self._early = self._failed = self._frames = self._damaged = 0
         self._unit, self._end = float(stream.time_base or 1), 0.0
         promised = stream.duration * self._unit if stream.duration else (container.duration or 0) / 1e6
-        # Of an AVI without its index FFmpeg guesses the duration; the header still says it, a frame a unit.
+        # FFmpeg guesses the duration of an AVI without an index; its header still has it, one frame a unit.
         self._promised = max(promised, stream.frames * self._unit)
 
     def packet(self, packet: Packet) -> None:
@@ -45,7 +47,7 @@ class Losses:
             self._end = max(self._end, after)
 
     def failure(self) -> None:
-        """A packet could not be decoded. Where the file begins between two key frames, the first ones never can."""
+        """A packet could not be decoded. The first packets never can where the file begins between two key frames."""
         self._failed += 1
         self._early += not self._frames
 
@@ -55,8 +57,8 @@ class Losses:
         self._damaged += frame.is_corrupt
 
     def close(self, path: Path, seconds: Sequence[float]) -> None:
-        """The file is at its end, and its frames are shown at these seconds; IfttnError where too much is lost."""
-        # An index that has not grown while the file was read is whole: it says how many packets there should be.
+        """The file has ended, and its frames are shown at these seconds. Raises IfttnError where too much is lost."""
+        # An index that has not grown while the file was read is whole: it lists every packet that there should be.
         is_indexed = self.stream.frames > 0 and len(self.stream.index_entries) == self._entries
         missing = max(0, self._listed - self._arrived) if is_indexed else 0
         cut = 0.0 if is_indexed else max(0.0, self._promised - self._end)
@@ -81,7 +83,7 @@ class Losses:
 
 
 def _gap(steps: np.ndarray, seconds: Sequence[float]) -> list[str]:
-    """A hole in a video whose frames follow one another evenly otherwise."""
+    """A note on holes between frames that otherwise follow one another evenly."""
     if len(steps) < 5:
         return []
     usual = float(np.median(steps))

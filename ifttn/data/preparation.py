@@ -28,18 +28,19 @@ import pandas as pd
 from tqdm import tqdm
 
 from ifttn.data import catalogue
+from ifttn.data.entry import flow_error
 from ifttn.data.flow import FLOWS, flow_of, to_bytes
 from ifttn.data.flow_service import FlowService, serve
+from ifttn.data.frame_source import StoreSettings
 from ifttn.data.origin import Origin
-from ifttn.data.store import SUFFIX, Store, StoreSettings, flow_error
-from ifttn.data.video import Reader, spread
+from ifttn.data.store import SUFFIX, Store
 from ifttn.data.workers import Crash, each
 from ifttn.files import DiskFullError, held, write_whole
 from ifttn.vocabulary import IfttnError, Video
 
 STATUSES = ("done", "skipped", "failed", "missing")
 REPORT, JOURNAL = "report.csv", ".report-journal.csv"
-PIECE = 64
+FRAMES_AT_ONCE = 64
 """Frames of a video that are in memory at once."""
 MEASURED = 4
 """Fields of a video, evenly spread, on which the error of the stored flow is measured."""
@@ -249,6 +250,8 @@ def _prepare_one(video: Video, work: _Work) -> Row:
 
 
 def _stored(video: Video, work: _Work) -> Row:
+    from ifttn.data.video import Reader, spread  # a training reads reports here, and needs no decoder
+
     store = Store(work.folder)
     settings = store.settings
     _check_file(video.path, work.root)
@@ -256,17 +259,17 @@ def _stored(video: Video, work: _Work) -> Row:
     reader = Reader(video.path, (settings.width, settings.height))
     measured = np.unique(np.linspace(0, max(0, reader.count() - 2), MEASURED).astype(int))
     samples, last = [], np.empty((0, settings.height, settings.width, 3), np.uint8)
-    with store.writing(video.name, origin) as draft:
-        for piece in reader.pieces(length=PIECE):
-            frames = np.concatenate([last, piece.frames])
+    with store.writing(video.name, origin) as writer:
+        for chunk in reader.chunks(length=FRAMES_AT_ONCE):
+            frames = np.concatenate([last, chunk.frames])
             flow = work.service(frames) if work.service else flow_of(settings.flow, frames, work.device)
-            vectors = to_bytes(piece.cells[1 - len(last) :], settings.bound)
-            draft.add(piece.frames, to_bytes(flow, settings.bound), spread(vectors, *reader.grid()))
-            fields = np.arange(draft.frames - len(flow) - 1, draft.frames - 1)
+            vectors = to_bytes(chunk.blocks, settings.bound)
+            writer.add(chunk.frames, to_bytes(flow, settings.bound), spread(vectors, *reader.grid()))
+            fields = np.arange(writer.frames - len(flow) - 1, writer.frames - 1)
             samples.append(flow[np.isin(fields, measured)])
             last = frames[-1:]
-        draft.fps = reader.fps
-        if draft.frames < 2:
+        writer.fps = reader.fps
+        if writer.frames < 2:
             raise IfttnError(f"{video.path}: has one frame, and motion needs two")
     error = flow_error(np.concatenate(samples), settings)
     anew = [f"encoded anew: {reader.transcoded}"] if reader.transcoded else []
@@ -274,7 +277,7 @@ def _stored(video: Video, work: _Work) -> Row:
         video.name,
         "done",
         notes="; ".join([*anew, *reader.notes]),
-        frames=draft.frames,
+        frames=writer.frames,
         bytes=(work.folder / "videos" / f"{video.name}{SUFFIX}").stat().st_size,
         quantised_mean=error.bytes_mean,
         quantised_p999=error.bytes_p999,

@@ -1,6 +1,4 @@
-"""A video encoded anew on its way through memory, so that its vectors join each frame to the one before, and turned
-upright as a player shows it.
-"""
+"""Encodes a video anew in memory, so that its vectors join each frame to the one before, and turns it upright."""
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -12,10 +10,10 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-GOP = 12
-"""Frames from one I-frame to the next where a video is encoded anew (MPEG-4's default, and CoViAR's)."""
+from ifttn.data.gop import GOP
+
 UNTAGGED = 2
-"""FFmpeg's number for a colour space that nothing is known of (AVCOL_SPC_UNSPECIFIED)."""
+"""FFmpeg's number for an unknown colour space (AVCOL_SPC_UNSPECIFIED)."""
 
 
 class Turn(NamedTuple):
@@ -32,7 +30,7 @@ UPRIGHT = Turn()
 
 
 def turn_of(frame: VideoFrame) -> Turn:
-    """What the display matrix of a frame asks for, as the ffmpeg program reads it, to the next quarter turn.
+    """The turn that a frame's display matrix asks for, to the nearest quarter turn, as the ffmpeg program does.
 
     The matrix [a b; c d] takes a pixel (x, y) to (a x + c y, b x + d y) (libavutil/display.h).
     """
@@ -57,11 +55,11 @@ def upright(frame: VideoFrame, turn: Turn) -> VideoFrame:
 
 
 def encoded_anew(frames: Iterator[VideoFrame], size: tuple[int, int], turn: Turn = UPRIGHT) -> Iterator[VideoFrame]:
-    """Each frame, upright, after an encoder and a decoder, one after the other: nothing but a frame or two is kept.
+    """Each frame, upright, encoded and decoded again; one or two frames are in memory.
 
-    MPEG-4 Part 2 with I- and P-frames only, with next to no loss. That stream says nothing about its colours, so each
-    frame that comes out is tagged with the colour space and the range that went in: YUV stays what it was. A frame
-    without tags stays without. RGB becomes BT.601 of limited range, which is what FFmpeg takes no tag to mean.
+    The new stream is MPEG-4 Part 2 with I- and P-frames only, with next to no loss. It says nothing about its colours,
+    so each frame is tagged with the colour space and range of its source, or with none where the source has none. RGB
+    becomes BT.601 of limited range, as FFmpeg takes untagged frames to be.
     """
     encoder, decoder = VideoCodecContext.create("mpeg4", "w"), VideoCodecContext.create("mpeg4", "r")
     encoder.width, encoder.height, encoder.pix_fmt = *size, "yuv420p"

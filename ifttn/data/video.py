@@ -1,10 +1,12 @@
-"""Frames, motion vectors and times out of a video file or of live frames, in one pass.
+"""Frames, motion vectors and times out of a video file, in one pass.
 
-Motion vectors are the encoder's own, so they cost little more than decoding. Only a stream of I- and P-frames with one
-reference joins each frame to the one before it: B-frames and the several reference frames of H.264 reach further, newer
-codecs export no vectors at all. Anything else is therefore encoded anew on the way, as CoViAR does.
+The motion vectors are the encoder's own, so they cost little more than decoding. Only a stream of I- and P-frames with
+one reference joins each frame to the one before it: B-frames and the several reference frames of H.264 reach further,
+and newer codecs export no vectors at all. Such a video is therefore encoded anew while it is read, as CoViAR does.
 
-Shapes: T frames, F of them as RGB, M = T - 1 motion fields of 2 planes (x, y), H x W pixels, h x w cells of 8 x 8.
+PyAV decodes here, because decord gives no motion vectors.
+
+Shapes: T frames, F of them as RGB, M = T - 1 motion fields of 2 planes (x, y), H x W pixels, h x w blocks of 8 x 8.
 """
 
 import os
@@ -18,7 +20,6 @@ from typing import NamedTuple
 
 import av
 import cv2
-import decord
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError, InvalidDataError
@@ -30,9 +31,9 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from jaxtyping import Float32, Float64, Integer, Shaped, UInt8
 
-from ifttn.data.cells import B_FRAME, BLOCK, CELL, KINDS, P_FRAME, Canvas, exported_by
 from ifttn.data.h264 import is_reference, parameters
-from ifttn.data.losses import Losses, shown
+from ifttn.data.losses import Losses, count_shown
+from ifttn.data.motion_vectors import B_FRAME, BLOCK_SIDE, KINDS, P_FRAME, VECTOR, BlockPainter, exported_by
 from ifttn.data.reencoding import UPRIGHT, encoded_anew, turn_of
 from ifttn.vocabulary import IfttnError
 
@@ -40,7 +41,7 @@ SHORT = 256
 """Short side in pixels of a large video that is encoded anew, unless more is asked for."""
 
 Choice = Callable[[int], Sequence[int] | Integer[np.ndarray, "..."]]
-"""From how many frames a video has to those wanted."""
+"""Takes the number of frames of a video, and returns the indices of those wanted."""
 
 DRAWN = ("ansi", "bintext", "idf", "xbin")
 """FFmpeg's codecs that draw the characters of a text file."""
@@ -51,12 +52,10 @@ class Decoded:
     """A whole video in memory: all its motion, and the frames that were asked for."""
 
     frames: UInt8[np.ndarray, "F H W 3"]
-    indices: Integer[np.ndarray, " F"]
-    """Which frame of the video each is; ascending."""
-    cells: Float32[np.ndarray, "M 2 h w"]
-    """Field t: by how many pixels of `frames` each cell moves along x and y from frame t to frame t + 1."""
+    blocks: Float32[np.ndarray, "M 2 h w"]
+    """Field t: by how many pixels of `frames` each block moves along x and y from frame t to frame t + 1."""
     rows: Integer[np.ndarray, " H"]
-    """The cell in which each row of pixels lies."""
+    """The block in which each row of pixels lies."""
     columns: Integer[np.ndarray, " W"]
     seconds: Float64[np.ndarray, " T"]
     """When each frame of the video is shown, counted from the first: the stream's own times."""
@@ -67,24 +66,26 @@ class Decoded:
     transcoded: str
     """Why the video, or the rest of it, was encoded anew; empty where it was read as it is."""
     notes: tuple[str, ...]
-    """What was lost, as `Losses` has it."""
+    """What was lost (`Losses`)."""
 
     @property
     def vectors(self) -> Float32[np.ndarray, "M 2 H W"]:
-        """The motion of every pixel. Large: `on_pixels(to_bytes(cells[...], bound))` costs a fraction of it."""
-        return self.on_pixels(self.cells)
+        """The motion of every pixel. It is large: `on_pixels(to_bytes(blocks[...], bound))` costs far less."""
+        return self.on_pixels(self.blocks)
 
-    def on_pixels(self, cells: Shaped[np.ndarray, "*n h w"]) -> Shaped[np.ndarray, "*n H W"]:
-        """What is known of each cell (`cells` or a part of it, in pixels or bytes), at each pixel in it."""
-        return spread(cells, self.rows, self.columns)
-
-    def at(self, indices: Integer[np.ndarray, "*n"]) -> UInt8[np.ndarray, "*n H W 3"]:
-        """The frames of these numbers, all of which were asked for."""
-        return self.frames[np.searchsorted(self.indices, indices)]
+    def on_pixels(self, blocks: Shaped[np.ndarray, "*n h w"]) -> Shaped[np.ndarray, "*n H W"]:
+        """The values of blocks (some of `blocks`, in pixels or bytes) at each of their pixels."""
+        return spread(blocks, self.rows, self.columns)
 
 
 def read_frames(path: str | Path, indices: Sequence[int] | None = None) -> UInt8[np.ndarray, "T H W 3"]:
-    """RGB frames at the video's own size, those asked for or all of them; IfttnError where there are none such."""
+    """The RGB frames with these numbers, or all frames, at the video's own size. No motion is read.
+
+    Raises:
+        IfttnError: the file cannot be decoded, or has no such frames.
+    """
+    import decord  # 0.4 GB of libraries, which only this function needs
+
     path = Path(path)
     try:
         with _opened(path):
@@ -98,24 +99,23 @@ def read_frames(path: str | Path, indices: Sequence[int] | None = None) -> UInt8
 
 
 def decode(path: str | Path, size: tuple[int, int] | None = None, choose: Choice | None = None) -> Decoded:
-    """All motion vectors and the frames asked for, in one pass, both at `size` (width, height) where given.
+    """All motion vectors and the frames that `choose` picks (by default all), at `size` (width, height) where given.
 
-    `choose` says which frames to convert to RGB, given how many there are; by default all. Raises as `Reader` does.
-    What is longer than a few minutes is better read in pieces, by `Reader`.
+    Raises as `Reader` does. A video of more than a few minutes is better read in chunks, by `Reader`.
     """
     reader = Reader(path, size)
     while True:
-        pieces = [*reader.pieces(choose, length=512)]
-        kinds = "".join(piece.kinds for piece in pieces)
+        chunks = [*reader.chunks(choose, length=512)]
+        kinds = "".join(chunk.kinds for chunk in chunks)
         if choose is None or len(kinds) == reader.announced:
             break
         reader.announced = len(kinds)  # packed streams hold fewer frames than they announce: once more
+    frames, _, blocks, _, seconds = zip(*chunks, strict=True)
     return Decoded(
-        _joined([piece.frames for piece in pieces]),
-        _joined([piece.indices for piece in pieces]),
-        _joined([piece.cells for piece in pieces])[1:],
+        np.concatenate(frames),
+        np.concatenate(blocks),
         *reader.grid(),
-        _joined([piece.seconds for piece in pieces]),
+        np.concatenate(seconds),
         reader.fps,
         kinds,
         reader.transcoded,
@@ -124,17 +124,16 @@ def decode(path: str | Path, size: tuple[int, int] | None = None, choose: Choice
 
 
 def exported(path: str | Path) -> Iterator[tuple[str, Shaped[np.ndarray, " n"]]]:
-    """Each frame's type and its vectors just as FFmpeg exports them (of type BLOCK), whatever they refer to."""
+    """Each frame's type, and its vectors as FFmpeg exports them (rows of VECTOR), whatever they refer to."""
     reader = Reader(path)
     with reader.opened() as container:
         for frame in reader.frames(container):
             vectors = exported_by(frame)
-            yield KINDS[frame.pict_type], np.frombuffer(memoryview(vectors), BLOCK) if vectors else np.empty(0, BLOCK)
+            yield KINDS[frame.pict_type], np.frombuffer(memoryview(vectors), VECTOR) if vectors else np.empty(0, VECTOR)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """A file, and the stream of pictures that the ffmpeg program takes; IfttnError where there is none."""
     # Some files of HMDB51 carry metadata that is not UTF-8.
     with av.open(_url(path), metadata_errors="replace") as container:
         yield container, picture_stream(container, path)
@@ -169,37 +168,38 @@ def _preference(stream: VideoStream) -> int:
 
 
 def spread(
-    cells: Shaped[np.ndarray, "*n h w"], rows: Integer[np.ndarray, " H"], columns: Integer[np.ndarray, " W"]
+    blocks: Shaped[np.ndarray, "*n h w"], rows: Integer[np.ndarray, " H"], columns: Integer[np.ndarray, " W"]
 ) -> Shaped[np.ndarray, "*n H W"]:
-    """What is known of each cell, at each pixel; `rows` and `columns` say in which cell it lies (`Reader.grid`)."""
-    return np.take(np.take(cells, columns, axis=-1), rows, axis=-2)
+    """The values of blocks at each pixel; `rows` and `columns` tell in which block a pixel lies (`Reader.grid`)."""
+    return np.take(np.take(blocks, columns, axis=-1), rows, axis=-2)
 
 
-def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
-    return np.concatenate(parts) if len(parts) > 1 else parts[0]
-
-
-class Piece(NamedTuple):
-    """Some frames of a video in a row."""
+class Chunk(NamedTuple):
+    """N consecutive frames of a video."""
 
     frames: UInt8[np.ndarray, "F H W 3"]
     """Those that were asked for, at the size asked for."""
     indices: Integer[np.ndarray, " F"]
-    """Which frame of the video each is."""
-    cells: Float32[np.ndarray, "N 2 h w"]
-    """By how many pixels (of that size) each cell moved along x and y up to each frame, since the one before."""
+    """The number of each of these frames in the video."""
+    blocks: Float32[np.ndarray, "M 2 h w"]
+    """By how many pixels (of that size) each block moves along x and y, in the fields that end at these frames: one
+    for each frame, and none for the first frame of the video."""
     kinds: str
+    """Type of each of the N frames."""
     seconds: Float64[np.ndarray, " N"]
     """When each frame is shown, counted from the first of the video."""
 
 
 class Reader:
-    """One pass over a video, in the memory of one piece: `for piece in Reader(path, size).pieces()`.
+    """One pass over a video, in the memory of a chunk: `for chunk in Reader(path, size).chunks()`.
 
-    A stream that does not join each frame to the one before is encoded anew, from the first frame that shows it;
-    frames and vectors both come from the new stream, so that they agree. A damaged packet is skipped, but IfttnError
-    is raised for a file that lost more than a tenth of its frames, has no frame or no video stream, or is of no known
-    format. Frames that an edit list hides are none: they were trimmed off.
+    A stream that does not join each frame to the one before is encoded anew, from the first frame that shows it.
+    Frames and vectors then both come from the new stream, so that they agree. A damaged packet is skipped. Frames that
+    an edit list hides were trimmed off, and do not count.
+
+    Raises:
+        IfttnError: the file lost more than a tenth of its frames, has no frame, has no video stream, or is of no known
+            format.
     """
 
     def __init__(self, path: str | Path, size: tuple[int, int] | None = None) -> None:
@@ -210,24 +210,28 @@ class Reader:
         """When each frame that was decoded so far is shown, counted from the first."""
         self._turn, self._length_size, self._to_rgb = UPRIGHT, -1, VideoReformatter()
 
-    def pieces(
+    def chunks(
         self, choose: Choice | None = None, length: int = 64, keep: Callable[[int], bool] = lambda index: True
-    ) -> Iterator[Piece]:
-        """From the start, `length` frames at a time, those that `choose` picks as RGB; by default all, and of them
-        those that `keep` says, which serves where nothing knows how many there will be.
+    ) -> Iterator[Chunk]:
+        """The video from its start, `length` frames at a time.
 
-        `choose` is given `announced`, which is `count()` unless it has been set. With the first piece `fps` and `size`
-        are known, by the last one `transcoded` and `notes`, which say what was lost.
+        `fps` and `size` are known with the first chunk, `transcoded` and `notes` (what was lost) after the last one.
+
+        Args:
+            choose: picks the frames to convert to RGB, given `announced`, which is `count()` unless it was set before.
+            length: of a chunk, in frames.
+            keep: says whether a picked frame is converted, where nobody knows how many frames there will be.
         """
-        chosen, canvas, at = None, Canvas(), 0
+        chosen, painter, at = None, BlockPainter(), 0
         with self._named(), self.opened() as container:
-            frames = self._joined(container)
+            frames = self._linked(container)
             for first in frames:
                 if choose and chosen is None:
                     self.announced = self.announced or self.count()
                     chosen = set(np.ravel(choose(self.announced)).tolist())
                 wanted = [i for i in range(at, at + length) if keep(i) and (chosen is None or i in chosen)]
-                yield self._piece(chain([first], islice(frames, length - 1)), canvas, at, length, wanted)
+                painter.start(length, self.coded, self.size)
+                yield self._chunk(chain([first], islice(frames, length - 1)), painter, at, wanted)
                 at += length
 
     @contextmanager
@@ -238,32 +242,29 @@ class Reader:
             raise IfttnError(f"{self.path}: cannot be decoded as a video ({_reason(error)})") from error
 
     def grid(self) -> tuple[Integer[np.ndarray, " H"], Integer[np.ndarray, " W"]]:
-        """The cell in which each row and each column of pixels of the size asked for lies."""
+        """The block in which each row and each column of pixels lies, at the size asked for."""
         (width, height), (coded_width, coded_height) = self.size, self.coded
-        rows = ((np.arange(height) + 0.5) * coded_height / height).astype(np.int64) // CELL
-        columns = ((np.arange(width) + 0.5) * coded_width / width).astype(np.int64) // CELL
+        rows = ((np.arange(height) + 0.5) * coded_height / height).astype(np.int64) // BLOCK_SIDE
+        columns = ((np.arange(width) + 0.5) * coded_width / width).astype(np.int64) // BLOCK_SIDE
         return rows, columns
 
-    def _piece(self, frames: Iterator[VideoFrame], canvas: Canvas, at: int, length: int, wanted: list[int]) -> Piece:
+    def _chunk(self, frames: Iterator[VideoFrame], painter: BlockPainter, at: int, wanted: list[int]) -> Chunk:
         kinds, found = "", 0
         images = np.empty((len(wanted), self.size[1], self.size[0], 3), np.uint8)
-        canvas.start(length, self.coded, self.size)
         for index, frame in enumerate(frames, at):
             kinds += KINDS[frame.pict_type]
-            canvas.add(frame)
+            painter.add(frame)
             if found < len(wanted) and index == wanted[found]:
-                self._into(images[found], frame)
+                resize_into(self._to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray(), images[found])
                 found += 1
+        blocks = painter.painted()[1 if at == 0 else 0 :]
         seconds = np.array(self.seconds[at : at + len(kinds)])
-        return Piece(images[:found], np.array(wanted[:found], np.int64), canvas.painted(), kinds, seconds)
-
-    def _into(self, image: UInt8[np.ndarray, "H W 3"], frame: VideoFrame) -> None:
-        fit(self._to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray(), image)
+        return Chunk(images[:found], np.array(wanted[:found], np.int64), blocks, kinds, seconds)
 
     def count(self) -> int:
-        """How many frames the index of the file lists, or else how many packets with a picture there are."""
+        """The number of frames in the index of the file, or else the number of packets with a picture."""
         with self._named(), _opened(self.path) as (container, stream):
-            if stream.frames and shown(stream) == stream.frames:
+            if stream.frames and count_shown(stream) == stream.frames:
                 return stream.frames
             return sum(packet.size > 0 and not packet.is_discard for packet in container.demux(stream))
 
@@ -278,23 +279,24 @@ class Reader:
             stream.codec_context.options = {"flags2": "+export_mvs"}
             yield container
 
-    def _joined(self, container: InputContainer) -> Iterator[VideoFrame]:
+    def _linked(self, container: InputContainer) -> Iterator[VideoFrame]:
+        """The frames, each with vectors from the one before."""
         frames, last = self.frames(container), None
-        self.transcoded = self._far(picture_stream(container, self.path).codec_context)
+        self.transcoded = self._distant_references(picture_stream(container, self.path).codec_context)
         for frame in frames:
             # Most frames are P-frames, and a stream changes at others.
             if frame.pict_type != P_FRAME or last is None:
-                self.transcoded = self.transcoded or self._odd(frame, last)
+                self.transcoded = self.transcoded or self._unfit(frame, last)
             if self.transcoded:
-                yield from self._anew(last, chain([frame], frames))
+                yield from self._encoded_anew(last, chain([frame], frames))
                 return
             if last is None:
-                self._coded_as(frame.width, frame.height)
+                self._set_size(frame.width, frame.height)
             yield frame
             last = frame
 
-    def _far(self, codec: VideoCodecContext) -> str:
-        """Why vectors may reach further than the frame before, as far as the header says."""
+    def _distant_references(self, codec: VideoCodecContext) -> str:
+        """Why vectors may reach further than the frame before, as far as the header tells; else empty."""
         self._length_size = -1
         if codec.name != "h264":
             return "" if codec.name == "mpeg4" else f"{codec.name}: neither MPEG-4 nor H.264"
@@ -306,8 +308,8 @@ class Reader:
             return "H.264: several references"
         return "" if found.progressive else "interlaced"
 
-    def _odd(self, frame: VideoFrame, last: VideoFrame | None) -> str:
-        """The same, as far as a frame says."""
+    def _unfit(self, frame: VideoFrame, last: VideoFrame | None) -> str:
+        """Why the video must be encoded anew from this frame on; empty where it need not."""
         if last is None:
             self._turn = turn_of(frame)
         if frame.pict_type == B_FRAME:
@@ -317,7 +319,7 @@ class Reader:
         return "" if self.coded == (frame.width, frame.height) else "changes its size"
 
     def frames(self, container: InputContainer) -> Iterator[VideoFrame]:
-        """All that can be decoded and is shown, as they are."""
+        """All frames that can be decoded and are shown, as the file has them."""
         stream = picture_stream(container, self.path)
         losses, is_avi = Losses(container, stream), container.format.name == "avi"
         for packet in self._packets(container, stream, losses):
@@ -339,9 +341,9 @@ class Reader:
         while True:
             try:
                 packet = next(packets, None)
-            except InvalidDataError:  # what follows cannot be found any more
+            except InvalidDataError:  # the demuxer cannot find what follows
                 losses.failure()
-                packet = Packet()  # an empty one, for which the decoder gives what it holds back
+                packet = Packet()  # for an empty packet the decoder gives the frames that it holds back
                 packet.stream = stream
             if packet is None:
                 return
@@ -358,8 +360,8 @@ class Reader:
             seconds = self.seconds[-1] + 1 / self.fps
         self.seconds.append(max(0.0, seconds))
 
-    def _anew(self, last: VideoFrame | None, frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
-        """MPEG-4 Part 2 with I- and P-frames only, with next to no loss; `last` starts it and is not repeated."""
+    def _encoded_anew(self, last: VideoFrame | None, frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+        """`frames`, encoded with I- and P-frames only. The new stream starts with `last`, which is not repeated."""
         if last is not None:
             new = encoded_anew(chain([last], frames), self.coded)
             next(new)
@@ -371,15 +373,15 @@ class Reader:
             shrink = max(self._asked[0] / width, self._asked[1] / height, SHORT / min(width, height))
             if shrink < 1:
                 width, height = round(width * shrink), round(height * shrink)
-        self._coded_as(width, height)
+        self._set_size(width, height)
         yield from encoded_anew(chain([first], frames), self.coded, self._turn)
 
-    def _coded_as(self, width: int, height: int) -> None:
+    def _set_size(self, width: int, height: int) -> None:
         self.coded = (width, height)
         self.size = self._asked or self.coded
 
 
-def fit(picture: UInt8[np.ndarray, "h w 3"], image: UInt8[np.ndarray, "H W 3"]) -> None:
+def resize_into(picture: UInt8[np.ndarray, "h w 3"], image: UInt8[np.ndarray, "H W 3"]) -> None:
     """Resize a picture into an array."""
     height, width = image.shape[:2]
     if picture.shape == image.shape:

@@ -24,7 +24,7 @@ def encoded(image: UInt8[np.ndarray, "..."], quality: int) -> UInt8[np.ndarray, 
     return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].ravel()
 
 
-class Draft:
+class EntryWriter:
     """The JPEGs of one video, which come a few at a time and are written as one safetensors file at last."""
 
     def __init__(self, name: str, size: tuple[int, int], quality: int, parts: Mapping[str, IO[bytes]]) -> None:
@@ -91,11 +91,11 @@ class Draft:
 
 
 @contextmanager
-def drafted(name: str, folder: Path, size: tuple[int, int], quality: int) -> Iterator[Draft]:
-    """A draft for the length of the block; `folder` is on the disk that the entry goes to."""
+def entry_writer(name: str, folder: Path, size: tuple[int, int], quality: int) -> Iterator[EntryWriter]:
+    """A writer for the length of the block; `folder` is on the disk that the entry goes to."""
 
     def part() -> SpooledTemporaryFile[bytes]:
         return SpooledTemporaryFile(IN_MEMORY, dir=str(folder))
 
     with part() as flow, part() as mv, part() as rgb:
-        yield Draft(name, size, quality, {"flow": flow, "mv": mv, "rgb": rgb})
+        yield EntryWriter(name, size, quality, {"flow": flow, "mv": mv, "rgb": rgb})

@@ -12,8 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ifttn.data.augmentation import test_crops
-from ifttn.data.on_device import batches
-from ifttn.data.snippets import SnippetDataset
+from ifttn.data.loading import SnippetDataset, batches
 from ifttn.experiment.machine import Machine
 from ifttn.experiment.scores import Scores
 from ifttn.memory import Pieces

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ifttn.data.snippets import SnippetDataset, loader
+from ifttn.data.loading import SnippetDataset, batches, in_order
 from ifttn.files import held, not_written, partial_beside
 from ifttn.model.backbone import LEVELS, Backbone, Pyramid
 from ifttn.model.network import normalise
@@ -71,7 +71,7 @@ class FrozenPyramids:
         files: dict[int, np.ndarray] = {}
         row = 0
         try:
-            for examples in loader(self.dataset, batch, view=view, shuffle=False):
+            for examples in batches(self.dataset, in_order(self.dataset, batch, view), "cpu"):
                 pyramid, segments = self._pyramid(examples.inputs[self.modality])
                 for level, x in pyramid.items():
                     x = x.unflatten(0, (-1, segments)).half().cpu().numpy()

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ifttn.data.augmentation import test_crops
-from ifttn.data.gop import Footage
-from ifttn.data.planes import Snippets, from_file
-from ifttn.data.reencoding import GOP
-from ifttn.data.store import StoreSettings
+from ifttn.data.frame_source import FrameSource, StoreSettings
+from ifttn.data.gop import GOP
+from ifttn.data.planes import Snippets
 from ifttn.data.video import decode
+from ifttn.data.video_source import from_file
 from ifttn.experiment.machine import Machine
 from ifttn.experiment.recipes import PRESETS
 from ifttn.experiment.scores import late_fusion
@@ -154,9 +154,9 @@ def read_inputs(video: Path, setup: Setup, segments: int, device: str = "cpu") -
     """A file -> what a network takes, the centre cropped, by the very way that `predict` goes: in one decoding pass,
     with TV-L1 on the device, in one batch, of the fields that the snippets hold and no others."""
     width, height = stored_size(setup)
-    part = test_crops(height, width, setup.size, 1)[0].part
+    part = test_crops(height, width, setup.size, 1)[0].region
 
-    def read(footage: Footage) -> dict[str, UInt8[np.ndarray, "V C h w"]]:
+    def read(footage: FrameSource) -> dict[str, UInt8[np.ndarray, "V C h w"]]:
         sampled = _sampled(footage, setup, segments)
         return {m: sampled[m].planes(m, part, channels=planes) for m, (_, planes) in setup.segment.items()}
 
@@ -164,7 +164,7 @@ def read_inputs(video: Path, setup: Setup, segments: int, device: str = "cpu") -
     return {modality: torch.from_numpy(x)[None] for modality, x in planes.items()}
 
 
-def _sampled(footage: Footage, setup: Setup, segments: int) -> dict[str, Snippets]:
+def _sampled(footage: FrameSource, setup: Setup, segments: int) -> dict[str, Snippets]:
     """Per modality, the snippets that a row takes of a video."""
     last, starts = footage.frames - 1, starts_of(setup, footage.frames, segments)
     frames = (starts + (span(setup) - 1) // 2).clip(0, last)

@@ -22,13 +22,13 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from ifttn.data.on_device import batches
+from ifttn.data.catalogue import hold_out
+from ifttn.data.loading import SnippetDataset, batches
 from ifttn.data.preparation import read_report
-from ifttn.data.snippets import SnippetDataset
 from ifttn.data.store import Store
 from ifttn.experiment.evaluation import evaluate
 from ifttn.experiment.initialisation import Loaded, from_imagenet, from_runs, wants_imagenet
-from ifttn.experiment.leakage import hold_out, refuse_leak
+from ifttn.experiment.leakage import refuse_leak
 from ifttn.experiment.machine import Machine, Processes, Share, shares
 from ifttn.experiment.optimisation import MovingAverage, clip, freeze_all_but, learning_rate, optimiser
 from ifttn.experiment.pyramids import FrozenPyramids, announce

@@ -55,7 +55,7 @@ def rendered(
 ) -> tuple[UInt8[np.ndarray, "S H W 3"], Float[np.ndarray, " S"]]:
     """Frames of an embedded data set of its own, two of each phase of every video, and 1 where they show rings."""
     frames, rings = [], []
-    for _, row in diagnostic.plan(flavour, videos, seed).iterrows():
+    for _, row in diagnostic.plan_videos(flavour, videos, seed).iterrows():
         film = diagnostic.render(row)
         for t in (4, row.boundary - 5, row.boundary + 4, row.frames - 5):
             frames.append(cv2.resize(film[t], (width, height), interpolation=cv2.INTER_AREA))

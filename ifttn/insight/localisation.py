@@ -19,7 +19,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 from ifttn.data import diagnostic, sampling
-from ifttn.data.snippets import whole_frames
+from ifttn.data.loading import whole_snippets
 from ifttn.data.store import Store
 from ifttn.insight.cam import STRIDE, Finer, OneTensor, class_activation_maps, on_pixels, stack
 from ifttn.model.network import Network
@@ -284,11 +284,6 @@ def _likeness(a: Float[np.ndarray, "V h w"], b: Float[np.ndarray, "V h w"]) -> f
     centred = [rank - rank.mean(1, keepdims=True) for rank in ranks]
     norm = np.sqrt((centred[0] ** 2).sum(1) * (centred[1] ** 2).sum(1))
     return float(((centred[0] * centred[1]).sum(1) / np.maximum(norm, 1e-12)).mean())
-
-
-def whole_snippets(store: Store, video: Video, modalities: Sequence[str], segments: int) -> dict[str, Tensor]:
-    """The test snippets of a video, whole frames: per modality (K, C, H, W) in bytes."""
-    return {m: torch.from_numpy(x) for m, x in whole_frames(store, video.name, modalities, segments).items()}
 
 
 def examples_of(

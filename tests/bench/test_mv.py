@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from ifttn.bench import mv
-from ifttn.data.cells import CELL
 from ifttn.data.doctor import CODECS, Codec, pan, write
+from ifttn.data.motion_vectors import BLOCK_SIDE
 from ifttn.data.video import decode, exported
 
 READ_AS_THEY_ARE = {
@@ -86,9 +86,9 @@ def test_motion_vector_extractor_reads_the_same_rows(tmp_path, name):
         for t in range(1, len(other.kinds)):
             if other.kinds[t] == "P":
                 for source, w, h, _, _, x, y, *motion, scale in other.rows[t].tolist():
-                    row, column = (y - h // 2) // CELL, (x - w // 2) // CELL
+                    row, column = (y - h // 2) // BLOCK_SIDE, (x - w // 2) // BLOCK_SIDE
                     assert source < 0
-                    np.testing.assert_array_equal(decoded.cells[t - 1, :, row, column] * scale, -np.array(motion))
+                    np.testing.assert_array_equal(decoded.blocks[t - 1, :, row, column] * scale, -np.array(motion))
 
 
 @pytest.mark.slow

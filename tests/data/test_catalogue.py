@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifttn.data import catalogue
-from ifttn.data.catalogue import all_videos, contents, read_split, split_numbers
+from ifttn.data.catalogue import all_videos, contents, hold_out, read_split, split_numbers
 from ifttn.data.lists import SUFFIXES, parse_lists
 from ifttn.vocabulary import IfttnError
 
@@ -419,3 +419,32 @@ def test_a_data_set_has_the_splits_that_have_videos_on_both_sides(tmp_path: Path
     (listed / "ucfTrainTestlist/testlist03.txt").write_text("Archery a.avi")
     with pytest.raises(IfttnError, match=r"testlist03\.txt, line 1"):
         split_numbers(listed)
+
+
+def groups_of_actions(actions=3, groups=8, each=2):
+    videos = tuple(
+        Video(f"a{a}/g{g}_{i}", Path(f"g{g}_{i}.avi"), f"a{a}", a, f"a{a}/g{g}")
+        for a in range(actions)
+        for g in range(groups)
+        for i in range(each)
+    )
+    return Split("d", 1, tuple(f"a{a}" for a in range(actions)), train=videos, test=())
+
+
+def test_whole_groups_of_every_action_are_held_out():
+    whole = groups_of_actions()
+    rest, held = hold_out(whole, 0.25, seed=0)
+    assert {video.name for video in rest.train} | {v.name for v in held} == {v.name for v in whole.train}
+    assert not {video.group for video in rest.train} & {video.group for video in held}
+    assert [sum(video.label == label for video in held) for label in range(3)] == [4, 4, 4]
+    assert hold_out(whole, 0.25, seed=0)[1] == held
+    assert hold_out(whole, 0.25, seed=1)[1] != held
+
+
+def test_an_action_keeps_a_group_and_nothing_is_refused():
+    rest, _ = hold_out(groups_of_actions(), 0.99, seed=0)
+    assert {video.label for video in rest.train} == {0, 1, 2}
+    with pytest.raises(IfttnError, match="takes no group"):
+        hold_out(groups_of_actions(groups=1), 0.5, seed=0)
+    with pytest.raises(IfttnError, match="more than 0 and less than 1"):
+        hold_out(groups_of_actions(), 1.0, seed=0)

@@ -9,7 +9,7 @@ import pytest
 
 from ifttn.data import diagnostic
 from ifttn.data.catalogue import all_videos, read_split
-from ifttn.data.diagnostic import FACTORS, FLAVOURS, ball_masks, factors, plan, render, write
+from ifttn.data.diagnostic import FACTORS, FLAVOURS, ball_masks, factors, plan_videos, render, write
 from ifttn.data.flow import dis
 from ifttn.data.sampling import centre_starts
 from ifttn.data.video import decode, read_frames
@@ -93,7 +93,7 @@ def test_encoded_videos_tell_a_single_stream_only_the_factor_that_it_is_meant_to
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_a_frame_says_nothing_of_how_the_balls_move(flavour: str) -> None:
-    table = plan(flavour, 1600, seed=2)
+    table = plan_videos(flavour, 1600, seed=2)
     when = np.arange(len(table)) % 64  # one frame a video, at all times
     red, blue = np.stack([c.reshape(-1, 2, 2)[t] for c, t in zip(table.centres, when, strict=True)]).transpose(1, 2, 0)
     middle = np.array(((diagnostic.WIDTH - 1) / 2, (diagnostic.HEIGHT - 1) / 2))[:, None]
@@ -113,7 +113,7 @@ def test_a_frame_says_nothing_of_how_the_balls_move(flavour: str) -> None:
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_displacement_between_test_snippets_says_nothing_of_binding_but_between_frames_all(flavour: str) -> None:
-    table = plan(flavour, 1600, seed=3, difficulty=0.0)  # a still camera
+    table = plan_videos(flavour, 1600, seed=3, difficulty=0.0)  # a still camera
     far, near = [], []
     for row in table.itertuples():
         path = row.centres.reshape(-1, 2, 2)
@@ -130,7 +130,7 @@ def test_displacement_between_test_snippets_says_nothing_of_binding_but_between_
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_scenes_differ_in_hue_only(flavour: str) -> None:
-    row = plan(flavour, 16, seed=4).iloc[5]
+    row = plan_videos(flavour, 16, seed=4).iloc[5]
     one, other = render(row), render(otherwise(row, "scene"))
     assert np.abs(luma(one) - luma(other)).max() < 1  # rounding to bytes
     assert np.abs(one.astype(int) - other).mean() > 10
@@ -138,7 +138,7 @@ def test_scenes_differ_in_hue_only(flavour: str) -> None:
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_luminance_does_not_tell_red_from_blue(flavour: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    row = plan(flavour, 16, seed=5).iloc[6]
+    row = plan_videos(flavour, 16, seed=5).iloc[6]
     one = render(row)
     monkeypatch.setattr(diagnostic, "COLOURS", diagnostic.COLOURS[::-1])
     other = render(row)
@@ -148,7 +148,7 @@ def test_luminance_does_not_tell_red_from_blue(flavour: str, monkeypatch: pytest
 
 @pytest.mark.parametrize("factor", ["speed", "binding"])
 def test_speed_and_binding_change_nothing_at_the_start_of_a_shot_and_the_rest_after(factor: str) -> None:
-    row = plan("ucf", 16, seed=6).iloc[7]
+    row = plan_videos("ucf", 16, seed=6).iloc[7]
     one, other = render(row), render(otherwise(row, factor))
     starts = [0, *row.cuts]
     same = (one == other).all((1, 2, 3))
@@ -157,7 +157,7 @@ def test_speed_and_binding_change_nothing_at_the_start_of_a_shot_and_the_rest_af
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_order_swaps_rings_and_discs_and_nothing_else(flavour: str) -> None:
-    row = plan(flavour, 16, seed=7).iloc[8]
+    row = plan_videos(flavour, 16, seed=7).iloc[8]
     other = otherwise(row, "order")
     np.testing.assert_array_equal(row.centres, other.centres)
     seen = [[ball_masks(video)[t].sum() for t in (0, row.boundary - 1, row.boundary, -1)] for video in (row, other)]
@@ -171,18 +171,18 @@ def test_order_swaps_rings_and_discs_and_nothing_else(flavour: str) -> None:
 def test_the_boundary_is_a_cut_near_the_middle_and_shots_are_shorter_than_the_way_between_snippets(
     flavour: str,
 ) -> None:
-    table = plan(flavour, 960, seed=8)
+    table = plan_videos(flavour, 960, seed=8)
     for row in table.itertuples():
         edges = [0, *row.cuts, row.frames]
         gaps = np.diff(centre_starts(row.frames, 4))
         assert row.boundary in row.cuts
         assert 0.4 <= row.boundary / row.frames <= 0.6
         assert 0 < min(np.diff(edges)) <= max(np.diff(edges)) <= min(gaps)
-    assert (table.frames.min(), table.frames.max()) == diagnostic.FRAMES
+    assert (table.frames.min(), table.frames.max()) == diagnostic.FRAME_COUNTS
 
 
 def test_constant_speed_within_a_shot_and_a_jump_at_every_cut() -> None:
-    for row in plan("ucf", 32, seed=9).itertuples():
+    for row in plan_videos("ucf", 32, seed=9).itertuples():
         world = row.centres.reshape(-1, 2, 2) - np.reshape(row.shake, (-1, 1, 2))
         steps = np.abs(np.diff(world, axis=0))
         moving = steps[:, [0, 1], [row.binding, 1 - row.binding]]
@@ -196,14 +196,14 @@ def test_constant_speed_within_a_shot_and_a_jump_at_every_cut() -> None:
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_every_ball_stays_on_the_screen(flavour: str) -> None:
-    for row in plan(flavour, 160, seed=10, difficulty=2.0).itertuples():
+    for row in plan_videos(flavour, 160, seed=10, difficulty=2.0).itertuples():
         centres = row.centres.reshape(-1, 2)
         assert (centres >= row.radius - 1e-3).all()
         assert (centres <= np.array((159, 119)) - row.radius + 1e-3).all()
 
 
 def test_every_action_has_as_many_videos_and_every_nuisance_is_independent_of_it() -> None:
-    table = plan("ucf", 1600, seed=11)
+    table = plan_videos("ucf", 1600, seed=11)
     assert set(table.action.value_counts()) == {100}
     assert all(set(table.groupby([a, b]).size()) == {400} for a, b in combinations(FACTORS, 2))
     assert table.groupby(["group", "action"]).size().nunique() == 1
@@ -218,7 +218,7 @@ def test_every_action_has_as_many_videos_and_every_nuisance_is_independent_of_it
 
 
 def test_no_difficulty_leaves_no_nuisance() -> None:
-    table = plan("hmdb", 32, seed=12, difficulty=0.0)
+    table = plan_videos("hmdb", 32, seed=12, difficulty=0.0)
     assert table[["radius", "contrast"]].nunique().tolist() == [1, 1]
     assert not table[["brightness", "strays"]].any(axis=None)
     frames = render(table.iloc[0])
@@ -232,15 +232,15 @@ def test_no_difficulty_leaves_no_nuisance() -> None:
     [("ucf", "8ee85b9cb155fc4d"), ("hmdb", "1022c3377f8ac77e")],
 )
 def test_the_same_seed_gives_the_same_pixels(flavour: str, digest: str) -> None:
-    row = plan(flavour, 32, seed=2024).iloc[13]
+    row = plan_videos(flavour, 32, seed=2024).iloc[13]
     assert hashlib.sha256(render(row).tobytes()).hexdigest()[:16] == digest
-    assert (render(plan(flavour, 32, seed=2025).iloc[13])[0] != render(row)[0]).any()
+    assert (render(plan_videos(flavour, 32, seed=2025).iloc[13])[0] != render(row)[0]).any()
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_no_channel_is_cut_off_at_the_hardest(flavour: str) -> None:
     for index in (0, 15):
-        frames = render(plan(flavour, 16, seed=13, difficulty=2.0).iloc[index])
+        frames = render(plan_videos(flavour, 16, seed=13, difficulty=2.0).iloc[index])
         assert frames.min() > 0
         assert frames.max() < 255
 
@@ -302,7 +302,7 @@ def test_lists_have_the_bytes_of_the_real_ones(folder: Path) -> None:
 
 
 def test_the_table_is_read_back_as_it_was_planned(folder: Path) -> None:
-    planned, stored = plan(folder.name, SIZES[folder.name], seed=1).iloc[11], factors(folder).iloc[11]
+    planned, stored = plan_videos(folder.name, SIZES[folder.name], seed=1).iloc[11], factors(folder).iloc[11]
     np.testing.assert_array_equal(render(planned), render(stored))
 
 
@@ -325,7 +325,7 @@ def test_writing_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"videos": 32}, {"difficulty": 0.5}])
 def test_another_set_in_the_folder_is_an_error(tmp_path: Path, change: dict) -> None:
-    planned = plan("ucf", 16, seed=0)
+    planned = plan_videos("ucf", 16, seed=0)
     planned.to_parquet(tmp_path / "factors.parquet")
     with pytest.raises(IfttnError, match="another embedded data set"):
         write(tmp_path, "ucf", **{"videos": 16, "seed": 0, "jobs": 1, "progress": False} | change)
@@ -334,11 +334,11 @@ def test_another_set_in_the_folder_is_an_error(tmp_path: Path, change: dict) -> 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(IfttnError, match=r"kinetics.*ucf, hmdb"):
-        plan("kinetics", 16, seed=0)
+        plan_videos("kinetics", 16, seed=0)
     with pytest.raises(IfttnError, match="100 videos"):
-        plan("ucf", 100, seed=0)
+        plan_videos("ucf", 100, seed=0)
     with pytest.raises(IfttnError, match=r"difficulty 3"):
-        plan("ucf", 16, seed=0, difficulty=3.0)
+        plan_videos("ucf", 16, seed=0, difficulty=3.0)
     with pytest.raises(IfttnError, match="not the embedded"):
         factors(tmp_path)
     (tmp_path / "file").touch()
@@ -348,7 +348,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("flavour", "videos"), [("ucf", 32), ("ucf", 48), ("hmdb", 32), ("hmdb", 80)])
 def test_few_videos_still_give_a_first_split(flavour: str, videos: int, tmp_path: Path) -> None:
-    planned = plan(flavour, videos, seed=0)
+    planned = plan_videos(flavour, videos, seed=0)
     for name, text in FLAVOURS[flavour].lists(planned).items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(text.encode())

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from ifttn.data.flow import from_bytes, to_bytes
-from ifttn.data.gop import FURTHER, Groups, accumulate, moved, p_frames, residual
-from ifttn.data.reencoding import GOP
+from ifttn.data.gop import FURTHER, GOP, Groups, accumulate, moved, p_frames, residual
 from ifttn.data.store import Entry, Store, StoreSettings
 from ifttn.data.video import decode
 
@@ -70,7 +69,7 @@ def test_the_motion_of_a_stored_pan_since_its_i_frame_is_known_and_explains_its_
 ):
     decoded = decode(encode(tmp_path / "pan.avi", pan(30, 96, 72, (1, -1))))
     store = Store.create(tmp_path / "store", StoreSettings(96, 72, 5.0))
-    levels = decoded.on_pixels(to_bytes(decoded.cells, 5.0))
+    levels = decoded.on_pixels(to_bytes(decoded.blocks, 5.0))
     store.write("A/pan", decoded.frames, levels, levels, 25.0)
     frames = np.array([0, 5, 12, 29])
     with store.open("A/pan") as entry:

@@ -4,17 +4,19 @@ import numpy as np
 import pytest
 
 from ifttn.data.flow import flow_of, to_bytes
-from ifttn.data.live import Live
-from ifttn.data.planes import Asked, Snippets, as_they_come, from_file
+from ifttn.data.frame_source import FrameSource, StoreSettings
+from ifttn.data.live import LiveReader
+from ifttn.data.planes import Snippets
 from ifttn.data.sampling import centre_starts, snippet_indices
-from ifttn.data.store import WHOLE, Store, StoreSettings
+from ifttn.data.store import Store
 from ifttn.data.video import Reader, decode, read_frames
+from ifttn.data.video_source import ReadRecorder, as_they_come, from_file
 from ifttn.vocabulary import MODALITIES, STACK
 
 SETTINGS = StoreSettings(width=96, height=72, bound=5.0, flow="dis")
 
 
-class Whole:
+class Whole(FrameSource):
     """All frames and fields of a video in memory."""
 
     def __init__(self, path, settings=SETTINGS):
@@ -27,12 +29,8 @@ class Whole:
             "mv": to_bytes(decoded.vectors, settings.bound),
         }
 
-    def read(self, modality, indices, part=WHOLE, out=None):
-        images = self.all[modality][indices][..., *part]
-        if out is None:
-            return images
-        out[:] = images
-        return out
+    def images(self, modality, indices):
+        yield from self.all[modality][list(indices)]
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +81,7 @@ def test_a_store_gives_them_but_for_its_jpegs(film, whole, modality, tmp_path):
 def test_another_flow_may_stand_for_vectors_and_flow_of_live_frames(film, motion):
     frames = read_frames(film)
     mine, theirs = (
-        [*as_they_come(Live(frames, 25.0, (96, 72)), SETTINGS, 9 / 25, [modality], motion=motion)]
+        [*as_they_come(LiveReader(frames, 25.0, (96, 72)), SETTINGS, 9 / 25, [modality], motion=motion)]
         for modality in ("mv", "flow")
     )
     for (_, mv), (_, flow) in zip(mine, theirs, strict=True):
@@ -91,12 +89,12 @@ def test_another_flow_may_stand_for_vectors_and_flow_of_live_frames(film, motion
 
 
 def test_no_more_is_asked_for_than_the_snippets_hold():
-    asked = Asked(1000, SETTINGS)
+    asked = ReadRecorder(1000, SETTINGS)
     sampled(asked, 7).planes("rgb")
-    assert (len(asked.wanted["rgb"]), len(asked.images())) == (7, 7)
+    assert (len(asked.wanted["rgb"]), len(asked.frames_in_rgb())) == (7, 7)
     sampled(asked, 7).planes("flow")
-    assert (len(asked.wanted["flow"]), len(asked.images()), len(asked.wanted["mv"])) == (35, 42, 0)
-    assert len(asked.images(flow_for_vectors=True)) == 42
+    assert (len(asked.wanted["flow"]), len(asked.frames_in_rgb()), len(asked.wanted["mv"])) == (35, 42, 0)
+    assert len(asked.frames_in_rgb(flow_for_vectors=True)) == 42
 
 
 def test_flow_of_some_fields_is_that_of_all():

@@ -15,8 +15,9 @@ from safetensors.numpy import load_file, save
 
 from ifttn.data import store as module
 from ifttn.data import writing
+from ifttn.data.entry import Entry, flow_error
 from ifttn.data.flow import dis, from_bytes, to_bytes
-from ifttn.data.store import Entry, Store, StoreSettings, flow_error
+from ifttn.data.store import Store, StoreSettings
 from ifttn.files import DiskFullError
 from ifttn.vocabulary import IfttnError, Video
 
@@ -391,11 +392,11 @@ def test_an_entry_that_comes_in_pieces_is_byte_for_byte_what_the_library_writes(
         rng.integers(0, 256, (2, 8, 2, 16, 24), np.uint8),
     )
     store = Store.create(tmp_path / "store", settings)
-    with store.writing("a/pieces") as draft:
-        draft.fps = 25.0
+    with store.writing("a/pieces") as writer:
+        writer.fps = 25.0
         for first, end in ((0, 4), (4, 5), (5, 9)):
             fields = slice(max(0, first - 1), end - 1)
-            draft.add(frames[first:end], flow[fields], mv[fields])
+            writer.add(frames[first:end], flow[fields], mv[fields])
     store.write("a/whole", frames, flow, mv, 25.0)
     paths = [store.folder / "videos" / "a" / f"{name}.safetensors" for name in ("pieces", "whole")]
     assert paths[0].read_bytes() == paths[1].read_bytes()
@@ -404,8 +405,8 @@ def test_an_entry_that_comes_in_pieces_is_byte_for_byte_what_the_library_writes(
 
 def test_an_entry_that_is_given_up_leaves_nothing_behind(tmp_path):
     store = Store.create(tmp_path / "store", StoreSettings(24, 16, 5.0, "dis"))
-    with pytest.raises(IfttnError, match="2 frames do not fit flow"), store.writing("a/b") as draft:
-        draft.add(np.zeros((2, 16, 24, 3), np.uint8), *np.zeros((2, 2, 2, 16, 24), np.uint8))
+    with pytest.raises(IfttnError, match="2 frames do not fit flow"), store.writing("a/b") as writer:
+        writer.add(np.zeros((2, 16, 24, 3), np.uint8), *np.zeros((2, 2, 2, 16, 24), np.uint8))
     assert [path.name for path in store.folder.rglob("*") if path.is_file()] == ["manifest.json"]
 
 

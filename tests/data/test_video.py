@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from av.video.frame import VideoFrame
 
-from ifttn.data.cells import CELL
 from ifttn.data.flow import dis, to_bytes
-from ifttn.data.reencoding import GOP
+from ifttn.data.gop import GOP
+from ifttn.data.motion_vectors import BLOCK_SIDE
 from ifttn.data.video import SHORT, Reader, decode, exported, read_frames
 from ifttn.vocabulary import IfttnError
 
@@ -264,7 +264,7 @@ def test_b_frames_that_come_late_change_only_what_follows(tmp_path, pan, encode)
     np.testing.assert_array_equal(decoded.frames[:15], read_frames(first))
     assert set(decoded.kinds) == {"I", "P"}
     assert len(decoded.kinds) >= 28
-    np.testing.assert_allclose(np.median(decoded.vectors, axis=(2, 3)), np.tile([4, 2], (len(decoded.cells), 1)))
+    np.testing.assert_allclose(np.median(decoded.vectors, axis=(2, 3)), np.tile([4, 2], (len(decoded.blocks), 1)))
 
 
 def test_a_video_that_changes_its_size_keeps_the_first(tmp_path, pan, encode):
@@ -304,10 +304,8 @@ def test_sampled_frames_are_those_of_a_full_decoding_bit_for_bit(tmp_path, pan, 
 
     whole, sampled = decode(path, size), decode(path, size, choose)
     assert asked == [30]
-    np.testing.assert_array_equal(sampled.indices, [3, 17, 29])
     np.testing.assert_array_equal(sampled.frames, whole.frames[[3, 17, 29]])
-    np.testing.assert_array_equal(sampled.at(np.array([[17, 29], [3, 17]])), whole.frames[[[17, 29], [3, 17]]])
-    np.testing.assert_array_equal(sampled.cells, whole.cells)
+    np.testing.assert_array_equal(sampled.blocks, whole.blocks)
     assert sampled.kinds == whole.kinds
 
 
@@ -324,14 +322,14 @@ def test_where_fewer_frames_come_than_announced_those_that_came_are_sampled(tmp_
 
 @pytest.mark.parametrize("length", [1, 5, GOP, 64])
 @pytest.mark.parametrize("b_frames", [0, 2])
-def test_a_video_is_the_same_in_pieces(tmp_path, pan, encode, length, b_frames):
+def test_a_video_is_the_same_in_chunks(tmp_path, pan, encode, length, b_frames):
     path = encode(tmp_path / "pan.avi", pan(30), b_frames=b_frames)
-    whole, pieces = decode(path), [*Reader(path).pieces(length=length)]
-    assert max(len(piece.kinds) for piece in pieces) <= length
-    np.testing.assert_array_equal(np.concatenate([piece.frames for piece in pieces]), whole.frames)
-    np.testing.assert_array_equal(np.concatenate([piece.indices for piece in pieces]), np.arange(30))
-    np.testing.assert_array_equal(np.concatenate([piece.cells for piece in pieces])[1:], whole.cells)
-    assert "".join(piece.kinds for piece in pieces) == whole.kinds
+    whole, chunks = decode(path), [*Reader(path).chunks(length=length)]
+    assert max(len(chunk.kinds) for chunk in chunks) <= length
+    np.testing.assert_array_equal(np.concatenate([chunk.frames for chunk in chunks]), whole.frames)
+    np.testing.assert_array_equal(np.concatenate([chunk.indices for chunk in chunks]), np.arange(30))
+    np.testing.assert_array_equal(np.concatenate([chunk.blocks for chunk in chunks]), whole.blocks)
+    assert "".join(chunk.kinds for chunk in chunks) == whole.kinds
 
 
 @pytest.mark.parametrize("b_frames", [0, 2])
@@ -340,16 +338,16 @@ def test_frames_are_let_go_without_the_garbage_collector(tmp_path, pan, encode, 
     gc.collect()
     gc.disable()
     try:
-        for _ in Reader(path).pieces(lambda count: [], length=10):
+        for _ in Reader(path).chunks(lambda count: [], length=10):
             assert sum(type(thing) is VideoFrame for thing in gc.get_objects()) <= 10
     finally:
         gc.enable()
 
 
-def test_bytes_on_the_cells_are_bytes_on_the_pixels(tmp_path, pan, encode):
+def test_bytes_on_the_blocks_are_bytes_on_the_pixels(tmp_path, pan, encode):
     decoded = decode(encode(tmp_path / "pan.avi", pan(6)), (100, 90))
-    assert decoded.cells.shape[2:] == (2 * -(-120 // (2 * CELL)), 160 // CELL)
-    levels = decoded.on_pixels(to_bytes(decoded.cells[2:4], 20.0))
+    assert decoded.blocks.shape[2:] == (2 * -(-120 // (2 * BLOCK_SIDE)), 160 // BLOCK_SIDE)
+    levels = decoded.on_pixels(to_bytes(decoded.blocks[2:4], 20.0))
     np.testing.assert_array_equal(levels, to_bytes(decoded.vectors, 20.0)[2:4])
 
 
@@ -363,10 +361,10 @@ def test_more_vectors_than_the_buffer_holds_are_painted(tmp_path, pan, encode):
 def test_a_large_video_is_encoded_anew_at_the_short_side_of_the_others(tmp_path, pan, encode):
     path = encode(tmp_path / "large.mp4", np.tile(pan(5), (1, 5, 5, 1)), "libx264")
     reader = Reader(path, (340, 256))
-    pieces = [*reader.pieces()]
+    chunks = [*reader.chunks()]
     assert (min(reader.coded), reader.size) == (SHORT, (340, 256))
     expected = (4 * 340 / 800, 2 * 256 / 600)
-    middle = pieces[0].cells[1:, :, 4:-4, 4:-4]
+    middle = chunks[0].blocks[:, :, 4:-4, 4:-4]
     np.testing.assert_allclose(np.median(middle, axis=(0, 2, 3)), expected, atol=0.3)
     assert decode(path).frames.shape == (5, 600, 800, 3)
 
@@ -413,7 +411,7 @@ def test_a_variable_frame_rate_changes_neither_frames_nor_vectors(tmp_path, pan,
 
 def test_two_frames_have_one_field(tmp_path, pan, encode):
     decoded = decode(encode(tmp_path / "two.avi", pan(2)))
-    assert decoded.cells.shape[0] == 1
+    assert decoded.blocks.shape[0] == 1
     np.testing.assert_array_equal(np.median(decoded.vectors[0], axis=(1, 2)), (4, 2))
 
 
@@ -482,7 +480,7 @@ def test_times_are_those_of_the_stream(shared_data):
     decoded = decode(path)
     np.testing.assert_allclose(decoded.seconds, expected)
     assert decoded.seconds[-1] > 2 * len(decoded.kinds) / 25
-    again = np.concatenate([piece.seconds for piece in Reader(path).pieces(length=7)])
+    again = np.concatenate([chunk.seconds for chunk in Reader(path).chunks(length=7)])
     np.testing.assert_array_equal(again, decoded.seconds)
 
 

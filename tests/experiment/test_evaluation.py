@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifttn.data.snippets import SnippetDataset
+from ifttn.data.loading import SnippetDataset
 from ifttn.experiment.evaluation import evaluate, wrong_order
 from ifttn.experiment.machine import Machine
 from ifttn.experiment.optimisation import freeze_all_but

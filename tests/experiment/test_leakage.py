@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from ifttn.experiment import training
-from ifttn.experiment.leakage import hold_out, refuse_leak
+from ifttn.experiment.leakage import refuse_leak
 from ifttn.vocabulary import IfttnError, Split, Video
 
 
@@ -16,25 +16,6 @@ def split(actions=3, groups=8, each=2):
         for i in range(each)
     )
     return Split("d", 1, tuple(f"a{a}" for a in range(actions)), train=videos, test=())
-
-
-def test_whole_groups_of_every_action_are_held_out():
-    whole = split()
-    rest, held = hold_out(whole, 0.25, seed=0)
-    assert {video.name for video in rest.train} | {v.name for v in held} == {v.name for v in whole.train}
-    assert not {video.group for video in rest.train} & {video.group for video in held}
-    assert [sum(video.label == label for video in held) for label in range(3)] == [4, 4, 4]
-    assert hold_out(whole, 0.25, seed=0)[1] == held
-    assert hold_out(whole, 0.25, seed=1)[1] != held
-
-
-def test_an_action_keeps_a_group_and_nothing_is_refused():
-    rest, _ = hold_out(split(), 0.99, seed=0)
-    assert {video.label for video in rest.train} == {0, 1, 2}
-    with pytest.raises(IfttnError, match="takes no group"):
-        hold_out(split(groups=1), 0.5, seed=0)
-    with pytest.raises(IfttnError, match="more than 0 and less than 1"):
-        hold_out(split(), 1.0, seed=0)
 
 
 def test_a_video_that_was_trained_on_is_not_tested_on():

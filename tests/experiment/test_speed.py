@@ -43,7 +43,7 @@ def test_vectors_are_cut_from_the_frames_that_the_pictures_are_cut_from(video):
     setup = ROWS["mv-if-ttn"].at("small")
     inputs, size = speed.read_inputs(video, setup, 3), speed.stored_size(setup)
     decoded, starts = decode(video, size), speed.starts_of(setup, 40, 3)
-    part = crops_of(size[1], size[0], 64, 1)[0].part
+    part = crops_of(size[1], size[0], 64, 1)[0].region
     for k, start in enumerate(starts):
         np.testing.assert_array_equal(inputs["rgb"][0, k].permute(1, 2, 0), decoded.frames[start + 2][part])
         fields = to_bytes(decoded.vectors[start : start + 5], speed.BOUND)[..., *part]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ifttn.data.snippets import SnippetDataset, loader
+from ifttn.data.loading import SnippetDataset
 from ifttn.data.store import Entry, Store
 from ifttn.experiment import training
 from ifttn.experiment.machine import Machine
@@ -391,10 +391,3 @@ def test_a_moving_average_is_what_a_finished_stage_has(embedded, tmp_path, monke
     first = Network(network_settings(RECIPES["spatial"], PRESETS["smallest"], 16)).state_dict()[key]
     torch.testing.assert_close(mean[key], torch.lerp(first, last[key], 0.1))  # one step
     assert torch.equal(mean["streams.rgb.bn1.running_mean"], last["streams.rgb.bn1.running_mean"])
-
-
-def test_the_loader_gives_a_resumed_epoch_the_same_batches(streams):
-    dataset = SnippetDataset(streams.store, streams.split.train, ("rgb",), segments=4, size=64, scales=(1.0,))
-    whole = [batch.names for batch in loader(dataset, 4, view=3, shuffle=True)]
-    rest = [batch.names for batch in loader(dataset, 4, view=3, shuffle=True, start_batch=2)]
-    assert rest == whole[2:]

@@ -47,7 +47,7 @@ def test_pointing_and_energy_of_a_map_that_is_all_in_the_region_are_1():
 
 
 def test_the_masks_of_the_balls_lie_on_the_frames_that_the_test_snippets_show():
-    row = diagnostic.plan("ucf", 16, seed=3).iloc[5]
+    row = diagnostic.plan_videos("ucf", 16, seed=3).iloc[5]
     regions = localisation.embedded_regions(row, 4, (72, 96))
     starts = localisation.sampling.centre_starts(int(row.frames), 4)
     frames, _ = localisation.sampling.snippet_indices(starts, int(row.frames))

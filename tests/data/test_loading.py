@@ -1,15 +1,19 @@
+import multiprocessing
+import os
 import pickle
+import signal
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from ifttn.data import augmentation, sampling
+from ifttn.data import augmentation, loading, sampling
 from ifttn.data.flow import from_bytes, to_bytes
 from ifttn.data.gop import FURTHER, accumulate, p_frames, residual
-from ifttn.data.snippets import SnippetDataset, finish, loader
+from ifttn.data.loading import SnippetDataset, batches, finish, in_order
 from ifttn.data.store import Store, StoreSettings
 from ifttn.vocabulary import MODALITIES, Batch, IfttnError, Video
 
@@ -139,7 +143,8 @@ def test_test_views_are_the_fixed_crops(store):
 
 
 def test_a_batch_holds_bytes_labels_and_names(store):
-    (batch,) = loader(dataset(store, "0", "2", "3"), 4, view=0, shuffle=False)
+    data = dataset(store, "0", "2", "3")
+    (batch,) = batches(data, in_order(data, 4), "cpu")
     assert batch.inputs["rgb"].shape == (3, 4, 3, 32, 32)
     assert batch.inputs["flow"].shape == (3, 4, 10, 32, 32)
     assert {each.dtype for each in batch.inputs.values()} == {torch.uint8}
@@ -148,27 +153,9 @@ def test_a_batch_holds_bytes_labels_and_names(store):
     assert batch.names == ["A/0", "A/2", "A/3"]
 
 
-def test_an_epoch_visits_every_video_once_in_an_order_of_its_own(store):
-    data = dataset(store, "0", "1", "2", "3", "4", "noise", scales=SCALES)
-    orders = [[name for batch in loader(data, 4, view=view, shuffle=True) for name in batch.names] for view in (0, 1)]
-    again = [name for batch in loader(data, 4, view=0, shuffle=True) for name in batch.names]
-    assert sorted(orders[0]) == sorted(orders[1]) == sorted(video.name for video in data.videos)
-    assert orders[0] == again != orders[1]
-
-
-def test_an_interrupted_epoch_goes_on_with_the_same_batches(store):
-    data = dataset(store, "0", "1", "2", "3", "noise", scales=SCALES)
-    whole = list(loader(data, 2, view=7, shuffle=True))
-    rest = list(loader(data, 2, view=7, shuffle=True, start_batch=1))
-    assert [batch.names for batch in rest] == [batch.names for batch in whole[1:]]
-    for batch, expected in zip(rest, whole[1:], strict=True):
-        assert torch.equal(batch.inputs["flow"], expected.inputs["flow"])
-
-
 def test_workers_change_nothing(store):
     data = dataset(store, "0", "1", "noise", scales=SCALES)
-    alone = list(loader(data, 2, view=0, shuffle=True))
-    helped = list(loader(data, 2, view=0, shuffle=True, workers=1))
+    alone, helped = (batches(data, in_order(data, 2), "cpu", workers) for workers in (0, 1))
     for batch, expected in zip(helped, alone, strict=True):
         assert batch.names == expected.names
         assert torch.equal(batch.inputs["rgb"], expected.inputs["rgb"])
@@ -228,8 +215,8 @@ def test_what_is_finished_later_is_the_same(store, options):
     fitted = dataset(store, *names, modalities=EVERY, **options)
     later = dataset(store, *names, modalities=EVERY, fitted=False, **options)
     for view in (0, 7):
-        pairs = zip(loader(later, 4, view=view, shuffle=True), loader(fitted, 4, view=view, shuffle=True), strict=True)
-        for batch, expected in pairs:
+        pairs = (batches(data, in_order(data, 4, view), "cpu") for data in (later, fitted))
+        for batch, expected in zip(*pairs, strict=True):
             finished = finish(batch, 32, "cpu")
             assert finished.names == expected.names
             assert torch.equal(finished.labels, expected.labels)
@@ -245,10 +232,10 @@ def corner(batch: Batch) -> torch.Tensor:
 def test_a_batch_that_is_kept_is_not_written_again(store):
     for fitted in (True, False):
         data = dataset(store, "noise", "0", "1", "2", "4", scales=SCALES, fitted=fitted)
-        kept = [finish(batch, 32, "cpu").inputs for batch in loader(data, 1, view=range(3), shuffle=True)]
-        parts = [corner(batch) for batch in loader(data, 1, view=range(3), shuffle=True)]
-        passed = loader(data, 1, view=range(3), shuffle=True)
-        for number, batch in enumerate(passed):
+        keys = [key for view in range(3) for key in in_order(data, 1, view)]
+        kept = [finish(batch, 32, "cpu").inputs for batch in batches(data, keys, "cpu")]
+        parts = [corner(batch) for batch in batches(data, keys, "cpu")]
+        for number, batch in enumerate(batches(data, keys, "cpu")):
             inputs = finish(batch, 32, "cpu").inputs
             for modality, x in kept[number].items():
                 assert torch.equal(inputs[modality], x)
@@ -257,28 +244,9 @@ def test_a_batch_that_is_kept_is_not_written_again(store):
 
 def test_memory_is_used_again_once_nobody_holds_it(store):
     data = dataset(store, "noise", "0", scales=SCALES)
-    places = {batch.inputs["flow"].data_ptr() for batch in loader(data, 1, view=range(8), shuffle=True)}
+    keys = [key for view in range(8) for key in in_order(data, 1, view)]
+    places = {batch.inputs["flow"].data_ptr() for batch in batches(data, keys, "cpu")}
     assert len(places) <= 3
-
-
-def test_views_follow_one_another_in_one_loader(store):
-    data = dataset(store, "0", "1", "2", "3", "noise", scales=SCALES)
-    together = loader(data, 2, view=range(4, 7), shuffle=True, start_batch=1)
-    apart = [batch for view in range(4, 7) for batch in loader(data, 2, view=view, shuffle=True)][1:]
-    assert len(together) == len(apart) == 8
-    for batch, expected in zip(together, apart, strict=True):
-        assert batch.names == expected.names
-        assert torch.equal(batch.inputs["flow"], expected.inputs["flow"])
-
-
-@pytest.mark.slow
-def test_spawned_workers_give_the_same_batches(store):
-    data = dataset(store, "0", "1", "noise", scales=SCALES, fitted=False)
-    helped = loader(data, 2, view=0, shuffle=True, workers=1)
-    helped.multiprocessing_context = "spawn"
-    for batch, expected in zip(helped, loader(data, 2, view=0, shuffle=True), strict=True):
-        assert batch.names == expected.names
-        assert torch.equal(finish(batch, 32, "cpu").inputs["flow"], finish(expected, 32, "cpu").inputs["flow"])
 
 
 def test_ten_thousand_videos_are_checked_without_opening_them(store, monkeypatch):
@@ -295,3 +263,71 @@ def test_unknown_modalities_and_unprepared_videos_are_errors(store):
         dataset(store, "0", modalities=("rgb", "depth"))
     with pytest.raises(IfttnError, match=r"1 of 2 videos are not in .* the first is A/ghost"):
         dataset(store, "0", "ghost")
+
+
+KEYS = [[(2, row) for row in range(first, min(first + 6, 16))] for first in (0, 6, 12)]
+
+
+@pytest.fixture
+def training_set(embedded):
+    work = embedded.work(embedded.store)
+    return SnippetDataset(work.store, work.split.train, ("rgb", "flow"), segments=3, size=64, scales=(1.0, 0.875))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gets_the_same_batches_one_ahead(training_set):
+    for one, other in zip(
+        batches(training_set, KEYS, "cpu"), batches(training_set, KEYS, "cuda", workers=2), strict=True
+    ):
+        assert one.names == other.names
+        assert torch.equal(one.labels, other.labels.cpu())
+        assert all(torch.equal(x, other.inputs[modality].cpu()) for modality, x in one.inputs.items())
+
+
+class Disk(NamedTuple):
+    free: int
+
+
+def test_too_little_shared_memory_ends_in_a_line_before_anything_is_loaded(training_set, monkeypatch):
+    a_batch = 6 * 3 * 13 * 64 * 64
+    monkeypatch.setattr(loading.shutil, "disk_usage", lambda _: Disk(3 * a_batch - 1))
+    monkeypatch.setattr(loading, "DataLoader", lambda *_, **__: pytest.fail("loads"))
+    with pytest.raises(IfttnError, match=r"/dev/shm.*\(2 workers need 3 MB .*--shm-size .*--workers 0 needs none$"):
+        batches(training_set, KEYS, "cpu", workers=2)
+    monkeypatch.undo()
+    monkeypatch.setattr(loading.shutil, "disk_usage", lambda _: Disk(3 * a_batch))
+    assert len(list(batches(training_set, KEYS, "cpu", workers=2))) == 3
+    assert len(list(batches(training_set, KEYS, "cpu"))) == 3
+
+
+def test_shared_memory_that_is_full_in_the_middle_ends_in_the_same_line(training_set, monkeypatch):
+    def full(_):
+        raise RuntimeError(
+            "unable to allocate shared memory(shm) for file </torch_7_1_2>: No space left on device (28)"
+        )
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    with pytest.raises(IfttnError, match=r"^/dev/shm, .* \(it is full\): .*--workers 0 needs none$"):
+        list(batches(training_set, KEYS, "cpu", workers=1))
+
+
+def test_a_killed_worker_ends_in_one_line(training_set, capfd):
+    others = {*multiprocessing.active_children()}
+    feed = batches(training_set, 100 * KEYS, "cpu", workers=1)
+    next(feed)
+    (worker,) = {*multiprocessing.active_children()} - others
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(IfttnError, match=r"^a process that loads batches was killed, .*fewer --workers"):
+        list(feed)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_video_that_cannot_be_read_is_named_by_a_worker_as_by_the_process_itself(training_set, monkeypatch):
+    def damaged(*_):
+        raise IfttnError("ring/v_1 is damaged")
+
+    monkeypatch.setattr(Store, "open", damaged)
+    for workers in (0, 1):
+        with pytest.raises(IfttnError, match=r"^ring/v_1 is damaged$"):
+            list(batches(training_set, KEYS, "cpu", workers))

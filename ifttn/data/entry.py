@@ -1,0 +1,157 @@
+"""One prepared video of a store, open for reading: a safetensors file of JPEGs.
+
+A reader takes only the JPEGs that it asks for, and those that follow one another in one read.
+"""
+
+import contextlib
+import io
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import cv2
+import numpy as np
+from jaxtyping import Float32, Integer, UInt8
+
+from ifttn.data.flow import from_bytes, to_bytes
+from ifttn.data.frame_source import FrameSource, StoreSettings
+from ifttn.data.origin import Origin
+from ifttn.data.writing import encoded
+from ifttn.vocabulary import IfttnError
+
+FIRST_READ = 1 << 15
+"""Bytes of a first read: the header and the offsets of most videos."""
+LARGEST_HEADER = 1 << 20
+
+
+class Entry(FrameSource):
+    """One video of a store; `Store.open` makes and closes it.
+
+    Raises:
+        IfttnError: the file is no such entry, is cut short, or has offsets outside of itself.
+    """
+
+    def __init__(self, file: io.FileIO, name: str, settings: StoreSettings) -> None:
+        self.file, self.name, self.settings = file, name, settings
+        with self._named():
+            self.size = os.fstat(file.fileno()).st_size
+            self._head, self._place = file.read(FIRST_READ), bytearray()
+            length = int.from_bytes(self._head[:8], "little")
+            self._data = 8 + length
+            if length > LARGEST_HEADER or self._data > self.size:
+                raise ValueError(f"a header of {length} bytes in a file of {self.size}")
+            self._header = json.loads(bytes(self._bytes(8, self._data)))
+            self.frames = int(self._header["rgb.offsets"]["shape"][0]) - 1
+            about = self._header["__metadata__"]
+            self.fps = float(about["fps"])
+            self.origin = Origin(**json.loads(about.get("origin", "{}")))
+
+    def images(self, modality: str, indices: Sequence[int]) -> Iterator[UInt8[np.ndarray, "C H W"]]:
+        """As `FrameSource.images`."""
+        height, width = self.settings.height, self.settings.width
+        with self._named():
+            for jpeg in self._jpegs(modality, indices):
+                if modality == "rgb":
+                    yield _decoded(jpeg, cv2.IMREAD_COLOR_RGB, (height, width, 3)).transpose(2, 0, 1)
+                else:
+                    yield _decoded(jpeg, cv2.IMREAD_GRAYSCALE, (2 * height, width)).reshape(2, height, width)
+
+    def jpegs(self, modality: str, indices: Integer[np.ndarray, " n"]) -> list[UInt8[np.ndarray, " _"]]:
+        """The JPEG files of some frames or fields, by ascending index, each once."""
+        with self._named():
+            return [jpeg.copy() for jpeg in self._jpegs(modality, np.unique(indices).tolist())]
+
+    def num_bytes(self, modality: str) -> int:
+        """The size of all JPEGs of a modality."""
+        with self._named():
+            offsets = self._offsets(modality)
+        return int(offsets[-1] - offsets[0])
+
+    def _jpegs(self, modality: str, wanted: Sequence[int]) -> Iterator[UInt8[np.ndarray, " _"]]:
+        """JPEGs by ascending index, each valid until the next one; neighbours come from one read."""
+        offsets = self._offsets(modality)
+        if not wanted:
+            return
+        if not 0 <= wanted[0] <= wanted[-1] < len(offsets) - 1:
+            raise ValueError(f"{modality} {wanted[0]}..{wanted[-1]} of {len(offsets) - 1} are asked for")
+        ends = [i for i in range(1, len(wanted)) if wanted[i] != wanted[i - 1] + 1] + [len(wanted)]
+        for first, end in zip([0, *ends], ends, strict=False):
+            cuts = offsets[wanted[first] : wanted[end - 1] + 2].tolist()
+            content = np.frombuffer(self._bytes(cuts[0], cuts[-1]), np.uint8)
+            for begin, stop in pairwise(cuts):
+                yield content[begin - cuts[0] : stop - cuts[0]]
+
+    def _offsets(self, modality: str) -> Integer[np.ndarray, " n"]:
+        """Where each JPEG of a modality begins in the file, and where the last one ends."""
+        raw = np.frombuffer(self._bytes(*self._range(f"{modality}.offsets", "I64")), "<i8")
+        begin, end = self._range(modality, "U8")
+        if len(raw) < 2 or raw[0] != 0 or raw[-1] != end - begin or (raw[1:] <= raw[:-1]).any():
+            raise ValueError(f"the offsets of {modality} do not fit its {end - begin} bytes")
+        return raw + begin
+
+    def _range(self, tensor: str, dtype: str) -> tuple[int, int]:
+        entry = self._header[tensor]
+        begin, end = (self._data + int(offset) for offset in entry["data_offsets"])
+        if entry["dtype"] != dtype or not self._data <= begin <= end <= self.size:
+            raise ValueError(f"{tensor} is said to lie at {begin}..{end} of {self.size} bytes, as {entry['dtype']}")
+        return begin, end
+
+    def _bytes(self, begin: int, end: int) -> memoryview:
+        """Valid until the next call: all bytes are read to the same place, which the cache then holds."""
+        if end <= len(self._head):
+            return memoryview(self._head)[begin:end]
+        if end - begin > len(self._place):
+            self._place = bytearray(2 * (end - begin))
+        place = memoryview(self._place)[: end - begin]
+        self.file.seek(begin)
+        if self.file.readinto(place) != len(place):
+            raise ValueError(f"ends before byte {end}")
+        return place
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, cv2.error) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise IfttnError(
+                f"{self.name}: its entry {self.file.name} is damaged or no such ({reason}); remove it and prepare again"
+            ) from error
+
+
+@dataclass(frozen=True)
+class FlowError:
+    """The errors that bytes and JPEG cause, in pixels, where displacements are within the bound."""
+
+    bytes_mean: float
+    bytes_p999: float
+    """99.9th percentile of the absolute error of the bytes alone."""
+    stored_mean: float
+    stored_p999: float
+    """99.9th percentile of the absolute error of what is read from the store."""
+    saturated: float
+    """Share of displacements beyond the bound."""
+
+
+def flow_error(fields: Float32[np.ndarray, "n 2 H W"], settings: StoreSettings) -> FlowError:
+    """Put motion fields through bytes and JPEG, and measure the error; some 5 ms for a field of 340x256."""
+    levels = to_bytes(fields, settings.bound)
+    height, width = fields.shape[2:]
+    jpegs = [encoded(each.reshape(-1, width), settings.quality) for each in levels]
+    back = np.stack([_decoded(jpeg, cv2.IMREAD_GRAYSCALE, (2 * height, width)) for jpeg in jpegs])
+    within = np.abs(fields) <= settings.bound
+    figures = []
+    for read in (levels, back.reshape(levels.shape)):
+        errors = np.abs(from_bytes(read, settings.bound) - fields)[within]
+        figures += [errors.mean(), np.quantile(errors, 0.999)] if len(errors) else [0.0, 0.0]
+    return FlowError(*map(float, figures), saturated=1 - float(within.mean()))
+
+
+def _decoded(jpeg: UInt8[np.ndarray, " bytes"], flag: int, shape: tuple[int, ...]) -> UInt8[np.ndarray, "..."]:
+    """Raises ValueError where it is no JPEG of that shape."""
+    image = cv2.imdecode(jpeg, flag)
+    if image is None or image.shape != shape:
+        raise ValueError(f"a JPEG of {None if image is None else image.shape} where one of {shape} belongs")
+    return image
