@@ -1,16 +1,18 @@
 """The `ifttn` command: prepare, doctor, train, test, tables, figures, reproduce, predict, export, bench.
 
-Here are the verbs and their options. What a verb does is in `ifttn.verbs`, which is imported only when one is to be
-done: help and mistyped options wait for no torch.
+This module has the verbs and their options. What a verb does is in the module that its row of VERBS names. That module
+is imported only when the verb runs, so that help and mistyped options do not wait for torch.
 """
 
 import argparse
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 
+from ifttn.bench.options import PARTS
 from ifttn.options import (
     FLOW,
     PRESET,
@@ -28,8 +30,8 @@ from ifttn.options import (
     folder,
     new_file,
 )
+from ifttn.vocabulary import IfttnError
 
-BENCHES = ("flow", "mv", "speed", "store", "train", "insight")
 EPILOG = """\
 The embedded study, from nothing to a report:   ifttn reproduce
 One recipe on UCF101 (many GPUs: `torchrun ... -m ifttn train ...`):
@@ -47,14 +49,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises SystemExit for --help (0) and for options that cannot be read (2).
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name, or a bar, that its encoding lacks ends no verb
+        if isinstance(stream, io.TextIOWrapper):  # a character that the encoding lacks must not end a verb
             stream.reconfigure(errors="backslashreplace")
     options = parser().parse_args(arguments)
-    return import_module("ifttn.verbs").run(options)
+    try:
+        choose_device(options)
+        return _run_in_memory(options) or 0
+    except (IfttnError, OSError) as error:  # an OSError names the full disk or the folder that may not be written
+        print(f"ifttn: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nifttn: stopped; the same command goes on where it was", file=sys.stderr)
+        return 130
+
+
+def _run_in_memory(options: argparse.Namespace) -> int | None:
+    """Run the verb; where memory does not suffice, the error names the options that need less."""
+    from ifttn.memory import explained
+
+    with explained(vars(options)):
+        return import_module(options.module).run(options)
+
+
+def choose_device(options: argparse.Namespace) -> None:
+    """Set `options.device` to a GPU where there is one and no device is named.
+
+    Raises:
+        IfttnError: the named GPU is not here, and the work is to be done here.
+    """
+    if "device" not in options or options.device == "cpu" or getattr(options, "scheduler", None):
+        return
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if not options.device:
+        if options.verb != "prepare":  # the store knows the device on which it was begun
+            options.device = "cuda" if gpus else "cpu"
+    elif int(options.device.partition(":")[2] or 0) >= gpus and not getattr(options, "dry_run", False):
+        names = ["cpu", *(f"cuda:{number}" for number in range(gpus))]
+        raise IfttnError(f"--device {options.device}: torch finds no such GPU here; choose from {', '.join(names)}")
 
 
 def parser() -> argparse.ArgumentParser:
-    """The verbs and their options."""
+    """The parser of all verbs and their options."""
     top = Parser(
         prog="ifttn",
         description=str(__doc__).splitlines()[0],
@@ -62,15 +99,16 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawTextHelpFormatter,
     )
     verbs = top.add_subparsers(title="verbs", required=True, metavar="VERB")
-
-    def verb(name: str, text: str) -> argparse.ArgumentParser:
-        added = verbs.add_parser(
-            name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    for name, verb in VERBS.items():
+        p = verbs.add_parser(
+            name, help=verb.text, description=verb.text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
         )
-        added.set_defaults(verb=name)
-        return added
+        p.set_defaults(verb=name, module=verb.module or f"ifttn.verbs.{name}")
+        verb.add_options(p)
+    return top
 
-    p = verb("prepare", "videos -> store: frames, optical flow and motion vectors of every video")
+
+def _prepare(p: argparse.ArgumentParser) -> None:
     p.add_argument("data", type=folder, help="UCF101 or HMDB51 with its lists, or any folder of class folders")
     p.add_argument(
         "store",
@@ -102,26 +140,31 @@ def parser() -> argparse.ArgumentParser:
         help="of the embedded data set, 0 to 2: 0 is without disturbance",
     )
 
-    p = verb("doctor", "a known pan through every flow and codec at hand: sign, size, zero")
+
+def _doctor(p: argparse.ArgumentParser) -> None:
     p.add_argument("--folder", type=folder, help="keep the videos there; by default they are removed")
 
-    for name, text in (
-        ("train", "train a recipe, and first whatever it starts from; goes on where it stopped"),
-        ("test", "score the test videos with a trained recipe, and print how many are right"),
-    ):
-        p = verb(name, text)
-        p.add_argument("recipe", type=RECIPE, help="%(type)s")
-        add_work(p)
-        if name == "train":
-            add_training(p)
-        else:
-            add_memory(p)
-            p.add_argument("--classes", action="store_true", help="print the accuracy of each action as well")
-            p.add_argument(
-                "--tune", action="store_true", help="also with weights tuned on what --hold-out kept from training"
-            )
 
-    p = verb("tables", "print the paper's claims and tables, measured beside paper")
+def _train(p: argparse.ArgumentParser) -> None:
+    p.add_argument("recipe", type=RECIPE, help="%(type)s")
+    _add_work(p)
+    p.add_argument("--dry-run", action="store_true", help="print recipe, parameters, work, memory and steps, and stop")
+    p.add_argument(
+        "--hold-out", type=Number(0, 1), default=0.0, help="share of the training videos, in groups, to score only"
+    )
+    p.add_argument("--deterministic", action="store_true", help="the same bits every time on a GPU too; slower")
+    _add_machine(p)
+
+
+def _test(p: argparse.ArgumentParser) -> None:
+    p.add_argument("recipe", type=RECIPE, help="%(type)s")
+    _add_work(p)
+    add_memory(p)
+    p.add_argument("--classes", action="store_true", help="print the accuracy of each action as well")
+    p.add_argument("--tune", action="store_true", help="also with weights tuned on what --hold-out kept from training")
+
+
+def _tables(p: argparse.ArgumentParser) -> None:
     p.add_argument("numbers", type=Whole(1), nargs="*", help="which tables; by default all that have a measured cell")
     p.add_argument(
         "--data", type=existing_folder, default=Path("results/data"), help="folder of the data sets, for their factors"
@@ -141,9 +184,10 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="data sets to show, the first in the place of UCF-101; by default those of your own that have runs",
     )
-    add_runs(p)
+    _add_runs(p)
 
-    p = verb("figures", "draw Figures 1, 6 and 7 for trained runs, and the curves of their training")
+
+def _figures(p: argparse.ArgumentParser) -> None:
     p.add_argument("--out", type=folder, default=Path("results/figures"), help="folder for the pictures")
     p.add_argument(
         "--denoise",
@@ -158,9 +202,10 @@ def parser() -> argparse.ArgumentParser:
         "--gallery", type=folder, help="folder for small copies, GIFs and screenshots as a README shows them"
     )
     p.add_argument("--shots", type=folder, default=Path("build/screenshots"), help="folder that `make browser` filled")
-    add_work(p)
+    _add_work(p)
 
-    p = verb("reproduce", "the whole study: data, training, tables, figures, report")
+
+def _reproduce(p: argparse.ArgumentParser) -> None:
     p.add_argument("--out", type=folder, default=Path("results"), help="folder for all of it")
     p.add_argument(
         "--data",
@@ -183,13 +228,10 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--seed", type=Whole(0, 2**32 - 1), default=0, help="of data, weights, views, order and dropout")
     add_device(p)
-    add_machine(p)
+    _add_machine(p)
 
-    p = verb("bench", "measure a part on this machine, with its peer beside it")
-    p.add_argument("part", choices=BENCHES, help="which; `ifttn bench flow --help` explains the options of one")
-    p.add_argument("options", nargs=argparse.REMAINDER, help="of that part")
 
-    p = verb("predict", "print the likeliest actions of a video of any size and codec")
+def _predict(p: argparse.ArgumentParser) -> None:
     p.add_argument("video", type=existing_file, nargs="+", help="video files")
     p.add_argument(
         "--run",
@@ -207,36 +249,36 @@ def parser() -> argparse.ArgumentParser:
     )
     add_device(p)
 
-    p = verb("export", "write a network to a file that needs none of this package: OUT.pt2 or OUT.onnx")
+
+def _export(p: argparse.ArgumentParser) -> None:
     p.add_argument("run", type=existing_folder, help="folder of a trained run")
     p.add_argument(
         "out", type=new_file, help=".pt2 (torch.export) or .onnx (extra `export`); any number of videos a batch"
     )
-    return top
 
 
-def add_work(p: argparse.ArgumentParser) -> None:
+def _bench(p: argparse.ArgumentParser) -> None:
+    parts = p.add_subparsers(title="parts", required=True, metavar="PART")
+    for name, (text, add_options) in PARTS.items():
+        part = parts.add_parser(
+            name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        part.set_defaults(part=name, module=f"ifttn.bench.{name}")
+        add_options(part)
+
+
+def _add_work(p: argparse.ArgumentParser) -> None:
     """A split of a prepared data set, its runs, and how they are trained."""
     p.add_argument("--data", type=folder, default=Path("results/data/embedded-ucf"), help="videos and lists")
     p.add_argument("--store", type=folder, help="what `ifttn prepare` wrote; by default results/stores/DATA-PRESET")
     p.add_argument("--split", type=Whole(1, 3), default=1, help="1, 2 or 3")
     p.add_argument("--preset", type=PRESET, default="tiny", help="how large and how long: %(type)s")
     p.add_argument("--seed", type=Whole(0, 2**32 - 1), default=0, help="of weights, views, order and dropout")
-    add_runs(p)
+    _add_runs(p)
     add_device(p)
 
 
-def add_training(p: argparse.ArgumentParser) -> None:
-    """What is held out, and whether anything is trained at all."""
-    p.add_argument("--dry-run", action="store_true", help="print recipe, parameters, work, memory and steps, and stop")
-    p.add_argument(
-        "--hold-out", type=Number(0, 1), default=0.0, help="share of the training videos, in groups, to score only"
-    )
-    p.add_argument("--deterministic", action="store_true", help="the same bits every time on a GPU too; slower")
-    add_machine(p)
-
-
-def add_machine(p: argparse.ArgumentParser) -> None:
+def _add_machine(p: argparse.ArgumentParser) -> None:
     """What the machine decides about training."""
     p.add_argument(
         "--imagenet", type=existing_file, help="local file of ImageNet weights; by default torchvision fetches its own"
@@ -248,9 +290,33 @@ def add_machine(p: argparse.ArgumentParser) -> None:
     p.add_argument("--checkpoint-steps", type=Whole(1), default=200, help="steps between checkpoints within an epoch")
 
 
-def add_runs(p: argparse.ArgumentParser) -> None:
-    """The folder of runs."""
+def _add_runs(p: argparse.ArgumentParser) -> None:
     p.add_argument("--runs", type=folder, default=Path("results/runs"), help="folder of the runs")
+
+
+class Verb(NamedTuple):
+    """A row of VERBS."""
+
+    text: str
+    add_options: Callable[[argparse.ArgumentParser], None]
+    module: str = ""
+    """The module whose `run` does it; by default that of `ifttn.verbs` with the verb's name."""
+
+
+VERBS: Mapping[str, Verb] = {
+    "prepare": Verb("videos -> store: frames, optical flow and motion vectors of every video", _prepare),
+    "doctor": Verb(
+        "a known pan through every flow and codec at hand: sign, size, zero", _doctor, module="ifttn.data.doctor"
+    ),
+    "train": Verb("train a recipe, and first whatever it starts from; goes on where it stopped", _train),
+    "test": Verb("score the test videos with a trained recipe, and print how many are right", _test),
+    "tables": Verb("print the paper's claims and tables, measured beside paper", _tables),
+    "figures": Verb("draw Figures 1, 6 and 7 for trained runs, and the curves of their training", _figures),
+    "reproduce": Verb("the whole study: data, training, tables, figures, report", _reproduce),
+    "bench": Verb("measure a part on this machine, with its peer beside it", _bench),
+    "predict": Verb("print the likeliest actions of a video of any size and codec", _predict),
+    "export": Verb("write a network to a file that needs none of this package: OUT.pt2 or OUT.onnx", _export),
+}
 
 
 if __name__ == "__main__":

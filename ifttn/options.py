@@ -54,6 +54,7 @@ PRESET = OneOf("ifttn.experiment.recipes.PRESETS")
 RECIPE = OneOf("ifttn.experiment.recipes.RECIPES")
 FLOW = OneOf("ifttn.data.flow.FLOWS")
 PRECISION = OneOf("ifttn.experiment.machine.PRECISIONS", "auto")
+TABLE_5_ROW = OneOf("ifttn.model.peers.table5.PEERS", "if-ttn")
 
 
 @dataclass(frozen=True)

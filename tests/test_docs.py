@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ifttn.cli import BENCHES, parser
+from ifttn.cli import parser
 from ifttn.experiment.recipes import PRESETS, RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,7 +39,6 @@ def test_a_command_of_the_docs_is_one_that_the_parser_takes(
     options = parser().parse_args(words)
     assert getattr(options, "preset", "tiny") in PRESETS
     assert getattr(options, "recipe", "if-ttn") in RECIPES
-    assert getattr(options, "part", "flow") in BENCHES
 
 
 def test_the_docs_have_commands() -> None:

@@ -4,7 +4,6 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -13,17 +12,16 @@ import torch
 from ifttn import cli, options
 from ifttn.options import Number, OneOf, Whole
 
-PARTS = tuple(f"bench {part}" for part in cli.BENCHES)
-(VERBS,) = (action.choices for action in cli.parser()._actions if isinstance(action, argparse._SubParsersAction))
+
+def parsers_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The parsers of its subcommands by name; of one that has subcommands in its turn, those."""
+    (choices,) = (action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    return choices
 
 
-def parser_of(command: str) -> argparse.ArgumentParser:
-    verb, _, part = command.partition(" ")
-    if not part:
-        return VERBS[verb]
-    parser = argparse.ArgumentParser()
-    import_module(f"ifttn.bench.{part}").add_options(parser)
-    return parser
+VERBS = parsers_of(cli.parser())
+COMMANDS = {name: parser for name, parser in VERBS.items() if name != "bench"}
+COMMANDS |= {f"bench {part}": parser for part, parser in parsers_of(VERBS["bench"]).items()}
 
 
 def mistakes(action: argparse.Action) -> Iterator[str]:
@@ -55,7 +53,7 @@ def in_time(command: str, action: argparse.Action) -> Iterator[list[str]]:
     needed = {"recipe": "spatial", "data": "set", "video": "film.avi", "run": "set", "out": "out.pt2"}
     words = {
         each.dest: needed[each.dest]
-        for each in parser_of(command)._actions
+        for each in COMMANDS[command]._actions
         if not each.option_strings and each.nargs in (None, "+") and each is not action
     }
     if isinstance(action, argparse._StoreTrueAction):
@@ -65,7 +63,7 @@ def in_time(command: str, action: argparse.Action) -> Iterator[list[str]]:
         if action.option_strings:
             yield [*command.split(), *words.values(), action.option_strings[-1], value]
         else:
-            order = {each.dest: None for each in parser_of(command)._actions if not each.option_strings}
+            order = {each.dest: None for each in COMMANDS[command]._actions if not each.option_strings}
             given = words | {action.dest: value}
             yield [*command.split(), *(given[name] for name in order if name in given)]
 
@@ -94,10 +92,10 @@ def line_of(words: list[str], capsys) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize("command", [*(verb for verb in VERBS if verb != "bench"), *PARTS])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_a_mistyped_value_is_one_line_that_names_it_and_nothing_is_written(command, here, capsys):
     before = sorted(here.rglob("*"))
-    for action in parser_of(command)._actions:
+    for action in COMMANDS[command]._actions:
         if action.dest == "help":
             continue
         name = action.option_strings[-1] if action.option_strings else action.dest

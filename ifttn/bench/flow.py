@@ -28,11 +28,8 @@ from ifttn.data.flow import luminance
 from ifttn.data.tvl1 import FAST, OPENCV, CoarseToFine, bytes_moved, tvl1
 from ifttn.data.tvl1_cpu import Solver
 from ifttn.data.video import read_frames
-from ifttn.options import Whole, existing_file, size
 from ifttn.vocabulary import IfttnError
 
-SIZES = ((340, 256), (320, 240))
-"""Width and height: TSN's, and UCF101's own."""
 REQUIREMENTS = ("opencv-contrib-python-headless>=4.11",)
 _PEER = """
 import sys, time, cv2, numpy
@@ -157,17 +154,6 @@ def opencv() -> Iterator[Peer]:
             yield Peer(process, Path(folder))
         finally:
             process.terminate()
-
-
-def add_options(p: argparse.ArgumentParser) -> None:
-    """The options of `ifttn bench flow`."""
-    p.add_argument(
-        "videos", type=existing_file, nargs="*", help="video files; by default some of the embedded data set"
-    )
-    p.add_argument("--pairs", type=Whole(1), default=3, help="pairs a video, evenly spread")
-    p.add_argument("--repetitions", type=Whole(1), default=2, help="turns, of which the best counts")
-    p.add_argument("--sizes", type=size, nargs="+", default=list(SIZES), help="such as 340x256")
-    p.add_argument("--fast", action="store_true", help="ours is tvl1-fast, as in the preset tiny: --sizes 96x72")
 
 
 def run(o: argparse.Namespace) -> int:

@@ -19,15 +19,13 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch.utils.flop_counter import FlopCounterMode
 
+from ifttn.bench.options import DRAWN_BACKBONES
 from ifttn.insight.cam import OneTensor, class_activation_maps, stack
 from ifttn.insight.deepdraw import PRESETS, draw_many
 from ifttn.model.network import Network, NetworkSettings
-from ifttn.options import Whole, add_device
 
 TOLERANCE = 1.0
 """A way to compute a drawing is as good as another where they are less apart, in the mean (levels of 255)."""
-BACKBONES = {"tiny": "tiny", "small": "resnet18", "paper": "resnet50"}
-"""What is drawn with each preset."""
 
 
 def clock(device: str) -> float:
@@ -118,7 +116,7 @@ def forms(preset: str, o: argparse.Namespace) -> None:
     many = 40 if preset == "tiny" else 10
     for name in ("channels_last", "contiguous", "bf16", *(["compile"] if o.device.startswith("cuda") else [])):
         torch.manual_seed(0)
-        network = Network(NetworkSettings(actions=16, backbone=BACKBONES[preset])).to(o.device).eval()
+        network = Network(NetworkSettings(actions=16, backbone=DRAWN_BACKBONES[preset])).to(o.device).eval()
         if name == "contiguous":
             network.to(memory_format=torch.contiguous_format)
         elif name == "bf16":
@@ -139,14 +137,6 @@ def forms(preset: str, o: argparse.Namespace) -> None:
         print(f"  {name:14} {rate:9.2f} steps/s   {change:6.2f} levels apart after {many} steps: {verdict}")
 
 
-def add_options(p: argparse.ArgumentParser) -> None:
-    """The options of `ifttn bench insight`."""
-    add_device(p)
-    p.add_argument("--presets", nargs="+", default=["tiny"], choices=list(BACKBONES), help="of drawing")
-    p.add_argument("--batch", nargs="+", type=Whole(1), default=[1, 8], help="drawings at once")
-    p.add_argument("--repeat", type=Whole(1), default=3, help="turns of each side, of which the best counts")
-
-
 def run(o: argparse.Namespace) -> int:
     """Print the rates of each preset."""
     gpu = o.device.startswith("cuda")
@@ -158,9 +148,9 @@ def run(o: argparse.Namespace) -> int:
     print(f"{name}; torch {torch.__version__}; best of {o.repeat}")
     for preset in o.presets:
         torch.manual_seed(0)
-        network = Network(NetworkSettings(actions=16, backbone=BACKBONES[preset])).to(o.device).eval()
+        network = Network(NetworkSettings(actions=16, backbone=DRAWN_BACKBONES[preset])).to(o.device).eval()
         size = PRESETS[preset].crop
-        print(f"{preset}: {BACKBONES[preset]}, {size} px, pairs of RGB and flow")
+        print(f"{preset}: {DRAWN_BACKBONES[preset]}, {size} px, pairs of RGB and flow")
         maps(network, size, o)
         steps(network, preset, o)
         limits(network, preset, o)

@@ -25,7 +25,6 @@ from jaxtyping import Float64, Shaped
 from ifttn.bench.peers import python_of
 from ifttn.data.doctor import CODECS, pan, write
 from ifttn.data.video import Reader, exported
-from ifttn.options import Whole, existing_file
 from ifttn.vocabulary import IfttnError
 
 EXTRACTOR = ("motion-vector-extractor==2.0.0", "opencv-python-headless<5")
@@ -74,16 +73,6 @@ class Extracted:
     kinds: str
     seconds: float
     """Processor time, in its fastest mode: vectors and no frames."""
-
-
-def add_options(p: argparse.ArgumentParser) -> None:
-    """The options of `ifttn bench mv`."""
-    p.add_argument(
-        "videos", type=existing_file, nargs="*", help=f"by default made and removed: {' and '.join(EXAMPLES)}"
-    )
-    p.add_argument("--frames", type=Whole(2), default=300, help="of a video that is made")
-    p.add_argument("--repetitions", type=Whole(1), default=15, help="turns, of which the best counts")
-    p.add_argument("--no-extractor", action="store_true", help="leave out motion-vector-extractor (a download)")
 
 
 def run(o: argparse.Namespace) -> int:

@@ -20,6 +20,7 @@ import torch
 from tqdm import tqdm
 
 from ifttn.bench.mv import _processor, examples
+from ifttn.bench.options import SPEED_FRAMES
 from ifttn.experiment.machine import Machine
 from ifttn.experiment.speed import (
     DECODE,
@@ -38,35 +39,8 @@ from ifttn.experiment.speed import (
     watched,
 )
 from ifttn.files import write_whole
-from ifttn.model.peers.table5 import SIZES
-from ifttn.options import PRECISION, Number, Whole, add_device, existing_file, new_file
 
-FRAMES = 186
-"""Of the video that is made: the mean of UCF101."""
 _ROW = "{:32}{:>10}{:>3}{:>28}{:>28}{:>28}{:>9}{:>8}{:>10}"
-
-
-def add_options(p: argparse.ArgumentParser) -> None:
-    """The options of `ifttn bench speed`."""
-    p.add_argument(
-        "--size", default="paper", choices=SIZES, help="the paper's networks, or small ones for a quick look"
-    )
-    p.add_argument(
-        "--rows", nargs="+", default=list(ROWS), choices=list(ROWS), metavar="ROW", help=f"which: {', '.join(ROWS)}"
-    )
-    p.add_argument(
-        "--video", type=existing_file, help=f"by default made and removed: {FRAMES} frames of 320x240, MPEG-4"
-    )
-    p.add_argument("--segments", type=Whole(2), default=7, help="K of a video")
-    p.add_argument("--batch", type=Whole(1), help="videos at once in the first definition; by default 1, on a GPU 8")
-    add_device(p)
-    p.add_argument("--precision", type=PRECISION, default="auto", help="%(type)s; auto is fp32 on a CPU")
-    p.add_argument("--compile", action="store_true", help="torch.compile every network: a minute each first")
-    p.add_argument("--repetitions", type=Whole(1), default=7, help="of a figure, at most")
-    p.add_argument(
-        "--minutes", type=Number(0), default=4.0, help="after which what takes long is not repeated any more"
-    )
-    p.add_argument("--csv", type=new_file, help="write every figure to this file as well")
 
 
 def run(o: argparse.Namespace) -> int:
@@ -75,10 +49,10 @@ def run(o: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # random weights can make numbers so small that they cost a hundred times as much
     with tempfile.TemporaryDirectory(prefix="ifttn-bench-") as folder:
-        video = o.video or examples(Path(folder), FRAMES)[0]
+        video = o.video or examples(Path(folder), SPEED_FRAMES)[0]
         machine = Machine(precision=o.precision, compile=o.compile)
         batch = o.batch or (8 if o.device.startswith("cuda") else 1)
-        conditions = Conditions(video, o.size, tuple(o.rows), o.segments, batch, o.device, machine)
+        conditions = Conditions(video, o.size, tuple(o.rows or ROWS), o.segments, batch, o.device, machine)
         result = Result(conditions, *watched(video))
         print("\n".join(header(result, made=o.video is None)), flush=True)
         with contextlib.suppress(KeyboardInterrupt):
@@ -177,7 +151,7 @@ def to_frame(result: Result) -> pd.DataFrame:
 
 def _with_bar(conditions: Conditions, o: argparse.Namespace) -> Iterator[Timing]:
     built: list[Task] = []
-    steps = tqdm(tasks(conditions), total=3 + 3 * len(o.rows), desc="building", leave=False)
+    steps = tqdm(tasks(conditions), total=3 + 3 * len(conditions.rows), desc="building", leave=False)
     built.extend(steps)
     steps.close()
     bar = tqdm(total=1.0, bar_format="{l_bar}{bar}| {elapsed} gone, about {postfix}", desc="measuring", leave=False)

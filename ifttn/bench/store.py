@@ -19,17 +19,15 @@ import torch
 from jaxtyping import UInt8
 from torch.nn import functional
 
+from ifttn.bench.options import TRAINED_STAGES
 from ifttn.data.flow import FLOWS, to_bytes
 from ifttn.data.loading import SnippetDataset, batches, finish, in_order
 from ifttn.data.store import Store, StoreSettings
 from ifttn.experiment.recipes import PRESETS, RECIPES, Preset, find, network_settings
 from ifttn.experiment.training import freeze_all_but
 from ifttn.model.network import Network
-from ifttn.options import PRESET, Number, Whole, existing_folder
 from ifttn.vocabulary import MODALITIES, Batch, IfttnError, Video
 
-STAGES = {"spatial": ("spatial", 0), "temporal": ("temporal", 0), "ttn": ("if-ttn", 0), "joint": ("if-ttn", 1)}
-"""Recipe and stage of training by the name of a row."""
 ROW = "{:10}{:>12}{:>12}{:>8}{:>14}{:>8}{:>13}{:>8}"
 
 
@@ -45,29 +43,11 @@ class Rates:
     """Crops are resized and mirrored by the loader."""
 
 
-def add_options(p: argparse.ArgumentParser) -> None:
-    """The options of `ifttn bench store`."""
-    p.add_argument(
-        "--store", type=existing_folder, help="a prepared data set; by default a small one is made and removed"
-    )
-    p.add_argument("--preset", type=PRESET, default="paper", help="decides snippets and crops: %(type)s")
-    p.add_argument("--videos", type=Whole(1), default=32, help="videos a turn")
-    p.add_argument("--batch", type=Whole(1), default=8, help="videos a batch of the loader")
-    p.add_argument("--repetitions", type=Whole(1), default=7, help="turns of a batch, of which the best counts")
-    p.add_argument(
-        "--rate",
-        type=Number(0),
-        nargs="+",
-        default=[],
-        help=f"videos/s that a device trains on in the stages {', '.join(STAGES)}; measured where there is a GPU",
-    )
-
-
 def run(o: argparse.Namespace) -> int:
     """Print a row for each stage of training. Returns the exit code."""
     preset = find(o.preset, PRESETS, "preset")
-    if len(o.rate) not in (0, len(STAGES)):
-        raise IfttnError(f"--rate needs a number for each of {', '.join(STAGES)}")
+    if len(o.rate) not in (0, len(TRAINED_STAGES)):
+        raise IfttnError(f"--rate needs a number for each of {', '.join(TRAINED_STAGES)}")
     cv2.setNumThreads(0)  # the rates are those of one core
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="ifttn-bench-") as folder:
@@ -76,7 +56,7 @@ def run(o: argparse.Namespace) -> int:
             raise IfttnError(f"{store.folder}: holds no video")
         _print_header(o, store, preset)
         measured: dict[tuple[str, ...], Rates] = {}
-        for row, (name, (recipe, stage)) in enumerate(STAGES.items()):
+        for row, (name, (recipe, stage)) in enumerate(TRAINED_STAGES.items()):
             modalities = RECIPES[recipe].modalities
             if modalities not in measured:
                 dataset = dataset_of(store, preset, modalities, o.videos)
@@ -84,7 +64,8 @@ def run(o: argparse.Namespace) -> int:
             wanted = o.rate[row] if o.rate else appetite(recipe, stage, preset) if torch.cuda.is_available() else None
             print(_row(name, measured[modalities], wanted))
     if not o.rate and not torch.cuda.is_available():
-        print(f"device, cores: no GPU is here; give the videos/s of yours in each stage: --rate {' '.join(STAGES)}")
+        stages = " ".join(TRAINED_STAGES)
+        print(f"device, cores: no GPU is here; give the videos/s of yours in each stage: --rate {stages}")
     return 0
 
 

@@ -29,6 +29,7 @@ import torch
 import torchvision
 from tqdm import tqdm
 
+from ifttn.bench.options import TRAINED_STAGES
 from ifttn.data import diagnostic
 from ifttn.data.catalogue import read_split
 from ifttn.data.preparation import prepare
@@ -42,11 +43,8 @@ from ifttn.experiment.runs import Run
 from ifttn.experiment.training import Training, Work, stage_loss
 from ifttn.memory import lacks_memory
 from ifttn.model.network import Network
-from ifttn.options import PRESET, Whole, add_device, folder
 from ifttn.vocabulary import MODALITIES, IfttnError
 
-STAGES = (("spatial", 0), ("temporal", 0), ("if-ttn", 0), ("if-ttn", 1))
-"""Recipe and the number of its stage."""
 RESET = Path("/proc/self/clear_refs")
 """Where Linux is asked to count the largest memory of a process anew."""
 
@@ -68,24 +66,6 @@ class Row:
     """Bytes of the device; on a CPU those of the process, or NaN where the system does not count them anew."""
     flops: float
     """A second, with data."""
-
-
-def add_options(p: argparse.ArgumentParser) -> None:
-    """Where, how large, how often."""
-    p.add_argument("--preset", type=PRESET, default="tiny", help="%(type)s")
-    add_device(p)
-    p.add_argument(
-        "--videos", type=Whole(16, step=16), default=128, help="embedded videos to prepare, a multiple of 16"
-    )
-    p.add_argument("--batch", type=Whole(1), help="videos a step; by default the preset's")
-    p.add_argument("--steps", type=Whole(1), default=8, help="steps of each repetition")
-    p.add_argument("--repetitions", type=Whole(1), default=3, help="of each side, in turn; the median counts")
-    p.add_argument("--folder", type=folder, help="keeps videos and store between runs; by default a temporary one")
-    p.add_argument("--micro-batch", type=Whole(1), help="videos at once on a device")
-    p.add_argument("--workers", type=Whole(0), help="processes that load batches")
-    p.add_argument("--compile", action="store_true")
-    p.add_argument("--recompute", action="store_true")
-    p.add_argument("--largest-batch", action="store_true", help="of the joint stage, with and without --recompute")
 
 
 def run(o: argparse.Namespace) -> int:
@@ -113,7 +93,7 @@ def run(o: argparse.Namespace) -> int:
             f"{'stage':10} {'videos/s':>9} {'from memory':>11} {'ratio':>18} {'waiting':>8} {'peak/GB':>8} "
             f"{'TFLOP/s':>8} share"
         )
-        for recipe, index in STAGES:
+        for recipe, index in TRAINED_STAGES.values():
             row = measured(work, preset, (recipe, index), o.steps, o.repetitions)
             share = f"{row.flops / product:.1%}" if gpu else ""
             ratio = f"{median(row.ratios):.2f} [{min(row.ratios):.2f}, {max(row.ratios):.2f}]"
@@ -145,7 +125,7 @@ def batched(name: str, batch: int | None) -> Preset:
 
 
 def measured(work: Work, preset: Preset, which: tuple[str, int], steps: int, repetitions: int) -> Row:
-    """One of STAGES: with data and from memory in turn."""
+    """A stage: with data and from memory in turn."""
     recipe, index = which
     stage, training = RECIPES[recipe].stages[index], began(work, preset, recipe, index)
     order = np.resize(np.random.default_rng(0).permutation(len(work.split.train)), preset.batch * steps)

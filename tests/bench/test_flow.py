@@ -1,4 +1,3 @@
-import argparse
 import subprocess
 import zipfile
 
@@ -8,7 +7,9 @@ import torch
 
 from ifttn.bench import flow
 from ifttn.bench.flow import MOTIONS, Motion
+from ifttn.bench.options import FRAME_SIZES
 from ifttn.bench.peers import python_of
+from ifttn.cli import parser
 from ifttn.data.tvl1 import tvl1
 from ifttn.vocabulary import IfttnError
 
@@ -51,9 +52,12 @@ def test_the_table_names_videos_motions_and_the_floor(encode, monkeypatch, capsy
     monkeypatch.setattr(flow, "MOTIONS", MOTIONS[:1])
     frames = [np.roll(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8), i, 1) for i in range(6)]
     video = encode(tmp_path / "six.avi", frames)
-    parser = argparse.ArgumentParser()
-    flow.add_options(parser)
-    assert flow.run(parser.parse_args([str(video), "--pairs", "2", "--repetitions", "1", "--sizes", "40x32"])) == 0
+    assert (
+        flow.run(
+            parser().parse_args(["bench", "flow", str(video), "--pairs", "2", "--repetitions", "1", "--sizes", "40x32"])
+        )
+        == 0
+    )
     printed = capsys.readouterr().out
     for expected in ("six.avi 40x32", MOTIONS[0].name, "iterations a warp", "GB moved a pair"):
         assert expected in printed
@@ -71,7 +75,7 @@ class _Twins:
 @pytest.mark.parametrize("name", ["h264_340x256_32frames.mp4", "h264_426x240.mkv", "ucf_like_mpeg4_320x240.avi"])
 def test_on_real_videos_opencvs_flow_comes_out_five_times_as_fast(shared_data, name):
     with flow.opencv() as peer:
-        for size in flow.SIZES:
+        for size in FRAME_SIZES:
             compared = flow.compare(peer, flow.pairs_of(shared_data / "clips" / name, size, 2), 2)
             assert np.mean(compared.distances) < 0.05
             assert compared.theirs > 5 * compared.ours

@@ -1,9 +1,8 @@
-import argparse
-
 import pytest
 import torch
 
 from ifttn.bench import insight as bench
+from ifttn.cli import parser
 
 
 @pytest.fixture(autouse=True)
@@ -14,9 +13,7 @@ def _restore_threads():
 
 
 def test_maps_stand_beside_the_packages_and_show_the_same(capsys):
-    p = argparse.ArgumentParser()
-    bench.add_options(p)
-    assert bench.run(p.parse_args(["--device", "cpu", "--batch", "1", "--repeat", "1"])) == 0
+    assert bench.run(parser().parse_args(["bench", "insight", "--device", "cpu", "--batch", "1", "--repeat", "1"])) == 0
     lines = capsys.readouterr().out.splitlines()
     rates = {line[2:30].strip(): float(line[30:40]) for line in lines if "maps/s" in line}
     assert set(rates) == {"ours, signed, three heads", "ours, 2x finer", "ours, 4x finer", "grad-cam, one head"}

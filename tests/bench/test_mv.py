@@ -1,10 +1,10 @@
-import argparse
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from ifttn.bench import mv
+from ifttn.cli import parser
 from ifttn.data.doctor import CODECS, Codec, pan, write
 from ifttn.data.motion_vectors import BLOCK_SIDE
 from ifttn.data.video import decode, exported
@@ -23,9 +23,7 @@ OTHERS = {
 
 
 def options(*words):
-    parser = argparse.ArgumentParser()
-    mv.add_options(parser)
-    return parser.parse_args(words)
+    return parser().parse_args(["bench", "mv", *map(str, words)])
 
 
 def test_the_table_has_every_way_to_read_a_video(tmp_path, capsys):

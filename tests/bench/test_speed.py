@@ -1,19 +1,16 @@
-import argparse
-
 import cv2
 import pandas as pd
 import pytest
 import torch
 
 from ifttn.bench import speed
+from ifttn.cli import parser
 from ifttn.data.doctor import pan
 from ifttn.experiment.speed import DEFINITIONS, ROWS
 
 
 def options(*words):
-    parser = argparse.ArgumentParser()
-    speed.add_options(parser)
-    return parser.parse_args([*map(str, words), "--device", "cpu"])
+    return parser().parse_args(["bench", "speed", *map(str, words), "--device", "cpu"])
 
 
 @pytest.fixture(autouse=True, scope="module")

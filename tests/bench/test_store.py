@@ -5,16 +5,15 @@ import pytest
 import torch
 
 from ifttn.bench import store as bench
+from ifttn.bench.options import TRAINED_STAGES
+from ifttn.cli import parser
 from ifttn.data.store import Store, StoreSettings
 from ifttn.vocabulary import IfttnError
 
 
 def options(*arguments: object) -> argparse.Namespace:
-    p = argparse.ArgumentParser()
-    bench.add_options(p)
-    return p.parse_args(
-        ["--preset", "tiny", "--videos", "2", "--batch", "2", "--repetitions", "1", *map(str, arguments)]
-    )
+    small = ["--preset", "tiny", "--videos", "2", "--batch", "2", "--repetitions", "1"]
+    return parser().parse_args(["bench", "store", *small, *map(str, arguments)])
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +27,7 @@ def test_every_stage_has_a_row_and_the_cores_that_a_device_needs(capsys):
     assert bench.run(options("--rate", 100, 200, 300, 400)) == 0
     lines = capsys.readouterr().out.splitlines()
     heads = lines[-5].split()
-    for line, name, rate in zip(lines[-4:], bench.STAGES, (100, 200, 300, 400), strict=True):
+    for line, name, rate in zip(lines[-4:], TRAINED_STAGES, (100, 200, 300, 400), strict=True):
         row = dict(
             zip(["stage", "bare", "loader", "ratio", "fitted", "of", "device", "cores"], line.split(), strict=True)
         )

@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 from tqdm import tqdm
 
 from ifttn.bench import train as bench
+from ifttn.cli import parser
 from ifttn.vocabulary import IfttnError
 
 
 def options(*arguments: object) -> argparse.Namespace:
-    p = argparse.ArgumentParser()
-    bench.add_options(p)
     small = ["--preset", "smallest", "--videos", "16", "--steps", "1", "--repetitions", "1", "--device", "cpu"]
-    return p.parse_args([*small, *map(str, arguments)])
+    return parser().parse_args(["bench", "train", *small, *map(str, arguments)])
 
 
 def test_every_stage_is_measured_with_its_data_and_from_memory(capsys, tmp_path):

@@ -3,8 +3,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from lab import live
-from lab.live import Live
+from lab import progress
+from lab.progress import StudyBar
 
 
 @pytest.fixture
@@ -12,27 +12,27 @@ def page(monkeypatch):
     """What a notebook's cell shows: one output, and all that it showed before."""
     shown = []
     handle = SimpleNamespace(update=lambda html: shown.append(html.data))
-    monkeypatch.setattr(live, "get_ipython", lambda: SimpleNamespace(kernel=object()))
-    monkeypatch.setattr(live, "display", lambda html, display_id: (shown.append(html.data), handle)[1])
+    monkeypatch.setattr(progress, "get_ipython", lambda: SimpleNamespace(kernel=object()))
+    monkeypatch.setattr(progress, "display", lambda html, display_id: (shown.append(html.data), handle)[1])
     return shown
 
 
 def test_a_notebook_sees_how_far_it_is_and_at_the_end_a_sentence_in_its_place(page, capsys):
-    tell = Live(brief=True)
-    tell.update(0.25, {"the <second>", "the first"}, 90.0)
-    tell.say("for a terminal only")
+    bar = StudyBar(brief=True)
+    bar.update(0.25, {"the <second>", "the first"}, 90.0)
+    bar.print("for a terminal only")
     assert "<progress max=1 value=0.250" in page[-1]
     assert "25 % done, about 1 min 30 s to go. Now: the &lt;second&gt;, the first" in page[-1]
-    tell.end("All is done.", {"report": Path("results/report.html"), "runs": Path("results/runs")})
+    bar.end("All is done.", {"report": Path("results/report.html"), "runs": Path("results/runs")})
     assert page[-1].startswith("<p>All is done.<br>report: <a href='results/report.html'>")
     assert page[-1].endswith("runs: <code>results/runs</code></p>")
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_terminal_sees_a_bar_and_then_lines(capsys):
-    tell = Live(brief=True)
-    tell.update(0.5, {"the first"}, 30.0)
-    tell.end("All is done.", {"report": Path("results/report.html")})
+    bar = StudyBar(brief=True)
+    bar.update(0.5, {"the first"}, 30.0)
+    bar.end("All is done.", {"report": Path("results/report.html")})
     out, err = capsys.readouterr()
     assert out == "All is done.\nreport: results/report.html\n"
     assert "about 30 s to go, the first" in err
@@ -40,10 +40,10 @@ def test_a_terminal_sees_a_bar_and_then_lines(capsys):
 
 
 def test_a_bar_that_stays_ends_without_a_word(capsys):
-    tell = Live()
-    tell.say("1 of 2 steps done")
-    tell.update(1.0, ())
-    tell.end()
+    bar = StudyBar()
+    bar.print("1 of 2 steps done")
+    bar.update(1.0, ())
+    bar.end()
     out, err = capsys.readouterr()
     assert out == "1 of 2 steps done\n"
     assert "100%" in err

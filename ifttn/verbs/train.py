@@ -1,0 +1,44 @@
+"""`ifttn train`: train a recipe, and first whatever it starts from."""
+
+import argparse
+import os
+from dataclasses import replace
+
+import torch
+
+from ifttn.data.catalogue import read_split
+from ifttn.experiment import plan, training
+from ifttn.experiment.machine import deterministic, joined
+from ifttn.experiment.pyramids import drop_pyramids
+from ifttn.experiment.recipes import in_order
+from ifttn.verbs.inputs import machine_of, work_of
+
+
+def run(o: argparse.Namespace) -> None:
+    """Train in this process, or in those that torchrun started."""
+    if o.dry_run:
+        print_plan(o)
+        return
+    torch.backends.cudnn.benchmark = True
+    if o.deterministic:
+        deterministic()
+    with joined(o.device) as (processes, device):
+        work = replace(work_of(o), device=device, hold_out=o.hold_out, processes=processes)
+        for recipe in in_order(o.recipe):
+            run = training.train(work, recipe)
+            if processes.leads:
+                print(f"{recipe}: trained, in {run.folder}")
+        if processes.leads:
+            drop_pyramids(work.folder)
+
+
+def print_plan(o: argparse.Namespace) -> None:
+    """Print what training costs, for the videos of the data set, or for UCF101's where there is none."""
+    videos, actions = 9537, 101
+    if o.data.exists():
+        split = read_split(o.data, o.split)
+        videos, actions = len(split.train), len(split.actions)
+    else:
+        print(f"no data set in {o.data}: as for UCF101, split 1")
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    print(plan.text(o.recipe, o.preset, videos=videos, actions=actions, machine=machine_of(o), world=world))
