@@ -30,7 +30,6 @@ from ifttn.options import (
     folder,
     new_file,
 )
-from ifttn.vocabulary import IfttnError
 
 EPILOG = """\
 The embedded study, from nothing to a report:   ifttn reproduce
@@ -52,23 +51,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a character that the encoding lacks must not end a verb
             stream.reconfigure(errors="backslashreplace")
     options = parser().parse_args(arguments)
+    from ifttn.memory import explained
+    from ifttn.vocabulary import IfttnError
+
     try:
         choose_device(options)
-        return _run_in_memory(options) or 0
+        with explained(vars(options)):  # a lack of memory names the options that need less
+            return import_module(options.module).run(options) or 0
     except (IfttnError, OSError) as error:  # an OSError names the full disk or the folder that may not be written
         print(f"ifttn: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nifttn: stopped; the same command goes on where it was", file=sys.stderr)
         return 130
-
-
-def _run_in_memory(options: argparse.Namespace) -> int | None:
-    """Run the verb; where memory does not suffice, the error names the options that need less."""
-    from ifttn.memory import explained
-
-    with explained(vars(options)):
-        return import_module(options.module).run(options)
 
 
 def choose_device(options: argparse.Namespace) -> None:
@@ -80,6 +75,8 @@ def choose_device(options: argparse.Namespace) -> None:
     if "device" not in options or options.device == "cpu" or getattr(options, "scheduler", None):
         return
     import torch
+
+    from ifttn.vocabulary import IfttnError
 
     gpus = torch.cuda.device_count()
     if not options.device:
