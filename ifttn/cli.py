@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ifttn.bench.options import PARTS
+from ifttn.memory import explained
 from ifttn.options import (
     FLOW,
     PRESET,
@@ -30,6 +31,7 @@ from ifttn.options import (
     folder,
     new_file,
 )
+from ifttn.vocabulary import IfttnError
 
 EPILOG = """\
 The embedded study, from nothing to a report:   ifttn reproduce
@@ -51,9 +53,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a character that the encoding lacks must not end a verb
             stream.reconfigure(errors="backslashreplace")
     options = parser().parse_args(arguments)
-    from ifttn.memory import explained
-    from ifttn.vocabulary import IfttnError
-
     try:
         choose_device(options)
         with explained(vars(options)):  # a lack of memory names the options that need less
@@ -75,8 +74,6 @@ def choose_device(options: argparse.Namespace) -> None:
     if "device" not in options or options.device == "cpu" or getattr(options, "scheduler", None):
         return
     import torch
-
-    from ifttn.vocabulary import IfttnError
 
     gpus = torch.cuda.device_count()
     if not options.device:

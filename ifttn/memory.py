@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import torch
-
 from ifttn.vocabulary import IfttnError
 
 Result = TypeVar("Result")
@@ -28,7 +26,7 @@ HELPS: Sequence[tuple[str, str, Callable[[Any], bool]]] = (
 
 def lacks_memory(error: BaseException) -> bool:
     """Whether an error says that a device or the machine has no more memory."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
 
@@ -67,6 +65,8 @@ class Pieces:
                 yield result
                 first = piece.stop
                 continue
+            import torch  # not at the top: the command line needs this module, and must not wait for torch
+
             if torch.cuda.is_available():  # only here, where the error no longer holds what the function had made
                 torch.cuda.empty_cache()
 

@@ -5,11 +5,8 @@ H x W pixels or cells, A actions, L motion fields of a snippet, T frames of a vi
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-
-from jaxtyping import Int, UInt8
-from torch import Tensor
 
 STACK = 5
 """L: the motion fields of one snippet (TSN's stack, paper section 4.2: "about 0.2 second")."""
@@ -103,24 +100,6 @@ class Split:
             f"split {self.number} of {self.dataset} has no video to {name} on; listed and not in the folder: "
             f"{len(self.missing)}, left out for other reasons: {len(self.notes)}"
         )
-
-
-@dataclass
-class Batch:
-    """What a loader hands to the network: bytes, so that little crosses to the device."""
-
-    inputs: dict[str, UInt8[Tensor, "N K C H W"]]
-    """Per modality. All come from one index draw and one augmentation a video."""
-    labels: Int[Tensor, " N"]
-    names: list[str]
-    crops: Int[Tensor, "N 3"] | None = None
-    """Height, width and mirroring of each video's crop, where it has still to be fitted (`augmentation.fit_on_device`);
-    it lies in the first rows and columns of its planes."""
-
-    def pin_memory(self) -> "Batch":
-        """Called by a loader, so that the bytes can go to the device while it computes."""
-        inputs = {modality: x.pin_memory() for modality, x in self.inputs.items()}
-        return replace(self, inputs=inputs, labels=self.labels.pin_memory())
 
 
 def duration(seconds: float) -> str:

@@ -20,13 +20,14 @@ from jaxtyping import UInt8
 from torch.nn import functional
 
 from ifttn.bench.options import TRAINED_STAGES
+from ifttn.data.batch import Batch
 from ifttn.data.flow import FLOWS, to_bytes
 from ifttn.data.loading import SnippetDataset, batches, finish, in_order
 from ifttn.data.store import Store, StoreSettings
 from ifttn.experiment.recipes import PRESETS, RECIPES, Preset, find, network_settings
 from ifttn.experiment.training import freeze_all_but
 from ifttn.model.network import Network
-from ifttn.vocabulary import MODALITIES, Batch, IfttnError, Video
+from ifttn.vocabulary import MODALITIES, IfttnError, Video
 
 ROW = "{:10}{:>12}{:>12}{:>8}{:>14}{:>8}{:>13}{:>8}"
 

@@ -23,10 +23,11 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ifttn.data import augmentation, sampling
 from ifttn.data.augmentation import Crop
+from ifttn.data.batch import Batch
 from ifttn.data.planes import Snippets
 from ifttn.data.store import Store
 from ifttn.memory import lacks_memory, loader_killed
-from ifttn.vocabulary import MODALITIES, Batch, IfttnError, Video
+from ifttn.vocabulary import MODALITIES, IfttnError, Video
 
 Keys = Sequence[tuple[int, int]]
 """(view, index of the video) of each sample of a batch."""

@@ -12,13 +12,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ifttn.data.augmentation import test_crops
+from ifttn.data.batch import Batch
 from ifttn.data.loading import SnippetDataset, batches
 from ifttn.experiment.machine import Machine
 from ifttn.experiment.scores import Scores
 from ifttn.memory import Pieces
 from ifttn.model.backbone import Pyramid
 from ifttn.model.network import Scorer, undisturbed
-from ifttn.vocabulary import Batch
 
 SHUFFLE = 5
 """Seed of the wrong orders."""

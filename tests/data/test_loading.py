@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from ifttn.data import augmentation, loading, sampling
+from ifttn.data.batch import Batch
 from ifttn.data.flow import from_bytes, to_bytes
 from ifttn.data.gop import FURTHER, accumulate, p_frames, residual
 from ifttn.data.loading import SnippetDataset, batches, finish, in_order
 from ifttn.data.store import Store, StoreSettings
-from ifttn.vocabulary import MODALITIES, Batch, IfttnError, Video
+from ifttn.vocabulary import MODALITIES, IfttnError, Video
 
 SCALES = (1.0, 0.875, 0.75)
 EVERY = ("rgb", "flow", "mv", "rgbdiff", "accumulated", "residual")
