@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ifttn.files import write_whole
 from ifttn.vocabulary import IfttnError
 
 
@@ -42,7 +43,7 @@ def python_of(name: str, requirements: Sequence[str]) -> Path:
         if done.returncode:
             said = re.sub(r"\s+", " ", done.stderr).strip()[-300:]
             raise IfttnError(f"cannot make the environment {place} with {', '.join(requirements)}: {said}")
-    complete.write_text(wanted)
+    write_whole(complete, wanted.encode())
     return python
 
 

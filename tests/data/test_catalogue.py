@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ifttn.data import catalogue
 from ifttn.data.catalogue import all_videos, contents, hold_out, read_split, split_numbers
 from ifttn.data.lists import SUFFIXES, parse_lists
-from ifttn.vocabulary import IfttnError
+from ifttn.vocabulary import IfttnError, Split, Video
 
 UCF_SIZES = {1: (9537, 3783), 2: (9586, 3734), 3: (9624, 3696)}
 
