@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from IPython.display import HTML as HTMLPicture
 from ipywidgets import HTML, HBox, IntSlider, Layout, ToggleButtons, Widget
-from traitlets import Enum, Int, Unicode
+from traitlets import Enum, Int, Unicode, link
 
 from ifttn.insight.cam import STRIDE, Display, shown
 from lab import pictures
 from lab.figures import flow_colours
-from lab.panel import STYLE, choose
+from lab.panel import as_picture, dropdown
 from lab.shelf import Shelf
-from lab.video_panel import FINER, VideoPanel, VideoState
+from lab.video_panel import USUAL_FINER, VideoPanel, VideoState
 
 SCALINGS: dict[str, tuple[Display, bool, str]] = {
     "signed": (
@@ -50,7 +50,7 @@ class CamState(VideoState):
     pair = Int(0, help="of neighbouring snippets, from 0")
     method: Any = Enum(tuple(METHODS), "cam")
     scaling = Enum(tuple(SCALINGS), "signed")
-    finer: Any = Enum(tuple(CELLS.values()), FINER, help="cells so many times closer than the network's own")
+    finer: Any = Enum(tuple(CELLS.values()), USUAL_FINER, help="cells so many times closer than the network's own")
     opacity = Int(75, help="of the strongest evidence, in percent")
 
 
@@ -66,12 +66,12 @@ class CamExplorer(VideoPanel):
 
     def __init__(self, results: Shelf | Path | str, **chosen: object) -> None:
         super().__init__("CAM explorer", CamState(), results)
-        self.asked, self.pair = choose("action", flex="1 1 260px", max_width="420px"), _buttons((), 46)
+        self.asked, self.pair = dropdown("action", flex="1 1 260px", max_width="420px"), _buttons((), 46)
         self.method = _buttons([(text, name) for name, text in NAMES.items()], 92)
         self.method.tooltips = list(METHODS.values())
         self.scaling = _buttons([(name, name) for name in SCALINGS], 92)
         self.scaling.tooltips = [told for *_, told in SCALINGS.values()]
-        self.finer = choose("a cell every", list(CELLS.items()))
+        self.finer = dropdown("a cell every", list(CELLS.items()))
         self.opacity = IntSlider(min=10, max=100, readout=False, layout=Layout(width="130px"))
         self._grid, self._caption = HTML(), HTML()
         row = Layout(flex_flow="row wrap", grid_gap="4px 14px", width="100%", align_items="center")
@@ -80,7 +80,7 @@ class CamExplorer(VideoPanel):
         self.fill(HBox([*controls, _named("opacity", self.opacity)], layout=row))
         self.fill(self._grid, self._caption)
         for name in ("method", "scaling", "finer", "opacity"):
-            self.tie((self.state, name), (getattr(self, name), "value"))
+            link((self.state, name), (getattr(self, name), "value"))
         self.offer("asked", "pair")
         self.watch(self.state, ["method"], self._show_scalings)
         self.watch(self.state, ["asked", "pair", "method", "scaling", "finer", "opacity"], self.read_video)
@@ -137,7 +137,7 @@ class CamExplorer(VideoPanel):
     def as_html(self) -> HTMLPicture:
         """The figure, for a page without a kernel; waits until it is drawn."""
         self.wait()
-        return HTMLPicture(f"<div class=ifttn>{self._grid.value}{self._caption.value}</div><style>{STYLE}</style>")
+        return as_picture(self._grid.value + self._caption.value)
 
     def _cells(self, maps: dict[str, tuple[np.ndarray, list[str]]], action: int, snippet: int, pair: int) -> list[str]:
         clip, reading = self.clip, self.reading
@@ -149,7 +149,7 @@ class CamExplorer(VideoPanel):
         size = times * width, times * height
         frame = pictures.resized(clip.frames[at // clip.step], *size)
         motion = "mv" if "mv" in reading.votes and "flow" not in reading.votes else "flow"
-        field = clip.footage.read(motion, np.array([min(at, clip.footage.frames - 2)]))
+        field = clip.source.read(motion, np.array([min(at, clip.source.frames - 2)]))
         cells = [_picture(frame, f"frame {at + 1}"), _picture(pictures.resized(flow_colours(field)[0], *size), motion)]
         grey = np.repeat(frame.mean(-1, keepdims=True).astype(np.uint8), 3, axis=-1)
         for head, (values, said) in maps.items():

@@ -1,6 +1,6 @@
 """A video and what a network says of it, ready to be looked at frame by frame.
 
-What is kept of it does not grow with its length: a few hundred frames that are shown, and what networks sample of it.
+What is kept does not grow with the video's length: at most a few hundred frames to show, and what networks sample.
 
 Shapes: T frames shown, F frames of the file, K snippets, V votes (K, or K - 1 of pairs), A actions, H x W pixels,
 s x s pixels of the crop that a network takes, h x w cells of a map.
@@ -16,6 +16,7 @@ import torch
 from av.error import FFmpegError
 from jaxtyping import Float, Float32, Int, Integer, UInt8
 from scipy.special import softmax
+from torch import Tensor
 
 from ifttn.data.augmentation import apply, test_crops
 from ifttn.data.flow import from_bytes
@@ -36,10 +37,10 @@ from lab.pictures import Rectangle
 
 Method = Literal["cam", "gradcam"]
 
-SHOWN = 300
-"""Most frames shown of one; of a longer file every second, third, ... is."""
-SIDE = 480
-"""Longest side (px) at which a frame is kept: about the width of the inspector's picture."""
+MOST_FRAMES = 300
+"""Most frames shown; of a longer file every second, third, ... is."""
+LONGEST_SIDE = 480
+"""Pixels of a frame that is kept: about the width of the inspector's picture."""
 
 
 @dataclass(frozen=True)
@@ -54,18 +55,18 @@ class Clip:
     kinds: str
     """Type of each of the F frames in the file: I, P or B."""
     step: int
-    """Of how many frames one is shown."""
+    """One of so many frames is shown."""
     frames: UInt8[np.ndarray, "T H W 3"]
     vectors: Float32[np.ndarray, "T 2 rows columns"]
-    """Motion vectors into the next frame, in pixels of `frames`, at every fourth."""
+    """Motion vectors into the next frame, in pixels of `frames`, at every fourth pixel."""
     levels: UInt8[np.ndarray, "T 2 h w"]
     """Optical flow into the next frame, as a store keeps it; the last frame repeats the one before."""
     changes: Float[np.ndarray, " M"]
-    """How much each frame differs from the one before, in levels of grey."""
+    """How much each frame of the file differs from the one before, in levels of grey."""
     seconds: Float[np.ndarray, " F"]
     """When each frame of the file is shown: its own times, from the first frame on."""
-    footage: FrameSource
-    """What networks sample of it, by number, as a store has it."""
+    source: FrameSource
+    """The frames and motion fields that networks sample, by number, as a store has them."""
     settings: StoreSettings
 
     @property
@@ -77,14 +78,16 @@ class Clip:
 
     @property
     def cuts(self) -> list[int]:
-        """Frames of the file that seem to begin a new shot: they differ from the one before as few do."""
+        """Frames of the file that seem to begin a new shot: they differ unusually much from the frame before."""
         usual = float(np.median(self.changes))
-        spread = float(np.median(np.abs(self.changes - usual)))
-        return [int(t) + 1 for t in np.flatnonzero(self.changes > usual + 8 * spread + 0.5)]
+        deviation = float(np.median(np.abs(self.changes - usual)))
+        return [int(t) + 1 for t in np.flatnonzero(self.changes > usual + 8 * deviation + 0.5)]
 
 
-def load(path: Path, name: str, label: str | None, settings: StoreSettings, store: Store | None = None) -> Iterator:
-    """Steps that end with the Clip (`clip = yield from load(...)`); each yields the share done.
+def load_clip(
+    path: Path, name: str, label: str | None, settings: StoreSettings, store: Store | None = None
+) -> Generator[float, None, Clip]:
+    """Steps that end with the Clip (`clip = yield from load_clip(...)`); each yields the share done.
 
     What a store holds is read from it, so that the network sees what it was tested on; else it is computed alike.
 
@@ -96,25 +99,23 @@ def load(path: Path, name: str, label: str | None, settings: StoreSettings, stor
     count = len(kinds)
     if count < 2:
         raise IfttnError(f"{path.name} has a single frame: motion, and a network's snippets, take two or more")
-    step = -(-count // SHOWN)
-    scale = min(1.0, SIDE / max(width, height))
+    step = -(-count // MOST_FRAMES)
+    # The motion field that starts at each shown frame; the last frame repeats the one before.
+    fields = np.minimum(np.arange(0, count, step), count - 2)
+    scale = min(1.0, LONGEST_SIDE / max(width, height))
     reader = Reader(path, (round(width * scale), round(height * scale)))
-    frames, vectors = yield from _shown(reader, count, step)
+    frames, vectors, changes = yield from _decode_shown(reader, count, step, fields)
     if store is not None and name in store:
-        footage = _Stored(store, name)
-        levels, changes = yield from _read(footage, step)
+        source = _Stored(store, name)
     else:
-        footage = FrameBuffer(Reader(path, (settings.width, settings.height)), settings)
-        levels, changes = yield from _computed(footage, count, step)
+        source = yield from _decode_source(Reader(path, (settings.width, settings.height)), settings, count, fields)
+    levels = source.read("flow", fields)
     seconds = np.array(reader.seconds)
-    return Clip(
-        name, path, label, reader.fps, kinds, step, frames, vectors, levels, changes, seconds, footage, settings
-    )
+    return Clip(name, path, label, reader.fps, kinds, step, frames, vectors, levels, changes, seconds, source, settings)
 
 
 def probe(path: Path) -> Generator[float, None, tuple[str, int, int]]:
-    """Steps that end with the type of every frame; width and height as a player shows them: turned, and with square
-    pixels.
+    """Steps that end with the type of every frame, and the width and height in which a player shows the video.
 
     Raises:
         IfttnError: the file is missing, or is no video.
@@ -139,31 +140,31 @@ def probe(path: Path) -> Generator[float, None, tuple[str, int, int]]:
     return "".join(kinds), width, height
 
 
-def _shown(
-    reader: Reader, count: int, step: int
-) -> Generator[float, None, tuple[UInt8[np.ndarray, "T H W 3"], Float32[np.ndarray, "T 2 rows columns"]]]:
-    """Of every so many frames one, and its vectors into the next."""
-    frames, vectors, at = [], dict[int, np.ndarray](), 0
-    fields = _fields(count, step)
-    wanted = set(fields.tolist())
-    for chunk in reader.chunks(keep=lambda index: index % step == 0):
-        frames.append(chunk.frames)
+def _decode_shown(
+    reader: Reader, count: int, step: int, fields: Integer[np.ndarray, " T"]
+) -> Generator[
+    float,
+    None,
+    tuple[UInt8[np.ndarray, "T H W 3"], Float32[np.ndarray, "T 2 rows columns"], Float[np.ndarray, " M"]],
+]:
+    """The shown frames, the motion vectors of these fields, and how much each frame differs from the one before."""
+    frames, vectors, changes, at = [], dict[int, np.ndarray](), list[np.ndarray](), 0
+    grey, wanted = np.empty((0, 0, 0), np.float32), set(fields.tolist())
+    for chunk in reader.chunks():
+        frames.append(chunk.frames[-at % step :: step])
+        before, grey = grey[-1:], chunk.frames[:, ::4, ::4].astype(np.float32).mean(-1)
+        changes.append(np.abs(np.diff(grey, axis=0, prepend=before if at else grey[:0])).mean((1, 2)))
         for field, blocks in enumerate(chunk.blocks, max(0, at - 1)):
             if field in wanted:
                 vectors[field] = spread(blocks, *reader.grid())[:, ::4, ::4]
         at += len(chunk.kinds)
-        yield 0.1 + 0.3 * at / count
-    return np.concatenate(frames), np.stack([vectors[field] for field in fields.tolist()])
-
-
-def _fields(count: int, step: int) -> Integer[np.ndarray, " T"]:
-    """The motion field that starts at each shown frame; the last frame repeats the one before."""
-    return np.minimum(np.arange(0, count, step), count - 2)
+        yield 0.1 + 0.4 * at / count
+    return np.concatenate(frames), np.stack([vectors[field] for field in fields.tolist()]), np.concatenate(changes)
 
 
 @dataclass
 class _Stored(FrameSource):
-    """A video of a store, open only while it is read."""
+    """The source of a video in a store, which is open only while it is read."""
 
     store: Store
     name: str
@@ -177,45 +178,26 @@ class _Stored(FrameSource):
             yield from entry.images(modality, indices)
 
 
-Looked = Generator[float, None, tuple[UInt8[np.ndarray, "T 2 h w"], Float[np.ndarray, " M"]]]
+def _decode_source(
+    reader: Reader, settings: StoreSettings, count: int, fields: Integer[np.ndarray, " T"]
+) -> Generator[float, None, FrameBuffer]:
+    """The source of a file, as preparation makes it: these fields of flow, and what networks of any preset sample.
 
-
-def _read(stored: _Stored, step: int) -> Looked:
-    """Flow at the shown frames, and how much each frame differs from the one before."""
-    changes = []
-    for first in range(0, stored.frames - 1, 64):
-        images = stored.read("rgb", np.arange(first, min(first + 65, stored.frames)))
-        changes.append(_changes(images.transpose(0, 2, 3, 1)))
-        yield 0.4 + 0.5 * first / stored.frames
-    return stored.read("flow", _fields(stored.frames, step)), np.concatenate(changes)
-
-
-def _computed(film: FrameBuffer, count: int, step: int) -> Looked:
-    """The same of a file, as preparation does it; the film keeps what networks sample. Flow takes longest, and is
-    computed of no other frames than those."""
-    asked = ReadRecorder(count, film.settings)
-    asked.read("flow", _fields(count, step))
-    for segments in {preset.segments for preset in PRESETS.values() if preset.store == film.settings}:
-        snippets = Snippets(asked, *snippet_indices(centre_starts(count, segments), count))
+    Flow takes longest, and no other field is computed.
+    """
+    recorder, buffer = ReadRecorder(count, settings), FrameBuffer(reader, settings)
+    recorder.read("flow", fields)
+    for segments in {preset.segments for preset in PRESETS.values() if preset.store == settings}:
+        snippets = Snippets(recorder, *snippet_indices(centre_starts(count, segments), count))
         for modality in ("rgb", "flow", "mv", "rgbdiff"):
             snippets.planes(modality)
-    images, fields = np.array(sorted(asked.frames_in_rgb())), np.array(sorted(asked.wanted["flow"]))
-    changes, last = [], []
-    for chunk in film.reader.chunks(length=8):
-        whole = [*last, *chunk.frames]
-        changes.append(_changes(np.stack(whole)))
-        last = whole[-1:]
-        is_kept = np.isin(chunk.indices, images)
-        film.add(chunk._replace(frames=chunk.frames[is_kept], indices=chunk.indices[is_kept]), asked.wanted["mv"])
-        ready, fields = fields[fields < film.frames - 1], fields[fields >= film.frames - 1]
-        film.read("flow", ready)
-        yield 0.4 + 0.5 * film.frames / count
-    return film.read("flow", _fields(count, step)), np.concatenate(changes)
-
-
-def _changes(frames: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, " m"]:
-    small = frames[:, ::4, ::4].astype(np.float32).mean(-1)
-    return np.abs(np.diff(small, axis=0)).mean((1, 2))
+    waiting = np.array(sorted(recorder.wanted["flow"]))
+    for chunk in reader.chunks(length=8, keep=recorder.frames_in_rgb().__contains__):
+        buffer.add(chunk, recorder.wanted["mv"])
+        ready, waiting = np.split(waiting, [np.searchsorted(waiting, buffer.frames - 1)])
+        buffer.read("flow", ready)
+        yield 0.5 + 0.5 * buffer.frames / count
+    return buffer
 
 
 @dataclass(frozen=True)
@@ -249,66 +231,62 @@ class Reading:
         return int(np.clip(np.searchsorted(self.sampled, frame, "right") - 1, 0, max(0, len(self.sampled) - 2)))
 
     def vote(self, head: str, frame: int) -> int:
-        """The vote of a head that speaks of a frame of the file."""
+        """The vote of a head that covers a frame of the file."""
         return self.snippet(frame) if len(self.votes[head]) == len(self.sampled) else self.pair(frame)
 
 
-def read(recognizer: Recognizer, clip: Clip, order: Sequence[int] | None = None) -> Reading:
+def read_clip(recognizer: Recognizer, clip: Clip, order: Sequence[int] | None = None) -> Reading:
     """Let a network look at the snippets of a clip, in order of time or in another.
 
     Args:
         recognizer: a trained run.
-        clip: prepared with the same settings as the run's.
+        clip: prepared with the settings of the run.
         order: which of the K snippets comes first, second, ...
     """
-    preset, settings = recognizer.preset, clip.settings
-    frames, inputs = snippets(recognizer, clip)
-    order = tuple(range(preset.segments)) if order is None else tuple(order)
-    asked = {m: torch.from_numpy(x[list(order)])[None].float().to(recognizer.device) for m, x in inputs.items()}
+    settings, segments, size = clip.settings, recognizer.preset.segments, recognizer.preset.size
+    order = tuple(range(segments)) if order is None else tuple(order)
+    frames, inputs = snippet_inputs(recognizer, clip)
     with torch.inference_mode():
-        votes = recognizer.network(asked).votes
-    view = test_crops(settings.height, settings.width, preset.size, 1)[0]
-    size = settings.width, settings.height
+        votes = recognizer.network({modality: x[:, list(order)] for modality, x in inputs.items()}).votes
+    view = test_crops(settings.height, settings.width, size, 1)[0]
+    width, height = settings.width, settings.height
     return Reading(
         actions=recognizer.actions,
         sampled=frames,
         order=order,
         votes={head: vote[0].float().cpu().numpy() for head, vote in votes.items()},
-        crop=(view.left / size[0], view.top / size[1], view.width / size[0], view.height / size[1]),
+        crop=(view.left / width, view.top / height, view.width / width, view.height / height),
     )
 
 
-def maps(
+def cell_maps(
     recognizer: Recognizer, clip: Clip, action: int, *, method: Method = "cam", finer: Finer = 1
 ) -> dict[str, Float[np.ndarray, "V h w"]]:
     """The class activation maps of every head for one action, in cells (`ifttn.insight.cam`).
 
-    Of "cam" and finer = 1, a map's mean is the vote less the bias of the head.
+    With method "cam" and finer = 1, the mean of a map is the vote without the bias of the head.
     """
-    _, inputs = snippets(recognizer, clip)
-    asked = {m: torch.from_numpy(x)[None].float().to(recognizer.device) for m, x in inputs.items()}
+    _, inputs = snippet_inputs(recognizer, clip)
     actions = torch.tensor([[action]], device=recognizer.device)
-    found = class_activation_maps(recognizer.network, asked, actions, method=method, finer=finer)
+    found = class_activation_maps(recognizer.network, inputs, actions, method=method, finer=finer)
     return {head: each[0, :, 0].float().cpu().numpy() for head, each in found.items()}
 
 
 def pixel_maps(
     recognizer: Recognizer, clip: Clip, action: int, *, method: Method = "cam", finer: Finer = 1
 ) -> dict[str, Float[np.ndarray, "V s s"]]:
-    """The same on the pixels of the crop that the cells speak of."""
-    cells = maps(recognizer, clip, action, method=method, finer=finer)
-    side = recognizer.preset.size
+    """The same maps on the pixels of the crop that the network takes."""
+    maps = cell_maps(recognizer, clip, action, method=method, finer=finer)
     if method == "gradcam":  # comes in pixels already
-        return cells
-    return {
-        head: on_pixels(torch.from_numpy(each), (side, side), STRIDE / finer).numpy() for head, each in cells.items()
-    }
+        return maps
+    size = recognizer.preset.size, recognizer.preset.size
+    return {head: on_pixels(torch.from_numpy(each), size, STRIDE / finer).numpy() for head, each in maps.items()}
 
 
-def snippets(
+def snippet_inputs(
     recognizer: Recognizer, clip: Clip
-) -> tuple[Int[np.ndarray, " K"], dict[str, UInt8[np.ndarray, "K C h w"]]]:
-    """The frames that a network is shown of a clip, and what it takes of each modality.
+) -> tuple[Int[np.ndarray, " K"], dict[str, Float[Tensor, "1 K C s s"]]]:
+    """The frames of a clip that a network sees, and its inputs from each modality.
 
     Raises:
         IfttnError: the clip was prepared at another size than the run's.
@@ -320,16 +298,17 @@ def snippets(
             f"was trained on {preset.store.width} x {preset.store.height} px with {preset.store.flow}: choose a run of "
             "the same preset, or open the video by its path"
         )
-    count = clip.footage.frames
+    count = clip.source.frames
     frames, fields = snippet_indices(centre_starts(count, preset.segments), count)
 
-    def planes_of(footage: FrameSource) -> dict[str, UInt8[np.ndarray, "K C h w"]]:
-        sampled = Snippets(footage, frames, fields)
+    def planes_of(source: FrameSource) -> dict[str, UInt8[np.ndarray, "K C h w"]]:
+        sampled = Snippets(source, frames, fields)
         return {modality: sampled.planes(modality) for modality in recognizer.network.settings.modalities}
 
     try:
-        planes = planes_of(clip.footage)
+        planes = planes_of(clip.source)
     except KeyError:  # a run with another number of segments than the presets
         planes, _ = from_file(clip.path, settings, planes_of)
     view = test_crops(settings.height, settings.width, preset.size, 1)[0]
-    return frames, {modality: apply(view, x, preset.size, modality) for modality, x in planes.items()}
+    cropped = {modality: apply(view, x, preset.size, modality) for modality, x in planes.items()}
+    return frames, {m: torch.from_numpy(x)[None].float().to(recognizer.device) for m, x in cropped.items()}

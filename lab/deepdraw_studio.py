@@ -10,6 +10,7 @@ import torch
 from IPython.display import HTML as HTMLPicture
 from ipywidgets import HTML, Box, Dropdown, HBox, Image, Layout, Text, ToggleButton, VBox
 from torch import Tensor
+from traitlets import link
 
 from ifttn.data.loading import whole_snippets
 from ifttn.experiment.runs import Run
@@ -24,7 +25,7 @@ from lab import pictures, sketches
 from lab.drawing_choices import OPTIONS, StudioState, refuse
 from lab.drawings import TILES, Drawing, Sheet, as_image, card, found, next_number, swap, tiles
 from lab.figures import SERIES
-from lab.panel import STYLE, Panel, choose, labelled
+from lab.panel import Panel, as_picture, bind_key, dropdown, labelled
 from lab.shelf import Shelf
 
 EVERY = 0.15
@@ -56,10 +57,10 @@ class DeepDrawStudio(Panel):
         self.begin(chosen)
 
     def _build(self) -> None:
-        self.dataset, self.split, self.run = choose("data set"), choose("split", (1, 2, 3)), choose("run")
-        self.action, self.head = choose("action", flex="1 1 260px"), choose("head")
-        self.settings = choose("recipe", tuple(deepdraw.PRESETS))
-        self.options: dict[str, Dropdown] = {name: choose(text, what) for name, (text, what) in OPTIONS.items()}
+        self.dataset, self.split, self.run = dropdown("data set"), dropdown("split", (1, 2, 3)), dropdown("run")
+        self.action, self.head = dropdown("action", flex="1 1 260px"), dropdown("head")
+        self.settings = dropdown("recipe", tuple(deepdraw.PRESETS))
+        self.options: dict[str, Dropdown] = {name: dropdown(text, what) for name, (text, what) in OPTIONS.items()}
         # A browser's field for numbers takes 1e3 for 1, and says nothing.
         self.seed = labelled("seed", Text("0", continuous_update=False, layout=Layout(width="120px")))
         self.start_button = self.button("▶ draw", self.start, "from new noise", "d")
@@ -78,13 +79,13 @@ class DeepDrawStudio(Panel):
             "<kbd>d</kbd> draw · <kbd>Space</kbd> pause · <kbd>Esc</kbd> stop · <kbd>k</kbd> keep</div>"
         )
         self._chart, self._swap, self._kept, self._compared = HTML(), HTML(), HTML(), HTML()
-        self.first, self.second = choose("compare", max_width="49%"), choose("with", max_width="49%")
+        self.first, self.second = dropdown("compare", max_width="49%"), dropdown("with", max_width="49%")
         row = Layout(flex_flow="row wrap", grid_gap="8px", width="100%", align_items="center")
         self.fill(HBox([self.dataset, self.split, self.run, self.head], layout=row))
         self.fill(HBox([self.action, self.settings, self.seed], layout=row))
         more = Layout(flex_flow="row wrap", grid_gap="6px 14px", width="100%", align_items="center", display="none")
-        self.more = ToggleButton(description="options", tooltip="how it is drawn (key o)", layout=Layout(width="auto"))
-        self.more.add_class("key-o")
+        self.more = ToggleButton(description="options", tooltip="how it is drawn", layout=Layout(width="auto"))
+        bind_key(self.more, "o")
         self._options = HBox(list(self.options.values()), layout=more)
         buttons = [self.start_button, self.pause_button, self.stop_button, self.keep_button, self.more]
         self.fill(HBox(buttons, layout=row), self._options)
@@ -100,7 +101,7 @@ class DeepDrawStudio(Panel):
         self.watch(self.seed, ["value"], self._read_seed)
         self.watch(self.state, ["seed"], self._show_seed)
         for name, control in self.options.items():
-            self.tie((self.state, name), (control, "value"))
+            link((self.state, name), (control, "value"))
         self.watch(self.state, ["dataset", "split", "run"], self._list)
         self.watch(self.worker, ["doing", "paused"], self._show_buttons)
         for each in (self.first, self.second):
@@ -113,15 +114,8 @@ class DeepDrawStudio(Panel):
         state = self.state
         ready = self.shelf.networks(state.dataset, state.split)
         if not ready:
-            raise IfttnError(
-                f"no trained network of {state.dataset}, split {state.split}, to draw with: "
-                f"`{self.shelf.to_train(state.dataset, state.split)}` trains one"
-            )
-        run = (
-            state.run
-            if state.run in ready
-            else next((n for n in ("if-ttn", "mv-if-ttn") if n in ready), next(iter(ready)))
-        )
+            raise self.shelf.no_network(state.dataset, state.split)
+        run = state.run if state.run in ready else self.shelf.usual_run(state.dataset, state.split)
         asked = ready[run].asked
         modalities, fusion = asked["network"]["modalities"], asked["network"]["fusion"]
         temporal = () if not fusion else tuple(f"ttn-{m}" for m in modalities) if fusion == "separate" else ("ttn",)
@@ -309,7 +303,7 @@ class DeepDrawStudio(Panel):
             f"<div style='flex:1 1 380px;max-width:480px'>{self._chart.value}{self._swap.value}</div>"
         )
         inside = f"<h4>{escape(sheet.title)}</h4><div style='{beside}'>{parts}</div>" if images else self._blank.value
-        return HTMLPicture(f"<div class=ifttn>{inside}</div><style>{STYLE}</style>")
+        return as_picture(inside)
 
     # -- the gallery
 

@@ -23,7 +23,7 @@ from ifttn.experiment.significance import wilson
 from ifttn.vocabulary import IfttnError
 from lab import sketches
 from lab.inspector import Inspector
-from lab.panel import STYLE, Panel, choose, columns
+from lab.panel import Panel, as_picture, columns, dropdown
 from lab.shelf import Shelf
 
 Weights = Mapping[str, Mapping[str, float]]
@@ -63,7 +63,11 @@ class FusionDesk(Panel):
         self.begin(chosen)
 
     def _build(self) -> None:
-        self.dataset, self.split, self.fusion = choose("data set"), choose("split", (1, 2, 3)), choose("late fusion")
+        self.dataset, self.split, self.fusion = (
+            dropdown("data set"),
+            dropdown("split", (1, 2, 3)),
+            dropdown("late fusion"),
+        )
         row = Layout(flex_flow="row wrap", grid_gap="6px", width="100%")
         self._weights, self._warning, self._accuracy = VBox(), HTML(), HTML()
         self._matrix, self._told, self._note = HTML(), HTML(), HTML()
@@ -132,7 +136,7 @@ class FusionDesk(Panel):
             slider.style.description_width = "110px"
             row = HBox([slider, HTML()], layout=Layout(align_items="center", grid_gap="8px", width="100%"))
             self._sliders[run, head], self._rows[run, head] = slider, row
-            self.own(row)
+            self.owned.append(row)
             self.watch(slider, ["value"], self._read_sliders)
         row = self._rows[run, head]
         cast(HTML, row.children[1]).value = f"<small>preset {self.preset[run][head]:g}</small>"
@@ -173,7 +177,7 @@ class FusionDesk(Panel):
         """The accuracies and the confusion, for a page without a kernel."""
         beside = "display:flex;flex-wrap:wrap;gap:12px 24px;align-items:flex-start"
         parts = f"<div>{self._accuracy.value}</div><div style='flex:1 1 400px'>{self._matrix.value}</div>"
-        return HTMLPicture(f"<div class=ifttn><div style='{beside}'>{parts}</div></div><style>{STYLE}</style>")
+        return as_picture(f"<div style='{beside}'>{parts}</div>")
 
     def _accuracies(self, fused: Mapping[str, Float[np.ndarray, "N A"]], labels: Int[np.ndarray, " N"]) -> str:
         factors = self._factors()

@@ -1,4 +1,4 @@
-"""The training monitor: curves of runs while another process trains them, beside their recipes, and the time to go."""
+"""The training monitor: curves of runs that another process trains, beside their recipes, and the time to go."""
 
 import time
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pandas as pd
 from ipywidgets import HTML, Box, HBox, Layout, SelectMultiple, ToggleButtons, VBox
-from traitlets import Enum, HasTraits, Tuple
+from traitlets import Enum, HasTraits, Tuple, link
 
 from ifttn.experiment.runs import Run
 from ifttn.vocabulary import IfttnError, duration
@@ -17,17 +17,19 @@ from lab.figures import SERIES
 from lab.panel import Panel
 from lab.shelf import Shelf
 
-EVERY = 1.0
-"""Seconds between two looks at the folders of the runs."""
-SILENT = 3.0
-"""A run is taken for stopped where nothing was written for so many times as long as its epochs take."""
+SECONDS_BETWEEN_LOOKS = 1.0
+"""Between two looks at the folders of the runs."""
+EPOCHS_OF_SILENCE = 3.0
+"""A run counts as stopped when it has written nothing for the time of so many epochs, and a minute."""
+MEASURES = {"loss": "loss", "accuracy": "accuracy", "videos/s": "videos_per_second"}
+"""What a button says -> column of a run's metrics."""
 
 
 class MonitorState(HasTraits):
     """All that a person chooses."""
 
     runs = Tuple(help='"<data set>/split<n>/<recipe>" of those compared')
-    measure = Enum(("loss", "accuracy", "videos_per_second"), "loss")
+    measure = Enum(tuple(MEASURES.values()), "loss")
 
 
 class Outlook(NamedTuple):
@@ -52,83 +54,78 @@ class Monitor(Panel):
     state: MonitorState
 
     def __init__(self, results: Shelf | Path | str, **chosen: object) -> None:
-        super().__init__("Training monitor", MonitorState(**chosen), results)
-        self._build()
-        self.follow()
-
-    def _build(self) -> None:
+        super().__init__("Training monitor", MonitorState(), results)
         self.runs = SelectMultiple(rows=4, layout=Layout(width="auto"))
-        self.measure = ToggleButtons(
-            options=[("loss", "loss"), ("accuracy", "accuracy"), ("videos/s", "videos_per_second")]
-        )
-        self.measure.style.button_width = "90px"
+        self.measure = ToggleButtons(options=MEASURES, style={"button_width": "90px"})
         self._chart, self._table, self._recipe = HTML(), HTML(), HTML()
         buttons = HBox([self.button("follow", self.follow, "look every second"), self.button("stop", self.worker.stop)])
-        left = VBox(
-            [HTML("<h4>Runs</h4><small>Ctrl or Shift chooses several</small>"), self.runs, buttons, self._recipe],
-            layout=Layout(flex="1 1 260px", min_width="240px", grid_gap="6px"),
-        )
-        right = VBox(
-            [self.measure, self._chart, self._table], layout=Layout(flex="3 1 520px", min_width="340px", grid_gap="6px")
-        )
+        choice = [HTML("<h4>Runs</h4><small>Ctrl or Shift chooses several</small>"), self.runs, buttons, self._recipe]
+        left = VBox(choice, layout=Layout(flex="1 1 260px", min_width="240px", grid_gap="6px"))
+        shown = [self.measure, self._chart, self._table]
+        right = VBox(shown, layout=Layout(flex="3 1 520px", min_width="340px", grid_gap="6px"))
         self.fill(Box([left, right], layout=Layout(flex_flow="row wrap", grid_gap="20px", width="100%")))
-        self.tie((self.state, "measure"), (self.measure, "value"))
-        self.watch(self.runs, ["value"], self._choose)
+        link((self.state, "measure"), (self.measure, "value"))
+        self.offer("runs")
         self.watch(self.state, ["runs", "measure"], self.draw)
-
-    def _choose(self) -> None:
-        if self.runs.value:
-            self.state.runs = tuple(self.runs.value)
+        self.begin(chosen)
+        if not self.worker.error:
+            self.follow()
 
     def follow(self) -> None:
         """Look at the folders again and again."""
-        self.work("following", self._look)
+        self.work("following", self._follow)
 
-    def _look(self) -> Iterator[float | None]:
+    def _follow(self) -> Iterator[float | None]:
         seen: object = None
         while True:
             found = self.shelf.all_runs()
             if not found:
-                raise IfttnError(
-                    f"no run in {self.shelf.places.runs} yet: `ifttn train if-ttn` begins one; then press follow"
-                )
-            marks = [(name, _changed_at(run)) for name, run in found.items()]
-            if marks != seen:
-                seen = marks
-                self._list(found)
+                raise IfttnError(f"{self._no_run}; then press follow")
+            times = {name: _changed_at(run) for name, run in found.items()}
+            if times != seen:
+                seen = times
+                self._list(times)
                 self.draw()
-            for _ in range(round(EVERY / 0.1)):
+            for _ in range(round(SECONDS_BETWEEN_LOOKS / 0.1)):
                 time.sleep(0.1)
                 yield None
 
-    def _list(self, found: dict[str, Run]) -> None:
-        chosen = tuple(name for name in self.state.runs if name in found)
-        latest = max(found, key=lambda name: _changed_at(found[name]))
-        if self.runs.options != tuple(found):
-            self.runs.options, self.runs.rows = tuple(found), min(12, max(4, len(found)))
-        self.runs.value = chosen or (latest,)
-        self.state.runs = self.runs.value
+    @property
+    def _no_run(self) -> str:
+        return f"no run in {self.shelf.places.runs} yet: `ifttn train if-ttn` begins one"
+
+    def _list(self, times: dict[str, float]) -> None:
+        """Offer the runs; the latest one is chosen where none is."""
+        chosen = tuple(name for name in self.state.runs if name in times) or (max(times, key=times.__getitem__),)
+        with self.filling():
+            if self.runs.options != tuple(times):
+                self.runs.options, self.runs.rows = tuple(times), min(12, max(4, len(times)))
+            self.runs.value = chosen
+        self.state.runs = chosen
 
     def draw(self) -> None:
-        """The curves and the table of the chosen runs."""
-        found = self.shelf.all_runs()
-        chosen = {name: found[name] for name in self.state.runs if name in found}
-        curves, rows, marks = [], [], []
+        """The curves and the table of the chosen runs.
+
+        Raises:
+            IfttnError: one of them does not exist.
+        """
+        found, measure = self.shelf.all_runs(), self.state.measure
+        if unknown := [name for name in self.state.runs if name not in found]:
+            raise IfttnError(f"no run {unknown[0]!r}: choose from {', '.join(found)}" if found else self._no_run)
+        chosen = {name: found[name] for name in self.state.runs}
+        one_dataset = len({name.split("/")[0] for name in chosen}) == 1
+        curves, rows, stages = [], [], list[str]()
         for (name, run), colour in zip(chosen.items(), SERIES * 9, strict=False):
-            metrics = run.metrics()
-            outlook = look_ahead(run, metrics)
-            short = name.split("/", 1)[1] if len({n.split("/")[0] for n in chosen}) == 1 else name
+            metrics, name = run.metrics(), name.split("/", 1)[1] if one_dataset else name
             if len(metrics):
-                values = metrics[self.state.measure].to_list()
-                curves.append(sketches.Curve(short, list(range(1, len(values) + 1)), values, colour))
-                stages = metrics["stage"].to_list()
-                begun = [i for i in range(len(stages)) if i == 0 or stages[i] != stages[i - 1]]
-                marks = marks or [(float(max(1, i)), stages[i]) for i in begun]
-            rows.append(_row(short, colour, metrics, outlook))
-        title = {"videos_per_second": "videos a second"}.get(
-            self.state.measure, self.state.measure
-        ) + " over epochs, all stages"
-        top = 1.0 if self.state.measure == "accuracy" else None
+                values = metrics[measure].to_list()
+                curves.append(sketches.Curve(name, list(range(1, len(values) + 1)), values, colour))
+                stages = stages or metrics["stage"].to_list()
+            rows.append(_row(name, colour, metrics, look_ahead(run, metrics)))
+        begun = [i for i, stage in enumerate(stages) if stages[:i][-1:] != [stage]]
+        marks = [(float(max(1, i)), stages[i]) for i in begun]
+        title = f"{'videos a second' if measure == 'videos_per_second' else measure} over epochs, all stages"
+        top = 1.0 if measure == "accuracy" else None
         self._chart.value = sketches.chart(curves, title, width=560, height=240, top=top, marks=marks)
         names = ("", "state", "stage", "epoch", "loss", "accuracy", "videos/s", "to go")
         heads = "".join(f"<th>{name}</th>" for name in names)
@@ -138,8 +135,8 @@ class Monitor(Panel):
 
 def look_ahead(run: Run, metrics: pd.DataFrame) -> Outlook:
     """How far a run is, and how long it will take: the epochs to go, each as long as the last three took."""
-    asked, preset = run.asked, run.preset()
-    epochs = {stage["name"]: preset.schedules[stage["name"]].epochs for stage in asked["recipe_row"]["stages"]}
+    schedules = run.preset().schedules
+    epochs = {stage["name"]: schedules[stage["name"]].epochs for stage in run.asked["recipe_row"]["stages"]}
     done, of = len(metrics), sum(epochs.values())
     stage = str(metrics["stage"].iloc[-1]) if done else next(iter(epochs))
     if run.finished:
@@ -147,7 +144,7 @@ def look_ahead(run: Run, metrics: pd.DataFrame) -> Outlook:
     if not done:
         return Outlook("begun", stage, 0, of, None)
     pace = float(metrics["seconds"].to_numpy(float)[-3:].mean())
-    silent = time.time() - _changed_at(run) > SILENT * pace + 60
+    silent = time.time() - _changed_at(run) > EPOCHS_OF_SILENCE * pace + 60
     return Outlook("stopped?" if silent else "training", stage, done, of, (of - done) * pace)
 
 
@@ -156,16 +153,13 @@ def _changed_at(run: Run) -> float:
 
 
 def _row(name: str, colour: str, metrics: pd.DataFrame, outlook: Outlook) -> str:
-    last = metrics.iloc[-1] if len(metrics) else None
-    numbers = "<td></td><td></td><td></td>"
-    if last is not None:
-        numbers = f"<td>{last['loss']:.3f}</td><td>{last['accuracy']:.3f}</td><td>{last['videos_per_second']:.0f}</td>"
-    left = duration(outlook.seconds_left) if outlook.seconds_left is not None else ""
-    return (
-        f"<tr><th scope=row><b style='color:{colour}'>&#9632;</b> {escape(name)}</th>"
-        f"<td>{outlook.state}</td><td>{escape(outlook.stage)}</td><td>{outlook.epoch} of {outlook.of}</td>"
-        f"{numbers}<td>{left}</td></tr>"
-    )
+    cells = [outlook.state, escape(outlook.stage), f"{outlook.epoch} of {outlook.of}", "", "", ""]
+    if len(metrics):
+        last = metrics.iloc[-1]
+        cells[3:] = f"{last['loss']:.3f}", f"{last['accuracy']:.3f}", f"{last['videos_per_second']:.0f}"
+    cells.append("" if outlook.seconds_left is None else duration(outlook.seconds_left))
+    row = "".join(f"<td>{cell}</td>" for cell in cells)
+    return f"<tr><th scope=row><b style='color:{colour}'>&#9632;</b> {escape(name)}</th>{row}</tr>"
 
 
 def _recipe(run: Run) -> str:

@@ -1,4 +1,4 @@
-"""What there is to look at: the data sets, splits, videos and trained runs of a study."""
+"""What the panels can open: the data sets, splits, videos and trained runs of a study."""
 
 import shlex
 from collections.abc import Sequence
@@ -8,22 +8,23 @@ from threading import RLock
 
 import torch
 
-from ifttn.data.catalogue import read_split
+from ifttn.data.catalogue import read_split, split_numbers
 from ifttn.data.store import Store
+from ifttn.experiment import study
 from ifttn.experiment.recipes import PRESETS, RECIPES
 from ifttn.experiment.runs import Run
 from ifttn.experiment.study import EMBEDDED, Places
+from ifttn.experiment.tables import Table
 from ifttn.recognizer import Recognizer
-from ifttn.vocabulary import IfttnError, Split, Video
+from ifttn.vocabulary import IfttnError, Video
 
 
 class Shelf:
     """A folder of results, as `ifttn reproduce` lays it out, and data sets that lie elsewhere.
 
     Args:
-        results: holds data/, stores/ and runs/. Where a store was prepared from a folder that lies elsewhere, that
-            data set is found as well.
-        data: further folders of data sets; a store of one is looked for in `results`, by its name.
+        results: holds data/, stores/ and runs/. A data set that lies elsewhere is found by its store.
+        data: further folders of data sets; their stores are looked for in `results`, by name.
         device: where networks are put.
 
     Raises:
@@ -36,9 +37,10 @@ class Shelf:
         self.places, self.device = Places(Path(results)), device
         self._named = {Path(folder).resolve().name: Path(folder) for folder in data}
         self.lock = RLock()
-        """Held by whoever runs a network: two threads must not."""
-        self.split = lru_cache(8)(self._split)
-        self._loaded = lru_cache(2)(self._load)
+        """Held while a network runs: two threads must not run one."""
+        self.split = lru_cache(8)(lambda dataset, number: read_split(self.folder(dataset), number))
+        self.splits = lru_cache(8)(lambda dataset: split_numbers(self.folder(dataset)))
+        self._recognizer = lru_cache(2)(lambda folder: Recognizer.load(folder, self.device))
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -71,20 +73,6 @@ class Shelf:
         folders = [root.parent / store.manifest["data"] for store in stores if "data" in store.manifest]
         return {each.name: each for each in folders if each.resolve().parent != root / "data"} | self._named
 
-    def splits(self, dataset: str) -> tuple[int, ...]:
-        """Those of 1, 2, 3 that a data set has lists for."""
-        found = []
-        for number in (1, 2, 3):
-            try:
-                found.append(self.split(dataset, number).number)
-            except IfttnError:
-                if number == 1:
-                    raise
-        return tuple(found)
-
-    def _split(self, dataset: str, number: int) -> Split:
-        return read_split(self.folder(dataset), number)
-
     def folder(self, dataset: str) -> Path:
         """Where the videos and lists of a data set are."""
         return self.elsewhere.get(dataset, self.places.data(dataset))
@@ -107,14 +95,23 @@ class Shelf:
         return {recipe: run for recipe, run in runs.items() if (run.folder / "recipe.json").exists()}
 
     def networks(self, dataset: str, split: int) -> dict[str, Run]:
-        """The runs that can be looked into: finished, and not a peer's, of which there are scores and nothing else."""
+        """The finished runs that have a network to look into; a peer's run has scores only."""
         runs = self.runs(dataset, split)
         return {recipe: run for recipe, run in runs.items() if run.finished and RECIPES[recipe].peer is None}
+
+    def usual_run(self, dataset: str, split: int) -> str:
+        """The network that is opened first; empty: none is trained."""
+        ready = self.networks(dataset, split)
+        return next((recipe for recipe in ("if-ttn", "mv-if-ttn", *ready) if recipe in ready), "")
 
     def all_runs(self) -> dict[str, Run]:
         """Every run that has begun, by "<data set>/split<n>/<recipe>"."""
         folders = sorted(path.parent for path in self.places.runs.glob("*/split*/*/recipe.json"))
         return {folder.relative_to(self.places.runs).as_posix(): Run(folder) for folder in folders}
+
+    def tables(self) -> dict[int, Table]:
+        """The paper's tables by number, with what the tested runs measured."""
+        return {table.number: table for table in study.measured(self.places.runs, self.places.root / "data")}
 
     def recognizer(self, run: Run) -> Recognizer:
         """The network of a finished run; the last two are kept.
@@ -125,10 +122,7 @@ class Shelf:
         dataset = run.asked["dataset"]
         if dataset in self.elsewhere or self.places.data(dataset).is_dir():
             run.fitting(self.split(dataset, run.asked["split"]).actions)
-        return self._loaded(run.folder)
-
-    def _load(self, folder: Path) -> Recognizer:
-        return Recognizer.load(folder, self.device)
+        return self._recognizer(run.folder)
 
     def preset(self, dataset: str) -> str:
         """The first preset for which a data set is prepared; "tiny" where it is for none."""
@@ -142,6 +136,29 @@ class Shelf:
         which = shlex.quote(str(self.folder(dataset))) + (f" --preset {preset}" if preset != "tiny" else "")
         prepare = "" if self.store(dataset, preset) else f"ifttn prepare {which} && "
         return f"{prepare}ifttn train if-ttn --data {which}" + (f" --split {split}" if split > 1 else "")
+
+    def no_network(self, dataset: str, split: int) -> IfttnError:
+        """An error that says how to train a network on a split."""
+        command = self.to_train(dataset, split)
+        return IfttnError(f"no trained network of {dataset}, split {split}: `{command}` trains one")
+
+    def file(self, text: str) -> Path:
+        """A file by its path as somebody typed or pasted it, relative to the notebook or to the folder of the project.
+
+        Raises:
+            IfttnError: it is not there, or is a folder.
+        """
+        path = Path(text.strip("'\"")).expanduser()
+        places = list(dict.fromkeys([Path.cwd(), self.places.root.resolve().parent]))
+        found = next((place / path for place in places if (place / path).exists()), None)
+        if found is None:
+            looked = "" if path.is_absolute() else f"; looked in {' and in '.join(map(str, places))}"
+            raise IfttnError(f"{path} is not there: is its name misspelt?{looked}")
+        if found.is_dir():
+            inside = sorted(each.name for each in found.iterdir() if each.is_file())[:3]
+            files = f", such as {', '.join(inside)}" if inside else "; it holds none"
+            raise IfttnError(f"{found} is a folder: type the path of a file in it{files}")
+        return found
 
     def store(self, dataset: str, preset: str) -> Store | None:
         """The prepared data set, where there is one."""

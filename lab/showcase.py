@@ -21,10 +21,10 @@ from ifttn.insight.denoiser import denoiser_file, load_denoiser
 from ifttn.recognizer import Recognizer
 from ifttn.vocabulary import IfttnError
 from lab import pictures
-from lab.clip import Clip, load
+from lab.clip import Clip, load_clip
 from lab.drawings import tiles
 from lab.figures import flow_colours
-from lab.inspector import VECTOR_INK
+from lab.layers import VECTOR_INK
 
 LIMIT = 300_000
 """Most bytes of a picture: a page of six loads at once."""
@@ -65,7 +65,7 @@ def _written(path: Path, content: bytes) -> Path:
 def clip_film(work: Work, recognizer: Recognizer) -> list[UInt8[np.ndarray, "H W 3"]]:
     """Frames of the first test video, beside its optical flow and its motion vectors."""
     video = work.split.test[0]
-    steps = load(video.path, video.name, video.action, recognizer.preset.store, work.store)
+    steps = load_clip(video.path, video.name, video.action, recognizer.preset.store, work.store)
     clip = _end(steps)
     colours = flow_colours(clip.levels)
     width, height = TILE

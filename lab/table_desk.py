@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 
 from ipywidgets import HTML, Box, Button, HBox, Layout, Select, Textarea, ToggleButtons, VBox
-from traitlets import HasTraits, Int, Unicode
+from traitlets import HasTraits, Int, Unicode, link
 
 from ifttn.experiment import study, tables
 from ifttn.experiment.claims import Finding
@@ -16,7 +16,7 @@ from ifttn.vocabulary import IfttnError
 from lab import sketches
 from lab import tables as written
 from lab.inspector import Inspector
-from lab.panel import Panel, choose
+from lab.panel import Panel, dropdown
 from lab.shelf import Shelf
 from lab.sketches import prose
 
@@ -70,7 +70,7 @@ class TableDesk(Panel):
         self.column.style.button_width = "130px"
         self._caption, self._head, self._body, self._notes = HTML(), HTML(), VBox(), HTML()
         self._run, self._count, self._note = HTML(), HTML(), HTML()
-        self.split = choose("split")
+        self.split = dropdown("split")
         self.errors = Select(rows=9, layout=Layout(width="auto"))
         self.errors.add_class("ifttn-errors")
         self.text = Textarea(layout=Layout(width="100%", height="170px", display="none"))
@@ -97,7 +97,7 @@ class TableDesk(Panel):
         table = VBox([head, self._body], layout=Layout(width="100%", overflow="auto"))
         self.fill(HBox([self.number, self.column], layout=wrap), self._caption, table, self._notes)
         self.fill(HBox(actions, layout=wrap), self.text, detail)
-        self.tie((self.state, "number"), (self.number, "value"))
+        link((self.state, "number"), (self.number, "value"))
         self.offer("column", "split")
         self.watch(self.state, ["number"], self._turn)
         self.watch(self.state, ["column"], self._show)
@@ -109,11 +109,11 @@ class TableDesk(Panel):
         self.work("reading scores", self._read)
 
     def _read(self) -> Iterator[float | None]:
-        found = study.measured(self.shelf.places.runs, self.shelf.places.root / "data")
+        self.tables = self.shelf.tables()
         self.findings = study.judged(self.shelf.places.runs, self.shelf.places.root / "data")
         yield None
-        self.tables = {table.number: table for table in found}
         self._show()
+        found = list(self.tables.values())
         if not any(cell.measured for table in found for cell in table.cells):
             raise IfttnError(f"only the paper's numbers show: {study.not_shown(self.shelf.places.runs, found)}")
 
@@ -173,7 +173,7 @@ class TableDesk(Panel):
         html = HTML()
         row = HBox([button, html], layout=Layout(align_items="center"))
         row.add_class("ifttn-row")
-        self.own(row)
+        self.owned.append(row)
         return row, button, html
 
     # -- a row

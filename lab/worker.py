@@ -10,9 +10,9 @@ from traitlets import Bool, Float, HasTraits, Unicode
 from ifttn.vocabulary import IfttnError
 
 Job = Callable[[], Iterator[float | None]]
-"""Starts a piece of work; each value of its iterator is the share done, in 0..1, or None where that is not known.
+"""Starts a piece of work. Each value of its iterator is the share done, in 0..1, or None where that is not known.
 
-A job of several parts counts each of them from 0 to 1: a share that falls begins the next one.
+A job of several parts counts each of them from 0 to 1: a share that falls begins the next part.
 """
 
 TICK = 0.1
@@ -22,16 +22,16 @@ TICK = 0.1
 class Worker(HasTraits):
     """Does one job at a time in a thread of its own; a new job takes the place of the one under way.
 
-    A job is asked for its next value over and over: between two values it can be stopped, paused or replaced. To pause
-    is to ask no more, so that a paused job goes on exactly where it was. Traits are set from the thread.
+    The worker asks a job for its next value over and over. Between two values it can stop, pause or replace the job. A
+    paused job is asked no more, so it goes on exactly where it was. The thread sets the traits.
     """
 
     doing = Unicode(help="what is being done; empty: nothing")
     share = Float(None, allow_none=True, help="of the job, done so far")
-    seconds_left = Float(None, allow_none=True, help="of the part under way, without what came before it or a pause")
+    seconds_left = Float(None, allow_none=True, help="for the part under way; a pause and earlier parts do not count")
     paused = Bool(False)
     error = Unicode(help="why the last job failed, in a sentence")
-    details = Unicode(help="where it failed, for those who mend it; empty for a mistake that a person can mend")
+    details = Unicode(help="the traceback; empty for a mistake that a person can mend")
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Worker(HasTraits):
         self._thread: Thread | None = None
 
     def start(self, doing: str, job: Job) -> None:
-        """Do this now, in place of what is under way. A worker that was closed does nothing more."""
+        """Do this now, in place of what is under way. A closed worker does nothing more."""
         with self._changed:
             if self._closed:
                 return
@@ -73,15 +73,14 @@ class Worker(HasTraits):
     def close(self) -> None:
         """Stop, and end the thread."""
         with self._changed:
-            self._closed = self._stopped = True
-            self._next = None
-            self._changed.notify_all()
+            self._closed = True
+            self.stop()
         if self._thread is not None:
             self._thread.join(timeout=10)
         self.unobserve_all()
 
-    def say(self, error: Exception) -> None:
-        """Show an error of a job, or of a callback, whose own would be lost."""
+    def report_error(self, error: Exception) -> None:
+        """Show an error of a job or of a callback, which would else be lost."""
         mendable = isinstance(error, IfttnError)
         self.details = "" if mendable else format_exc()
         self.error = str(error) if mendable else f"unexpected {type(error).__name__}: {error}"
@@ -94,12 +93,12 @@ class Worker(HasTraits):
                     return
                 (doing, job), self._next = self._next, None
                 self._busy, self._stopped = True, False
-            self._work(doing, job)
+            self._do(doing, job)
             with self._changed:
                 self._busy = False
                 self._changed.notify_all()
 
-    def _work(self, doing: str, job: Job) -> None:
+    def _do(self, doing: str, job: Job) -> None:
         self.error = self.details = ""
         self.share = self.seconds_left = None
         self.doing = doing
@@ -120,11 +119,15 @@ class Worker(HasTraits):
                 last, resumed = share or 0.0, time.monotonic()
                 began += resumed - now
         except Exception as error:
-            self.say(error)
+            self.report_error(error)
         self.doing = ""
 
     def _may_go_on(self) -> bool:
+        """Wait while the job is paused. False: it was stopped, replaced or closed."""
         with self._changed:
-            ends = lambda: self._closed or self._stopped or self._next is not None  # noqa: E731
-            self._changed.wait_for(lambda: ends() or not self.paused)
-            return not ends()
+            self._changed.wait_for(lambda: self._ends or not self.paused)
+            return not self._ends
+
+    @property
+    def _ends(self) -> bool:
+        return self._stopped or self._next is not None

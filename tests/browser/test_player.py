@@ -3,7 +3,6 @@
 import pytest
 
 from lab.inspector import Inspector
-from lab.player import player
 
 pytestmark = pytest.mark.slow
 
@@ -13,7 +12,7 @@ def test_a_page_that_holds_the_player_scrubs_offline_from_a_file(browser, result
         inspector.wait(120.0)
         inspector.state.layers = {"rgb": 1.0, "flow arrows": 0.9}
         path = tmp_path / "page.html"
-        path.write_text(f"<!doctype html><meta charset=utf-8>{player(inspector).data}", encoding="utf-8")
+        path.write_text(f"<!doctype html><meta charset=utf-8>{inspector.as_html().data}", encoding="utf-8")
         count = len(inspector.clip.frames)
     context = browser.new_context(offline=True)
     page, asked, complaints = context.new_page(), [], []

@@ -32,15 +32,15 @@ def video(embedded):
 
 @pytest.fixture(scope="module")
 def loaded(embedded, video):
-    return finish(clip.load(video.path, video.name, video.action, SETTINGS, Store(embedded.store)))[0]
+    return finish(clip.load_clip(video.path, video.name, video.action, SETTINGS, Store(embedded.store)))[0]
 
 
 def test_a_clip_from_its_store_and_one_from_its_file_hold_the_same(loaded, video):
-    own, shares = finish(clip.load(video.path, video.name, None, SETTINGS))
+    own, shares = finish(clip.load_clip(video.path, video.name, None, SETTINGS))
     assert shares == sorted(shares)
-    frames, fields = snippet_indices(centre_starts(own.footage.frames, 4), own.footage.frames)
+    frames, fields = snippet_indices(centre_starts(own.source.frames, 4), own.source.frames)
     for modality, tolerance in (("rgb", 4), ("flow", 3), ("mv", 3), ("rgbdiff", 3)):
-        mine, theirs = (Snippets(each.footage, frames, fields).planes(modality) for each in (own, loaded))
+        mine, theirs = (Snippets(each.source, frames, fields).planes(modality) for each in (own, loaded))
         assert np.abs(mine.astype(int) - theirs).mean() < tolerance  # a store holds JPEGs
     assert np.abs(own.levels.astype(int) - loaded.levels).mean() < 3
     assert own.cuts == loaded.cuts
@@ -58,7 +58,7 @@ def test_the_cuts_of_the_embedded_videos_are_found(loaded):
 
 def test_a_reading_says_what_the_recognizer_says(results, loaded, video):
     recognizer = Recognizer.load(results / "runs" / "embedded-ucf" / "split1" / "if-ttn")
-    reading = clip.read(recognizer, loaded)
+    reading = clip.read_clip(recognizer, loaded)
     said = recognizer(video.path)
     assert reading.sampled.tolist() == np.rint(said.seconds * loaded.fps).astype(int).tolist()
     for head, votes in reading.votes.items():
@@ -68,8 +68,8 @@ def test_a_reading_says_what_the_recognizer_says(results, loaded, video):
 
 def test_the_mean_of_a_map_is_its_vote_and_a_finer_map_lies_on_the_same_pixels(results, loaded):
     recognizer = Recognizer.load(results / "runs" / "embedded-ucf" / "split1" / "if-ttn")
-    reading, cells = clip.read(recognizer, loaded), clip.maps(recognizer, loaded, 3)
-    finer = clip.maps(recognizer, loaded, 3, finer=4)
+    reading, cells = clip.read_clip(recognizer, loaded), clip.cell_maps(recognizer, loaded, 3)
+    finer = clip.cell_maps(recognizer, loaded, 3, finer=4)
     pixels = clip.pixel_maps(recognizer, loaded, 3, finer=4)
     side = recognizer.preset.size
     for head, votes in reading.votes.items():
@@ -91,7 +91,7 @@ def test_grad_cam_is_positive_and_has_a_value_a_pixel(results, loaded):
 
 def test_another_order_changes_the_pairs_and_no_stream(results, loaded):
     recognizer = Recognizer.load(results / "runs" / "embedded-ucf" / "split1" / "if-ttn")
-    filmed, turned = clip.read(recognizer, loaded), clip.read(recognizer, loaded, (3, 2, 1, 0))
+    filmed, turned = clip.read_clip(recognizer, loaded), clip.read_clip(recognizer, loaded, (3, 2, 1, 0))
     for head in ("rgb", "flow"):
         assert turned.votes[head] == pytest.approx(filmed.votes[head][::-1], abs=1e-5)
         assert turned.probabilities(head) == pytest.approx(filmed.probabilities(head), abs=1e-5)
@@ -99,7 +99,7 @@ def test_another_order_changes_the_pairs_and_no_stream(results, loaded):
 
 
 def test_a_frame_belongs_to_its_nearest_snippet_and_to_the_pair_around_it(results, loaded):
-    reading = clip.read(Recognizer.load(results / "runs" / "embedded-ucf" / "split1" / "if-ttn"), loaded)
+    reading = clip.read_clip(Recognizer.load(results / "runs" / "embedded-ucf" / "split1" / "if-ttn"), loaded)
     last = len(loaded.kinds) - 1
     assert [reading.snippet(t) for t in reading.sampled.tolist()] == [0, 1, 2, 3]
     assert (reading.snippet(0), reading.snippet(last)) == (0, 3)
@@ -117,46 +117,46 @@ def test_a_file_that_is_missing_or_is_no_video_is_named(tmp_path):
 
 
 def test_of_a_long_file_every_second_frame_is_shown(tmp_path, encode, monkeypatch):
-    monkeypatch.setattr(clip, "SHOWN", 10)
+    monkeypatch.setattr(clip, "MOST_FRAMES", 10)
     path = encode(tmp_path / "v.avi", [np.full((48, 64, 3), 10 * i, np.uint8) for i in range(20)])
-    made, _ = finish(clip.load(path, "v", None, SETTINGS))
+    made, _ = finish(clip.load_clip(path, "v", None, SETTINGS))
     assert (made.step, len(made.frames), len(made.kinds)) == (2, 10, 20)
     assert [round(float(frame.mean()) / 10) for frame in made.frames] == list(range(0, 20, 2))
 
 
 def test_what_is_kept_of_a_clip_does_not_grow_with_its_length(tmp_path, encode, monkeypatch):
-    monkeypatch.setattr(clip, "SHOWN", 10)
+    monkeypatch.setattr(clip, "MOST_FRAMES", 10)
 
     def kept(count):
         path = encode(tmp_path / f"{count}.avi", [np.full((48, 64, 3), i % 250, np.uint8) for i in range(count)])
-        made, _ = finish(clip.load(path, "v", None, SETTINGS))
-        arrays = [array for kind in made.footage._kept.values() for array in kind.values()]
+        made, _ = finish(clip.load_clip(path, "v", None, SETTINGS))
+        arrays = [array for kind in made.source._kept.values() for array in kind.values()]
         return sum(array.nbytes for array in (*arrays, made.frames, made.vectors, made.levels))
 
     assert kept(1300) <= 1.05 * kept(200)  # once, a file of more than 1200 frames was refused
 
 
 def test_times_of_a_clip_are_the_files_own(shared_data):
-    made, _ = finish(clip.load(shared_data / "faults" / "variable_rate.mp4", "v", None, SETTINGS))
+    made, _ = finish(clip.load_clip(shared_data / "faults" / "variable_rate.mp4", "v", None, SETTINGS))
     assert made.seconds[18] == pytest.approx(0.72)
     assert made.seconds[-1] == pytest.approx(5.8)
 
 
 def test_a_clip_has_the_shape_in_which_a_player_shows_it(tmp_path, encode, shared_data):
-    portrait, _ = finish(clip.load(shared_data / "faults" / "portrait_rot90.mp4", "v", None, SETTINGS))
+    portrait, _ = finish(clip.load_clip(shared_data / "faults" / "portrait_rot90.mp4", "v", None, SETTINGS))
     assert portrait.frames.shape[1:3] == (96, 72)
     wide = encode(tmp_path / "wide.avi", [np.full((360, 640, 3), 10 * i, np.uint8) for i in range(4)])
-    assert finish(clip.load(wide, "v", None, SETTINGS))[0].frames.shape[1:3] == (270, 480)
+    assert finish(clip.load_clip(wide, "v", None, SETTINGS))[0].frames.shape[1:3] == (270, 480)
     with av.open(str(tmp_path / "oblong.mp4"), "w") as made:
         stream = made.add_stream("mpeg4", 25)
         stream.width, stream.height, stream.pix_fmt, stream.sample_aspect_ratio = 64, 48, "yuv420p", Fraction(3, 2)
         for level in range(4):
             made.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 20 * level, np.uint8))))
         made.mux(stream.encode())
-    assert finish(clip.load(tmp_path / "oblong.mp4", "v", None, SETTINGS))[0].frames.shape[1:3] == (48, 96)
+    assert finish(clip.load_clip(tmp_path / "oblong.mp4", "v", None, SETTINGS))[0].frames.shape[1:3] == (48, 96)
 
 
 def test_a_file_of_one_frame_is_named_for_that(tmp_path, encode):
     path = encode(tmp_path / "still.avi", [np.full((48, 64, 3), 90, np.uint8)])
     with pytest.raises(IfttnError, match=r"still\.avi has a single frame"):
-        finish(clip.load(path, "still", None, SETTINGS))
+        finish(clip.load_clip(path, "still", None, SETTINGS))

@@ -24,7 +24,6 @@ from lab.deepdraw_studio import DeepDrawStudio
 from lab.fusion_desk import FusionDesk
 from lab.inspector import Inspector
 from lab.monitor import Monitor, look_ahead
-from lab.player import player
 from lab.shelf import Shelf
 from lab.table_desk import TableDesk
 
@@ -478,6 +477,15 @@ def test_the_monitor_shows_a_run_that_another_process_writes(opened, shelf, resu
     assert time.monotonic() - began < 0.3
 
 
+def test_a_monitor_refuses_a_run_that_there_is_not_and_names_those_there_are(opened, shelf):
+    panel = opened(Monitor, shelf, runs=("nope",))
+    assert "no run 'nope': choose from embedded-ucf/split1/" in panel.worker.error
+    assert not panel.worker.doing
+    panel.follow()
+    panel.state.runs = ("embedded-ucf/split1/if-ttn",)
+    assert "<polyline" in panel._chart.value
+
+
 def test_the_time_to_go_is_that_of_the_epochs_to_come(results, tmp_path):
     asked = Run(results / "runs" / "embedded-ucf" / "split1" / "if-ttn").asked
     run = Run(tmp_path / "run")
@@ -546,12 +554,12 @@ def test_a_panel_closed_at_its_work_ends_at_once_and_leaves_nothing(kind, result
 
 
 def test_the_player_holds_every_frame_and_needs_no_network(inspector):
-    html = str(player(inspector).data)
+    html = str(inspector.as_html().data)
     text = unescape(html.partition('srcdoc="')[2].partition('" width')[0])
     assert "http" not in text.replace("http-equiv", "")
-    frames = re.search(r"const frames=\[(.*?)\],fps", text, re.S)
+    frames = re.search(r"const frames=(\[.*?\]),fps", text, re.S)
     assert frames
-    assert frames[1].count("'") == 2 * len(inspector.clip.frames)
+    assert len(json.loads(frames[1])) == len(inspector.clip.frames)
 
 
 def test_what_a_page_without_a_kernel_shows_is_what_the_panel_shows(opened, shelf):
@@ -602,7 +610,7 @@ def test_a_video_that_a_peer_gets_wrong_is_shown_and_the_desk_says_whose_votes_t
     assert desk.inspector.wait(60.0)
     assert desk.inspector.clip.name == desk.errors.value
     assert (desk.inspector.run.value, desk.inspector.worker.error) == ("if-ttn", "")
-    assert "Of c3d there are scores alone: below stands what if-ttn says of it." in desk._note.value
+    assert "The run c3d has scores only. Below is what if-ttn says of the video." in desk._note.value
     desk._rows[[cell.method for cell in desk.cells].index("TSN (RGB) [27]")][1].click()
     assert "c3d" not in desk._note.value
 
