@@ -22,10 +22,11 @@ from torch import Tensor
 
 from ifttn.data import diagnostic
 from ifttn.data.loading import whole_snippets
-from ifttn.experiment.recipes import PRESETS, RECIPES, find
+from ifttn.experiment.presets import PRESETS
+from ifttn.experiment.recipes import RECIPES, find
 from ifttn.experiment.runs import Run
 from ifttn.experiment.scores import late_fusion
-from ifttn.experiment.study import Places, Setup, work_on
+from ifttn.experiment.study import Places, StudySettings, work_on
 from ifttn.experiment.training import Work
 from ifttn.files import write_whole
 from ifttn.insight import deepdraw
@@ -86,7 +87,7 @@ def draw(work: Work, out: Path, *, full: bool = False) -> list[report.Figure]:
     return done
 
 
-def draw_split(places: Places, dataset: str, split: int, setup: Setup) -> None:
+def draw_split(places: Places, dataset: str, split: int, setup: StudySettings) -> None:
     """The step of the study that draws; again only when a network that it shows, or asks, is another one."""
     work, drawn = work_on(places, dataset, split, setup), places.root / "figures" / "drawn.json"
     shown = next((recipe for recipe in COMPLETE if work.run(recipe).tested), "")

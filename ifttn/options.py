@@ -50,10 +50,10 @@ class OneOf:
         return ", ".join(self.names)
 
 
-PRESET = OneOf("ifttn.experiment.recipes.PRESETS")
+PRESET = OneOf("ifttn.experiment.presets.PRESETS")
 RECIPE = OneOf("ifttn.experiment.recipes.RECIPES")
 FLOW = OneOf("ifttn.data.flow.FLOWS")
-PRECISION = OneOf("ifttn.experiment.machine.PRECISIONS", "auto")
+PRECISION = OneOf("ifttn.experiment.processes.PRECISIONS", "auto")
 TABLE_5_ROW = OneOf("ifttn.model.peers.table5.PEERS", "if-ttn")
 
 

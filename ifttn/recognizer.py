@@ -23,8 +23,8 @@ from ifttn.data.planes import Snippets
 from ifttn.data.sampling import centre_starts, snippet_indices
 from ifttn.data.video import Reader
 from ifttn.data.video_source import as_they_come, from_file
-from ifttn.experiment.machine import Machine
-from ifttn.experiment.recipes import Preset
+from ifttn.experiment.presets import Preset
+from ifttn.experiment.processes import Machine
 from ifttn.experiment.runs import Run
 from ifttn.experiment.scores import late_fusion, scaled_fusion
 from ifttn.model.backbone import Pyramid

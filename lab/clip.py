@@ -28,7 +28,7 @@ from ifttn.data.sampling import centre_starts, snippet_indices
 from ifttn.data.store import Store
 from ifttn.data.video import Reader, picture_stream, spread
 from ifttn.data.video_source import FrameBuffer, ReadRecorder, from_file
-from ifttn.experiment.recipes import PRESETS
+from ifttn.experiment.presets import PRESETS
 from ifttn.experiment.scores import scaled_fusion
 from ifttn.insight.cam import STRIDE, Finer, class_activation_maps, on_pixels
 from ifttn.recognizer import Recognizer

@@ -18,7 +18,7 @@ from lab.sketches import prose
 State = Literal["done", "running", "to come", "failed"]
 
 
-class Step(NamedTuple):
+class StepRow(NamedTuple):
     """One step of the study."""
 
     kind: str
@@ -51,11 +51,11 @@ class StudyState:
     seeds: tuple[int, ...]
     versions: Mapping[str, str]
     date: str
-    steps: tuple[Step, ...]
+    steps: tuple[StepRow, ...]
     title: str = "Information Fused Temporal Transformation Network"
 
 
-def steps(progress: Progress) -> tuple[Step, ...]:
+def steps(progress: Progress) -> tuple[StepRow, ...]:
     """The steps of a study, in its order."""
 
     def state(name: str) -> State:
@@ -63,11 +63,11 @@ def steps(progress: Progress) -> tuple[Step, ...]:
             return "failed"
         return "done" if name in progress.done else "running" if name in progress.running else "to come"
 
-    def step(name: str) -> Step:
+    def step(name: str) -> StepRow:
         subject, _, kind = name.partition(": ")
-        return Step(kind, subject, state(name), progress.seconds.get(name, 0.0), progress.failed.get(name, ""))
+        return StepRow(kind, subject, state(name), progress.seconds.get(name, 0.0), progress.failed.get(name, ""))
 
-    return tuple(step(task.name) for task in progress.tasks)
+    return tuple(step(task.name) for task in progress.steps)
 
 
 def write(
@@ -98,7 +98,7 @@ def write(
     write_whole(path, page.encode())
 
 
-def _kinds(steps: Sequence[Step]) -> list[tuple[str, int, float]]:
+def _kinds(steps: Sequence[StepRow]) -> list[tuple[str, int, float]]:
     """Per kind: how many steps took time, and how much; the longest first."""
     kinds = {step.kind: [other.seconds for other in steps if other.kind == step.kind] for step in steps}
     rows = [(kind, sum(s > 0 for s in seconds), sum(seconds)) for kind, seconds in kinds.items()]

@@ -11,7 +11,8 @@ import torch
 from ifttn.data.catalogue import read_split, split_numbers
 from ifttn.data.store import Store
 from ifttn.experiment import study
-from ifttn.experiment.recipes import PRESETS, RECIPES
+from ifttn.experiment.presets import PRESETS
+from ifttn.experiment.recipes import RECIPES
 from ifttn.experiment.runs import Run
 from ifttn.experiment.study import EMBEDDED, Places
 from ifttn.experiment.tables import Table

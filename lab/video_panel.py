@@ -10,7 +10,7 @@ from ipywidgets import Combobox, HBox, Layout, Text, VBox
 from jaxtyping import Float
 from traitlets import Enum, HasTraits, Int, Unicode
 
-from ifttn.experiment.recipes import PRESETS
+from ifttn.experiment.presets import PRESETS
 from ifttn.experiment.runs import Run
 from ifttn.insight.cam import Finer
 from ifttn.vocabulary import IfttnError

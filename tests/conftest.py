@@ -13,7 +13,7 @@ from ifttn.data.catalogue import read_split
 from ifttn.data.doctor import Codec
 from ifttn.data.preparation import prepare
 from ifttn.data.store import Store
-from ifttn.experiment.recipes import PRESETS
+from ifttn.experiment.presets import PRESETS
 from ifttn.experiment.training import Work
 from ifttn.vocabulary import Split
 

@@ -181,10 +181,10 @@ def test_a_video_is_predicted_whole_and_as_it_comes(results, tmp_path):
 
 
 def test_every_step_of_the_study_is_done(results, tmp_path):
-    setup, places = study.Setup("smallest", GPU), study.Places(tmp_path)
+    setup, places = study.StudySettings("smallest", GPU), study.Places(tmp_path)
     for folder in ("data", "stores"):
         (tmp_path / folder).symlink_to(results / folder)
-    for task in study.tasks(places, setup, quick=True, videos=32):
+    for task in study.steps_of(places, setup, quick=True, videos=32):
         if task.function is not study.write_videos:
             task.function(*task.arguments)
     gallery.draw_split(places, places.datasets[0], 1, setup)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from ifttn.cli import parser
-from ifttn.experiment.recipes import PRESETS, RECIPES
+from ifttn.experiment.presets import PRESETS
+from ifttn.experiment.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from ifttn.bench.mv import _processor, examples
 from ifttn.bench.options import SPEED_FRAMES
-from ifttn.experiment.machine import Machine
+from ifttn.experiment.processes import Machine
 from ifttn.experiment.speed import (
     DECODE,
     DEFINITIONS,

@@ -24,7 +24,8 @@ from ifttn.data.batch import Batch
 from ifttn.data.flow import FLOWS, to_bytes
 from ifttn.data.loading import SnippetDataset, batches, finish, in_order
 from ifttn.data.store import Store, StoreSettings
-from ifttn.experiment.recipes import PRESETS, RECIPES, Preset, find, network_settings
+from ifttn.experiment.presets import PRESETS, Preset, network_settings
+from ifttn.experiment.recipes import RECIPES, find
 from ifttn.experiment.training import freeze_all_but
 from ifttn.model.network import Network
 from ifttn.vocabulary import MODALITIES, IfttnError, Video

@@ -34,10 +34,11 @@ from ifttn.data import diagnostic
 from ifttn.data.catalogue import read_split
 from ifttn.data.preparation import prepare
 from ifttn.data.store import Store
-from ifttn.experiment.machine import Machine, Processes, Share, shares
+from ifttn.experiment.cost import stage_cost
 from ifttn.experiment.optimisation import clip, freeze_all_but, optimiser
-from ifttn.experiment.plan import plan
-from ifttn.experiment.recipes import JOINT, PRESETS, RECIPES, Preset, find, network_settings
+from ifttn.experiment.presets import PRESETS, Preset, network_settings
+from ifttn.experiment.processes import Machine, Processes, Share, shares
+from ifttn.experiment.recipes import JOINT, RECIPES, find
 from ifttn.experiment.recomputing import recompute
 from ifttn.experiment.runs import Run
 from ifttn.experiment.training import Training, Work, stage_loss
@@ -143,7 +144,7 @@ def measured(work: Work, preset: Preset, which: tuple[str, int], steps: int, rep
         from_memory.append(seconds_of(training, planned, cycle(kept)))
         fed.append(seconds_of(training, planned, training.feed(0, parts)))
     peak = peak_of(work.device)
-    cost = plan(RECIPES[recipe], preset, stage, videos=1, actions=len(work.split.actions), machine=work.machine)
+    cost = stage_cost(RECIPES[recipe], preset, stage, videos=1, actions=len(work.split.actions), machine=work.machine)
     speed, waiting = trained / median(fed), training.at.waited / sum(fed)
     ratios = tuple(memory / own for memory, own in zip(from_memory, fed, strict=True))
     return Row(stage.name, speed, trained / median(from_memory), ratios, waiting, peak, speed * cost.flops)
@@ -192,7 +193,9 @@ def largest(preset_name: str, device: str, machine: Machine) -> None:
 def planned_memory(preset_name: str, videos: int, machine: Machine) -> float:
     """Bytes of a joint step on so many videos at once."""
     machine = replace(machine, micro_batch=videos)
-    return plan(RECIPES["if-ttn"], PRESETS[preset_name], JOINT, videos=videos, actions=101, machine=machine).memory
+    return stage_cost(
+        RECIPES["if-ttn"], PRESETS[preset_name], JOINT, videos=videos, actions=101, machine=machine
+    ).memory
 
 
 def planned_videos(preset_name: str, free: float, machine: Machine) -> int:
@@ -233,7 +236,7 @@ def steps_of(
     preset, recipe = PRESETS[preset_name], RECIPES["if-ttn"]
     try:
         network = Network(network_settings(recipe, preset, 101)).to(device)
-        freeze_all_but(network, JOINT.trains, preset.joint_batch_norm or preset.batch_norm)
+        freeze_all_but(network, JOINT.trains, preset.batch_norm_in(JOINT))
         if machine.recompute:
             recompute(network)
         steps = optimiser(network, preset)

@@ -14,7 +14,7 @@ from torch import Tensor
 from ifttn.data.augmentation import test_crops
 from ifttn.data.batch import Batch
 from ifttn.data.loading import SnippetDataset, batches
-from ifttn.experiment.machine import Machine
+from ifttn.experiment.processes import Machine
 from ifttn.experiment.scores import Scores
 from ifttn.memory import Pieces
 from ifttn.model.backbone import Pyramid

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ifttn.experiment.recipes import Preset, Recipe
+from ifttn.experiment.presets import Preset
+from ifttn.experiment.recipes import Recipe
 from ifttn.experiment.runs import Run
 from ifttn.model.backbone import adapt_stem, imagenet_weights, local_weights
 from ifttn.model.network import Scorer

@@ -1,12 +1,11 @@
-"""How a stage moves the weights: what is frozen, at which rate, how far at most, and what is averaged."""
+"""How a stage moves the weights: what is frozen, at which rate, how far at most."""
 
 import math
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from ifttn.experiment.recipes import Preset, Schedule
+from ifttn.experiment.presets import Preset, Schedule
 from ifttn.model.network import Scorer
 from ifttn.vocabulary import MODALITIES
 
@@ -96,30 +95,3 @@ def _kind(part: str) -> str:
     if part not in MODALITIES:
         return part
     return "motion" if MODALITIES[part].is_motion else "rgb"
-
-
-class MovingAverage:
-    """Exponential moving average of the trained weights. Batch statistics are the network's own."""
-
-    def __init__(self, network: Scorer, decay: float) -> None:
-        self.decay = decay
-        self.trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
-        self.weights = {name: p.detach().clone() for name, p in self.trained.items()}
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """After a step: decay of the average, and the rest of the new weights."""
-        for name, parameter in self.trained.items():
-            self.weights[name].lerp_(parameter, 1 - self.decay)
-
-    @torch.no_grad()
-    def apply(self) -> None:
-        """Give the network the average."""
-        for name, parameter in self.trained.items():
-            parameter.copy_(self.weights[name])
-
-    @torch.no_grad()
-    def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Go on from a checkpoint."""
-        for name, weight in weights.items():
-            self.weights[name].copy_(weight)

@@ -15,7 +15,7 @@ import pickle
 import platform
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,12 @@ import torch
 import torchvision
 
 from ifttn.data.store import StoreSettings
-from ifttn.experiment.recipes import Preset, Recipe, Schedule, network_settings
+from ifttn.experiment.presets import Preset, Schedule, network_settings
+from ifttn.experiment.recipes import Recipe
 from ifttn.experiment.scores import Scores
 from ifttn.files import write_whole
 from ifttn.model.network import Network, Scorer
-from ifttn.model.peers.trained import build, settings_of
+from ifttn.model.peers.trained import build_network, settings_of
 from ifttn.vocabulary import MODALITIES, IfttnError
 
 
@@ -130,13 +131,10 @@ class Run:
     def preset(self) -> Preset:
         """The preset that it was trained at; its `store` is how the videos were prepared that it was trained on."""
         row = self.asked["preset_row"]
-        return Preset(
-            **{
-                **row,
-                "store": StoreSettings(**row["store"]),
-                "schedules": {name: Schedule(**schedule) for name, schedule in row["schedules"].items()},
-            }
-        )
+        known = {field.name: row[field.name] for field in fields(Preset)}
+        known["store"] = StoreSettings(**row["store"])
+        known["schedules"] = {name: Schedule(**schedule) for name, schedule in row["schedules"].items()}
+        return Preset(**known)
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Add a line to metrics.jsonl, after what a crash may have left of the last one."""
@@ -243,7 +241,7 @@ class Run:
 
     def scorer(self, device: str = "cpu") -> Scorer:
         """The trained network, a peer's as well, in evaluation mode, for its scores."""
-        network = build(settings_of(self.asked["network"]))
+        network = build_network(settings_of(self.asked["network"]))
         network.load_state_dict(self.weights())
         return network.to(device).eval()
 
@@ -272,7 +270,7 @@ def asked(name: str, recipe: Recipe, preset_name: str, preset: Preset, **where: 
         "preset": preset_name,
         **where,
         "network": asdict(network),
-        "recipe_row": asdict(recipe),
+        "recipe_row": {key: value for key, value in asdict(recipe).items() if key != "why"},
         "preset_row": asdict(replace(preset, schedules=own, peers=preset.peers if recipe.peer else None)),
     }
 

@@ -26,11 +26,11 @@ from ifttn.data.gop import GOP
 from ifttn.data.planes import Snippets
 from ifttn.data.video import decode
 from ifttn.data.video_source import from_file
-from ifttn.experiment.machine import Machine
-from ifttn.experiment.recipes import PRESETS
+from ifttn.experiment.presets import PRESETS
+from ifttn.experiment.processes import Machine
 from ifttn.experiment.scores import late_fusion
 from ifttn.model.folding import folded
-from ifttn.model.peers.table5 import ON_FLOW, PEERS, Peer, Setup
+from ifttn.model.peers.table5 import ON_FLOW, PEERS, Peer, Variant
 from ifttn.vocabulary import MODALITIES, STACK
 
 ROWS: Mapping[str, Peer] = {**PEERS, "if-ttn": ON_FLOW}
@@ -54,7 +54,7 @@ class Conditions:
 
     video: Path
     size: str = "paper"
-    """A name of table5.SIZES."""
+    """A name of table5.PEER_SIZES."""
     rows: tuple[str, ...] = tuple(ROWS)
     segments: int = 7
     batch: int = 1
@@ -112,7 +112,7 @@ class Subject:
     """A row, built and warm."""
 
     name: str
-    setup: Setup
+    setup: Variant
     network: Callable[[Mapping[str, Tensor]], Any]
     gmacs: float
     """Billions of multiply-adds of a video of V segments."""
@@ -123,7 +123,7 @@ class Subject:
 # What a row is fed
 
 
-def span(setup: Setup) -> int:
+def span(setup: Variant) -> int:
     """Frames of the video that one segment needs."""
     needs = {"flow": lambda n: n // 2 + 1, "mv": lambda n: n // 2 + 1, "rgbdiff": lambda n: n // 3 + 1}
     return max(
@@ -132,25 +132,27 @@ def span(setup: Setup) -> int:
     )
 
 
-def fitting(setup: Setup, num_frames: int, segments: int) -> int:
+def fitting(setup: Variant, num_frames: int, segments: int) -> int:
     """V: K, or of a row of many frames, how many segments fit into a video without overlapping; at least two."""
     if setup.segment["rgb"][1] == 3 and "accumulated" not in setup.segment:
         return segments
     return int(np.clip(num_frames // span(setup), 2, segments))
 
 
-def starts_of(setup: Setup, num_frames: int, segments: int) -> Integer[np.ndarray, " V"]:
+def starts_of(setup: Variant, num_frames: int, segments: int) -> Integer[np.ndarray, " V"]:
     """The first frame of each segment, in the middle of V equal spans."""
     taken, valid = fitting(setup, num_frames, segments), max(1, num_frames - span(setup) + 1)
     return (2 * np.arange(taken) + 1) * valid // (2 * taken)
 
 
-def stored_size(setup: Setup) -> tuple[int, int]:
+def stored_size(setup: Variant) -> tuple[int, int]:
     """Width and height that frames are decoded to: 340 x 256 for a crop of 224, as TSN has it."""
     return round(340 * setup.size / 224), round(256 * setup.size / 224)
 
 
-def read_inputs(video: Path, setup: Setup, segments: int, device: str = "cpu") -> dict[str, UInt8[Tensor, "1 _ _ H W"]]:
+def read_inputs(
+    video: Path, setup: Variant, segments: int, device: str = "cpu"
+) -> dict[str, UInt8[Tensor, "1 _ _ H W"]]:
     """A file -> what a network takes, the centre cropped, by the very way that `predict` goes: in one decoding pass,
     with TV-L1 on the device, in one batch, of the fields that the snippets hold and no others."""
     width, height = stored_size(setup)
@@ -164,7 +166,7 @@ def read_inputs(video: Path, setup: Setup, segments: int, device: str = "cpu") -
     return {modality: torch.from_numpy(x)[None] for modality, x in planes.items()}
 
 
-def _sampled(footage: FrameSource, setup: Setup, segments: int) -> dict[str, Snippets]:
+def _sampled(footage: FrameSource, setup: Variant, segments: int) -> dict[str, Snippets]:
     """Per modality, the snippets that a row takes of a video."""
     last, starts = footage.frames - 1, starts_of(setup, footage.frames, segments)
     frames = (starts + (span(setup) - 1) // 2).clip(0, last)

@@ -27,8 +27,9 @@ from ifttn.data.preparation import prepare
 from ifttn.data.store import Store
 from ifttn.experiment import pyramids, training
 from ifttn.experiment.claims import Finding, judge, load_claims
-from ifttn.experiment.machine import Machine
-from ifttn.experiment.recipes import PRESETS, RECIPES
+from ifttn.experiment.presets import PRESETS
+from ifttn.experiment.processes import Machine
+from ifttn.experiment.recipes import RECIPES
 from ifttn.experiment.runs import Run
 from ifttn.experiment.scores import Scores
 from ifttn.experiment.tables import Factors, ScoresOf, Table, load, measure, speeds
@@ -65,7 +66,7 @@ EVERY_SPLIT = ("spatial", "temporal", "if-ttn", "mv-temporal", "mv-if-ttn")
 
 
 @dataclass(frozen=True)
-class Task:
+class Step:
     """One step: a function that does its work or finds it done."""
 
     name: str
@@ -80,7 +81,7 @@ class Task:
 class Progress:
     """How far a study is."""
 
-    tasks: Sequence[Task]
+    steps: Sequence[Step]
     seconds: dict[str, float] = field(default_factory=dict)
     """Per finished step, what it took when it was done (not what finding it done took)."""
     running: set[str] = field(default_factory=set)
@@ -93,15 +94,15 @@ class Progress:
     @property
     def share(self) -> float:
         """Of the expected work, how much is done, in 0..1."""
-        return sum(t.weight for t in self.tasks if t.name in self.done) / sum(t.weight for t in self.tasks)
+        return sum(t.weight for t in self.steps if t.name in self.done) / sum(t.weight for t in self.steps)
 
     def seconds_left(self, jobs: int) -> float | None:
         """What the steps to come will take, `jobs` at once, at the pace at which finished steps were done, be it in an
         earlier call; None before one is."""
-        timed = [task for task in self.tasks if task.name in self.done & self.seconds.keys()]
-        to_come = sum(task.weight for task in self.tasks if task.name not in self.done | self.failed.keys())
-        seconds = sum(self.seconds[task.name] for task in timed)
-        return to_come * seconds / sum(task.weight for task in timed) / jobs if timed else None
+        timed = [step for step in self.steps if step.name in self.done & self.seconds.keys()]
+        to_come = sum(step.weight for step in self.steps if step.name not in self.done | self.failed.keys())
+        seconds = sum(self.seconds[step.name] for step in timed)
+        return to_come * seconds / sum(step.weight for step in timed) / jobs if timed else None
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ class Places:
 
 
 @dataclass(frozen=True)
-class Setup:
+class StudySettings:
     """What all runs of a study have in common, wherever their videos are."""
 
     preset: str
@@ -147,21 +148,21 @@ class Setup:
     machine: Machine = field(default_factory=Machine)
 
 
-def tasks(places: Places, setup: Setup, *, quick: bool, videos: int | None = None) -> list[Task]:
+def steps_of(places: Places, settings: StudySettings, *, quick: bool, videos: int | None = None) -> list[Step]:
     """Every step of the study, the most telling first. `quick`: Table 3 on one split of the first data set."""
-    study: list[Task] = []
+    study: list[Step] = []
     datasets = places.datasets[: 1 if quick else None]
     for dataset in datasets:
         # The first data set has the machine to itself; the second one is made beside trainings.
-        cores = 1 if study and setup.jobs > 1 else -1
+        cores = 1 if study and settings.jobs > 1 else -1
         needs = (study[-1].name,) if study else ()
         if dataset not in places.own:
-            arguments = (places, dataset, setup.seed, cores, videos)
-            study.append(Task(f"{dataset}: videos", write_videos, arguments, needs, weight=2.0))
+            arguments = (places, dataset, settings.seed, cores, videos)
+            study.append(Step(f"{dataset}: videos", write_videos, arguments, needs, weight=2.0))
             needs = (study[-1].name,)
-        study.append(Task(f"{dataset}: store", prepare_store, (places, dataset, setup, cores), needs, weight=2.0))
+        study.append(Step(f"{dataset}: store", prepare_store, (places, dataset, settings, cores), needs, weight=2.0))
     first, *others = datasets
-    peers = bool(PRESETS[setup.preset].peers)
+    peers = bool(PRESETS[settings.preset].peers)
     once = (*ABLATIONS, *(SYSTEMS if peers else ()))
     rows = [(first, 1, recipe) for recipe in (EVERY_SPLIT[:3] if quick else (*EVERY_SPLIT, *once))]
     if not quick:
@@ -171,12 +172,12 @@ def tasks(places: Places, setup: Setup, *, quick: bool, videos: int | None = Non
         rows += [(other, split, recipe) for other in others for split in places.splits(other) for recipe in EVERY_SPLIT]
         rows += [(other, 1, recipe) for other in others if peers for recipe in SYSTEMS_TWICE]
     for dataset, split, recipe in rows:
-        needs = [task_name(dataset, split, needed) for needed in RECIPES[recipe].needs] or [f"{dataset}: store"]
+        needs = [step_name(dataset, split, needed) for needed in RECIPES[recipe].needs] or [f"{dataset}: store"]
         study.append(
-            Task(
-                task_name(dataset, split, recipe),
+            Step(
+                step_name(dataset, split, recipe),
                 train_and_test,
-                (places, dataset, split, setup, recipe),
+                (places, dataset, split, settings, recipe),
                 needs=tuple(needs),
                 weight=WEIGHTS.get(recipe, 1.6) * (1.0 if dataset == first else 0.5),
             )
@@ -184,7 +185,7 @@ def tasks(places: Places, setup: Setup, *, quick: bool, videos: int | None = Non
     return study
 
 
-def task_name(dataset: str, split: int, recipe: str) -> str:
+def step_name(dataset: str, split: int, recipe: str) -> str:
     """How the step that trains a recipe is called."""
     return f"{dataset} split {split}: {recipe}"
 
@@ -195,7 +196,7 @@ def write_videos(places: Places, dataset: str, seed: int, jobs: int, videos: int
     diagnostic.write(places.data(dataset), flavour, videos=videos or usual, seed=seed, jobs=jobs, progress=jobs != 1)
 
 
-def prepare_store(places: Places, dataset: str, setup: Setup, jobs: int) -> None:
+def prepare_store(places: Places, dataset: str, settings: StudySettings, jobs: int) -> None:
     """Prepare a data set for a preset; `jobs` is the number of processes, -1 one a core.
 
     Raises:
@@ -204,35 +205,35 @@ def prepare_store(places: Places, dataset: str, setup: Setup, jobs: int) -> None
     """
     report = prepare(
         places.data(dataset),
-        places.store(dataset, setup.preset),
-        PRESETS[setup.preset].store,
+        places.store(dataset, settings.preset),
+        PRESETS[settings.preset].store,
         jobs=None if jobs < 0 else jobs,
         progress=jobs != 1,
-        device=setup.device,
+        device=settings.device,
     )
     failed = report[report.status == "failed"]
     if len(failed) and (dataset not in places.own or len(failed) == len(report)):
         raise IfttnError(f"{len(failed)} videos of {dataset} failed; the first: {failed.iloc[0].reason}")
 
 
-def work_on(places: Places, dataset: str, split: int, setup: Setup) -> training.Work:
+def work_on(places: Places, dataset: str, split: int, settings: StudySettings) -> training.Work:
     """The split of a data set less what could not be prepared, its store, and where its runs go."""
-    store = Store(places.store(dataset, setup.preset))
+    store = Store(places.store(dataset, settings.preset))
     return training.Work(
         split=training.without_failed(read_split(places.data(dataset), split), store),
         store=store,
         runs=places.runs,
-        preset=setup.preset,
-        seed=setup.seed,
-        device=setup.device,
-        progress=setup.jobs == 1 and dataset in places.own,  # hours: the study's own bar does not move for long
-        machine=setup.machine,
+        preset=settings.preset,
+        seed=settings.seed,
+        device=settings.device,
+        progress=settings.jobs == 1 and dataset in places.own,  # hours: the study's own bar does not move for long
+        machine=settings.machine,
     )
 
 
-def train_and_test(places: Places, dataset: str, split: int, setup: Setup, recipe: str) -> None:
+def train_and_test(places: Places, dataset: str, split: int, settings: StudySettings, recipe: str) -> None:
     """Train a recipe and score its test videos."""
-    work = work_on(places, dataset, split, setup)
+    work = work_on(places, dataset, split, settings)
     training.train(work, recipe)
     training.test(work, recipe)
 
@@ -323,29 +324,29 @@ def _factors(datasets: Sequence[str], data: Path) -> dict[str, Factors]:
     return {name: factors for name in datasets if (factors := diagnostic.factors_of_actions(data / name))}
 
 
-def run(study: Sequence[Task], *, jobs: int, timings: Path) -> Iterator[Progress]:
+def run(study: Sequence[Step], *, jobs: int, timings: Path) -> Iterator[Progress]:
     """Do the steps, `jobs` at once, each as soon as what it needs is done. Yields after every change.
 
     A step that fails stops only those that need it. One whose process is killed is done once more, alone, and fails
     where that process is killed too. What each step took is kept in the file `timings`.
     """
     known: dict[str, float] = json.loads(timings.read_text()) if timings.exists() else {}
-    progress = Progress(study, {task.name: known[task.name] for task in study if task.name in known})
+    progress = Progress(study, {step.name: known[step.name] for step in study if step.name in known})
     # A process of its own for each step: one that is killed disturbs no other.
-    idle, futures = list[ProcessPoolExecutor](), dict[Future[float], tuple[Task, ProcessPoolExecutor]]()
+    idle, futures = list[ProcessPoolExecutor](), dict[Future[float], tuple[Step, ProcessPoolExecutor]]()
     try:
         while len(progress.done) + len(progress.failed) < len(study):
-            for task in _next(study, progress, jobs):
-                future, pool = _begun(task, idle, jobs)
-                futures[future] = task, pool
-                progress.running.add(task.name)
+            for step in _next(study, progress, jobs):
+                future, pool = _begun(step, idle, jobs)
+                futures[future] = step, pool
+                progress.running.add(step.name)
             yield progress
             for future in wait(futures, return_when=FIRST_COMPLETED).done:
-                task, pool = futures.pop(future)
+                step, pool = futures.pop(future)
                 if not isinstance(future.exception(), BrokenProcessPool):
                     idle.append(pool)
-                if _ended(task, future, progress):
-                    known[task.name] = progress.seconds[task.name]
+                if _ended(step, future, progress):
+                    known[step.name] = progress.seconds[step.name]
                     write_whole(timings, json.dumps(known, indent=1).encode())
         yield progress
         for pool in idle:
@@ -355,33 +356,33 @@ def run(study: Sequence[Task], *, jobs: int, timings: Path) -> Iterator[Progress
         raise
 
 
-def _begun(task: Task, idle: list[ProcessPoolExecutor], jobs: int) -> tuple[Future[float], ProcessPoolExecutor]:
+def _begun(step: Step, idle: list[ProcessPoolExecutor], jobs: int) -> tuple[Future[float], ProcessPoolExecutor]:
     while idle:
         pool = idle.pop()
         with suppress(BrokenProcessPool):  # its process was killed since its last step
-            return pool.submit(timed, task), pool
+            return pool.submit(timed, step), pool
     pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_worker, initargs=(jobs,))
-    return pool.submit(timed, task), pool
+    return pool.submit(timed, step), pool
 
 
-def _ended(task: Task, future: Future[float], progress: Progress) -> bool:
+def _ended(step: Step, future: Future[float], progress: Progress) -> bool:
     """Note what became of a step. Returns whether it took longer than ever, as finding it done is quick."""
-    progress.running.discard(task.name)
+    progress.running.discard(step.name)
     error = future.exception()
-    if isinstance(error, BrokenProcessPool) and task.name not in progress.killed:
-        progress.killed.add(task.name)
+    if isinstance(error, BrokenProcessPool) and step.name not in progress.killed:
+        progress.killed.add(step.name)
     elif isinstance(error, BrokenProcessPool):
-        progress.failed[task.name] = (
+        progress.failed[step.name] = (
             "its process was killed twice, the second time while no other step ran; most likely this machine has too "
             "little memory for it"
         )
     elif error:
         reason = str(error) if isinstance(error, IfttnError) else f"{type(error).__name__}: {error}"
-        progress.failed[task.name] = " ".join(reason.split())
+        progress.failed[step.name] = " ".join(reason.split())
     else:
-        progress.done.add(task.name)
-        if future.result() > progress.seconds.get(task.name, 0.0):
-            progress.seconds[task.name] = future.result()
+        progress.done.add(step.name)
+        if future.result() > progress.seconds.get(step.name, 0.0):
+            progress.seconds[step.name] = future.result()
             return True
     return False
 
@@ -394,32 +395,32 @@ def _terminate(pools: Sequence[ProcessPoolExecutor]) -> None:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _next(study: Sequence[Task], progress: Progress, jobs: int) -> list[Task]:
+def _next(study: Sequence[Step], progress: Progress, jobs: int) -> list[Step]:
     """The steps to begin now; one whose process was killed waits until it can run alone."""
     ready = _ready(study, progress)
-    fresh = [task for task in ready if task.name not in progress.killed]
+    fresh = [step for step in ready if step.name not in progress.killed]
     if progress.running & progress.killed:
         return []
     return fresh[: jobs - len(progress.running)] if fresh or progress.running else ready[:1]
 
 
-def _ready(study: Sequence[Task], progress: Progress) -> list[Task]:
-    for task in study:
-        broken = [need for need in task.needs if need in progress.failed]
-        if broken and task.name not in progress.failed:
-            progress.failed[task.name] = f"needs {broken[0]}, which failed"
+def _ready(study: Sequence[Step], progress: Progress) -> list[Step]:
+    for step in study:
+        broken = [need for need in step.needs if need in progress.failed]
+        if broken and step.name not in progress.failed:
+            progress.failed[step.name] = f"needs {broken[0]}, which failed"
     begun = progress.running | progress.done | progress.failed.keys()
-    return [task for task in study if task.name not in begun and progress.done.issuperset(task.needs)]
+    return [step for step in study if step.name not in begun and progress.done.issuperset(step.needs)]
 
 
-def timed(task: Task) -> float:
+def timed(step: Step) -> float:
     """Do a step in this process. Returns its seconds.
 
     Raises IfttnError where memory does not suffice, and whatever else the step raises.
     """
     started = time.monotonic()
     with explained({}):
-        task.function(*task.arguments)
+        step.function(*step.arguments)
     seconds = time.monotonic() - started
     # joblib keeps its idle processes for five minutes, and a worker that has any cannot end.
     get_reusable_executor().shutdown(wait=True)

@@ -16,7 +16,8 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 
-from ifttn.experiment.recipes import PRESETS, RECIPES, find, network_settings
+from ifttn.experiment.presets import PRESETS, network_settings
+from ifttn.experiment.recipes import RECIPES, find
 from ifttn.experiment.scores import (
     READINGS,
     Scores,
@@ -28,7 +29,7 @@ from ifttn.experiment.scores import (
 )
 from ifttn.experiment.significance import Paired, design_effect, mcnemar, wilson
 from ifttn.model.peers.table5 import PEERS
-from ifttn.model.peers.trained import build
+from ifttn.model.peers.trained import build_network
 from ifttn.vocabulary import IfttnError
 
 TABLES = Path(__file__).with_name("tables.toml")
@@ -191,7 +192,7 @@ def load(path: Path = TABLES) -> dict[int, Table]:
 def _heads(recipe: str) -> Mapping[str, object]:
     settings = network_settings(find(recipe, RECIPES, "recipe"), PRESETS["smallest"], actions=1)
     with torch.device("meta"):
-        network = build(settings)
+        network = build_network(settings)
     return dict.fromkeys(network.scoring)
 
 

@@ -29,27 +29,18 @@ from ifttn.data.store import Store
 from ifttn.experiment.evaluation import evaluate
 from ifttn.experiment.initialisation import Loaded, from_imagenet, from_runs, wants_imagenet
 from ifttn.experiment.leakage import refuse_leak
-from ifttn.experiment.machine import Machine, Processes, Share, shares
-from ifttn.experiment.optimisation import MovingAverage, clip, freeze_all_but, learning_rate, optimiser
+from ifttn.experiment.optimisation import clip, freeze_all_but, learning_rate, optimiser
+from ifttn.experiment.presets import PRESETS, Preset, network_settings
+from ifttn.experiment.processes import Machine, Processes, Share, shares
 from ifttn.experiment.pyramids import FrozenPyramids, announce
-from ifttn.experiment.recipes import (
-    JOINT,
-    PRESETS,
-    RECIPES,
-    TEMPORAL,
-    Preset,
-    Stage,
-    find,
-    fitted,
-    network_settings,
-)
+from ifttn.experiment.recipes import RECIPES, TEMPORAL, Stage, find
 from ifttn.experiment.recomputing import recompute
 from ifttn.experiment.runs import Run, asked
 from ifttn.experiment.scores import Scores, late_fusion, top1
 from ifttn.files import held, remove_leftovers, write_whole
 from ifttn.model.backbone import Backbone
 from ifttn.model.network import Output, Scorer
-from ifttn.model.peers.trained import build
+from ifttn.model.peers.trained import build_network
 from ifttn.vocabulary import MODALITIES, IfttnError, Split, Video
 
 
@@ -119,7 +110,7 @@ def train(work: Work, name: str) -> Run:
             checkpoint cannot be written.
     """
     recipe = find(name, RECIPES, "recipe")
-    preset = fitted(find(work.preset, PRESETS, "preset"), recipe)
+    preset = find(work.preset, PRESETS, "preset").fitted(recipe)
     run, processes = work.run(name), work.processes
     work.split.side("train")
     with held(run.folder) if processes.leads and not run.finished else nullcontext():
@@ -151,7 +142,7 @@ def _train(work: Work, run: Run, name: str, preset: Preset) -> None:
     work, apart = _held_apart(work)
     seen = _seen(work, name, apart)
     torch.manual_seed(work.seed)
-    network = build(network_settings(recipe, preset, len(work.split.actions)))
+    network = build_network(network_settings(recipe, preset, len(work.split.actions)))
     checkpoint = run.checkpoint()
     if checkpoint is None:
         _report(run, initialise(network, work, name), work)
@@ -240,16 +231,17 @@ def initialise(network: Scorer, work: Work, name: str) -> list[Loaded]:
     return from_runs(network, recipe, {needed: work.trained(needed) for needed in recipe.needs})
 
 
-def late_fused(output: Output) -> Tensor:
-    """The late-fused score of each video, with the weights that a test uses."""
-    return late_fusion({head: logits.float() for head, logits in output.logits.items()})
-
-
 def stage_loss(stage: Stage, output: Output, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """A stage's loss, and the scores that it is about."""
-    heads = [output.logits[head] for head in stage.heads]
-    losses = [functional.cross_entropy(scores.float(), labels) for scores in heads or [late_fused(output)]]
-    return torch.stack(losses).sum(), (torch.stack(heads).sum(0) if heads else late_fused(output)).detach()
+    """A stage's loss, and the logits that its accuracy is about.
+
+    The stage has a loss for each of its heads; a stage that names no head has one loss on the late-fused logits.
+    """
+    if stage.heads:
+        heads = torch.stack([output.logits[head] for head in stage.heads])
+        losses = torch.stack([functional.cross_entropy(logits.float(), labels) for logits in heads])
+        return losses.sum(), heads.sum(0).detach()
+    fused = late_fusion({head: logits.float() for head, logits in output.logits.items()})
+    return functional.cross_entropy(fused, labels), fused.detach()
 
 
 class Scored(nn.Module):
@@ -318,10 +310,9 @@ class Training:
         )
         self.held = replace(self.dataset, videos=held, scales=None) if held else None
         self.labels = torch.tensor([video.label for video in work.split.train])
-        self.batch_norm = (stage == JOINT and preset.joint_batch_norm) or preset.batch_norm
+        self.batch_norm = preset.batch_norm_in(stage)
         freeze_all_but(network, stage.trains, self.batch_norm)
         self.optimiser = optimiser(network, preset, stage.heads if stage == TEMPORAL else ())
-        self.average = MovingAverage(network, preset.ema) if preset.ema else None
         dtype = work.machine.dtype(work.device)
         self.scaler = torch.amp.GradScaler(torch.device(work.device).type, enabled=dtype == torch.float16)
         streams_frozen = not any(p.requires_grad for p in network.streams.parameters())
@@ -383,8 +374,6 @@ class Training:
                             board.add_scalar(f"{self.stage.name}/{key}", row[key], epoch)
                 self.at = Position(epoch + 1)
                 self._save()
-        if self.average:
-            self.average.apply()
 
     def epoch(self, epoch: int) -> dict[str, Any]:
         """Every training video once, from the step that `at` says. Returns the line for metrics.jsonl; loss and
@@ -448,8 +437,6 @@ class Training:
             self._say("the gradient", norm, norm, names, 0)
         self.scaler.step(self.optimiser)
         self.scaler.update()
-        if self.average:
-            self.average.update()
 
     def _say(self, what: str, value: Tensor, right: Tensor, names: list[str], counts: int) -> None:
         self.said.append(
@@ -524,7 +511,6 @@ class Training:
                 "network": self.network.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
                 "scaler": self.scaler.state_dict(),
-                "average": self.average.weights if self.average else {},
             }
         )
 
@@ -532,8 +518,6 @@ class Training:
         self.network.load_state_dict(checkpoint["network"])
         self.optimiser.load_state_dict(checkpoint["optimiser"])
         self.scaler.load_state_dict(checkpoint["scaler"])
-        if self.average:
-            self.average.load(checkpoint["average"])
         everyone, processes = checkpoint["processes"], self.work.processes
         if len(everyone) == processes.world:
             at, state = everyone[processes.rank]

@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from ifttn.data import diagnostic
-from ifttn.model.backbone import build
+from ifttn.model.backbone import build_backbone
 
 SIDE = 64
 
@@ -22,7 +22,7 @@ class Judge(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = build("smallest", 3)
+        self.body = build_backbone("smallest", 3)
         self.read = nn.Linear(self.body.channels[5], 1)
 
     def forward(self, images: Float[Tensor, "S 3 H W"]) -> Float[Tensor, " S"]:

@@ -74,7 +74,7 @@ BACKBONES = {
 """Name -> block, depths, width. `tiny` trains on two CPU cores in minutes; `smallest` is for tests."""
 
 
-def build(name: str, channels: int) -> Backbone:
+def build_backbone(name: str, channels: int) -> Backbone:
     """A backbone of the table above, weights drawn at random."""
     block, depths, width = BACKBONES[name]
     return Backbone(channels, block, depths, width)

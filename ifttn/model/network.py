@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ifttn.model.backbone import BACKBONES, Pyramid, build
+from ifttn.model.backbone import BACKBONES, Pyramid, build_backbone
 from ifttn.model.fusion import FUSIONS
 from ifttn.model.temporal import TEMPORALS
 from ifttn.vocabulary import MODALITIES, IfttnError
@@ -105,7 +105,7 @@ class Network(Scorer):
     def __init__(self, settings: NetworkSettings) -> None:
         super().__init__()
         self.settings = settings
-        streams = {name: build(settings.backbone, MODALITIES[name].channels) for name in settings.modalities}
+        streams = {name: build_backbone(settings.backbone, MODALITIES[name].channels) for name in settings.modalities}
         temporal = {head: TEMPORALS[settings.temporal](settings.backbone) for head in self.temporal_heads}
         drop, actions = settings.dropout, settings.actions
         heads = {
@@ -166,12 +166,14 @@ def undisturbed(network: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def normalise(images: Tensor, modality: str) -> Float[Tensor, "S C H W"]:
-    """Bytes 0..255 of one modality -> zero mean, unit deviation, in the memory layout that convolutions like."""
-    of = MODALITIES[modality]
+def normalise(
+    images: Tensor, modality: str, layout: torch.memory_format = torch.channels_last
+) -> Float[Tensor, "S C H W"]:
+    """Bytes 0..255 of one modality -> zero mean, unit deviation, in the memory layout that 2D convolutions prefer."""
 
     def column(values: tuple[float, ...]) -> Tensor:
-        repeated = values * (of.channels // len(values))
+        repeated = values * (images.shape[1] // len(values))
         return torch.tensor(repeated, device=images.device).view(1, -1, 1, 1)
 
-    return ((images - column(of.mean)) / column(of.std)).contiguous(memory_format=torch.channels_last)
+    statistics = MODALITIES[modality]
+    return ((images - column(statistics.mean)) / column(statistics.std)).contiguous(memory_format=layout)

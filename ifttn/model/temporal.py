@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ifttn.model.backbone import Pyramid, build
+from ifttn.model.backbone import Pyramid, build_backbone
 
 
 def pairs(
@@ -34,7 +34,7 @@ class TemporalTransformation(nn.Module):
 
     def __init__(self, backbone: str) -> None:
         super().__init__()
-        body = build(backbone, channels=1)
+        body = build_backbone(backbone, channels=1)
         self.layer2, self.layer3, self.layer4 = body.layer2, body.layer3, body.layer4
         self.channels = body.channels[5]
 
@@ -51,7 +51,7 @@ class Average(nn.Module):
 
     def __init__(self, backbone: str) -> None:
         super().__init__()
-        self.channels = build(backbone, channels=1).channels[5]
+        self.channels = build_backbone(backbone, channels=1).channels[5]
 
     def forward(self, fused: Pyramid, segments: int) -> Pyramid:
         """The level 5 of S snippets, as it is."""
@@ -65,7 +65,7 @@ class TemporalRelation(nn.Module):
 
     def __init__(self, backbone: str) -> None:
         super().__init__()
-        width = build(backbone, channels=1).channels[5]
+        width = build_backbone(backbone, channels=1).channels[5]
         self.relation = nn.Sequential(nn.ReLU(), nn.Linear(2 * width, self.channels), nn.ReLU())
 
     def forward(self, fused: Pyramid, segments: int) -> Pyramid:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ifttn.data.catalogue import Contents, read_split
 from ifttn.data.store import Store
 from ifttn.experiment import study, training
-from ifttn.experiment.machine import Machine
+from ifttn.experiment.processes import Machine
 from ifttn.vocabulary import Split
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from ifttn.data import catalogue, diagnostic
 from ifttn.data.preparation import prepare, summary
-from ifttn.experiment.recipes import PRESETS
+from ifttn.experiment.presets import PRESETS
 from ifttn.verbs.inputs import print_left_out, print_names, store_of
 
 

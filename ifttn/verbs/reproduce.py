@@ -63,7 +63,7 @@ def reproduce(o: argparse.Namespace, places: study.Places) -> int:
     one_at_a_time = o.quick or o.device.startswith("cuda")  # the quick study's steps wait for one another
     jobs = o.jobs or (1 if one_at_a_time else os.cpu_count() or 1)
     studied = places.datasets[: 1 if o.quick else None]
-    steps = steps_of(o, places, study.Setup(o.preset, o.device, o.seed, jobs, machine_of(o)))
+    steps = steps_of(o, places, study.StudySettings(o.preset, o.device, o.seed, jobs, machine_of(o)))
     state, page = state_of(o, places, studied, jobs), o.out / "report.html"
     bar, started, printed = StudyBar(o.brief), time.monotonic(), set[str]()
     progress, before = study.Progress(steps), None
@@ -89,16 +89,16 @@ def reproduce(o: argparse.Namespace, places: study.Places) -> int:
     return print_results(progress, o, studied)
 
 
-def steps_of(o: argparse.Namespace, places: study.Places, setup: study.Setup) -> list[study.Task]:
+def steps_of(o: argparse.Namespace, places: study.Places, setup: study.StudySettings) -> list[study.Step]:
     """The steps of the study, with the one that draws its figures."""
-    steps, first = study.tasks(places, setup, quick=o.quick, videos=o.videos), places.datasets[0]
+    steps, first = study.steps_of(places, setup, quick=o.quick, videos=o.videos), places.datasets[0]
     # The networks of the other splits judge what the first one's network draws.
     splits = (1,) if o.quick else places.splits(first)
-    draw = study.Task(
+    draw = study.Step(
         f"{first} split 1: figures",
         gallery.draw_split,
         (places, first, 1, setup),
-        needs=tuple(study.task_name(first, split, "if-ttn") for split in splits),
+        needs=tuple(study.step_name(first, split, "if-ttn") for split in splits),
         weight=0.3,
     )
     steps.insert([step.name for step in steps].index(draw.needs[-1]) + 1, draw)
@@ -137,7 +137,7 @@ def print_news(bar: StudyBar, progress: study.Progress, printed: set[str], page:
     """Print what is new: whose process was killed, and, where there is a page to name, how many steps are done."""
     news = {f"{step}: its process was killed; it is done once more, alone" for step in progress.killed}
     if page and progress.done:
-        news.add(f"{len(progress.done)} of {len(progress.tasks)} steps done; report: {page}")
+        news.add(f"{len(progress.done)} of {len(progress.steps)} steps done; report: {page}")
     for line in sorted(news - printed):
         bar.print(line)
     return news
@@ -160,7 +160,7 @@ def print_results(progress: study.Progress, o: argparse.Namespace, studied: Sequ
 
 def in_short(progress: study.Progress, before: Mapping[str, float], seconds: float) -> str:
     """One sentence about what was done; `before` has the seconds of the steps that were done earlier."""
-    steps, now = len(progress.tasks), sum(before.get(name) != took for name, took in progress.seconds.items())
+    steps, now = len(progress.steps), sum(before.get(name) != took for name, took in progress.seconds.items())
     if now or progress.failed:
         return (
             f"{len(progress.done)} of {steps} steps of the study are done, {now} of them now, in {duration(seconds)}."

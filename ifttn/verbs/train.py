@@ -7,8 +7,8 @@ from dataclasses import replace
 import torch
 
 from ifttn.data.catalogue import read_split
-from ifttn.experiment import plan, training
-from ifttn.experiment.machine import deterministic, joined
+from ifttn.experiment import cost, training
+from ifttn.experiment.processes import deterministic, joined
 from ifttn.experiment.pyramids import drop_pyramids
 from ifttn.experiment.recipes import in_order
 from ifttn.verbs.inputs import machine_of, work_of
@@ -41,4 +41,4 @@ def print_plan(o: argparse.Namespace) -> None:
     else:
         print(f"no data set in {o.data}: as for UCF101, split 1")
     world = int(os.environ.get("WORLD_SIZE", 1))
-    print(plan.text(o.recipe, o.preset, videos=videos, actions=actions, machine=machine_of(o), world=world))
+    print(cost.as_text(o.recipe, o.preset, videos=videos, actions=actions, machine=machine_of(o), world=world))

@@ -19,8 +19,8 @@ from ifttn import files
 from ifttn.data.catalogue import read_split
 from ifttn.data.store import Store
 from ifttn.experiment import runs, training
-from ifttn.experiment.machine import Machine, deterministic, joined
-from ifttn.experiment.recipes import PRESETS, Schedule
+from ifttn.experiment.presets import PRESETS, Schedule
+from ifttn.experiment.processes import Machine, deterministic, joined
 from ifttn.vocabulary import IfttnError
 
 RECIPES = ("spatial", "temporal", "if-ttn")
@@ -179,7 +179,6 @@ def main(what: str, data: str, store: str, folder: str, kills: str = "0", device
         schedules={name: Schedule(3, 2e-3 if what == "faults" else 0.1, None) for name in smallest.schedules},
         batch=5,  # of 16 videos: the last step of an epoch has one, and a second process none
         dropout=dict.fromkeys(smallest.dropout, 0.2 if what == "faults" else 0.0),
-        ema=0.5 if what == "faults" else 0.0,
         batch_norm="trained" if what == "faults" else "frozen",
     )
     work = training.Work(

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from ifttn.data.loading import SnippetDataset
 from ifttn.experiment.evaluation import evaluate, wrong_order
-from ifttn.experiment.machine import Machine
 from ifttn.experiment.optimisation import freeze_all_but
+from ifttn.experiment.processes import Machine
 from ifttn.experiment.scores import READINGS
 from ifttn.model.network import Network, NetworkSettings
 from ifttn.vocabulary import IfttnError

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from ifttn.experiment.optimisation import MovingAverage, clip, freeze_all_but, optimiser
-from ifttn.experiment.recipes import JOINT, PRESETS, RECIPES, SPATIAL, network_settings
+from ifttn.experiment.optimisation import clip, freeze_all_but, optimiser
+from ifttn.experiment.presets import PRESETS, network_settings
+from ifttn.experiment.recipes import JOINT, RECIPES, SPATIAL
 from ifttn.model.network import Network
 
 
@@ -69,15 +70,3 @@ def test_only_an_averaged_stem_moves_five_times_as_fast(preset):
 
     assert times("flow") == 5.0
     assert times() == 1.0
-
-
-def test_a_moving_average_is_the_weighted_mean_of_all_weights():
-    net = network("spatial")
-    average = MovingAverage(net, decay=0.5)
-    bias = net.heads["rgb"].bias
-    for value in (1.0, 2.0):
-        with torch.no_grad():
-            bias.fill_(value)
-        average.update()
-    average.apply()
-    assert torch.equal(bias, torch.full_like(bias, 0.25 * 0 + 0.25 * 1 + 0.5 * 2))

@@ -3,7 +3,8 @@ import copy
 import torch
 
 from ifttn.experiment.optimisation import freeze_all_but
-from ifttn.experiment.recipes import JOINT, PRESETS, RECIPES, network_settings
+from ifttn.experiment.presets import PRESETS, network_settings
+from ifttn.experiment.recipes import JOINT, RECIPES
 from ifttn.experiment.recomputing import recompute
 from ifttn.experiment.training import stage_loss
 from ifttn.model.network import Network

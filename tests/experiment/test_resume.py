@@ -11,8 +11,8 @@ import torch
 
 from ifttn import files
 from ifttn.experiment import runs, training
-from ifttn.experiment.machine import Machine
-from ifttn.experiment.recipes import PRESETS, Schedule
+from ifttn.experiment.presets import PRESETS, Schedule
+from ifttn.experiment.processes import Machine
 from ifttn.vocabulary import IfttnError
 
 

@@ -4,7 +4,8 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from ifttn.experiment.recipes import PRESETS, RECIPES
+from ifttn.experiment.presets import PRESETS
+from ifttn.experiment.recipes import RECIPES
 from ifttn.experiment.runs import Run, asked
 from ifttn.vocabulary import IfttnError
 

@@ -33,7 +33,7 @@ def test_motion_of_a_pan_is_what_it_is_whether_it_comes_of_vectors_flow_or_diffe
         fields = speed.read_inputs(video, ROWS[name].at("small"), 2)[modality].unflatten(2, (-1, 2))
         median = fields[..., 20:-20, 20:-20].float().flatten(-2).median(-1).values
         assert (median - torch.from_numpy(step)).abs().max() <= 2
-    accumulated = speed.read_inputs(video, ROWS["coviar"].setup, 2)["accumulated"][0].unflatten(0, (2, -1))
+    accumulated = speed.read_inputs(video, ROWS["coviar"].paper, 2)["accumulated"][0].unflatten(0, (2, -1))
     grown = accumulated[0, :, 0, 60:-60, 60:-60].float().flatten(1).median(-1).values
     assert (grown.diff() >= 0).all()  # further from its I-frame, frame after frame
     assert grown[-1] > grown[0] + 20
@@ -51,8 +51,8 @@ def test_vectors_are_cut_from_the_frames_that_the_pictures_are_cut_from(video):
 
 
 def test_long_rows_take_no_more_segments_than_fit():
-    i3d, ours = ROWS["two-stream-i3d"].setup, ROWS["mv-if-ttn"].setup
-    assert (speed.span(i3d), speed.span(ours), speed.span(ROWS["coviar"].setup)) == (65, 6, 12)
+    i3d, ours = ROWS["two-stream-i3d"].paper, ROWS["mv-if-ttn"].paper
+    assert (speed.span(i3d), speed.span(ours), speed.span(ROWS["coviar"].paper)) == (65, 6, 12)
     assert (speed.fitting(i3d, 186, 7), speed.fitting(ours, 186, 7)) == (2, 7)
     assert speed.fitting(ours, 20, 7) == 7  # as the recognizer samples it, overlapping
     starts = speed.starts_of(i3d, 186, 7)
@@ -62,7 +62,7 @@ def test_long_rows_take_no_more_segments_than_fit():
 
 
 def test_multiply_adds_are_counted_without_computing():
-    setup = ROWS["mv-if-ttn"].setup
+    setup = ROWS["mv-if-ttn"].paper
     with torch.device("meta"):
         network = setup.network(101).eval()
     # 4.09 of the RGB stream, 0.28 more for a stem of ten planes, 2.83 of the TTN for each of six pairs of seven

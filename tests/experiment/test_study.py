@@ -12,13 +12,13 @@ from ifttn.experiment.claims import load_claims
 from ifttn.experiment.recipes import RECIPES
 from ifttn.experiment.runs import Run
 from ifttn.experiment.scores import Scores
-from ifttn.experiment.study import Places, Setup, Task
+from ifttn.experiment.study import Places
 from ifttn.experiment.tables import as_text, heading, load, stand_ins
 from ifttn.vocabulary import IfttnError
 
 
 def test_every_step_comes_after_what_it_needs(tmp_path):
-    steps = study.tasks(Places(tmp_path), Setup("tiny", jobs=2), quick=False)
+    steps = study.steps_of(Places(tmp_path), StudySettings("tiny", jobs=2), quick=False)
     names = [step.name for step in steps]
     assert len(set(names)) == len(names)
     for index, step in enumerate(steps):
@@ -26,18 +26,18 @@ def test_every_step_comes_after_what_it_needs(tmp_path):
 
 
 def test_a_quick_study_is_table_3_on_one_split(tmp_path):
-    names = [step.name for step in study.tasks(Places(tmp_path), Setup("tiny", jobs=2), quick=True)]
+    names = [step.name for step in study.steps_of(Places(tmp_path), StudySettings("tiny", jobs=2), quick=True)]
     assert names[2:] == [f"embedded-ucf split 1: {recipe}" for recipe in ("spatial", "temporal", "if-ttn")]
 
 
 def test_a_full_study_runs_every_recipe_of_the_tables(tmp_path):
-    names = [step.name for step in study.tasks(Places(tmp_path), Setup("tiny", jobs=2), quick=False)]
+    names = [step.name for step in study.steps_of(Places(tmp_path), StudySettings("tiny", jobs=2), quick=False)]
     run = {name.split(": ")[1] for name in names if "split" in name}
     assert run == set(RECIPES) - {"trn", "ifm-average"}
 
 
 def test_peers_are_trained_where_there_is_a_size_of_them(tmp_path):
-    names = [step.name for step in study.tasks(Places(tmp_path), Setup("small"), quick=False)]
+    names = [step.name for step in study.steps_of(Places(tmp_path), StudySettings("small"), quick=False)]
     assert not any(name.endswith(tuple(f": {peer}" for peer in study.SYSTEMS)) for name in names)
 
 
@@ -46,7 +46,7 @@ def test_data_sets_of_ones_own_take_the_place_of_the_embedded_ones(tmp_path):
     for folder in own.values():
         write_videos(folder, run=3, walk=4)
     places = Places(tmp_path, own)
-    steps = study.tasks(places, Setup("paper"), quick=False)
+    steps = study.steps_of(places, StudySettings("paper"), quick=False)
     names = [step.name for step in steps]
     assert not any("embedded" in name or name.endswith("videos") for name in names)
     assert [places.data(name) for name in places.datasets] == list(own.values())
@@ -68,7 +68,7 @@ def test_a_small_data_set_is_studied_on_the_splits_that_it_has(tmp_path):
     write_videos(tmp_path / "other", run=3, walk=2)
     places = Places(tmp_path, {name: tmp_path / name for name in ("mine", "other")})
     assert [places.splits(name) for name in places.datasets] == [(1, 2), (1, 2, 3)]
-    names = {step.name for step in study.tasks(places, Setup("tiny"), quick=False)}
+    names = {step.name for step in study.steps_of(places, StudySettings("tiny"), quick=False)}
     assert {"mine split 2: mv-if-ttn", "other split 3: mv-if-ttn"} <= names
     assert not any(name.startswith("mine split 3") for name in names)
 
@@ -138,7 +138,7 @@ def test_tested_runs_that_fill_no_cell_are_not_said_to_be_missing(tmp_path):
 
 
 def test_a_study_runs_whatever_a_claim_or_a_cell_needs_on_some_split(tmp_path):
-    names = {step.name for step in study.tasks(Places(tmp_path), Setup("tiny", jobs=2), quick=False)}
+    names = {step.name for step in study.steps_of(Places(tmp_path), StudySettings("tiny", jobs=2), quick=False)}
     content = load_claims()
     for claim in content.claims:
         for each in claim.comparisons:
@@ -152,7 +152,7 @@ def test_a_study_runs_whatever_a_claim_or_a_cell_needs_on_some_split(tmp_path):
 
 
 def test_the_time_to_go_is_at_the_pace_of_the_work_and_not_of_what_was_found_done():
-    steps = [study.Task(name, print, weight=weight) for name, weight in (("a", 1.0), ("b", 2.0), ("c", 4.0))]
+    steps = [study.Step(name, print, weight=weight) for name, weight in (("a", 1.0), ("b", 2.0), ("c", 4.0))]
     progress = study.Progress(steps, done={"a"})
     assert progress.seconds_left(1) is None
     progress.seconds["a"] = 60.0  # by an earlier call: to find it done took no time
@@ -164,10 +164,10 @@ def test_the_time_to_go_is_at_the_pace_of_the_work_and_not_of_what_was_found_don
 
 def test_a_step_that_fails_stops_only_those_that_need_it(tmp_path):
     steps = [
-        Task("good", time.sleep, (0.01,)),
-        Task("bad", operator.truediv, (1, 0)),
-        Task("after bad", time.sleep, (0.01,), needs=("bad",)),
-        Task("after good", time.sleep, (0.01,), needs=("good",)),
+        Step("good", time.sleep, (0.01,)),
+        Step("bad", operator.truediv, (1, 0)),
+        Step("after bad", time.sleep, (0.01,), needs=("bad",)),
+        Step("after good", time.sleep, (0.01,), needs=("good",)),
     ]
     *_, last = study.run(steps, jobs=1, timings=tmp_path / "timings.json")
     assert last.done == {"good", "after good"}
@@ -196,11 +196,11 @@ def begin(marker):
 @pytest.mark.slow
 def test_a_killed_process_costs_its_step_a_second_try_and_no_other_step_anything(tmp_path):
     steps = [
-        Task("beside", begin, (tmp_path / "beside",)),
-        Task("killed once", die, (tmp_path / "once", 1)),
-        Task("after it", time.sleep, (0.01,), needs=("killed once",)),
-        Task("killed always", die, (tmp_path / "always", 9)),
-        Task("needs that", time.sleep, (0.01,), needs=("killed always",)),
+        Step("beside", begin, (tmp_path / "beside",)),
+        Step("killed once", die, (tmp_path / "once", 1)),
+        Step("after it", time.sleep, (0.01,), needs=("killed once",)),
+        Step("killed always", die, (tmp_path / "always", 9)),
+        Step("needs that", time.sleep, (0.01,), needs=("killed always",)),
     ]
     *_, last = study.run(steps, jobs=2, timings=tmp_path / "timings.json")
     assert last.done == {"beside", "killed once", "after it"}
@@ -217,4 +217,4 @@ def lack_memory():
 
 def test_a_step_without_memory_says_so_in_a_line():
     with pytest.raises(IfttnError, match=r"^the memory of the device .* \(Tried to allocate 20.00 GiB\)$"):
-        study.timed(Task("large", lack_memory))
+        study.timed(Step("large", lack_memory))

@@ -11,13 +11,14 @@ import torch
 from ifttn.data.loading import SnippetDataset
 from ifttn.data.store import Entry, Store
 from ifttn.experiment import training
-from ifttn.experiment.machine import Machine
+from ifttn.experiment.presets import PRESETS, Schedule, network_settings
+from ifttn.experiment.processes import Machine
 from ifttn.experiment.pyramids import FrozenPyramids, drop_pyramids
-from ifttn.experiment.recipes import JOINT, PRESETS, RECIPES, TTN, Schedule, fitted, network_settings
+from ifttn.experiment.recipes import JOINT, RECIPES, TTN
 from ifttn.experiment.scores import READINGS
 from ifttn.files import held
 from ifttn.model.network import Network
-from ifttn.model.peers.trained import build
+from ifttn.model.peers.trained import build_network
 from ifttn.vocabulary import IfttnError
 
 
@@ -76,7 +77,7 @@ def test_each_part_starts_where_its_recipe_says(streams):
 
 def test_every_start_of_every_recipe_exists_on_both_sides_at_full_size():
     with torch.device("meta"):
-        networks = {name: build(network_settings(r, PRESETS["paper"], 101)) for name, r in RECIPES.items()}
+        networks = {name: build_network(network_settings(r, PRESETS["paper"], 101)) for name, r in RECIPES.items()}
     for name, recipe in RECIPES.items():
         for start in recipe.starts_from:
             part, source = networks[name].get_submodule(start.part), networks[start.recipe].get_submodule(start.source)
@@ -302,8 +303,8 @@ def test_pyramids_are_announced_and_dropped_unless_a_training_reads_them(streams
 )
 def test_the_smallest_crops_are_for_rgb_images_alone(embedded, tmp_path, monkeypatch, recipe, kind):
     scales = {"rgb": (1.0, 0.875, 0.66), "motion": (1.0, 0.875)}
-    preset = replace(fitted(PRESETS["smallest"], RECIPES[recipe]), scales=scales)
-    network = build(network_settings(RECIPES[recipe], preset, 16))
+    preset = replace(PRESETS["smallest"].fitted(RECIPES[recipe]), scales=scales)
+    network = build_network(network_settings(RECIPES[recipe], preset, 16))
     work = embedded.work(tmp_path)
     stage = training.Training(work, work.run(recipe), network, RECIPES[recipe].stages[0], 0, preset)
     assert stage.dataset.scales == scales[kind]

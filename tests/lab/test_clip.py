@@ -7,7 +7,7 @@ import pytest
 from ifttn.data.planes import Snippets
 from ifttn.data.sampling import centre_starts, snippet_indices
 from ifttn.data.store import Store
-from ifttn.experiment.recipes import PRESETS
+from ifttn.experiment.presets import PRESETS
 from ifttn.recognizer import Recognizer
 from ifttn.vocabulary import IfttnError
 from lab import clip

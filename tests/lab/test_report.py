@@ -9,9 +9,9 @@ import pytest
 from ifttn.experiment.claims import judge, load_claims
 from ifttn.experiment.scores import READINGS, Scores
 from ifttn.experiment.significance import mcnemar
-from ifttn.experiment.study import Progress, Task
+from ifttn.experiment.study import Progress, Step
 from ifttn.experiment.tables import Table, load, measure
-from lab.report import Figure, Step, StudyState, steps, write
+from lab.report import Figure, StepRow, StudyState, steps, write
 
 PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII=")
 FIGURE = Figure("Figure 6: class activation maps", "Where each stream looks.", PNG)
@@ -40,7 +40,7 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def state(*steps: Step) -> StudyState:
+def state(*steps: StepRow) -> StudyState:
     return StudyState("tiny", "2 cores", {"embedded-ucf": "960 videos"}, (0,), {"torch": "2.15"}, "4 March 2025", steps)
 
 
@@ -68,7 +68,9 @@ def tables() -> list[Table]:
 
 @pytest.fixture
 def html(tmp_path: Path, tables: list[Table]) -> str:
-    running = state(Step("videos", "embedded-ucf", "done", 71.0), Step("spatial", "embedded-ucf split 1", "running"))
+    running = state(
+        StepRow("videos", "embedded-ucf", "done", 71.0), StepRow("spatial", "embedded-ucf split 1", "running")
+    )
     write(tmp_path / "report.html", running, tables, [FIGURE], judge(load_claims(), of_study, OURS, FACTORS))
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     return (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -156,21 +158,21 @@ def test_a_column_is_named_after_its_data_and_the_papers_after_the_papers(html: 
 
 
 def test_a_study_that_has_just_begun_has_a_report(tmp_path: Path):
-    write(tmp_path / "report.html", state(Step("videos", "embedded-ucf", "running")), [load()[3]], [])
+    write(tmp_path / "report.html", state(StepRow("videos", "embedded-ucf", "running")), [load()[3]], [])
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "None of the runs that it needs is tested yet" in html
     Page(html)
 
 
 def test_a_finished_study_asks_nobody_to_reload(tmp_path: Path, tables: list[Table]):
-    write(tmp_path / "report.html", state(Step("videos", "embedded-ucf", "done", 3.0)), tables, [FIGURE])
+    write(tmp_path / "report.html", state(StepRow("videos", "embedded-ucf", "done", 3.0)), tables, [FIGURE])
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "reload" not in html
     assert "<progress" not in html
 
 
 def test_a_failed_step_is_told_with_its_reason_and_cannot_break_the_page(tmp_path: Path):
-    failed = Step("store", "embedded-ucf", "failed", reason="IfttnError: no space for <b>store</b>")
+    failed = StepRow("store", "embedded-ucf", "failed", reason="IfttnError: no space for <b>store</b>")
     write(tmp_path / "report.html", state(failed), [], [])
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "no space for &lt;b&gt;store&lt;/b&gt;" in html
@@ -179,12 +181,12 @@ def test_a_failed_step_is_told_with_its_reason_and_cannot_break_the_page(tmp_pat
 
 def test_the_steps_of_a_study_keep_its_order():
     names = ("x: videos", "x: store", "x split 1: spatial", "x split 1: temporal")
-    progress = Progress([Task(name, print) for name in names], {"x: videos": 2.0}, running={"x split 1: spatial"})
+    progress = Progress([Step(name, print) for name in names], {"x: videos": 2.0}, running={"x split 1: spatial"})
     progress.done.add("x: videos")
     progress.failed["x: store"] = "full"
     assert steps(progress) == (
-        Step("videos", "x", "done", 2.0),
-        Step("store", "x", "failed", reason="full"),
-        Step("spatial", "x split 1", "running"),
-        Step("temporal", "x split 1", "to come"),
+        StepRow("videos", "x", "done", 2.0),
+        StepRow("store", "x", "failed", reason="full"),
+        StepRow("spatial", "x split 1", "running"),
+        StepRow("temporal", "x split 1", "to come"),
     )

@@ -2,13 +2,13 @@ import pytest
 import torch
 from torchvision.models import resnet18, resnet50
 
-from ifttn.model.backbone import BACKBONES, LEVELS, adapt_stem, build
+from ifttn.model.backbone import BACKBONES, LEVELS, adapt_stem, build_backbone
 
 
 @pytest.mark.parametrize(("name", "reference"), [("resnet18", resnet18), ("resnet50", resnet50)])
 def test_a_backbone_computes_what_torchvision_computes_with_the_same_weights(name, reference):
     torch.manual_seed(0)
-    theirs, ours = reference(weights=None).eval(), build(name, channels=3).eval()
+    theirs, ours = reference(weights=None).eval(), build_backbone(name, channels=3).eval()
     state = {key: value for key, value in theirs.state_dict().items() if not key.startswith("fc.")}
     ours.load_state_dict(state)
     images = torch.randn(1, 3, 64, 64)
@@ -19,7 +19,7 @@ def test_a_backbone_computes_what_torchvision_computes_with_the_same_weights(nam
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_each_level_doubles_the_channels_and_halves_the_sides(name):
-    backbone = build(name, channels=10)
+    backbone = build_backbone(name, channels=10)
     pyramid = backbone(torch.randn(2, 10, 64, 64))
     for level, features in pyramid.items():
         side = 64 // 2**level
@@ -29,8 +29,8 @@ def test_each_level_doubles_the_channels_and_halves_the_sides(name):
 
 
 def test_a_stem_for_more_channels_starts_as_the_mean_of_the_old_ones():
-    weights = {key: value.clone() for key, value in build("smallest", channels=3).state_dict().items()}
-    flow = build("smallest", channels=10)
+    weights = {key: value.clone() for key, value in build_backbone("smallest", channels=3).state_dict().items()}
+    flow = build_backbone("smallest", channels=10)
     flow.load_state_dict(adapt_stem(weights, 10))
     mean = weights["conv1.weight"].mean(1)
     for channel in range(10):

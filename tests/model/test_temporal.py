@@ -1,6 +1,6 @@
 import torch
 
-from ifttn.model.backbone import build
+from ifttn.model.backbone import build_backbone
 from ifttn.model.temporal import Average, TemporalRelation, TemporalTransformation, change, pairs
 
 
@@ -49,7 +49,7 @@ def test_ttn_is_equation_5_written_out():
 
 
 def test_ttn_takes_the_levels_of_a_stream_as_they_are():
-    stream, ttn = build("smallest", channels=3), TemporalTransformation("smallest")
+    stream, ttn = build_backbone("smallest", channels=3), TemporalTransformation("smallest")
     levels = {
         key: value for key, value in stream.state_dict().items() if key.startswith(("layer2", "layer3", "layer4"))
     }

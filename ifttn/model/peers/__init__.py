@@ -1,1 +1,1 @@
-"""The other systems of Table 5, a compact file each: for their speed, side by side with ours on one machine."""
+"""Peers: the other systems of Tables 5 and 6, a file each."""

@@ -6,9 +6,9 @@ Shapes: S snippets of T = 16 RGB frames, H x W pixels (112), A actions.
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ifttn.model.peers.streams import Streams, cells, volume
+from ifttn.model.peers.streams import Streams, output_size, volume
 
-FRAMES = 16
+C3D_FRAMES = 16
 
 
 class C3D(nn.Module):
@@ -16,8 +16,8 @@ class C3D(nn.Module):
 
     Args:
         actions: of the classifier.
-        size: side of the images, which the hidden layers follow.
-        width: channels of the first convolution; less than 64 makes all narrower in proportion.
+        size: side of the images in pixels.
+        width: channels of the first convolution; below 64, all layers are narrower in proportion.
     """
 
     def __init__(self, actions: int, size: int = 112, width: int = 64) -> None:
@@ -27,13 +27,13 @@ class C3D(nn.Module):
             for _ in range(convolutions):
                 layers += [nn.Conv3d(inputs, outputs * width, 3, padding=1), nn.ReLU()]
                 inputs = outputs * width
-            # Time is left whole by the first pooling; the last pads its odd 7 x 7 cells to 4 x 4, as in the release.
+            # The first pooling does not pool time. The last pads 7 x 7 cells, so that it leaves 4 x 4 (the release).
             first, last = group == 0, group == 4
             layers.append(nn.MaxPool3d((1 if first else 2, 2, 2), padding=(0, 1, 1) if last else 0))
         self.features = nn.Sequential(*layers, nn.Flatten())
         hidden = 64 * width
         self.classifier = nn.Sequential(
-            nn.Linear(cells(self.features, (3, FRAMES, size, size)), hidden),
+            nn.Linear(output_size(self.features, (3, C3D_FRAMES, size, size)), hidden),
             nn.ReLU(),
             nn.Dropout(0.5),
             nn.Linear(hidden, hidden),

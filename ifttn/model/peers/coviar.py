@@ -1,9 +1,9 @@
-"""CoViAR (Wu et al., CVPR 2018): compressed video as it is, a network each for I-frames, accumulated motion vectors
-and residuals (`ifttn.data.gop`).
+"""CoViAR (Wu et al., CVPR 2018): a network each for I-frames, accumulated motion vectors and residuals
+(`ifttn.data.gop`).
 
-The networks are our backbone: ResNet-152 on I-frames, ResNet-18 on the rest behind a batch normalisation of the input.
-In training all three see one frame of a segment. Theirs sees the I-frame of that frame's group; a store knows all its
-frames as pictures, and here it is the frame itself.
+The networks are our backbone: ResNet-152 on I-frames, and ResNet-18 on the rest after a batch normalisation of the
+input. In training all three see one frame of a segment. In the release the first network sees the I-frame of that
+frame's group; here it sees the frame itself, as a store keeps all frames as pictures.
 Shapes: S snippets, C channels, H x W pixels, A actions.
 """
 
@@ -16,7 +16,7 @@ from ifttn.model.network import Head
 from ifttn.model.peers.streams import Streams
 
 P_FRAMES = 11
-"""Of a group of pictures of twelve, MPEG-4's default; what its speed is counted with."""
+"""In a group of twelve pictures, MPEG-4's default, with which the speed is measured."""
 DEPTHS = {**BACKBONES, "resnet152": (Bottleneck, [3, 8, 36, 3], 64)}
 
 
@@ -35,7 +35,7 @@ class ResNetStream(nn.Module):
 
 
 def coviar(actions: int, i_frames: str = "resnet152", p_frames: str = "resnet18") -> Streams:
-    """The three networks, late-fused (theirs 2 : 1 : 1). The backbones are names of DEPTHS."""
+    """The three networks. The backbones are names of DEPTHS."""
     return Streams(
         {
             "rgb": ResNetStream(3, actions, i_frames, is_image=True),

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from ifttn.model.peers.plain import CAFFENET, Fit, plain
 from ifttn.model.peers.streams import Streams
 
-FRAMES = 10
+DIN_FRAMES = 10
 
 
 def rank_coefficients(frames: int) -> Float[Tensor, " T"]:
-    """Weights of T frames in a dynamic image; they sum to nothing and favour later frames.
+    """Weights of T frames in a dynamic image; their sum is zero, and later frames weigh more.
 
-    alpha_t = 2(T - t + 1) - (T + 1)(H_T - H_(t-1)), H_t = 1 + 1/2 + ... + 1/t: the first step of ranking frames,
-    each the mean of all frames up to it, by their time.
+    alpha_t = 2(T - t + 1) - (T + 1)(H_T - H_(t-1)), H_t = 1 + 1/2 + ... + 1/t. This is the first step
+    of learning to rank the running means of the frames by time.
     """
     t = torch.arange(1, frames + 1, dtype=torch.float64)
     harmonic = torch.cat([torch.zeros(1, dtype=t.dtype), (1 / t).cumsum(0)])
@@ -25,7 +25,7 @@ def rank_coefficients(frames: int) -> Float[Tensor, " T"]:
 
 
 class RankPooling(nn.Module):
-    """Frames -> their dynamic image, scaled to the range of a normalised image: no change stays nothing."""
+    """Frames -> their dynamic image, scaled to the range of a normalised image. Without change the image is zero."""
 
     def __init__(self, frames: int) -> None:
         super().__init__()
@@ -35,10 +35,10 @@ class RankPooling(nn.Module):
     def forward(self, planes: Float[Tensor, "S planes H W"]) -> Float[Tensor, "S 3 H W"]:
         """T normalised frames, stacked -> one image, in -2..2."""
         image = torch.einsum("stchw,t->schw", planes.unflatten(1, (-1, 3)), self.weights.to(planes.dtype))
-        # Less than a hundredth is rounding error, and stays small.
+        # Values below a hundredth are rounding errors, and are not scaled up.
         return 2 * image / image.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-2)
 
 
 def dynamic_image_network(actions: int, size: int = 224, width: int = 96) -> Streams:
-    """The dynamic image's stream; its input is T RGB frames a snippet."""
-    return Streams({"rgb": nn.Sequential(RankPooling(FRAMES), plain(CAFFENET, Fit(3, actions, size, width)))})
+    """The stream on dynamic images; its input is T RGB frames a snippet."""
+    return Streams({"rgb": nn.Sequential(RankPooling(DIN_FRAMES), plain(CAFFENET, Fit(3, actions, size, width)))})

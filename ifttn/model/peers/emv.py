@@ -1,7 +1,7 @@
 """RGB + EMV-CNN (Zhang et al., CVPR 2016): a spatial network and one on motion vectors, both CNN-M-2048.
 
-What makes the vectors' network "enhanced" happens in training alone: it starts from a network trained on flow, and
-imitates it. Layers, PReLU and dropout follow the release (MV-release, spatial_cls and temporal_cls.prototxt).
+The paper's training makes the vectors' network "enhanced": it starts from a network trained on flow and imitates it.
+Layers, PReLU and dropout follow the release (MV-release, spatial_cls and temporal_cls.prototxt).
 Shapes: S snippets of one RGB frame and L motion-vector fields (10; planes x1, y1, x2, ...), H x W pixels, A actions.
 """
 
@@ -10,11 +10,11 @@ from torch import nn
 from ifttn.model.peers.plain import CNN_M_2048, Fit, plain
 from ifttn.model.peers.streams import Streams
 
-FIELDS = 10
+EMV_FIELDS = 10
 
 
-def emv_cnn(actions: int, size: int = 224, width: int = 96, fields: int = FIELDS) -> Streams:
-    """Both networks, late-fused."""
+def emv_cnn(actions: int, size: int = 224, width: int = 96, fields: int = EMV_FIELDS) -> Streams:
+    """Both networks."""
     return Streams(
         {
             "rgb": plain(CNN_M_2048, Fit(3, actions, size, width)),

@@ -1,8 +1,8 @@
 """OFF (Sun et al., CVPR 2018): optical-flow-guided features on BN-Inception, on RGB and on RGB differences.
 
-The brightness constancy of flow, dF/dx vx + dF/dy vy + dF/dt = 0, read on features: what is orthogonal to the flow is
-(dF/dx, dF/dy, dF/dt), and needs no flow. Layers follow the release (rgb_off/1/deploy_tpl.prototxt), whose one kernel
-sums the central differences of x and y, where the paper writes two Sobel kernels.
+Flow has constant brightness, dF/dx vx + dF/dy vy + dF/dt = 0. On features, (dF/dx, dF/dy, dF/dt) is orthogonal to
+(vx, vy, 1) and can be computed without flow. Layers follow the release (rgb_off/1/deploy_tpl.prototxt), where one
+kernel sums the central differences of x and y; the paper writes two Sobel kernels.
 Shapes: N videos, K segments, S = N*K snippets, P = N*(K-1) pairs, C channels, H x W pixels (multiples of
 32), A actions.
 """
@@ -22,8 +22,8 @@ from ifttn.model.peers.tsn import MODULES, BNInception
 from ifttn.model.temporal import change, pairs
 from ifttn.vocabulary import MODALITIES
 
-STAGES = {"28": ("3a", "3b"), "14": ("3c", "4a", "4b", "4c", "4d"), "7": ("5a", "5b")}
-"""Cells a side (of 224 pixels) -> the modules whose features enter there."""
+OFF_LEVELS = {"28": ("3a", "3b"), "14": ("3c", "4a", "4b", "4c", "4d"), "7": ("5a", "5b")}
+"""Cells a side (of 224 pixels) -> the modules of BN-Inception whose features enter at that level."""
 
 
 class OFFLayer(nn.Module):
@@ -66,21 +66,21 @@ class Residual(nn.Module):
 
 
 class OFFStream(nn.Module):
-    """BN-Inception's own votes of snippets, and those of the OFF sub-network on pairs, stage by stage.
+    """BN-Inception votes on snippets, and the OFF sub-network votes on pairs at each of its levels.
 
     Args:
         channels: planes of a snippet.
         actions: of the classifiers.
-        width: channels of BN-Inception's first convolution; less than 64 makes all narrower in proportion.
+        width: channels of BN-Inception's first convolution; below 64, all layers are narrower in proportion.
     """
 
     def __init__(self, channels: int, actions: int, width: int = 64) -> None:
         super().__init__()
         self.base = BNInception(channels, actions, width=width)
-        layers = {name: OFFLayer(self.base.channels[name], width) for stage in STAGES.values() for name in stage}
+        layers = {name: OFFLayer(self.base.channels[name], width) for names in OFF_LEVELS.values() for name in names}
         self.layers = nn.ModuleDict(layers)
-        entry = {stage: sum(layers[name].channels for name in names) for stage, names in STAGES.items()}
-        self.stages = nn.ModuleDict(
+        entry = {level: sum(layers[name].channels for name in names) for level, names in OFF_LEVELS.items()}
+        self.levels = nn.ModuleDict(
             {
                 "28": nn.Sequential(
                     nn.Conv2d(entry["28"], width, 7, stride=2, padding=3),
@@ -107,44 +107,42 @@ class OFFStream(nn.Module):
                 ),
             }
         )
-        self.heads = nn.ModuleDict({s: Head(n * width, actions, 0.8) for s, n in (("28", 4), ("14", 8), ("7", 16))})
-
-    def forward(self, images: Float[Tensor, "S C H W"], segments: int) -> dict[str, Float[Tensor, "_ A"]]:
-        """Normalised images -> votes: "base" of snippets, "28", "14" and "7" of pairs."""
-        return self.votes(self.base.features(images), segments)
+        widths = {"28": 4 * width, "14": 8 * width, "7": 16 * width}
+        self.heads = nn.ModuleDict({level: Head(n, actions, 0.8) for level, n in widths.items()})
 
     def votes(self, features: Mapping[str, Float[Tensor, "S _ _ _"]], segments: int) -> dict[str, Float[Tensor, "_ A"]]:
-        """The same of what the modules of BN-Inception made of the snippets."""
+        """Features of BN-Inception's modules -> votes: "base" of snippets, "28", "14" and "7" of pairs."""
         votes, carried = {"base": self.base.head(features["5b"])}, []
-        for stage, names in STAGES.items():
-            x = self.stages[stage](torch.cat([self.layers[n](features[n], segments) for n in names] + carried, dim=1))
-            votes[stage], carried = self.heads[stage](x), [x]
+        for level, names in OFF_LEVELS.items():
+            entering = [self.layers[name](features[name], segments) for name in names]
+            x = self.levels[level](torch.cat([*entering, *carried], dim=1))
+            votes[level], carried = self.heads[level](x), [x]
         return votes
 
 
 def heads_of(modality: str) -> dict[str, str]:
-    """Where votes come from -> their head: the modality's own name, "off-<modality>", and two of OFF's lower stages.
+    """Where votes come from -> the name of their head: "<modality>" of the base, "off-<modality>" of the last level.
 
-    The lower stages' heads (".28", ".14") are there for the loss: the paper supervises every stage, and scores with
-    the last.
+    The heads of the other levels (".28", ".14") are only for the loss: the paper has a loss at every level, and scores
+    with the last.
     """
     return {"base": modality, "28": f"off-{modality}.28", "14": f"off-{modality}.14", "7": f"off-{modality}"}
 
 
 class OFF(Streams):
-    """A stream a modality, with the heads that `heads_of` names; snippets meet in pairs, so that V > 1."""
+    """A stream for each modality, with the heads of `heads_of`. It needs two snippets or more, for pairs."""
 
     def __init__(self, actions: int, modalities: Sequence[str] = ("rgb", "rgbdiff"), width: int = 64) -> None:
         super().__init__({m: OFFStream(MODALITIES[m].channels, actions, width) for m in modalities})
-        self.heads = tuple(head for modality in modalities for head in heads_of(modality).values())
+        self.head_names = tuple(head for modality in modalities for head in heads_of(modality).values())
 
     @staticmethod
-    def look(stream: Any, images: Float[Tensor, "S C H W"]) -> Pyramid:
+    def features_of(stream: Any, images: Float[Tensor, "S C H W"]) -> Pyramid:
         """The output of each module of the base, by its place among MODULES."""
         return dict(enumerate(stream.base.features(images).values()))
 
     @staticmethod
-    def votes(name: str, stream: Any, seen: Pyramid, segments: int) -> dict[str, Float[Tensor, "_ A"]]:
-        """Of the snippets and of their pairs."""
-        said = stream.votes(dict(zip(MODULES, seen.values(), strict=True)), segments)
-        return {heads_of(name)[stage]: vote for stage, vote in said.items()}
+    def votes_of(name: str, stream: Any, features: Pyramid, segments: int) -> dict[str, Float[Tensor, "_ A"]]:
+        """The votes of the snippets and of their pairs."""
+        votes = stream.votes(dict(zip(MODULES, features.values(), strict=True)), segments)
+        return {heads_of(name)[source]: vote for source, vote in votes.items()}

@@ -1,6 +1,6 @@
-"""Five convolutions and two hidden layers: CaffeNet and CNN-M-2048, the backbones of two peers.
+"""CaffeNet and CNN-M-2048, the backbones of two peers: five convolutions and two hidden layers.
 
-torchvision's AlexNet is neither: it has no groups, no response normalisation, and other widths.
+torchvision's AlexNet is another network: it has no groups, no response normalisation, and other widths.
 Shapes: S snippets, C channels, H x W pixels, A actions.
 """
 
@@ -9,21 +9,21 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ifttn.model.peers.streams import cells
+from ifttn.model.peers.streams import output_size
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A network as a table."""
+class PlainNetwork:
+    """The layers of a network."""
 
     convolutions: tuple[tuple[int, int, int, int, int, str], ...]
-    """Channels, kernel, stride, padding, groups, and what follows the activation: p(ooling), n(ormalisation)."""
+    """Channels, kernel, stride, padding, groups, and what comes after the activation: p(ooling), n(ormalisation)."""
     hidden: tuple[int, int]
     norm: float
     """Strength (alpha) of the response normalisation."""
 
 
-CAFFENET = Plan(  # Jia et al., 2014: AlexNet with pooling before normalisation
+CAFFENET = PlainNetwork(  # Jia et al., 2014: AlexNet with pooling before normalisation
     convolutions=(
         (96, 11, 4, 0, 1, "pn"),
         (256, 5, 1, 2, 2, "pn"),
@@ -34,7 +34,7 @@ CAFFENET = Plan(  # Jia et al., 2014: AlexNet with pooling before normalisation
     hidden=(4096, 4096),
     norm=1e-4,
 )
-CNN_M_2048 = Plan(  # Chatfield et al., BMVC 2014, Table 1; the two-stream network of Simonyan & Zisserman
+CNN_M_2048 = PlainNetwork(  # Chatfield et al., BMVC 2014, Table 1; the two-stream network of Simonyan & Zisserman
     convolutions=(
         (96, 7, 2, 0, 1, "np"),
         (256, 5, 2, 1, 1, "np"),
@@ -49,9 +49,9 @@ CNN_M_2048 = Plan(  # Chatfield et al., BMVC 2014, Table 1; the two-stream netwo
 
 @dataclass(frozen=True)
 class Fit:
-    """What a plan is fitted to: planes of a snippet, actions, side of the images, and width.
+    """What a network is fitted to: planes of a snippet, actions, side of the images, and width.
 
-    The width is that of the first convolution; less than 96 makes all narrower in proportion.
+    The width is that of the first convolution; below 96, all layers are narrower in proportion.
     """
 
     channels: int
@@ -61,23 +61,23 @@ class Fit:
 
 
 def plain(
-    plan: Plan,
+    layout: PlainNetwork,
     fit: Fit,
     dropout: Sequence[float] = (0.5, 0.5),
     activation: Callable[[int], nn.Module] = lambda channels: nn.ReLU(),
 ) -> nn.Sequential:
-    """(S, C, H, W) normalised -> (S, A) votes. `activation` is asked for one layer after another, by its channels."""
+    """(S, C, H, W) normalised -> (S, A) votes. `activation` makes the activation of a layer, given its channels."""
     layers, inputs = [], fit.channels
-    for channels, kernel, stride, padding, groups, after in plan.convolutions:
+    for channels, kernel, stride, padding, groups, after in layout.convolutions:
         outputs = channels * fit.width // 96
         layers += [nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups), activation(outputs)]
         for letter in after:
             pool = letter == "p"
-            layers.append(nn.MaxPool2d(3, 2, ceil_mode=True) if pool else nn.LocalResponseNorm(5, plan.norm))
+            layers.append(nn.MaxPool2d(3, 2, ceil_mode=True) if pool else nn.LocalResponseNorm(5, layout.norm))
         inputs = outputs
     features = nn.Sequential(*layers, nn.Flatten())
-    inputs, classifier = cells(features, (fit.channels, fit.size, fit.size)), []
-    for width, share in zip(plan.hidden, dropout, strict=True):
+    inputs, classifier = output_size(features, (fit.channels, fit.size, fit.size)), []
+    for width, share in zip(layout.hidden, dropout, strict=True):
         outputs = width * fit.width // 96
         classifier += [nn.Linear(inputs, outputs), activation(outputs), nn.Dropout(share)]
         inputs = outputs

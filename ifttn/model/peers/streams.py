@@ -1,7 +1,7 @@
-"""Streams that meet in nothing but their scores: what all peers are made of.
+"""What all peers are made of: streams that meet only in their logits.
 
-Shapes: N videos, K segments, V snippets of a video, S = N*V, C channels of an image, T images that a snippet stacks
-(its planes are ordered image by image: r1, g1, b1, r2, ...), H x W pixels, A actions.
+Shapes: N videos, K segments, V snippets of a video, S = N*V, C channels of an image, T images in a snippet's planes
+(in the order r1, g1, b1, r2, ...), H x W pixels.
 """
 
 from collections.abc import Mapping
@@ -11,67 +11,71 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ifttn.model.backbone import Pyramid
-from ifttn.model.network import Output
-from ifttn.vocabulary import MODALITIES
+from ifttn.model.network import Output, Scorer, normalise
 
 VOTE = 5
-"""The one level of a snippet's pyramid where all that is made of the snippet is its vote: a map of one cell."""
-
-
-def standardise(images: Tensor, modality: str) -> Float[Tensor, "S C H W"]:
-    """Bytes 0..255 of a snippet of any number of planes -> zero mean, unit deviation.
-
-    No peer's weights are loaded, so all share one normalisation.
-    """
-    of = MODALITIES[modality]
-
-    def column(values: tuple[float, ...]) -> Tensor:
-        return torch.tensor(values * (images.shape[1] // len(values)), device=images.device).view(1, -1, 1, 1)
-
-    return (images - column(of.mean)) / column(of.std)
+"""The level at which a pyramid holds a snippet's vote, as a map of one cell, where it holds nothing else."""
 
 
 def volume(planes: Float[Tensor, "S planes H W"], channels: int) -> Float[Tensor, "S C T H W"]:
-    """Stacked planes -> what a 3D convolution takes."""
+    """Stacked planes -> the input of a 3D convolution."""
     return planes.unflatten(1, (-1, channels)).transpose(1, 2)
 
 
-def cells(features: nn.Module, shape: tuple[int, ...]) -> int:
-    """How many numbers `features` makes of one input of that shape; nothing is computed."""
+def output_size(features: nn.Module, shape: tuple[int, ...]) -> int:
+    """How many numbers `features` returns for one input of that shape; nothing is computed."""
     return deepcopy(features).to("meta")(torch.empty(1, *shape, device="meta")).numel()
 
 
-def consensus(votes: Mapping[str, Float[Tensor, "N V A"]]) -> Output:
-    """The mean of the votes, head by head."""
-    return Output({head: vote.mean(1) for head, vote in votes.items()}, dict(votes), taps={})
+class Streams(Scorer):
+    """One stream for each modality.
 
-
-class Streams(nn.Module):
-    """One stream a modality, each with votes (S, A) of its own and a head named after its modality."""
+    Most streams map the images (S, C, H, W) of snippets to votes (S, A). OFF's streams vote on pairs as well.
+    """
 
     def __init__(self, streams: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.streams = nn.ModuleDict(dict(streams))
-        self.heads = tuple(streams)
+        self.head_names = tuple(streams)
+        self.modalities = tuple(streams)
+        """Names of the inputs, in the order of the streams."""
+        self.size: int | None = None
+        """Images are resized to this side; None: they are taken as they are."""
+
+    @property
+    def scoring(self) -> tuple[str, ...]:
+        """Heads that score. A head with a dot in its name is only for the loss."""
+        return tuple(head for head in self.head_names if "." not in head)
 
     @staticmethod
-    def look(stream: Any, images: Float[Tensor, "S C H W"]) -> Pyramid:
-        """What a stream makes of normalised snippets one by one: its votes."""
+    def features_of(stream: Any, images: Float[Tensor, "S C H W"]) -> Pyramid:
+        """What a stream computes from normalised snippets one by one: its votes."""
         return {VOTE: stream(images)[:, :, None, None]}
 
     @staticmethod
-    def votes(name: str, stream: Any, seen: Pyramid, segments: int) -> dict[str, Float[Tensor, "_ A"]]:
-        """What `look` made of the snippets of videos -> the votes of each of the stream's heads."""
-        return {name: seen[VOTE][:, :, 0, 0]}
+    def votes_of(name: str, stream: Any, features: Pyramid, segments: int) -> dict[str, Float[Tensor, "_ A"]]:
+        """Features of the snippets of videos -> the votes of each of the stream's heads."""
+        return {name: features[VOTE][:, :, 0, 0]}
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Output:
-        """Per modality, (N, V, planes, H, W) in 0..255, bytes or floats. V may differ between modalities."""
+    def pyramids(self, inputs: Mapping[str, Tensor]) -> dict[str, Pyramid]:
+        """Per modality, (N, V, planes, H, W) in 0..255 -> the features of each stream. V may differ between them."""
+        found: dict[str, Pyramid] = {}
+        for (name, stream), modality in zip(self.streams.items(), self.modalities, strict=True):
+            images = normalise(inputs[modality].flatten(0, 1), name, layout=torch.contiguous_format)
+            if self.size and images.shape[-1] != self.size:  # C3D's images are half as large as those of other peers
+                images = functional.interpolate(images, size=(self.size, self.size), mode="area")
+            found[name] = self.features_of(stream, images)
+        return found
+
+    def read(self, pyramids: Mapping[str, Pyramid], segments: int) -> Output:
+        """The mean of the votes of snippets or pairs. Heads that are only for the loss answer only in training."""
+        snippets = next(iter(next(iter(pyramids.values())).values())).shape[0]
         votes = {}
-        for name, stream in self.streams.items():
-            videos, segments = inputs[name].shape[:2]
-            seen = self.look(stream, standardise(inputs[name].flatten(0, 1), name))
-            for head, vote in self.votes(name, stream, seen, segments).items():
-                votes[head] = vote.unflatten(0, (videos, -1))
-        return consensus(votes)
+        for (name, stream), features in zip(self.streams.items(), pyramids.values(), strict=True):
+            for head, vote in self.votes_of(name, stream, features, segments).items():
+                if self.training or head in self.scoring:
+                    votes[head] = vote.unflatten(0, (snippets // segments, -1))
+        return Output({head: vote.mean(1) for head, vote in votes.items()}, votes, taps={})

@@ -1,8 +1,9 @@
 """TSN (Wang et al., ECCV 2016) on its own backbone, BN-Inception (Ioffe & Szegedy, ICML 2015, Figure 5).
 
-The study's TSN rows are our `Network` without fusion, on ResNet-50 as the paper trains them; the speeds that Table 5
-quotes were measured on BN-Inception, which costs half as much. torchvision's GoogLeNet is another network (5 x 5 where
-this has two 3 x 3, fewer modules). Convolutions keep their bias before batch normalisation, as in TSN's release.
+It serves to measure speed: the speeds that Table 5 quotes were measured on BN-Inception, which costs half as much as
+ResNet-50. The study's TSN rows are our `Network` without fusion, on ResNet-50 like the paper's. torchvision's GoogLeNet
+is another network (5 x 5 where this has two 3 x 3, fewer modules). Convolutions keep their bias before batch
+normalisation, as in TSN's release.
 
 Shapes: S snippets, C channels, H x W pixels (multiples of 32), A actions.
 """
@@ -17,11 +18,11 @@ from ifttn.model.network import Head
 from ifttn.model.peers.streams import Streams
 from ifttn.vocabulary import MODALITIES
 
-Row = tuple[int, int, int, int, int, int, str]
+Branches = tuple[int, int, int, int, int, int, str]
 
 # 1x1; 3x3 reduce, 3x3; double 3x3 reduce, double 3x3; projection after pooling; kind of pooling. A module without 1x1
-# halves the sides and hands its pooled input on as it is.
-MODULES: dict[str, Row] = {
+# halves the sides and passes its pooled input on.
+MODULES: dict[str, Branches] = {
     "3a": (64, 64, 64, 64, 96, 32, "avg"),
     "3b": (64, 64, 96, 64, 96, 64, "avg"),
     "3c": (0, 128, 160, 64, 96, 0, "max"),
@@ -43,9 +44,9 @@ def unit(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequenti
 
 
 class Inception(nn.Module):
-    """One row of MODULES: branches side by side, their outputs one after another."""
+    """One row of MODULES: branches side by side, their outputs concatenated."""
 
-    def __init__(self, inputs: int, row: Row, width: int) -> None:
+    def __init__(self, inputs: int, row: Branches, width: int) -> None:
         super().__init__()
         one, three_in, three, double_in, double, projection = (n * width // 64 for n in row[:6])
         stride = 1 if one else 2
@@ -71,7 +72,7 @@ class BNInception(nn.Module):
         channels: planes of a snippet.
         actions: of the classifier.
         dropout: before it; TSN's 0.8 for RGB, 0.7 for motion.
-        width: channels of the first convolution; less than 64 makes all narrower in proportion.
+        width: channels of the first convolution; below 64, all layers are narrower in proportion.
     """
 
     def __init__(self, channels: int, actions: int, dropout: float = 0.8, width: int = 64) -> None:

@@ -1,11 +1,11 @@
 import torch
 from torch import nn
 
-from ifttn.model.peers.emv import FIELDS, emv_cnn
+from ifttn.model.peers.emv import EMV_FIELDS, emv_cnn
 
 
 def test_the_two_networks_differ_in_input_and_activation_alone(cost):
-    inputs = {"rgb": (1, 1, 3, 224, 224), "mv": (1, 1, 2 * FIELDS, 224, 224)}
+    inputs = {"rgb": (1, 1, 3, 224, 224), "mv": (1, 1, 2 * EMV_FIELDS, 224, 224)}
     parameters, macs = cost(lambda: emv_cnn(101), inputs)
     spatial, spatial_macs = cost(lambda: emv_cnn(101).streams["rgb"], (1, 3, 224, 224))
     prelu = 96 + 256 + 3 * 512 + 4096 + 2048

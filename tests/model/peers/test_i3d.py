@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from ifttn.model.peers.i3d import FRAMES, I3D, inflate
+from ifttn.model.peers.i3d import I3D, I3D_FRAMES, inflate
 
 
 def test_a_stream_has_the_size_and_the_cost_of_the_release(cost):
@@ -15,7 +15,7 @@ def test_a_stream_has_the_size_and_the_cost_of_the_release(cost):
 
 def test_a_snippet_costs_what_others_report(cost):
     # 108 G in the introduction of Zhu et al., "FASTER recurrent networks", arXiv 1906.04226.
-    assert cost(lambda: I3D(3, 400), (1, 3 * FRAMES, 224, 224))[1] / 1e9 == pytest.approx(108, rel=0.03)
+    assert cost(lambda: I3D(3, 400), (1, 3 * I3D_FRAMES, 224, 224))[1] / 1e9 == pytest.approx(108, rel=0.03)
 
 
 def test_a_video_of_one_image_repeated_answers_as_the_image_does():

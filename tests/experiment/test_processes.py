@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifttn.experiment.machine import Machine, Processes, joined, lost, shares
+from ifttn.experiment.processes import Machine, Processes, joined, lost, shares
 from ifttn.vocabulary import IfttnError
 
 

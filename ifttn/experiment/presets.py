@@ -1,0 +1,269 @@
+"""How large a recipe is and how long it trains: every choice with its reason, which `--dry-run` prints."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from ifttn.data.store import StoreSettings
+from ifttn.experiment.recipes import JOINT, Recipe, Stage
+from ifttn.model.network import NetworkSettings
+from ifttn.model.peers.trained import PeerSettings
+from ifttn.vocabulary import IfttnError
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long a stage trains, and at which learning rate."""
+
+    epochs: int
+    lr: float
+    decay_at: tuple[int, ...] | None = ()
+    """Epochs at which the rate falls to a tenth; None: one cycle, up to `lr` and down to zero."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How large a network is, how long it trains, and on which views."""
+
+    backbone: str
+    store: StoreSettings
+    segments: int
+    size: int
+    """Side of a crop in pixels."""
+    schedules: Mapping[str, Schedule]
+    """By name of stage."""
+    scales: Mapping[str, tuple[float, ...]]
+    """Scales of random crops: "rgb" where only RGB images are loaded, "motion" elsewhere."""
+    crops: int
+    """Views of a test video: 1, 3 or 10."""
+    batch: int
+    """Videos a step."""
+    optimiser: str
+    """"sgd" (momentum 0.9) or "adamw"."""
+    weight_decay: float
+    clip: Mapping[str, float]
+    """Largest gradient norm of a step, by "rgb", "motion", and "ttn" where parts are clipped apart."""
+    clip_apart: bool
+    """Each stream with its head, and everything after the streams, is clipped by a norm of its own."""
+    dropout: Mapping[str, float]
+    pretrained: bool
+    """Spatial streams start from ImageNet."""
+    batch_norm: str
+    """Batch norm of the streams while they train: "trained", or "partial", which freezes all but the first (TSN)."""
+    joint_batch_norm: str | None
+    """Batch norm of the streams in the joint stage: as `batch_norm`, or "frozen"; None: as in the other stages."""
+    frozen_views: int | None
+    """Views of a video whose pyramids are computed once when the streams are frozen; None: new views every epoch."""
+    workers: int
+    """Processes that load batches."""
+    peers: str | None
+    """Size of a peer (a name of PEER_SIZES); None: no size fits."""
+
+    def batch_norm_in(self, stage: Stage) -> str:
+        """Batch norm of the streams in a stage."""
+        return (stage == JOINT and self.joint_batch_norm) or self.batch_norm
+
+    def fitted(self, recipe: Recipe) -> "Preset":
+        """The preset with the recipe's own number of segments, where it has one."""
+        return replace(self, segments=recipe.segments or self.segments)
+
+
+class Choice(NamedTuple):
+    """The value of a field of a preset, and why it was chosen."""
+
+    value: Any
+    why: str
+
+
+PARENTS: Mapping[str, str] = {"small": "paper", "smallest": "tiny"}
+"""Preset -> the preset that it takes its other choices from."""
+
+_CHOICES: Mapping[str, Mapping[str, Choice]] = {
+    "paper": {
+        "backbone": Choice("resnet50", "paper 4.2"),
+        "store": Choice(
+            StoreSettings(width=340, height=256, bound=20.0),
+            "TSN's 340 x 256 and bound of 20 px, with which published flow accuracies were reached",
+        ),
+        "segments": Choice(7, "paper 4.2: K = 7"),
+        "size": Choice(224, "the size of the ImageNet weights"),
+        "schedules": Choice(
+            {
+                "spatial": Schedule(80, 1e-3, decay_at=(30, 60)),
+                "temporal": Schedule(250, 1e-3, decay_at=(100, 200)),
+                "mv-temporal": Schedule(250, 1e-3, decay_at=(100, 200)),
+                "ttn": Schedule(200, 1e-3, decay_at=(80, 160)),
+                "mv-ttn": Schedule(200, 1e-3, decay_at=(80, 160)),
+                "joint": Schedule(30, 1e-4, decay_at=(20,)),
+                "two-stream-i3d": Schedule(80, 1e-2, decay_at=(30, 60)),
+                "din": Schedule(80, 1e-2, decay_at=(30, 60)),
+                "c3d": Schedule(16, 3e-3, decay_at=(4, 8, 12)),
+                "emv-cnn": Schedule(250, 1e-2, decay_at=(100, 200)),
+                "coviar": Schedule(250, 1e-2, decay_at=(100, 200)),
+                "off": Schedule(80, 1e-2, decay_at=(30, 60)),
+                "off-flow": Schedule(250, 1e-2, decay_at=(100, 200)),
+            },
+            "paper 4.2; the joint stage is our choice, as the paper gives none: 30 epochs at a tenth of the rate, so "
+            "that frozen parts move little; motion vectors train like flow; C3D has its own schedule, the other peers "
+            "start at random and have the two-stream network's rate",
+        ),
+        "scales": Choice(
+            {"rgb": (1.0, 0.875, 0.75, 0.66), "motion": (1.0, 0.875, 0.75)},
+            "TSN: 0.66 only for RGB images, not for their differences; with two modalities one crop serves both",
+        ),
+        "crops": Choice(
+            10,
+            "TSN's corners and centre, mirrored; K stays 7, as TTN was not trained on neighbours 0.3 s apart",
+        ),
+        "batch": Choice(64, "paper 4.2; gradients are accumulated where memory is short"),
+        "optimiser": Choice(
+            "sgd",
+            "paper 4.2: SGD, momentum 0.9; head biases at twice the rate, an averaged first convolution at five times "
+            "the rate (TSN)",
+        ),
+        "weight_decay": Choice(5e-4, "TSN; none on biases, batch norm and fusion weights"),
+        "clip": Choice(
+            {"rgb": 40.0, "motion": 20.0, "ttn": 40.0},
+            "TSN: 40 for RGB, 20 for flow; TTN like RGB, whose weights it starts from",
+        ),
+        "clip_apart": Choice(
+            True, "TSN clips each modality's network by itself; with one norm, flow's gradients would shrink RGB's"
+        ),
+        "dropout": Choice({"rgb": 0.8, "motion": 0.7, "ttn": 0.8}, "paper 4.2"),
+        "pretrained": Choice(True, "paper 4.2: the spatial network starts from ImageNet"),
+        "batch_norm": Choice(
+            "partial",
+            "TSN: all but a stream's first keep ImageNet's statistics. TTN's are trained: it sees signed differences, "
+            "which the copied statistics do not describe",
+        ),
+        "joint_batch_norm": Choice("frozen", "the features that TTN was trained on keep their statistics"),
+        "frozen_views": Choice(None, "new views every epoch, as the paper asks for strong augmentation"),
+        "workers": Choice(8, "8 keep one GPU busy"),
+        "peers": Choice("paper", "as in their papers"),
+    },
+    "tiny": {
+        "backbone": Choice("tiny", "a ResNet of four blocks, half as wide: minutes on two cores"),
+        "store": Choice(
+            StoreSettings(width=96, height=72, bound=5.0, flow="tvl1-fast"),
+            "96 x 72 still shows the shapes of the embedded videos; they move less than 5 px a frame",
+        ),
+        "segments": Choice(4, "K = 4: enough for the order of the actions in an embedded video"),
+        "size": Choice(64, "64 of 72 rows leaves room for the corners"),
+        "schedules": Choice(
+            {
+                "spatial": Schedule(4, 2e-3, decay_at=None),
+                "temporal": Schedule(4, 2e-3, decay_at=None),
+                "mv-temporal": Schedule(2, 1e-3, decay_at=None),
+                "ttn": Schedule(16, 5e-3, decay_at=None),
+                "mv-ttn": Schedule(6, 2e-3, decay_at=None),
+                "joint": Schedule(1, 5e-4, decay_at=None),
+                "two-stream-i3d": Schedule(3, 3e-3, decay_at=None),
+                "din": Schedule(6, 1e-3, decay_at=None),
+                "c3d": Schedule(2, 1e-3, decay_at=None),
+                "emv-cnn": Schedule(3, 1e-3, decay_at=None),
+                "coviar": Schedule(4, 3e-3, decay_at=None),
+                "off": Schedule(4, 2e-3, decay_at=None),
+                "off-flow": Schedule(4, 2e-3, decay_at=None),
+            },
+            "one cycle learns in few epochs; TTN needs the most, as only TTN sees order",
+        ),
+        "scales": Choice({"rgb": (1.0, 0.875), "motion": (1.0, 0.875)}, "smaller crops would cut shapes off"),
+        "crops": Choice(3, "left, centre, right"),
+        "batch": Choice(16, "enough steps in an epoch of 640 videos"),
+        "optimiser": Choice(
+            "adamw",
+            "AdamW needs no tuning from random weights; an averaged first convolution has five times the rate (TSN): "
+            "at first it cannot tell x from y, and TTN learns binding late from a stream that confuses them",
+        ),
+        "weight_decay": Choice(0.02, "AdamW's weight decay is decoupled, and so is larger"),
+        "clip": Choice({"rgb": 0.5, "motion": 0.5}, "most steps are shortened, so that no step outweighs the others"),
+        "clip_apart": Choice(False, "one norm: AdamW does not depend on the scale of a part"),
+        "dropout": Choice(
+            {"rgb": 0.0, "motion": 0.0, "ttn": 0.2},
+            "a narrow network that trains for minutes does not overfit; TTN, which trains longest, has a little",
+        ),
+        "pretrained": Choice(False, "nothing to download"),
+        "batch_norm": Choice("trained", "there are no ImageNet statistics to keep"),
+        "joint_batch_norm": Choice(None, "one short epoch"),
+        "frozen_views": Choice(8, "8 views, computed once: the streams are most of the work"),
+        "workers": Choice(0, "the second core trains another recipe"),
+        "peers": Choice("small", "narrow networks for images of 64 px: a minute or a few each"),
+    },
+    "small": {
+        "backbone": Choice("resnet18", "less than half of ResNet-50's work a pixel"),
+        "store": Choice(
+            StoreSettings(width=171, height=128, bound=10.0),
+            "half of the paper's resolution, and so half of its bound",
+        ),
+        "size": Choice(112, "a quarter of the pixels"),
+        "schedules": Choice(
+            {
+                "spatial": Schedule(20, 1e-3, decay_at=(7, 15)),
+                "temporal": Schedule(62, 1e-3, decay_at=(25, 50)),
+                "mv-temporal": Schedule(62, 1e-3, decay_at=(25, 50)),
+                "ttn": Schedule(50, 1e-3, decay_at=(20, 40)),
+                "mv-ttn": Schedule(50, 1e-3, decay_at=(20, 40)),
+                "joint": Schedule(7, 1e-4, decay_at=(5,)),
+            },
+            "a quarter of the paper's epochs at its rates: hours on one consumer GPU",
+        ),
+        "crops": Choice(1, "the centre alone: a tenth of the time of a test"),
+        "dropout": Choice({"rgb": 0.5, "motion": 0.5, "ttn": 0.5}, "0.8 of 512 features would leave too few"),
+        "peers": Choice(None, "no peer has a size between the paper's and the small one"),
+    },
+    "smallest": {
+        "backbone": Choice("smallest", "8 channels: shows that everything runs, and nothing about accuracy"),
+        "store": Choice(
+            StoreSettings(width=96, height=72, bound=5.0, flow="dis"), "DIS takes an eighth of TV-L1's time"
+        ),
+        "schedules": Choice(
+            {
+                "spatial": Schedule(1, 2e-3, decay_at=None),
+                "temporal": Schedule(1, 2e-3, decay_at=None),
+                "mv-temporal": Schedule(1, 1e-3, decay_at=None),
+                "ttn": Schedule(1, 3e-3, decay_at=None),
+                "mv-ttn": Schedule(1, 2e-3, decay_at=None),
+                "joint": Schedule(1, 5e-4, decay_at=None),
+                "two-stream-i3d": Schedule(1, 2e-3, decay_at=None),
+                "din": Schedule(1, 1e-3, decay_at=None),
+                "c3d": Schedule(1, 1e-3, decay_at=None),
+                "emv-cnn": Schedule(1, 1e-3, decay_at=None),
+                "coviar": Schedule(1, 2e-3, decay_at=None),
+                "off": Schedule(1, 2e-3, decay_at=None),
+                "off-flow": Schedule(1, 2e-3, decay_at=None),
+            },
+            "one epoch",
+        ),
+        "crops": Choice(1, "the centre"),
+        "frozen_views": Choice(1, "one is enough for one epoch"),
+    },
+}
+
+CHOICES: Mapping[str, Mapping[str, Choice]] = {
+    name: {**_CHOICES.get(PARENTS.get(name, ""), {}), **own} for name, own in _CHOICES.items()
+}
+"""Preset -> field -> its value and reason."""
+PRESETS: dict[str, Preset] = {
+    name: Preset(**{field: choice.value for field, choice in choices.items()}) for name, choices in CHOICES.items()
+}
+
+
+def own_choices(name: str) -> tuple[str, ...]:
+    """The fields in which a preset differs from its parent."""
+    return tuple(_CHOICES[name])
+
+
+def network_settings(recipe: Recipe, preset: Preset, actions: int) -> NetworkSettings:
+    """The network of a recipe at the size of a preset.
+
+    Raises:
+        IfttnError: the recipe's peer has no such size.
+    """
+    if recipe.peer is None:
+        return NetworkSettings(
+            actions, recipe.modalities, recipe.fusion, recipe.temporal, preset.backbone, preset.dropout
+        )
+    if preset.peers is None:
+        sized = ", ".join(name for name, row in PRESETS.items() if row.peers)
+        raise IfttnError(f"no size of the peer {recipe.peer} fits this preset: choose from {sized}")
+    return PeerSettings(actions, recipe.modalities, None, dropout=preset.dropout, peer=recipe.peer, size=preset.peers)
