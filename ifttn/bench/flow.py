@@ -25,7 +25,7 @@ from jaxtyping import Float, Float32, UInt8
 from ifttn.bench.peers import python_of
 from ifttn.data import diagnostic
 from ifttn.data.flow import luminance
-from ifttn.data.tvl1 import FAST, OPENCV, CoarseToFine, bytes_moved, tvl1
+from ifttn.data.tvl1 import FAST, OPENCV, CoarseToFine, bytes_moved
 from ifttn.data.tvl1_cpu import Solver
 from ifttn.data.video import read_frames
 from ifttn.vocabulary import IfttnError
@@ -258,13 +258,15 @@ def _print_device(width: int, height: int, pairs: UInt8[np.ndarray, "P 2 H W"]) 
     if not torch.cuda.is_available():
         print("no GPU is here: no rate on one")
         return
+    from ifttn.data.tvl1_triton import solve
+
     repeated = torch.from_numpy(np.resize(pairs, (256, *pairs.shape[1:]))).cuda()
-    seconds = min(_seconds(lambda: tvl1(repeated[:, 0], repeated[:, 1])) for _ in range(4))  # the first one compiles
+    seconds = min(_seconds(lambda: solve(repeated[:, 0], repeated[:, 1])) for _ in range(4))  # the first one compiles
     big = torch.empty(2**28, device="cuda")
     other = torch.empty_like(big)
     bandwidth = 2 * 4 * 2**28 / min(_seconds(lambda: other.copy_(big)) for _ in range(5))
     rate, floor = len(repeated) / seconds, bandwidth / cost
-    flow = tvl1(repeated[: len(pairs), 0], repeated[: len(pairs), 1]).cpu().numpy()
+    flow = solve(repeated[: len(pairs), 0], repeated[: len(pairs), 1]).cpu().numpy()
     apart = np.mean([distance(a, b) for a, b in zip(flow, on_cpu, strict=True)])
     print(
         f"{torch.cuda.get_device_name()}: {rate:.0f} pairs/s, {rate / floor:.0%} of the {floor:.0f} that its "

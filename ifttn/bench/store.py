@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from ifttn.bench.options import TRAINED_STAGES
 from ifttn.data.batch import Batch
-from ifttn.data.flow import FLOWS, to_bytes
+from ifttn.data.flow import flow_of, to_bytes
 from ifttn.data.loading import SnippetDataset, batches, finish, in_order
 from ifttn.data.store import Store, StoreSettings
 from ifttn.experiment.presets import PRESETS, Preset, network_settings
@@ -83,7 +83,7 @@ def example(folder: Path, settings: StoreSettings) -> Store:
             motion = cv2.getRotationMatrix2D((size[0] / 2, size[1] / 2), turn * time_, 1.2 + 0.005 * time_)
             moved = cv2.warpAffine(texture, motion, size, borderMode=cv2.BORDER_REFLECT)
             frame[:] = np.clip(moved + rng.normal(0, 3, moved.shape), 0, 255)
-        flow = to_bytes(FLOWS["dis"](frames), settings.bound)
+        flow = to_bytes(flow_of("dis", frames), settings.bound)
         store.write(f"example/{number}", frames, flow, flow, 25.0)
     store.tidy()
     return store

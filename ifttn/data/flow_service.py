@@ -1,94 +1,110 @@
 """Optical flow on one device for many processes of one machine.
 
-Processes on the CPU decode and write; each hands its frames to the process that owns the GPU, and waits for the motion.
-None holds more than the one video that it is at, so that the memory is bounded by the number of processes.
+Processes on the CPU decode and write; each sends its luminance to the process that owns the GPU, and receives motion as
+bytes. None holds more than a piece of one video, so that the memory is bounded by the number of processes.
 """
 
-import hmac
 import secrets
-import socket
-import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from socketserver import BaseRequestHandler, ThreadingTCPServer
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client, Connection, Listener, answer_challenge, deliver_challenge
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Integer, UInt8
 
-from ifttn.data.flow import flow_of
+from ifttn.data.flow import flow_of, to_bytes
 from ifttn.vocabulary import IfttnError
 
-_SHAPE = struct.Struct("!QQQ")
-_LENGTH = struct.Struct("!?Q")
+
+class StoredFlow(NamedTuple):
+    """The motion of some frames as a store keeps it."""
+
+    levels: UInt8[np.ndarray, "M 2 H W"]
+    """All fields as bytes of `flow.to_bytes`."""
+    sampled: Float32[np.ndarray, "n 2 H W"]
+    """Some of them in pixels, to measure what is lost."""
+
+
+@dataclass(frozen=True)
+class FlowHere:
+    """Computes the flow `name` on `device`."""
+
+    name: str
+    device: str
+
+    def __call__(
+        self, images: UInt8[np.ndarray, "T H W"], bound: float, sampled: Integer[np.ndarray, " n"]
+    ) -> StoredFlow:
+        """The motion between neighbouring images, which are luminance.
+
+        Args:
+            images: in 0..255.
+            bound: displacement in pixels that byte 255 stands for.
+            sampled: which fields are wanted in pixels as well.
+
+        Raises:
+            IfttnError: the flow cannot be computed.
+        """
+        return _stored(flow_of(self.name, images, self.device), bound, sampled)
 
 
 @dataclass(frozen=True)
 class FlowService:
-    """Where the motion is computed. Can be sent to other processes."""
+    """Has the flow computed by the process that serves it. Can be sent to other processes."""
 
-    port: int
+    address: tuple[str, int]
     key: bytes
-    """Of 32 bytes; whoever lacks it is not served."""
+    """Of 32 bytes; a process that lacks it is not served."""
 
-    def __call__(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float32[np.ndarray, "T-1 2 H W"]:
-        """What `flow_of` returns there; IfttnError where it failed there."""
-        with socket.create_connection(("localhost", self.port)) as line:
-            line.sendall(self.key + _SHAPE.pack(*frames.shape[:3]))
-            line.sendall(np.ascontiguousarray(frames).data.cast("B"))
-            failed, length = _LENGTH.unpack(_receive(line, _LENGTH.size).data)
-            answer = _receive(line, length)
-        if failed:
-            raise IfttnError(bytes(answer).decode())
-        count, height, width = frames.shape[:3]
-        return answer.view(np.float32).reshape(count - 1, 2, height, width)
+    def __call__(
+        self, images: UInt8[np.ndarray, "T H W"], bound: float, sampled: Integer[np.ndarray, " n"]
+    ) -> StoredFlow:
+        """As `FlowHere`."""
+        with Client(self.address, authkey=self.key) as connection:
+            connection.send((images, bound, sampled))
+            answer = connection.recv()
+        if isinstance(answer, IfttnError):
+            raise answer
+        return answer
 
 
 @contextmanager
 def serve(name: str, device: str) -> Iterator[FlowService]:
-    """The flow `name` on `device`, one video at a time, for as long as the context lasts."""
-    key, turn = secrets.token_bytes(32), threading.Lock()
+    """Serve the flow `name` on `device` for as long as the context lasts, one request at a time on the device."""
+    key, turn, ended = secrets.token_bytes(32), threading.Lock(), threading.Event()
 
-    class Handler(BaseRequestHandler):
-        def handle(self) -> None:
-            if not hmac.compare_digest(bytes(_receive(self.request, len(key))), key):
-                return
-            shape = (*_SHAPE.unpack(_receive(self.request, _SHAPE.size).data), 3)
-            frames = _receive(self.request, int(np.prod(shape))).reshape(shape)
+    def answer(connection: Connection) -> None:
+        # A process that died, or that lacks the key, concerns nobody here.
+        with connection, suppress(AuthenticationError, EOFError, OSError):
+            deliver_challenge(connection, key)
+            answer_challenge(connection, key)
+            images, bound, sampled = connection.recv()
             try:
                 with turn:
-                    answer = np.ascontiguousarray(flow_of(name, frames, device)).data.cast("B")
-                failed = False
-            except Exception as error:  # it is the asking process that must know
-                answer, failed = f"{name} on {device} failed: {' '.join(str(error).split())}".encode(), True
-            self.request.sendall(_LENGTH.pack(failed, len(answer)))
-            self.request.sendall(answer)
+                    flow = flow_of(name, images, device)
+                connection.send(_stored(flow, bound, sampled))
+            except Exception as error:  # the process that asked must know
+                connection.send(IfttnError(f"{name} on {device} failed: {' '.join(str(error).split())}"))
 
-    with _Server(("localhost", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    def accept() -> None:
+        while not ended.is_set():
+            with suppress(OSError):  # the caller is gone already, or this process has too many open files
+                threading.Thread(target=answer, args=(listener.accept(),), daemon=True).start()
+
+    with Listener(("localhost", 0), backlog=256) as listener:
+        thread = threading.Thread(target=accept)
         thread.start()
         try:
-            yield FlowService(server.server_address[1], key)
+            yield FlowService(listener.address, key)
         finally:
-            server.shutdown()
+            ended.set()
+            Client(listener.address).close()  # wakes the thread
             thread.join()
 
 
-class _Server(ThreadingTCPServer):
-    daemon_threads = True
-    request_queue_size = 256
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A process that died while it was served is told of where it was started."""
-
-
-def _receive(line: socket.socket, count: int) -> UInt8[np.ndarray, " count"]:
-    buffer = np.empty(count, np.uint8)
-    rest = buffer.data
-    while rest:
-        received = line.recv_into(rest)
-        if not received:
-            raise ConnectionError("the other side hung up")
-        rest = rest[received:]
-    return buffer
+def _stored(flow: Float32[np.ndarray, "M 2 H W"], bound: float, sampled: Integer[np.ndarray, " n"]) -> StoredFlow:
+    return StoredFlow(to_bytes(flow, bound), flow[sampled])

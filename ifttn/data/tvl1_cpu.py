@@ -17,7 +17,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from ifttn.data.tvl1 import FLAT, INNER, LAMBDA, OPENCV, OUTER, TAU, THETA, TOLERANCE, CoarseToFine
+from ifttn.data.tvl1 import EPSILON, FLAT, INNER, LAMBDA, OPENCV, OUTER, TAU, THETA, CoarseToFine
 
 GX, GY, RHO, INVERSE, U, V, UX, UY, VX, VY, RATE_X, RATE_Y = range(12)
 BAND = 4096
@@ -89,7 +89,7 @@ class _Level:
         self.flow[:] = flow
         self.state[UX : VY + 1] = 0
         _differentiate(second, self.planes)
-        enough = np.float32(TOLERANCE * self.pixels)
+        enough = np.float32(EPSILON**2 * self.pixels)
         for _ in range(warps):
             _linearise(self.state, self.planes, first, self.stride, np.float32(FLAT))
             self.warps += 1

@@ -1,4 +1,4 @@
-"""TV-L1's three steps as Triton kernels, an engine for `tvl1.solve`. One launch serves every pair of a chunk.
+"""TV-L1 on a GPU: all pairs of a chunk at once, each step a Triton kernel.
 
 An iteration is one kernel: a program computes the new u of its pixels and of their right and lower neighbours (which
 others compute too), and from these the new p. It reads one pair of buffers and writes another, so the order of programs
@@ -6,7 +6,8 @@ does not matter. A pair ends by itself: the sums of squared changes are fixed-po
 in any order, and every iteration reads the sum of the one before. After a pair's last iteration, the next one copies
 its fields, so that both pairs of buffers hold the result; those after that do nothing.
 
-Planes are contiguous rows of H * W pixels; i is a pixel's place in one, and B the second axis of every grid.
+Planes are contiguous rows of H * W pixels. In a kernel, i is a pixel's place in a plane, and the second axis of every
+grid has the pairs. A pair is live until its iterations have ended.
 """
 
 from typing import no_type_check
@@ -14,18 +15,70 @@ from typing import no_type_check
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, UInt8
 from torch import Tensor
+from torch.nn.functional import pad
 
-from ifttn.data.tvl1 import FLAT, INNER, LAMBDA, TAU, THETA, TOLERANCE
+from ifttn.data.tvl1 import EPSILON, FLAT, INNER, LAMBDA, OPENCV, OUTER, TAU, THETA, CoarseToFine
 
-BLOCK = 256
+CHUNK = 12_000_000
+"""Pixels at once, some 150 bytes each."""
+TILE = 256
+"""Pixels of a program."""
 POLL = 10
-"""Iterations from one look of the host at what still lives to the next."""
+"""Iterations between two looks of the host at which pairs are live; an even number."""
 UNITS = tl.constexpr(2.0**24)
-"""Of the fixed-point sums, in a squared pixel."""
+"""A squared pixel in the fixed-point sums."""
 LIMIT, WEIGHT, RATE, STEEP = (tl.constexpr(x) for x in (LAMBDA * THETA, THETA, TAU / THETA, FLAT))
 """Kernels see only globals of this type."""
+
+
+def solve(
+    previous: UInt8[Tensor, "B H W"], following: UInt8[Tensor, "B H W"], pyramid: CoarseToFine = OPENCV
+) -> Float32[Tensor, "B 2 H W"]:
+    """Displacement along x and y from each previous to its following image, in pixels. Both are luminance."""
+    pairs = max(1, CHUNK // previous[0].numel())
+    chunks = zip(previous.split(pairs), following.split(pairs), strict=True)
+    with torch.cuda.device(previous.device):  # Triton launches on the current device, whatever that of its tensors
+        return torch.cat([_solve_chunk(first.float(), second.float(), pyramid) for first, second in chunks])
+
+
+def _solve_chunk(
+    first: Float32[Tensor, "B H W"], second: Float32[Tensor, "B H W"], pyramid: CoarseToFine
+) -> Float32[Tensor, "B 2 H W"]:
+    levels = [torch.stack([first, second], 1)]
+    for size in pyramid.sizes(*first.shape[1:])[1:]:
+        levels.append(_resized(levels[-1], size, pyramid.step))
+    flow = torch.zeros_like(levels[-1])
+    for images in reversed(levels):
+        if flow.shape != images.shape:
+            flow = _resized(flow, images.shape[2:]) / pyramid.step
+        flow = _solve_level(*images.unbind(1), flow, pyramid.warps)
+    return flow
+
+
+def _solve_level(
+    first: Float32[Tensor, "B H W"], second: Float32[Tensor, "B H W"], flow: Float32[Tensor, "B 2 H W"], warps: int
+) -> Float32[Tensor, "B 2 H W"]:
+    wide = pad(second[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
+    along, down = wide[:, 1:-1, 2:] - wide[:, 1:-1, :-2], wide[:, 2:, 1:-1] - wide[:, :-2, 1:-1]
+    planes = torch.stack([second, along / 2, down / 2], 1)
+    dual = flow.new_zeros(len(flow), 4, *flow.shape[2:])
+    for _ in range(warps):
+        data = linearise(first, planes, flow)
+        live = torch.ones(len(flow), dtype=torch.bool, device=flow.device)
+        for _ in range(OUTER):
+            flow, dual, live = relax(median(flow, live), dual, data, live)
+            if not live.any():
+                break
+    return flow
+
+
+def _resized(
+    images: Float32[Tensor, "B C h w"], size: tuple[int, int], scale: float | None = None
+) -> Float32[Tensor, "B C H W"]:
+    """To (height, width), linear between pixel centres; `scale` is new over old where it is not that of the sizes."""
+    return torch.ops.aten.upsample_bilinear2d(images, size, False, scale, scale)
 
 
 def linearise(
@@ -33,15 +86,15 @@ def linearise(
 ) -> Float32[Tensor, "B 3 H W"]:
     """Gradient and residual of the second image (first of its `planes`; the others are its gradient), warped."""
     data = torch.empty_like(planes)
-    _linearise[_grid(flow)](first.contiguous(), planes, flow.contiguous(), data, *_size(flow), BLOCK)
+    _linearise[_grid(flow)](first.contiguous(), planes, flow.contiguous(), data, *_size(flow), TILE)
     return data
 
 
 def median(flow: Float32[Tensor, "B 2 H W"], live: Bool[Tensor, " B"]) -> Float32[Tensor, "B 2 H W"]:
-    """5 x 5 median of the pairs that live, the others unchanged."""
+    """5 x 5 median of the flow of live pairs; that of the others stays as it is."""
     out = torch.empty_like(flow, memory_format=torch.contiguous_format)
     tiles, pairs = _grid(flow)
-    _median[tiles, 2 * pairs](flow.contiguous(), out, live.byte(), *_size(flow), BLOCK)
+    _median[tiles, 2 * pairs](flow.contiguous(), out, live.byte(), *_size(flow), TILE)
     return out
 
 
@@ -51,16 +104,19 @@ def relax(
     data: Float32[Tensor, "B 3 H W"],
     live: Bool[Tensor, " B"],
 ) -> tuple[Float32[Tensor, "B 2 H W"], Float32[Tensor, "B 4 H W"], Bool[Tensor, " B"]]:
-    """INNER iterations of the pairs that live, fewer of those that end; which still live. Writes `flow` and `dual`."""
-    enough = int(TOLERANCE * UNITS.value * flow.shape[-2] * flow.shape[-1])
+    """INNER iterations of the live pairs, fewer of those that end. Returns flow, dual and which pairs are still live.
+
+    It writes into `flow` and `dual`.
+    """
+    enough = int(EPSILON**2 * UNITS.value * flow.shape[-2] * flow.shape[-1])
     changes = torch.zeros(INNER + 2, len(flow), dtype=torch.int64, device=flow.device)
-    changes[:2] = live * (enough + 1)  # who lives came from two iterations that changed much
+    changes[:2] = live * (enough + 1)  # a live pair comes from two iterations that changed much
     here, there = (flow, dual), (torch.empty_like(flow), torch.empty_like(dual))
     for turn in range(INNER):
-        _iterate[_grid(flow)](*here, *there, data, changes[turn:], enough, len(flow), *_size(flow), BLOCK)
+        _iterate[_grid(flow)](*here, *there, data, changes[turn:], enough, len(flow), *_size(flow), TILE)
         here, there = there, here
         live = changes[turn + 2] > enough
-        if (turn + 1) % POLL == 0 and not live.any():  # an even number: `here` are the buffers that came in
+        if (turn + 1) % POLL == 0 and not live.any():  # POLL is even: `here` are the buffers that came in
             break
     return flow, dual, live
 
@@ -70,17 +126,17 @@ def _size(flow: Tensor) -> tuple[int, int]:
 
 
 def _grid(flow: Tensor) -> tuple[int, int]:
-    return triton.cdiv(flow.shape[-2] * flow.shape[-1], BLOCK), len(flow)
+    return triton.cdiv(flow.shape[-2] * flow.shape[-1], TILE), len(flow)
 
 
 @triton.jit
 @no_type_check
 def _iterate(  # noqa: PLR0913 (a kernel takes pointers and numbers)
-    flow, dual, new_flow, new_dual, data, changes, enough, pairs, height, width, BLOCK: tl.constexpr
+    flow, dual, new_flow, new_dual, data, changes, enough, pairs, height, width, TILE: tl.constexpr
 ):
     pair = tl.program_id(1)
     size = height * width
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    i = tl.program_id(0) * TILE + tl.arange(0, TILE)
     inside = i < size
     flow += pair * 2 * size
     dual += pair * 4 * size
@@ -142,10 +198,10 @@ def _dual(dual, new_dual, i, inside, size, along, down):
 
 @triton.jit
 @no_type_check
-def _linearise(first, planes, flow, data, height, width, BLOCK: tl.constexpr):
+def _linearise(first, planes, flow, data, height, width, TILE: tl.constexpr):
     pair = tl.program_id(1)
     size = height * width
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    i = tl.program_id(0) * TILE + tl.arange(0, TILE)
     inside = i < size
     planes += pair * 3 * size
     data += pair * 3 * size
@@ -153,9 +209,9 @@ def _linearise(first, planes, flow, data, height, width, BLOCK: tl.constexpr):
     v = tl.load(flow + pair * 2 * size + size + i, inside, 0.0)
     x, y = i % width + u, i // width + v
     left, top = tl.floor(x), tl.floor(y)
-    warped = tl.zeros([BLOCK], tl.float32)
-    gx = tl.zeros([BLOCK], tl.float32)
-    gy = tl.zeros([BLOCK], tl.float32)
+    warped = tl.zeros([TILE], tl.float32)
+    gx = tl.zeros([TILE], tl.float32)
+    gy = tl.zeros([TILE], tl.float32)
     for k in tl.static_range(16):
         column, row = left + (k % 4 - 1), top + (k // 4 - 1)
         there = inside & (column >= 0) & (column < width) & (row >= 0) & (row < height)  # outside, the image is 0
@@ -178,10 +234,10 @@ def _cubic(distance):
 
 @triton.jit
 @no_type_check
-def _median(flow, out, live, height, width, BLOCK: tl.constexpr):
+def _median(flow, out, live, height, width, TILE: tl.constexpr):
     plane = tl.program_id(1)
     size = height * width
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    i = tl.program_id(0) * TILE + tl.arange(0, TILE)
     flow += plane * size
     out += plane * size
     if tl.load(live + plane // 2) == 0:

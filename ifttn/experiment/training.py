@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from ifttn.data.catalogue import hold_out
 from ifttn.data.loading import SnippetDataset, batches
-from ifttn.data.preparation import read_report
+from ifttn.data.preparation_report import read_report
 from ifttn.data.store import Store
 from ifttn.experiment.evaluation import evaluate
 from ifttn.experiment.initialisation import Loaded, from_imagenet, from_runs, wants_imagenet

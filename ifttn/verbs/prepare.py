@@ -4,7 +4,8 @@ import argparse
 from dataclasses import replace
 
 from ifttn.data import catalogue, diagnostic
-from ifttn.data.preparation import prepare, summary
+from ifttn.data.preparation import prepare
+from ifttn.data.preparation_report import summary
 from ifttn.experiment.presets import PRESETS
 from ifttn.verbs.inputs import print_left_out, print_names, store_of
 

@@ -40,3 +40,12 @@ def encode_sound() -> Callable[[Path], Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def root(tmp_path, pan, encode):
+    """Two actions of two groups, a video each."""
+    for action, step in (("Left", (-2, 0)), ("Right", (2, 0))):
+        for group in (1, 2):
+            encode(tmp_path / "set" / action / f"v_{action}_g{group:02}_c01.avi", pan(8, 96, 72, step))
+    return tmp_path / "set"

@@ -10,7 +10,7 @@ import pytest
 from ifttn.data import diagnostic
 from ifttn.data.catalogue import all_videos, read_split
 from ifttn.data.diagnostic import FACTORS, FLAVOURS, ball_masks, factors, plan_videos, render, write
-from ifttn.data.flow import dis
+from ifttn.data.flow import flow_of
 from ifttn.data.sampling import centre_starts
 from ifttn.data.video import decode, read_frames
 from ifttn.files import partial_beside
@@ -63,7 +63,7 @@ def luma(frames: np.ndarray) -> np.ndarray:
 def statistics(path: Path) -> dict[str, float]:
     frames = read_frames(path)
     small = np.stack([cv2.resize(frame, (96, 72), interpolation=cv2.INTER_AREA) for frame in frames])
-    flow = np.abs(np.concatenate([dis(small[t : t + 2]) for t in range(0, len(small) - 1, 4)]))
+    flow = np.abs(np.concatenate([flow_of("dis", small[t : t + 2]) for t in range(0, len(small) - 1, 4)]))
     red, _, blue = np.moveaxis(frames[::4].astype(float), -1, 0)
     grey = luma(frames[::4])
     edges = [np.abs(cv2.Laplacian(level, cv2.CV_64F)).mean() for level in grey]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifttn.data import flow
-from ifttn.data.flow import FLOWS, dis, flow_of, from_bytes, luminance, to_bytes, tvl1
+from ifttn.data.flow import FLOWS, device_for, flow_of, from_bytes, luminance, to_bytes
 from ifttn.vocabulary import IfttnError
 
 
@@ -20,22 +20,21 @@ def test_every_flow_finds_a_pan(pan, name, size, step):
     assert np.abs(inside - np.array(step)[:, None, None]).mean() < 0.1
 
 
-@pytest.mark.parametrize("of", FLOWS.values(), ids=list(FLOWS))
-def test_a_pair_of_frames_does_not_depend_on_the_pairs_before_it(pan, of):
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_pair_of_frames_does_not_depend_on_the_pairs_before_it(pan, name):
     frames = pan(4, 96, 72)
     cut = np.concatenate([frames[:1, ::-1], frames[2:]])
-    np.testing.assert_array_equal(of(cut)[1], of(frames)[2])
+    np.testing.assert_array_equal(flow_of(name, cut)[1], flow_of(name, frames)[2])
 
 
-@pytest.mark.parametrize("of", FLOWS.values(), ids=list(FLOWS))
-def test_one_frame_has_no_flow(pan, of):
-    assert of(pan(1)).shape == (0, 2, 120, 160)
+@pytest.mark.parametrize("name", FLOWS)
+def test_one_frame_has_no_flow(pan, name):
+    assert flow_of(name, pan(1)).shape == (0, 2, 120, 160)
 
 
-def test_tvl1_of_a_video_is_that_of_its_pairs(pan):
+def test_a_flow_sees_nothing_but_luminance(pan):
     frames = pan(3, 64, 48)
-    images = torch.from_numpy(luminance(frames))
-    np.testing.assert_array_equal(flow_of("tvl1", frames), tvl1(images[:-1], images[1:]).numpy())
+    np.testing.assert_array_equal(flow_of("tvl1", frames), flow_of("tvl1", luminance(frames)))
 
 
 def test_an_unknown_flow_is_refused_with_the_choices(pan):
@@ -43,18 +42,35 @@ def test_an_unknown_flow_is_refused_with_the_choices(pan):
         flow_of("farneback", pan(2))
 
 
+@pytest.mark.parametrize(
+    ("name", "wanted", "triton", "device"),
+    [
+        ("tvl1", "cuda:1", True, "cuda:1"),
+        ("tvl1-fast", "cuda", True, "cuda"),
+        ("tvl1", "cuda", False, "cpu"),
+        ("tvl1", "mps", True, "cpu"),
+        ("tvl1", "cpu", True, "cpu"),
+        ("dis", "cuda", True, "cpu"),
+    ],
+)
+def test_flow_is_computed_on_the_cpu_where_no_engine_is_for_the_device(name, wanted, triton, device, monkeypatch):
+    monkeypatch.setattr(flow, "find_spec", lambda package: triton or None)
+    assert device_for(name, wanted) == device
+
+
 def test_flow_that_does_not_fit_is_computed_of_fewer_pairs_at_once(pan, monkeypatch):
     frames, lengths = pan(8, 64, 48, (3, 1)), []
 
-    def small(frames, device, starts):
-        lengths.append(len(frames))
-        if len(frames) > limit:
+    def small(images, starts, device):
+        lengths.append(len(images))
+        if len(images) > limit:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return dis(frames, starts=starts)
+        return flow.dis(images, starts)
 
+    expected = flow_of("dis", frames)
     monkeypatch.setattr(flow, "FLOWS", {"small": small})
     limit = 3
-    np.testing.assert_array_equal(flow_of("small", frames, "cuda"), dis(frames))
+    np.testing.assert_array_equal(flow_of("small", frames, "cuda"), expected)
     assert lengths == [8, 4, *7 * [2]]
     limit = 1
     with pytest.raises(IfttnError, match="a single pair of 64 x 48 pixels does not fit into the memory"):

@@ -10,26 +10,17 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from joblib.externals.loky import get_reusable_executor
 
 from ifttn.data import catalogue, preparation
-from ifttn.data.preparation import JOURNAL, Row, prepare, read_report, summary
+from ifttn.data.flow_service import serve
+from ifttn.data.preparation import prepare
+from ifttn.data.preparation_report import summary
 from ifttn.data.store import Store, StoreSettings
 from ifttn.data.workers import Crash
-from ifttn.experiment import training
 from ifttn.files import held
 from ifttn.vocabulary import IfttnError
 
 SETTINGS = StoreSettings(48, 36, 5.0)
-
-
-@pytest.fixture
-def root(tmp_path, pan, encode):
-    """Two actions of two groups, a video each."""
-    for action, step in (("Left", (-2, 0)), ("Right", (2, 0))):
-        for group in (1, 2):
-            encode(tmp_path / "set" / action / f"v_{action}_g{group:02}_c01.avi", pan(8, 96, 72, step))
-    return tmp_path / "set"
 
 
 def status(report: pd.DataFrame) -> dict[str, str]:
@@ -50,7 +41,6 @@ def test_every_video_comes_into_the_store_with_all_modalities(root, tmp_path):
     assert pd.read_parquet(tmp_path / "store" / "index.parquet").video.tolist() == report.video.tolist()
     assert (tmp_path / "store" / "report.csv").read_text() == report.to_csv(index=False)
     assert report.bytes.tolist() == store.index().bytes.tolist()
-    assert not (tmp_path / "store" / JOURNAL).exists()
 
 
 def test_processes_write_what_one_process_writes(root, tmp_path):
@@ -128,7 +118,7 @@ def test_a_full_disk_ends_the_batch_and_a_later_run_goes_on(root, tmp_path, monk
     store = Store(tmp_path / "store")
     assert len(store.index()) == 2
     assert not list(store.folder.rglob("*.partial"))
-    assert pd.read_csv(store.folder / JOURNAL).status.tolist() == ["done", "done"]
+    assert pd.read_csv(store.folder / "report.csv").status.tolist() == ["done", "done"]
     assert sorted(status(prepare(root, store.folder, SETTINGS, jobs=1, progress=False)).values()) == [
         *["done"] * 2,
         *["skipped"] * 2,
@@ -162,17 +152,6 @@ def test_progress_is_shown_on_request(root, tmp_path, capfd):
     assert "4/4" in capfd.readouterr().err
 
 
-def test_what_a_video_took_is_told(root, tmp_path, pan, encode):
-    report = prepare(root, tmp_path / "store", SETTINGS, jobs=1, progress=False)
-    lines = summary(report)
-    assert lines[0] == "4 done, 0 skipped, 0 failed"
-    assert lines[1] == f"8 frames and {report.bytes.mean():,.0f} bytes a video"
-    # A pan of one pixel, rounded to 5 / 127 px and compressed.
-    assert (report.stored_mean.between(0.001, 0.1) & (report.stored_p999 > report.stored_mean)).all()
-    assert (report.quantised_p999 <= 2.5 / 127 + 1e-6).all()  # half a level
-    assert f"as stored: {report.stored_mean.mean():.3f} and" in lines[2]
-
-
 def test_a_new_encoding_is_noted(root, tmp_path, pan, encode):
     encode(root / "Left" / "v_Left_g03_c01.avi", pan(12, 96, 72), b_frames=2)
     report = prepare(root, tmp_path / "store", SETTINGS, jobs=1, progress=False).set_index("video")
@@ -181,28 +160,6 @@ def test_a_new_encoding_is_noted(root, tmp_path, pan, encode):
     again = prepare(root, tmp_path / "store", SETTINGS, jobs=1, progress=False)
     assert again.notes.tolist() == report.notes.tolist()  # what a skipped video took is still known
     assert summary(again)[-1] == "1 videos encoded anew: B-frames"
-
-
-def test_an_earlier_failure_stays_in_the_report_until_it_is_tried_again(root, tmp_path, pan, encode):
-    late, store = root / "Left" / "v_Left_g01_c02.avi", tmp_path / "store"
-    late.touch()
-    assert status(prepare(root, store, SETTINGS, jobs=1, progress=False))["Left/v_Left_g01_c02"] == "failed"
-    limited = prepare(root, store, SETTINGS, jobs=1, limit=2, progress=False).set_index("video")
-    assert "is empty" in limited.reason["Left/v_Left_g01_c02"]
-    assert (limited.status == "skipped").sum() == 4
-    late.unlink()
-    assert "failed" not in set(prepare(root, store, SETTINGS, jobs=1, progress=False).status)
-
-
-def test_what_is_listed_and_not_there_is_missing(root, tmp_path):
-    lists = root / "lists"
-    lists.mkdir()
-    for action in ("Left", "Right"):
-        names = [f"v_{action}_g{group:02}_c01.avi" for group in (1, 2, 3)]
-        (lists / f"{action}_test_split1.txt").write_text("".join(f"{name} 1 \n" for name in names))
-    report = prepare(root, tmp_path / "store", SETTINGS, jobs=1, progress=False)
-    assert report[report.status == "missing"].video.tolist() == ["Left/v_Left_g03_c01", "Right/v_Right_g03_c01"]
-    assert summary(report)[0] == "4 done, 0 skipped, 0 failed, 2 missing"
 
 
 def test_a_link_out_of_the_data_set_is_refused_and_one_within_it_is_not(root, tmp_path, pan, encode):
@@ -257,51 +214,6 @@ def test_a_video_of_any_type_that_ffmpeg_reads_is_prepared(tmp_path, pan, encode
     assert set(report.status) == {"done"}, report.reason.tolist()
 
 
-@pytest.mark.parametrize("spreadsheet", ["semicolons", "tabs in UTF-16", "byte order mark", "cp1252", "columns moved"])
-def test_a_report_that_a_spreadsheet_saved_says_the_same(root, tmp_path, spreadsheet):
-    store = tmp_path / "store"
-    broken = root / "Left" / "v_Left_g01_c01.avi"
-    broken.rename(broken.with_name("été.avi")).write_bytes(b"no video")
-    first = prepare(root, store, SETTINGS, jobs=1, progress=False)
-    before = read_report(store)
-    assert before["Left/été"].status == "failed"
-    path = store / "report.csv"
-    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    semicolons = frame.replace(r"(\d)\.(\d)", r"\1,\2", regex=True)
-    semicolons.video = frame.video
-    how = {
-        "semicolons": (semicolons, {"sep": ";", "lineterminator": "\r\n"}, "utf-8-sig"),
-        "tabs in UTF-16": (frame, {"sep": "\t", "lineterminator": "\r\n"}, "utf-16"),
-        "byte order mark": (frame, {"lineterminator": "\r"}, "utf-8-sig"),
-        "cp1252": (semicolons, {"sep": ";"}, "cp1252"),
-        "columns moved": (frame[sorted(frame.columns)].assign(mine=""), {}, "utf-8"),
-    }
-    changed, options, encoding = how[spreadsheet]
-    path.write_bytes(changed.to_csv(index=False, **options).encode(encoding))
-    after = read_report(store)
-    assert after.keys() == before.keys()
-    for name, row in after.items():
-        assert (row.status, row.frames, row.bytes) == (before[name].status, before[name].frames, before[name].bytes)
-        assert row.seconds == before[name].seconds
-    split = training.without_failed(catalogue.read_split(root), Store(store))
-    assert [note.partition(":")[0] for note in split.notes] == ["Left/été"]
-    again = prepare(root, store, SETTINGS, jobs=1, progress=False)
-    pd.testing.assert_series_equal(again.stored_mean, first.stored_mean)
-
-
-def test_a_report_that_is_no_report_is_named_in_one_line(root, tmp_path):
-    store = tmp_path / "store"
-    prepare(root, store, SETTINGS, jobs=1, progress=False)
-    for content in (b"my shopping\n1 egg\n", b"\x00\xff\x80" * 9):
-        (store / "report.csv").write_bytes(content)
-        for read in (
-            lambda: training.without_failed(catalogue.read_split(root), Store(store)),
-            lambda: prepare(root, store, SETTINGS, jobs=1, progress=False),
-        ):
-            with pytest.raises(IfttnError, match=r"report.csv is no report of a preparation.*remove it"):
-                read()
-
-
 def test_an_error_of_any_kind_is_the_reason_of_one_video(root, tmp_path, monkeypatch):
     reader = preparation.Reader
 
@@ -331,7 +243,6 @@ def crash(video, work):
 def test_a_video_that_crashes_its_process_is_tried_alone_and_listed(root, tmp_path, monkeypatch):
     (tmp_path / "crashing.py").write_text(CRASHING)
     monkeypatch.syspath_prepend(tmp_path)
-    get_reusable_executor().shutdown(wait=True)  # new processes learn of the new path
     monkeypatch.setattr(preparation, "_prepare_one", importlib.import_module("crashing").crash)
     report = prepare(root, tmp_path / "store", SETTINGS, jobs=2, progress=False).set_index("video")
     assert (report.status.drop("Left/v_Left_g02_c01") == "done").all()
@@ -340,15 +251,13 @@ def test_a_video_that_crashes_its_process_is_tried_alone_and_listed(root, tmp_pa
 
 def test_one_device_serves_all_processes(root, tmp_path, monkeypatch):
     shared, settings = [], StoreSettings(48, 36, 5.0, flow="tvl1")
-    monkeypatch.setattr(preparation, "serve", lambda *each: shared.append(each) or real(*each))
+    monkeypatch.setattr(preparation, "serve", lambda *each: shared.append(each) or serve(*each))
+    monkeypatch.setattr(preparation, "device_for", lambda name, device: device)
     for folder, device in (("alone", "cpu"), ("served", "cpu:0")):
         report = prepare(root, tmp_path / folder, settings, jobs=2, progress=False, device=device)
         assert set(report.status) == {"done"}
     assert shared == [("tvl1", "cpu:0")]
     assert contents(tmp_path / "alone") == contents(tmp_path / "served")
-
-
-real = preparation.serve
 
 
 def contents(store: Path) -> dict[str, bytes]:
@@ -378,22 +287,6 @@ def test_ctrl_c_loses_nothing_that_was_done(root, tmp_path, monkeypatch):
     assert written.video.tolist() == ["Left/v_Left_g01_c01", "Left/v_Left_g02_c01"]
     assert (written.status == "done").all()
     assert len(pd.read_parquet(tmp_path / "store" / "index.parquet")) == 2
-
-
-def test_the_rows_of_a_killed_preparation_are_known_to_the_next(root, tmp_path):
-    store = tmp_path / "store"
-    first = prepare(root, store, SETTINGS, jobs=1, progress=False)
-    (store / "report.csv").unlink()
-    with preparation._journal(store) as note:
-        note(Row("Left/v_Left_g01_c01", "done", notes="encoded anew", frames=8, stored_mean=0.25))
-        note(Row("Right/v_Right_g01_c01", "done", notes="half of this line is los"))
-    journal = store / JOURNAL
-    journal.write_bytes(journal.read_bytes()[:-40])
-    report = prepare(root, store, SETTINGS, jobs=1, progress=False).set_index("video")
-    assert (report.status == "skipped").all()
-    assert (report.notes["Left/v_Left_g01_c01"], report.stored_mean["Left/v_Left_g01_c01"]) == ("encoded anew", 0.25)
-    assert report.notes["Right/v_Right_g01_c01"] == ""
-    assert report.bytes.tolist()[1:] == first.bytes.tolist()[1:]  # told by the store itself
 
 
 @pytest.fixture(autouse=True)

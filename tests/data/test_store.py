@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save
 from ifttn.data import store as module
 from ifttn.data import writing
 from ifttn.data.entry import Entry, flow_error
-from ifttn.data.flow import dis, from_bytes, to_bytes
+from ifttn.data.flow import flow_of, from_bytes, to_bytes
 from ifttn.data.store import Store, StoreSettings
 from ifttn.files import DiskFullError
 from ifttn.vocabulary import IfttnError, Video
@@ -32,7 +32,7 @@ def store(tmp_path):
 @pytest.fixture(scope="session")
 def video(pan):
     frames = pan(12, 96, 72)
-    flow = to_bytes(dis(frames), 5.0)
+    flow = to_bytes(flow_of("dis", frames), 5.0)
     return frames, flow, 255 - flow, 25.0
 
 
@@ -61,7 +61,7 @@ def test_no_motion_is_still_exactly_128_after_jpeg(store, video):
 
 
 def test_moving_fields_come_back_to_within_the_error_that_is_told(store, video):
-    fields = dis(video[0])
+    fields = flow_of("dis", video[0])
     told = flow_error(fields, SETTINGS)
     store.write("a", *video)
     errors = np.abs(from_bytes(store.read("a", "flow", np.arange(11)), 5.0) - fields)[np.abs(fields) <= 5]

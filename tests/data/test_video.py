@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from av.video.frame import VideoFrame
 
-from ifttn.data.flow import dis, to_bytes
+from ifttn.data.flow import flow_of, to_bytes
 from ifttn.data.gop import GOP
 from ifttn.data.motion_vectors import BLOCK_SIDE
 from ifttn.data.video import SHORT, Reader, decode, exported, read_frames
@@ -54,7 +54,7 @@ def test_vectors_and_flow_agree_with_a_pan_in_sign_and_size(tmp_path, pan, encod
     inside = decoded.vectors[:, :, 24:-24, 24:-24]
     error = np.abs(inside - np.array([4, 2])[:, None, None]).max(axis=1)
     assert (error <= 0.5).mean() > 0.95
-    flow = dis(decoded.frames)
+    flow = flow_of("dis", decoded.frames)
     assert flow.shape == decoded.vectors.shape
     np.testing.assert_allclose(np.median(flow, axis=(0, 2, 3)), (4, 2), atol=0.1)
 
@@ -445,7 +445,7 @@ def test_real_videos_move_as_their_optical_flow_says(shared_data, clip):
     assert decoded.transcoded in ("B-frames", "H.264: several references")
     assert len(decoded.frames) == len(read_frames(shared_data / "clips" / clip))
     fields = slice(0, 40)
-    flow, vectors = dis(decoded.frames[:41]), decoded.vectors[fields]
+    flow, vectors = flow_of("dis", decoded.frames[:41]), decoded.vectors[fields]
     moving = np.abs(flow[: len(vectors)]).max(1) > 1
     agreement = (np.sign(flow[: len(vectors)]) == np.sign(vectors)).all(1)[moving].mean() if moving.any() else 1.0
     assert agreement > 0.4
