@@ -20,7 +20,7 @@ from ifttn import cli, gallery
 from ifttn.bench import insight as bench_insight
 from ifttn.bench import train as bench_train
 from ifttn.data import tvl1_triton
-from ifttn.data.flow import flow_of
+from ifttn.data.flow import flow_of, luminance
 from ifttn.data.flow_service import serve
 from ifttn.data.tvl1 import FAST
 from ifttn.experiment import speed, study
@@ -138,7 +138,8 @@ def test_videos_are_prepared(embedded, tmp_path):
 def test_other_processes_are_served_with_flow():
     frames = np.random.default_rng(0).integers(0, 256, (3, 24, 32, 3), np.uint8)
     with serve("tvl1-fast", GPU) as service:
-        np.testing.assert_array_equal(service(frames), flow_of("tvl1-fast", frames))
+        answer = service(luminance(frames), 5.0, np.arange(2))
+    np.testing.assert_array_equal(answer.sampled, flow_of("tvl1-fast", frames))
 
 
 def test_flow_is_computed_where_its_frames_are(monkeypatch):

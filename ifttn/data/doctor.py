@@ -1,4 +1,4 @@
-"""Whether flow and motion vectors are right here: a known pan through every extractor and every codec at hand."""
+"""Checks whether flow and motion vectors are right on this machine, by a known pan in every codec that it has."""
 
 import argparse
 import tempfile
@@ -16,17 +16,15 @@ from av.codec.codec import UnknownCodecError
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
-from ifttn.data.flow import FLOWS, flow_of, to_bytes
+from ifttn.data.flow import FLOWS, device_for, flow_of, to_bytes
 from ifttn.data.video import Decoded, decode
 from ifttn.vocabulary import IfttnError
 
 STEP = (4, 2)
 """Pixels a frame by which the pan moves: to the right and down."""
-TOLERANCE = 0.25
-"""Pixels by which the median of a field may miss it."""
-BOUND = 20.0
-"""Pixels that make bytes 255 and 1."""
-COLUMNS = ("extractor", "codec", "expected", "x", "y", "sign", "size", "zero", "frames", "transcoded", "verdict")
+MEDIAN_ERROR = 0.25
+"""Pixels by which the median of a field may be wrong."""
+TABLE_COLUMNS = ("extractor", "codec", "expected", "x", "y", "sign", "size", "zero", "frames", "transcoded", "verdict")
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Codec:
     """A way to encode a video."""
 
     encoder: str
-    """FFmpeg's name of it."""
+    """Its name in FFmpeg."""
     suffix: str = ".mp4"
     options: dict[str, str] = field(default_factory=dict)
     b_frames: int = 0
@@ -55,22 +53,21 @@ CODECS = {
 
 
 def doctor(folder: Path | None = None) -> pd.DataFrame:
-    """A row for each extractor and each codec of CODECS that FFmpeg can write here; the videos are kept in `folder`.
+    """A table with a row for each extractor and each codec of CODECS; the videos are kept in `folder`.
 
-    Extractors are the motion vectors, every flow of FLOWS, and on each GPU every flow that it can compute; where there
-    is none, a row says so.
+    Extractors are the motion vectors, every flow of FLOWS, and on each GPU every flow that it can compute. Where there
+    is no GPU, a row says so; where FFmpeg cannot encode a codec here, its row has nothing but such a verdict.
 
     Columns: extractor ("vectors", "tvl1", "tvl1 on cuda:0", ...), codec, expected ("+4 +2"), x and y (median of the
-    inner fields in pixels), sign and size (whether right), zero (the bytes that a still video gives: 128), frames (the
-    types that were read), transcoded (why, if it was), verdict ("ok", or what is wrong). FFmpeg has no encoder: nothing
-    but a verdict that says so.
+    inner fields in pixels), sign and size (whether they are right), zero (the bytes that a still video gives: 128),
+    frames (the types that were read), transcoded (why, if it was), verdict ("ok", or what is wrong).
     """
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="ifttn-doctor-") as temporary:
             return doctor(Path(temporary))
     rows, gpus = [], [f"cuda:{number}" for number in range(torch.cuda.device_count() * torch.cuda.is_available())]
     extractors = [("vectors", "cpu"), *((flow, "cpu") for flow in FLOWS)]
-    extractors += [(flow, gpu) for gpu in gpus for flow in FLOWS if flow != "dis"]  # which knows no GPU
+    extractors += [(flow, gpu) for gpu in gpus for flow in FLOWS if device_for(flow, gpu) == gpu]
     for name, codec in CODECS.items():
         try:
             av.Codec(codec.encoder, "w")
@@ -84,7 +81,7 @@ def doctor(folder: Path | None = None) -> pd.DataFrame:
         rows += [_row(name, extractor, moving, still) for extractor in extractors]
     if not gpus:
         rows.append({"extractor": "flow on a GPU", "verdict": "no GPU here"})
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(TABLE_COLUMNS))
 
 
 def run(o: argparse.Namespace) -> int:
@@ -129,15 +126,15 @@ def _row(codec: str, extractor: tuple[str, str], moving: Decoded, still: Decoded
     title = name if device == "cpu" else f"{name} on {device}"
     if name == "vectors":
         motion, rest = moving.vectors, still.vectors
-    else:  # one frame twice: what a lossy codec does to a still video does move a little
+    else:  # one frame twice, for a lossy codec makes a still video move a little
         try:
             motion, rest = (flow_of(name, frames, device) for frames in (moving.frames, still.frames[:1].repeat(2, 0)))
-        except (IfttnError, RuntimeError, ValueError) as error:  # a driver or a compiler that does not fit
+        except (IfttnError, RuntimeError, ValueError) as error:  # such as a driver or a compiler that does not fit
             return {"extractor": title, "codec": codec, "verdict": f"failed: {' '.join(str(error).split())[:200]}"}
     x, y = np.median(motion[:, :, 24:-24, 24:-24], axis=(0, 2, 3)).tolist()
     sign = x * STEP[0] > 0 and y * STEP[1] > 0
-    size = max(abs(abs(x) - STEP[0]), abs(abs(y) - STEP[1])) <= TOLERANCE
-    levels = to_bytes(rest, BOUND)
+    size = max(abs(abs(x) - STEP[0]), abs(abs(y) - STEP[1])) <= MEDIAN_ERROR
+    levels = to_bytes(rest, bound=20.0)
     low, high = int(levels.min()), int(levels.max())
     wrong = [text for good, text in ((sign, "sign"), (size, "size"), (low == high == 128, "zero")) if not good]
     return {

@@ -49,7 +49,7 @@ def tvl1(
     if device == "cpu":
         from ifttn.data.tvl1_cpu import Solver
 
-        solver = Solver(*images.shape[1:], pyramid)
+        solver = Solver(*images.shape[1:], pyramid=pyramid)
         fields = np.empty((len(starts), 2, *images.shape[1:]), np.float32)
         for field, t in zip(fields, starts, strict=True):
             field[:] = solver(images[t].astype(np.float32), images[t + 1].astype(np.float32))

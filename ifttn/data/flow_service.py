@@ -56,7 +56,7 @@ class FlowHere:
 class FlowService:
     """Has the flow computed by the process that serves it. Can be sent to other processes."""
 
-    address: tuple[str, int]
+    address: str | tuple[str, int]
     key: bytes
     """Of 32 bytes; a process that lacks it is not served."""
 

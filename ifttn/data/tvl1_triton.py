@@ -10,6 +10,7 @@ Planes are contiguous rows of H * W pixels. In a kernel, i is a pixel's place in
 grid has the pairs. A pair is live until its iterations have ended.
 """
 
+from collections.abc import Sequence
 from typing import no_type_check
 
 import torch
@@ -53,7 +54,7 @@ def _solve_chunk(
     for images in reversed(levels):
         if flow.shape != images.shape:
             flow = _resized(flow, images.shape[2:]) / pyramid.step
-        flow = _solve_level(*images.unbind(1), flow, pyramid.warps)
+        flow = _solve_level(images[:, 0], images[:, 1], flow, pyramid.warps)
     return flow
 
 
@@ -75,7 +76,7 @@ def _solve_level(
 
 
 def _resized(
-    images: Float32[Tensor, "B C h w"], size: tuple[int, int], scale: float | None = None
+    images: Float32[Tensor, "B C h w"], size: Sequence[int], scale: float | None = None
 ) -> Float32[Tensor, "B C H W"]:
     """To (height, width), linear between pixel centres; `scale` is new over old where it is not that of the sizes."""
     return torch.ops.aten.upsample_bilinear2d(images, size, False, scale, scale)

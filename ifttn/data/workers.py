@@ -138,7 +138,7 @@ def _cluster(address: str, shared: Sequence[Path]) -> Iterator[_Pool]:
             "a Dask scheduler needs the package distributed, the extra `cluster`: pip install 'ifttn[cluster]'"
         ) from error
     try:
-        client = Client(address, timeout=10, set_as_default=False)
+        client: Any = Client(address, timeout=10, set_as_default=False)
     except (OSError, ValueError) as error:
         raise IfttnError(f"no Dask scheduler answers at {address} ({_line(error)})") from error
     with client:

@@ -6,7 +6,7 @@ import torch
 
 from ifttn import cli
 from ifttn.data import doctor as room
-from ifttn.data.flow import FLOWS
+from ifttn.data.flow import FLOWS, flow_of
 
 
 @pytest.fixture
@@ -20,12 +20,12 @@ def short(monkeypatch):
 
 def test_all_is_right_here(short, tmp_path):
     table = room.doctor(tmp_path)
-    assert tuple(table.columns) == room.COLUMNS
+    assert tuple(table.columns) == room.TABLE_COLUMNS
     read = table[table.codec.isin(["MPEG-4", "MPEG-4, B-frames"])]
     assert len(read) == 4
     assert (read.verdict == "ok").all()
     assert (read.zero == "128").all()
-    np.testing.assert_allclose(read[["x", "y"]].to_numpy(float), np.tile(room.STEP, (4, 1)), atol=room.TOLERANCE)
+    np.testing.assert_allclose(read[["x", "y"]].to_numpy(float), np.tile(room.STEP, (4, 1)), atol=room.MEDIAN_ERROR)
     assert read.transcoded.tolist() == ["", "", "B-frames", "B-frames"]
     assert table.verdict.tolist()[-2:] == ["no encoder dreamvideo here", "no GPU here"]
     assert len(list(tmp_path.iterdir())) == 4
@@ -42,7 +42,7 @@ def test_all_is_right_here(short, tmp_path):
     ],
 )
 def test_a_wrong_flow_is_seen(short, spoil, verdict, capsys):
-    short.setattr(room, "flow_of", lambda name, frames, device: spoil(FLOWS["dis"](frames)))
+    short.setattr(room, "flow_of", lambda name, frames, device: spoil(flow_of("dis", frames)))
     assert room.run(argparse.Namespace(folder=None)) == 1
     printed = capsys.readouterr().out
     assert printed.count(verdict) == 2
@@ -53,7 +53,7 @@ def test_the_flow_of_every_gpu_is_tested(short, capsys):
     def flow(name, frames, device):
         if device == "cuda:1":
             raise RuntimeError("no kernel image\nis available")
-        return FLOWS["dis"](frames)
+        return flow_of("dis", frames)
 
     short.setattr(torch.cuda, "is_available", lambda: True)
     short.setattr(torch.cuda, "device_count", lambda: 2)
