@@ -11,14 +11,15 @@ from IPython.display import HTML as HTMLPicture
 from ipywidgets import HTML, HBox, IntSlider, Layout, ToggleButtons, Widget
 from traitlets import Enum, Int, Unicode, link
 
-from ifttn.insight.cam import STRIDE, Display, shown
+from ifttn.insight.cam import STRIDE, Scaling, scaled
 from lab import pictures
+from lab.clip import Clip, Reading
 from lab.figures import flow_colours
 from lab.panel import as_picture, dropdown
 from lab.shelf import Shelf
 from lab.video_panel import USUAL_FINER, VideoPanel, VideoState
 
-SCALINGS: dict[str, tuple[Display, bool, str]] = {
+SCALINGS: dict[str, tuple[Scaling, bool, str]] = {
     "signed": (
         "signed",
         True,
@@ -31,15 +32,13 @@ SCALINGS: dict[str, tuple[Display, bool, str]] = {
         "Every map by itself, from its lowest to its highest: shapes compare, strengths do not.",
     ),
 }
-"""Name -> display of `ifttn.insight.cam.shown`, whether the maps of a head share a scale, and what that means."""
-SCALED: tuple[Display, bool, str] = ("relu", False, "")
-"""The same of maps that come scaled already: nothing is left to choose."""
+"""Name -> arguments of `ifttn.insight.cam.scaled` (scaling, shared), and what the colours mean."""
 METHODS = {
     "cam": "A map is its head's classifier weights times its last level: exact, and signed.",
     "gradcam": "Grad-CAM, of the package grad-cam: only evidence for the action, every map from its own lowest to its "
     "highest: shapes compare, strengths do not.",
 }
-NAMES = {"cam": "CAM", "gradcam": "Grad-CAM"}
+METHOD_NAMES = {"cam": "CAM", "gradcam": "Grad-CAM"}
 CELLS = {f"{STRIDE // finer} px": finer for finer in (1, 2, 4)}
 
 
@@ -50,7 +49,7 @@ class CamState(VideoState):
     pair = Int(0, help="of neighbouring snippets, from 0")
     method: Any = Enum(tuple(METHODS), "cam")
     scaling = Enum(tuple(SCALINGS), "signed")
-    finer: Any = Enum(tuple(CELLS.values()), USUAL_FINER, help="cells so many times closer than the network's own")
+    finer: Any = Enum(tuple(CELLS.values()), USUAL_FINER, help="how many times closer cells lie than the network's")
     opacity = Int(75, help="of the strongest evidence, in percent")
 
 
@@ -67,17 +66,17 @@ class CamExplorer(VideoPanel):
     def __init__(self, results: Shelf | Path | str, **chosen: object) -> None:
         super().__init__("CAM explorer", CamState(), results)
         self.asked, self.pair = dropdown("action", flex="1 1 260px", max_width="420px"), _buttons((), 46)
-        self.method = _buttons([(text, name) for name, text in NAMES.items()], 92)
+        self.method = _buttons([(text, name) for name, text in METHOD_NAMES.items()], 92)
         self.method.tooltips = list(METHODS.values())
         self.scaling = _buttons([(name, name) for name in SCALINGS], 92)
-        self.scaling.tooltips = [told for *_, told in SCALINGS.values()]
+        self.scaling.tooltips = [meaning for *_, meaning in SCALINGS.values()]
         self.finer = dropdown("a cell every", list(CELLS.items()))
         self.opacity = IntSlider(min=10, max=100, readout=False, layout=Layout(width="130px"))
         self._grid, self._caption = HTML(), HTML()
         row = Layout(flex_flow="row wrap", grid_gap="4px 14px", width="100%", align_items="center")
-        self.fill(self.pickers, HBox([self.asked, _named("pair", self.pair)], layout=row))
-        controls = [_named("method", self.method), _named("scaling", self.scaling), self.finer]
-        self.fill(HBox([*controls, _named("opacity", self.opacity)], layout=row))
+        self.fill(self.pickers, HBox([self.asked, _with_name("pair", self.pair)], layout=row))
+        controls = [_with_name("method", self.method), _with_name("scaling", self.scaling), self.finer]
+        self.fill(HBox([*controls, _with_name("opacity", self.opacity)], layout=row))
         self.fill(self._grid, self._caption)
         for name in ("method", "scaling", "finer", "opacity"):
             link((self.state, name), (getattr(self, name), "value"))
@@ -110,16 +109,18 @@ class CamExplorer(VideoPanel):
         asked = self.state.asked
         action = reading.actions.index(asked) if asked in reading.actions else int(reading.fused.argmax())
         first = min(self.state.pair, max(0, len(reading.sampled) - 2))
-        columns = ["frame", "motion", *(f"{head} {NAMES[self.state.method]}" for head in reading.votes)]
-        display, shared, scale = SCALINGS[self.state.scaling] if self.state.method == "cam" else SCALED
+        method, scaling, shared, meaning = self.state.method, *SCALINGS[self.state.scaling]
+        if method == "gradcam":  # its maps come scaled
+            scaling, shared, meaning = "relu", False, ""
         yield None
-        found = self.maps(action, self.state.method, self.state.finer)
-        maps = {head: shown(each, display, shared=shared) for head, each in found.items()}
+        found = self.maps(action, method, self.state.finer)
+        maps = {head: scaled(each, scaling, shared=shared) for head, each in found.items()}
+        columns = ["frame", "motion", *(f"{head} {METHOD_NAMES[method]}" for head in reading.votes)]
         heads = "".join(f"<th scope=col style='text-align:left'>{escape(name)}</th>" for name in columns)
         rows = ""
         for snippet in (first, first + 1)[: len(reading.sampled)]:
-            cells = self._cells(maps, action, snippet, first)
-            rows += f"<tr><th scope=row>snippet {snippet + 1}</th>{''.join(cells)}</tr>"
+            pictured = "".join(self._row(clip, reading, maps, (action, snippet, first)))
+            rows += f"<tr><th scope=row>snippet {snippet + 1}</th>{pictured}</tr>"
             yield None
         name = reading.actions[action]
         probabilities = "".join(
@@ -131,7 +132,7 @@ class CamExplorer(VideoPanel):
         truth = f" (true: {escape(clip.label)})" if clip.label and clip.label != name else ""
         self._caption.value = (
             f"<b>{escape(name)}</b>{truth}, late fusion p = {reading.fused[action]:.2f}. "
-            f"<small>{METHODS[self.state.method]} {scale}{_once(found, len(reading.sampled))}</small>"
+            f"<small>{METHODS[method]} {meaning}{_one_map_note(found, len(reading.sampled))}</small>"
         )
 
     def as_html(self) -> HTMLPicture:
@@ -139,28 +140,29 @@ class CamExplorer(VideoPanel):
         self.wait()
         return as_picture(self._grid.value + self._caption.value)
 
-    def _cells(self, maps: dict[str, tuple[np.ndarray, list[str]]], action: int, snippet: int, pair: int) -> list[str]:
-        clip, reading = self.clip, self.reading
-        assert clip is not None
-        assert reading is not None
-        at = int(reading.sampled[snippet])
+    def _row(
+        self, clip: Clip, reading: Reading, maps: Mapping[str, tuple[np.ndarray, list[str]]], at: tuple[int, int, int]
+    ) -> Iterator[str]:
+        """Table cells: frame, motion, and each head's map at (action, snippet, pair)."""
+        action, snippet, pair = at
+        index = int(reading.sampled[snippet])
         height, width = clip.frames.shape[1:3]
         times = max(1, round(240 / width))
         size = times * width, times * height
-        frame = pictures.resized(clip.frames[at // clip.step], *size)
+        frame = pictures.resized(clip.frames[index // clip.step], *size)
+        yield _picture(frame, f"frame {index + 1}")
         motion = "mv" if "mv" in reading.votes and "flow" not in reading.votes else "flow"
-        field = clip.source.read(motion, np.array([min(at, clip.source.frames - 2)]))
-        cells = [_picture(frame, f"frame {at + 1}"), _picture(pictures.resized(flow_colours(field)[0], *size), motion)]
+        field = clip.source.read(motion, np.array([min(index, clip.source.frames - 2)]))
+        yield _picture(pictures.resized(flow_colours(field)[0], *size), motion)
         grey = np.repeat(frame.mean(-1, keepdims=True).astype(np.uint8), 3, axis=-1)
-        for head, (values, said) in maps.items():
+        for head, (values, notes) in maps.items():
             vote = snippet if len(values) == len(reading.sampled) else pair
             drawn = pictures.with_map(grey, values[vote], self.state.opacity / 100, reading.crop)
-            told = f"vote {reading.votes[head][vote, action]:+.2f}{', ' if said[vote] else ''}{said[vote]}"
-            cells.append(_picture(drawn, f"{head}, snippet {snippet + 1}", told))
-        return cells
+            below = [f"vote {reading.votes[head][vote, action]:+.2f}", *filter(None, [notes[vote]])]
+            yield _picture(drawn, f"{head}, snippet {snippet + 1}", ", ".join(below))
 
 
-def _once(maps: Mapping[str, np.ndarray], snippets: int) -> str:
+def _one_map_note(maps: Mapping[str, np.ndarray], snippets: int) -> str:
     """Why a head has fewer maps than there are snippets."""
     heads = [head for head, of in maps.items() if len(of) < snippets]
     if not heads:
@@ -169,18 +171,18 @@ def _once(maps: Mapping[str, np.ndarray], snippets: int) -> str:
 
 
 def _buttons(options: Sequence[tuple[str, object]], width: int) -> ToggleButtons:
-    made = ToggleButtons(options=options)
-    made.style.button_width = f"{width}px"
-    return made
+    buttons = ToggleButtons(options=options)
+    buttons.style.button_width = f"{width}px"
+    return buttons
 
 
-def _named(text: str, control: Widget) -> HBox:
-    """A control that has no label of its own on the same line, and its name."""
+def _with_name(text: str, control: Widget) -> HBox:
+    """A control with its name before it, for controls whose own label stands above."""
     return HBox([HTML(f"<small>{text}</small>"), control], layout=Layout(align_items="center", grid_gap="6px"))
 
 
-def _picture(picture: np.ndarray, told: str, below: str = "") -> str:
+def _picture(picture: np.ndarray, alt: str, below: str = "") -> str:
     data = base64.b64encode(pictures.jpeg(picture)).decode()
     below = f"<small>{escape(below)}</small>" if below else ""
-    image = f"<img src='data:image/jpeg;base64,{data}' alt='{escape(told)}'>"
+    image = f"<img src='data:image/jpeg;base64,{data}' alt='{escape(alt)}'>"
     return f"<td style='text-align:left;vertical-align:top'>{image}{below}</td>"

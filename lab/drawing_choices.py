@@ -1,16 +1,15 @@
-"""What can be chosen in the DeepDraw studio, and how it is drawn then."""
+"""What can be chosen in the DeepDraw studio, and the settings of the drawing that follow."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 from traitlets import Enum, HasTraits, Int, Unicode
 
-from ifttn.insight import deepdraw
-from ifttn.insight.deepdraw import Octave, Settings
+from ifttn.insight.drawing_settings import DRAWING_PRESETS, Octave, Settings
 from ifttn.vocabulary import IfttnError
 
 WAVE_RATE = 0.05
-"""Of Adam, where amplitudes of waves are drawn; of the published lucid and lucent."""
+"""Adam's learning rate for amplitudes of waves, as in the published lucid and lucent."""
 
 OPTIONS: dict[str, tuple[str, tuple[tuple[str, object], ...]]] = {
     "objective": (
@@ -31,7 +30,7 @@ OPTIONS: dict[str, tuple[str, tuple[tuple[str, object], ...]]] = {
     "calm": ("in time", (("0", 0.0), ("0.1", 0.1), ("0.3", 0.3), ("1", 1.0), ("3", 3.0))),
     "length": ("steps", (("¼", 0.25), ("½", 0.5), ("of the recipe", 1.0), ("twice", 2.0), ("four times", 4.0))),
 }
-"""Trait of `StudioState` -> its name and what can be chosen."""
+"""Trait of `StudioState` -> its label and its choices."""
 
 
 def _choice(name: str, default: object = None) -> Enum:
@@ -47,26 +46,26 @@ class StudioState(HasTraits):
     run = Unicode()
     action = Unicode()
     head = Unicode()
-    settings = Unicode(help="a name of ifttn.insight.deepdraw.PRESETS")
+    settings = Unicode(help="a name of DRAWING_PRESETS")
     seed = Int(0)
     objective, canvas, colours, start, motion = map(_choice, ("objective", "canvas", "colours", "start", "motion"))
     shake, smooth, calm, length = _choice("shake"), _choice("smooth"), _choice("calm"), _choice("length", 1.0)
 
-    def asked(self) -> Settings:
-        """How it is to be drawn."""
-        plain = deepdraw.PRESETS[self.settings]
+    def drawing_settings(self) -> Settings:
+        """The chosen preset with the chosen options."""
+        plain = DRAWING_PRESETS[self.settings]
         octaves = tuple(replace(octave, steps=max(1, round(octave.steps * self.length))) for octave in plain.octaves)
-        if self.canvas == "waves":  # on one canvas, by Adam: no blur, and its own rate
+        if self.canvas == "waves":  # one canvas, no blur, and Adam's own learning rate
             octaves = (Octave(sum(o.steps for o in octaves), octaves[0].canvas, (0.0, 0.0), (WAVE_RATE, WAVE_RATE)),)
-        shaken = {"recipe": plain.shift / plain.crop, "none": 0.0, "slight": 1 / 16, "strong": 1 / 8}[self.shake]
-        zoom, turn = (plain.zoom, plain.turn) if self.shake == "recipe" else (2.4 * shaken, 160 * shaken)
+        share = {"recipe": plain.shift / plain.crop, "none": 0.0, "slight": 1 / 16, "strong": 1 / 8}[self.shake]
+        zoom, turn = (plain.zoom, plain.turn) if self.shake == "recipe" else (2.4 * share, 160 * share)
         return replace(
             plain,
             octaves=octaves,
             objective=plain.objective if self.objective == "recipe" else self.objective,
             waves=self.canvas == "waves",
             shared_start=self.start == "shared",
-            shift=shaken * plain.crop,
+            shift=share * plain.crop,
             zoom=zoom,
             turn=turn,
             smooth=self.smooth,
@@ -74,21 +73,25 @@ class StudioState(HasTraits):
         )
 
     def in_words(self) -> str:
-        """What was chosen beside the recipe."""
-        usual = StudioState.class_traits()
-        chosen = {name: getattr(self, name) for name in OPTIONS}
-        called = {name: {value: text for text, value in what} for name, (_, what) in OPTIONS.items()}
-        return ", ".join(f"{OPTIONS[n][0]} {called[n][v]}" for n, v in chosen.items() if v != usual[n].default_value)
+        """The options that differ from their defaults."""
+        words = []
+        for name, (label, choices) in OPTIONS.items():
+            value = getattr(self, name)
+            if value != self.trait_defaults(name):
+                words.append(f"{label} {next(text for text, other in choices if other == value)}")
+        return ", ".join(words)
 
 
-def refuse(chosen: StudioState, seen: Sequence[str]) -> None:
-    """Raises:
-    IfttnError: an option asks for what the head does not see, or for what another option excludes.
+def check_options(chosen: StudioState, seen: Sequence[str]) -> None:
+    """Refuse options that the modalities seen by the head, or other options, rule out.
+
+    Raises:
+        IfttnError: there is such an option.
     """
-    alone = "frames" if seen[0] == "rgb" else "motion"
+    alone = f"the head {chosen.head} sees {'frames' if seen[0] == 'rgb' else 'motion'} alone"
     if chosen.motion != "drawn" and len(seen) < 2:
-        raise IfttnError(f"the head {chosen.head} sees {alone} alone: leave the motion drawn, or choose another head")
+        raise IfttnError(f"{alone}: leave the motion drawn, or choose another head")
     if chosen.start == "frame" and "rgb" not in seen:
-        raise IfttnError(f"the head {chosen.head} sees {alone} alone: begin with noise, or choose another head")
+        raise IfttnError(f"{alone}: begin with noise, or choose another head")
     if chosen.start == "frame" and chosen.canvas == "waves":
         raise IfttnError("waves begin with noise: draw pixels to begin with a real frame")

@@ -17,7 +17,6 @@ from jaxtyping import UInt8
 from traitlets import Dict, Int, TraitError, Tuple, Unicode, link, validate
 
 from ifttn.files import write_whole
-from ifttn.insight.cam import shown
 from ifttn.vocabulary import IfttnError
 from lab import pictures, player, sketches
 from lab.clip import Clip, Reading
@@ -259,7 +258,7 @@ class Inspector(VideoPanel):
         if reading and heads:
             asked = self.state.asked
             action = reading.actions.index(asked) if asked in reading.actions else int(reading.fused.argmax())
-            maps = {head: shown(each)[0] for head, each in self.maps(action).items() if head in heads}
+            maps = {head: scaled(each)[0] for head, each in self.maps(action).items() if head in heads}
         return painter(clip, layers, reading, maps)
 
     # -- what is shown

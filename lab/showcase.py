@@ -1,6 +1,6 @@
-"""The small pictures of a README, from trained runs: a clip with its motion, maps, a drawing as it comes about.
+"""The small pictures of the README, from trained runs: a clip with its motion, a drawing step by step, figures.
 
-Shapes: T pictures, H x W pixels.
+Shapes: H x W pixels of a picture.
 """
 
 import io
@@ -8,16 +8,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from ifttn.data.loading import whole_snippets
 from ifttn.experiment.training import Work
 from ifttn.files import write_whole
-from ifttn.insight import deepdraw
-from ifttn.insight.deepdraw import Material, Palette
-from ifttn.insight.denoiser import denoiser_file, load_denoiser
+from ifttn.insight.deepdraw import draw
+from ifttn.insight.drawing_settings import DRAWING_PRESETS, Material, preset_for
+from ifttn.insight.embedded.denoiser import denoiser_file, load_denoiser
+from ifttn.insight.palette import fit_palettes
 from ifttn.recognizer import Recognizer
 from ifttn.vocabulary import IfttnError
 from lab import pictures
@@ -25,36 +24,37 @@ from lab.clip import Clip, load_clip
 from lab.drawings import tiles
 from lab.figures import flow_colours
 from lab.layers import VECTOR_INK
+from lab.pictures import Picture
 
 LIMIT = 300_000
-"""Most bytes of a picture: a page of six loads at once."""
+"""Most bytes of a picture, as a page loads six of them."""
 FIGURES = ("figure_1_7", "figure_6", "order")
 SHOTS = {"inspector": "inspector_layers", "deepdraw_studio": "deepdraw", "tables": "tables"}
 """Name here -> name of the screenshot."""
 TILE = 200, 150
-"""Pixels of a tile of a film, across and down."""
-BAR = 18
-"""Pixels of the line above a tile."""
+"""Width and height of a tile of a film (px)."""
+TITLE_HEIGHT = 18
+"""Height of the line above a tile (px)."""
 
 
-def write(work: Work, run: str, figures: Path, out: Path, shots: Path) -> Iterator[Path]:
-    """The pictures, one by one as they are written; each is smaller than LIMIT.
+def write_showcase(work: Work, run: str, figures: Path, out: Path, shots: Path) -> Iterator[Path]:
+    """Write the pictures, each smaller than LIMIT, and yield their paths one by one.
 
     Args:
         work: a split, its store and its runs.
         run: whose network is shown, such as "if-ttn".
-        figures: folder that `ifttn.gallery.draw` wrote.
-        out: folder.
+        figures: folder that `ifttn.gallery.draw_figures` wrote.
+        out: folder for the pictures.
         shots: folder of the screenshots that the browser tests take; may be missing.
     """
     recognizer = Recognizer.load(work.run(run).folder, work.device)
-    yield _written(out / "clip.gif", film(clip_film(work, recognizer), 12.5))
-    yield _written(out / "deepdraw.gif", film(drawing_film(work, recognizer), 10.0))
+    yield _written(out / "clip.gif", small_gif(clip_film(work, recognizer), 12.5))
+    yield _written(out / "deepdraw.gif", small_gif(drawing_film(work, recognizer), 10.0))
     for name in FIGURES:
-        yield _written(out / f"{name}.png", still(figures / f"{name}.png"))
+        yield _written(out / f"{name}.png", small_png(figures / f"{name}.png"))
     for name, shot in SHOTS.items():
         if (shots / f"{shot}.png").exists():
-            yield _written(out / f"{name}.png", still(shots / f"{shot}.png"))
+            yield _written(out / f"{name}.png", small_png(shots / f"{shot}.png"))
 
 
 def _written(path: Path, content: bytes) -> Path:
@@ -62,24 +62,23 @@ def _written(path: Path, content: bytes) -> Path:
     return path
 
 
-def clip_film(work: Work, recognizer: Recognizer) -> list[UInt8[np.ndarray, "H W 3"]]:
+def clip_film(work: Work, recognizer: Recognizer) -> list[Picture]:
     """Frames of the first test video, beside its optical flow and its motion vectors."""
     video = work.split.test[0]
-    steps = load_clip(video.path, video.name, video.action, recognizer.preset.store, work.store)
-    clip = _end(steps)
+    clip = _result(load_clip(video.path, video.name, video.action, recognizer.preset.store, work.store))
     colours = flow_colours(clip.levels)
     width, height = TILE
     scale = width / clip.frames.shape[2]
-    shown = []
+    film = []
     for index in range(0, len(clip.frames), 2):
         frame = pictures.resized(clip.frames[index], width, height)
         flow = pictures.tinted(frame, pictures.resized(colours[index], width, height), 0.8)
         vectors = pictures.with_arrows(frame, scale * clip.vectors[index], 1.0, VECTOR_INK, every=10)
-        shown.append(beside([frame, flow, vectors], [video.action, "optical flow", "motion vectors of the codec"]))
-    return shown
+        film.append(titled_row([frame, flow, vectors], [video.action, "optical flow", "motion vectors of the codec"]))
+    return film
 
 
-def _end(steps: Iterator) -> Clip:
+def _result(steps: Iterator) -> Clip:
     while True:
         try:
             next(steps)
@@ -87,63 +86,56 @@ def _end(steps: Iterator) -> Clip:
             return end.value
 
 
-def drawing_film(work: Work, recognizer: Recognizer, frames: int = 24) -> list[UInt8[np.ndarray, "H W 3"]]:
-    """An ordered pair as the TTN branch draws it, from noise: through a denoiser, where one is trained, or in the
-    colours of real frames. The end stays a while."""
-    network, preset = recognizer.network, recognizer.preset
-    train, modalities, action = work.split.train, network.settings.modalities, recognizer.actions[0]
-    denoiser = denoiser_file(work.runs, work.split.dataset, work.split.number, modalities)
+def drawing_film(work: Work, recognizer: Recognizer, frames: int = 24) -> list[Picture]:
+    """An ordered pair as the TTN branch draws it: through a denoiser if one is trained, else in the colours of real
+    frames. The last picture stays for a while."""
+    network, preset, split = recognizer.network, recognizer.preset, work.split
+    modalities, action = network.settings.modalities, recognizer.actions[0]
+    denoiser = denoiser_file(work.runs, split.dataset, split.number, modalities)
     if denoiser.exists():
-        settings, material = deepdraw.PRESETS["tiny-denoised"], Material(denoiser=load_denoiser(denoiser, work.device))
+        settings, material = DRAWING_PRESETS["tiny-denoised"], Material(denoiser=load_denoiser(denoiser, work.device))
     else:
-        seen = [whole_snippets(work.store, v, modalities, preset.segments) for v in train[:: max(1, len(train) // 48)]]
-        settings = deepdraw.preset_for(preset.size)
-        material = Material({m: Palette.of(torch.cat([each[m] for each in seen])) for m in modalities})
+        settings = preset_for(preset.size)
+        material = Material(fit_palettes(work.store, split.train, modalities, preset.segments))
     steps = sum(octave.steps for octave in settings.octaves)
-    kept = set(np.linspace(1, steps, min(frames, steps)).round().astype(int).tolist())
-    shown = []
-    for drawn in deepdraw.draw(network, 0, settings, head=network.temporal_heads[0], material=material):
-        if drawn.step in kept:
+    shown = set(np.linspace(1, steps, min(frames, steps)).round().astype(int).tolist())
+    film = []
+    for drawn in draw(network, 0, settings, head=network.temporal_heads[0], material=material):
+        if drawn.step in shown:
             four = [pictures.resized(tile, *TILE) for tile in tiles(drawn) if tile is not None]
-            told = f"B: motion, step {drawn.step}, p = {drawn.probability:.2f}"
-            shown.append(beside(four, [f"A: {action}", "B", "A: motion", told]))
-    return shown + shown[-1:] * 15
+            motion = f"B: motion, step {drawn.step}, p = {drawn.probability:.2f}"
+            film.append(titled_row(four, [f"A: {action}", "B", "A: motion", motion]))
+    return film + film[-1:] * 15
 
 
-def beside(row: Sequence[UInt8[np.ndarray, "H W 3"]], titles: Sequence[str]) -> UInt8[np.ndarray, "_ _ 3"]:
-    """Tiles in a row, each under its title."""
+def titled_row(row: Sequence[Picture], titles: Sequence[str]) -> UInt8[np.ndarray, "_ _ 3"]:
+    """Tiles side by side, each under its title."""
     height, width, _ = row[0].shape
-    sheet = Image.new("RGB", ((width + 4) * len(row) - 4, height + BAR), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=11)
+    image = Image.new("RGB", ((width + 4) * len(row) - 4, height + TITLE_HEIGHT), "white")
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(size=11)
     for column, (picture, title) in enumerate(zip(row, titles, strict=True)):
-        sheet.paste(Image.fromarray(picture), ((width + 4) * column, BAR))
+        image.paste(Image.fromarray(picture), ((width + 4) * column, TITLE_HEIGHT))
         pen.text(((width + 4) * column, 2), title, fill="#333", font=font)
-    return np.asarray(sheet)
+    return np.asarray(image)
 
 
-def film(shown: Sequence[UInt8[np.ndarray, "H W 3"]], fps: float) -> bytes:
-    """A GIF under LIMIT: fewer colours first, then smaller, then fewer pictures.
+def small_gif(film: Sequence[Picture], fps: float) -> bytes:
+    """A GIF under LIMIT: with fewer colours first, then smaller, then with fewer pictures.
 
     Raises:
         IfttnError: even the poorest is larger.
     """
     for colours, size, every in ((96, 1.0, 1), (48, 1.0, 1), (48, 0.8, 1), (48, 0.8, 2), (32, 0.6, 2), (32, 0.6, 3)):
-        images = [Image.fromarray(picture) for picture in shown[::every]]
-        if size < 1:
-            images = [image.resize((round(image.width * size), round(image.height * size))) for image in images]
-        palette = images[len(images) // 2].quantize(colours)
-        # One palette and no dithering: what stays still from picture to picture costs nothing.
-        flat = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
-        memory = io.BytesIO()
-        duration = round(1000 * every / fps)
-        flat[0].save(memory, "GIF", save_all=True, append_images=flat[1:], duration=duration, loop=0, optimize=True)
-        if memory.tell() < LIMIT:
-            return memory.getvalue()
-    raise IfttnError(f"a film of {len(shown)} pictures does not fit into {LIMIT} bytes: show fewer")
+        images = [Image.fromarray(picture) for picture in film[::every]]
+        scaled = [image.resize((round(image.width * size), round(image.height * size))) for image in images]
+        content = pictures.gif([np.asarray(image) for image in scaled], fps / every, colours)
+        if len(content) < LIMIT:
+            return content
+    raise IfttnError(f"a film of {len(film)} pictures does not fit into {LIMIT} bytes: show fewer")
 
 
-def still(path: Path) -> bytes:
-    """A PNG under LIMIT, at most 1100 px across.
+def small_png(path: Path) -> bytes:
+    """A PNG under LIMIT, at most 1100 px wide.
 
     Raises:
         IfttnError: it is missing, or too large even so.

@@ -19,8 +19,8 @@ from ifttn.data.flow import FLOWS
 from ifttn.data.store import Store
 from ifttn.experiment import training
 from ifttn.experiment.recipes import RECIPES
-from ifttn.insight import denoiser
-from ifttn.insight.denoiser import train_denoiser
+from ifttn.insight.embedded import denoiser
+from ifttn.insight.embedded.denoiser import train_denoiser
 from ifttn.model.fusion import FUSIONS
 from ifttn.verbs.inputs import print_names
 
@@ -146,7 +146,7 @@ def test_a_denoiser_is_trained_once_and_draws_figures_1_and_7(trained, tmp_path,
     runs, options = trained
     kept = runs / "embedded-ucf" / "split1" / "denoiser-rgb-flow.safetensors"
     monkeypatch.setattr(gallery, "train_denoiser", partial(train_denoiser, epochs=2))
-    monkeypatch.setattr(denoiser, "KEPT_EVERY", 0.0)
+    monkeypatch.setattr(denoiser, "SAVE_EVERY", 0.0)
     try:
         assert run("figures", *options, "--denoise", "--out", tmp_path) == 0
         assert list(kept.parent.glob("denoiser*")) == [kept]

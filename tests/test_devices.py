@@ -26,7 +26,8 @@ from ifttn.data.tvl1 import FAST
 from ifttn.experiment import speed, study
 from ifttn.experiment.recipes import RECIPES
 from ifttn.experiment.runs import Run
-from ifttn.insight import deepdraw, denoiser, judge
+from ifttn.insight.drawing_settings import DRAWING_PRESETS
+from ifttn.insight.embedded import denoiser, ring_judges
 from lab.cam_explorer import CamExplorer
 from lab.deepdraw_studio import DeepDrawStudio
 from lab.fusion_desk import FusionDesk
@@ -61,12 +62,12 @@ def gpus(embedded):
 def short(gpus):
     """Drawings of two steps, judges of two, a denoiser of one epoch: every line runs, and nothing gets good."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, settings in deepdraw.PRESETS.items():
+        for name, settings in DRAWING_PRESETS.items():
             octaves = tuple(replace(octave, steps=2) for octave in settings.octaves)
-            patch.setitem(deepdraw.PRESETS, name, replace(settings, octaves=octaves))
-        patch.setattr(judge, "train_judge", partial(judge.train_judge, videos=16, steps=2))
+            patch.setitem(DRAWING_PRESETS, name, replace(settings, octaves=octaves))
+        patch.setattr(ring_judges, "train_judge", partial(ring_judges.train_judge, videos=16, steps=2))
         patch.setattr(gallery, "train_denoiser", partial(gallery.train_denoiser, epochs=1))
-        patch.setattr(denoiser, "KEPT_EVERY", 0.0)
+        patch.setattr(denoiser, "SAVE_EVERY", 0.0)
         patch.setattr(gallery, "SEEDS", 1)
         patch.setattr(gallery, "JUDGES", 2)
         yield

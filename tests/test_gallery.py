@@ -6,43 +6,44 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ifttn import cli, gallery
+from ifttn import cli
 from ifttn.experiment import training
-from ifttn.insight import deepdraw
-from ifttn.insight.deepdraw import Material, State
+from ifttn.gallery import figures_1_7, sources
+from ifttn.insight.deepdraw import DrawingStep
+from ifttn.insight.drawing_settings import DRAWING_PRESETS, Material, preset_for
 
 
 @pytest.mark.parametrize(("actions", "shown"), [(1, [0]), (2, [0, 1]), (3, [0, 1]), (101, [0, 1, 98, 99])])
 def test_the_actions_of_a_figure_are_actions_of_the_data_set(actions, shown):
-    assert gallery.spread_couples(actions, 4) == shown
+    assert sources.spread_couples(actions, 4) == shown
 
 
 @pytest.fixture
 def two_steps(monkeypatch):
-    for name, settings in deepdraw.PRESETS.items():
+    for name, settings in DRAWING_PRESETS.items():
         octaves = tuple(replace(octave, steps=2) for octave in settings.octaves)
-        monkeypatch.setitem(deepdraw.PRESETS, name, replace(settings, octaves=octaves))
+        monkeypatch.setitem(DRAWING_PRESETS, name, replace(settings, octaves=octaves))
 
 
 def test_of_all_drawings_only_those_that_are_shown_are_kept(two_steps, embedded, tmp_path, monkeypatch):
     work = embedded.work(tmp_path)
     for recipe in ("spatial", "temporal", "if-ttn"):
         training.train(work, recipe)
-    monkeypatch.setattr(gallery, "SEEDS", 2)
-    monkeypatch.setattr(gallery, "AT_ONCE", 8)
-    rooms = gallery.Gallery(work, work.run("if-ttn"), full=True)
-    drawn, together = gallery._last, []
+    monkeypatch.setattr(figures_1_7, "SEEDS", 2)
+    monkeypatch.setattr(figures_1_7, "AT_ONCE", 8)
+    made = sources.Sources(work, work.run("if-ttn"), full=True)
+    finished, together = figures_1_7._finished, []
 
     def watched(*arguments):
-        together.append(sum(type(each) is State for each in gc.get_objects()))
-        return drawn(*arguments)
+        together.append(sum(type(each) is DrawingStep for each in gc.get_objects()))
+        return finished(*arguments)
 
-    monkeypatch.setattr(gallery, "_last", watched)
-    sat = gallery._sat(rooms, deepdraw.preset_for(64), Material(rooms.palettes()), None)
-    assert len(sat.proved) == 16 * 2
-    assert sat.shown.keys() == set(rooms.shown)
-    assert max(together) <= 2 * len(rooms.shown) + 3 * gallery.AT_ONCE
-    assert rooms._frames[0] == 15
+    monkeypatch.setattr(figures_1_7, "_finished", watched)
+    drawn = figures_1_7._draw_pairs(made, preset_for(64), Material())
+    assert len(drawn.report) == 16 * 2
+    assert drawn.shown.keys() == set(made.shown)
+    assert max(together) <= 2 * len(made.shown) + 3 * figures_1_7.AT_ONCE
+    assert made._frames[0] == 15
 
 
 def test_figures_are_drawn_of_two_videos_a_class(two_steps, embedded, tmp_path):

@@ -21,7 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ifttn.bench.options import DRAWN_BACKBONES
 from ifttn.insight.cam import OneTensor, class_activation_maps, stack
-from ifttn.insight.deepdraw import PRESETS, draw_many
+from ifttn.insight.deepdraw import draw_many
+from ifttn.insight.drawing_settings import DRAWING_PRESETS
 from ifttn.model.network import Network, NetworkSettings
 
 TOLERANCE = 1.0
@@ -78,7 +79,7 @@ def maps(network: Network, size: int, o: argparse.Namespace) -> None:
 def steps(network: Network, preset: str, o: argparse.Namespace) -> None:
     """Steps of drawings that are made at once."""
     for batch in o.batch:
-        states = draw_many([network], [(a % 16, a) for a in range(batch)], PRESETS[preset])
+        states = draw_many([network], [(a % 16, a) for a in range(batch)], DRAWING_PRESETS[preset])
         seconds = best({"": lambda states=states: list(islice(states, 1))}, o.repeat, o.device)[""]
         print(
             f"  DeepDraw, batch {batch:3}            {1 / seconds:9.2f} steps/s "
@@ -88,7 +89,7 @@ def steps(network: Network, preset: str, o: argparse.Namespace) -> None:
 
 def limits(network: Network, preset: str, o: argparse.Namespace) -> None:
     """What a step of one drawing waits for: the network's two passes, or all that is done around them."""
-    size = PRESETS[preset].crop
+    size = DRAWING_PRESETS[preset].crop
     crops = {
         m: torch.rand((1, 2, c, size, size), device=o.device).requires_grad_() for m, c in (("rgb", 3), ("flow", 10))
     }
@@ -97,7 +98,7 @@ def limits(network: Network, preset: str, o: argparse.Namespace) -> None:
     def passes() -> object:
         return torch.autograd.grad(network(crops).logits["ttn"][:, 0].sum(), list(crops.values()))
 
-    states = draw_many([network], [(0, 0)], PRESETS[preset])
+    states = draw_many([network], [(0, 0)], DRAWING_PRESETS[preset])
     sides = {"step": lambda: list(islice(states, 1)), "passes": passes, "product": lambda: a @ b}
     seconds = best(sides, max(3, o.repeat), o.device)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -112,7 +113,7 @@ def limits(network: Network, preset: str, o: argparse.Namespace) -> None:
 
 def forms(preset: str, o: argparse.Namespace) -> None:
     """The same drawing computed in other ways: how fast, and how far the picture is from the usual one."""
-    settings, usual = PRESETS[preset], torch.zeros(())
+    settings, usual = DRAWING_PRESETS[preset], torch.zeros(())
     many = 40 if preset == "tiny" else 10
     for name in ("channels_last", "contiguous", "bf16", *(["compile"] if o.device.startswith("cuda") else [])):
         torch.manual_seed(0)
@@ -149,7 +150,7 @@ def run(o: argparse.Namespace) -> int:
     for preset in o.presets:
         torch.manual_seed(0)
         network = Network(NetworkSettings(actions=16, backbone=DRAWN_BACKBONES[preset])).to(o.device).eval()
-        size = PRESETS[preset].crop
+        size = DRAWING_PRESETS[preset].crop
         print(f"{preset}: {DRAWN_BACKBONES[preset]}, {size} px, pairs of RGB and flow")
         maps(network, size, o)
         steps(network, preset, o)

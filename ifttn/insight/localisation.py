@@ -1,276 +1,257 @@
 """Where do maps lie? The paper's sentence about Figure 6, "the spatial network focuses on the scene, the temporal one
-on the motion, IF-TTN on the objects and their track", as numbers beside what chance and what habit would score.
+on the motion, IF-TTN on the objects and their track", as numbers beside those of a random map and of a centred one.
 
-Shapes: N videos of K snippets, V votes, R regions, H x W pixels, h x w cells.
+Shapes: K snippets, V votes, H x W pixels, h x w cells.
 """
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from pytorch_grad_cam.metrics.road import ROADMostRelevantFirst
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from scipy.stats import bootstrap, spearmanr
 from torch import Tensor, nn
 
-from ifttn.data import diagnostic, sampling
 from ifttn.data.loading import whole_snippets
 from ifttn.data.store import Store
 from ifttn.insight.cam import STRIDE, Finer, OneTensor, class_activation_maps, on_pixels, stack
+from ifttn.insight.embedded.balls import ball_regions
 from ifttn.model.network import Network
 from ifttn.vocabulary import Video
+
+HeadMaps = dict[str, Float[np.ndarray, "V H W"]]
+"""The maps of each head for one video, on pixels."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A video's snippets, and where the things are that a map may lie on."""
+    """A video's snippets, and the regions that a map may lie on."""
 
     inputs: Mapping[str, Tensor]
     """Per modality (K, C, H, W) in 0..255, whole frames."""
     action: int
     regions: Mapping[str, Bool[np.ndarray, "K H W"]]
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of a frame."""
+        height, width = next(iter(self.inputs.values())).shape[-2:]
+        return height, width
 
-def embedded_regions(row: pd.Series, segments: int, size: tuple[int, int]) -> dict[str, Bool[np.ndarray, "K H W"]]:
-    """Red ball, blue ball, both, and background, on the frames of a video's test snippets.
+    def on_device_of(
+        self, network: Network, snippets: slice = slice(None)
+    ) -> tuple[dict[str, Float[Tensor, "1 _ _ H W"]], Int[Tensor, "1 1"]]:
+        """Some of the snippets, and the action, where the network is."""
+        device = next(network.parameters()).device
+        batch = {m: x[None, snippets].float().to(device) for m, x in self.inputs.items()}
+        return batch, torch.tensor([[self.action]], device=device)
+
+
+def examples_of(
+    store: Store, videos: Sequence[Video], modalities: Sequence[str], segments: int, factors: pd.DataFrame | None = None
+) -> Iterator[Example]:
+    """Whole frames of videos with their regions: the balls' if the factors of the embedded set are known, else motion.
+
+    Videos are read one by one: the test videos of UCF101 together would take 34 GB.
 
     Args:
-        row: of the embedded data set's plan (`diagnostic.factors`).
+        store: holds the videos.
+        videos: to read.
+        modalities: of the network; the last is its motion.
         segments: K.
-        size: height and width of the stored frames.
+        factors: `diagnostic.factors` of the embedded set.
     """
-    frames, _ = sampling.snippet_indices(sampling.centre_starts(int(row.frames), segments), int(row.frames))
-    masks = diagnostic.ball_masks(row)[frames]  # (K, 2, h, w)
-    balls = np.stack(
-        [
-            [cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA) >= 0.5 for mask in each]
-            for each in masks
-        ]
-    )
-    both = np.asarray(balls.any(1))
-    return {"red ball": balls[:, 0], "blue ball": balls[:, 1], "balls": both, "background": ~both}
+    for video in videos:
+        inputs = whole_snippets(store, video, modalities, segments)
+        motion = inputs[modalities[-1]].numpy()
+        if factors is None:
+            regions = moving_regions(motion)
+        else:
+            regions = ball_regions(factors.loc[video.name], segments, motion.shape[-2:])
+        yield Example(inputs, video.label, regions)
 
 
 def moving_regions(motion: UInt8[np.ndarray, "K C H W"], share: float = 0.2) -> dict[str, Bool[np.ndarray, "K H W"]]:
-    """Where no mask is known: the `share` of each frame that moves fastest, or less where less moves; and the rest."""
+    """The `share` of each frame that moves fastest, or less where less moves; and the rest."""
     fields = motion.astype(np.float32) - 128
     speed = np.hypot(fields[:, 0::2].mean(1), fields[:, 1::2].mean(1))
     fast = (speed > 0) & (speed >= np.quantile(speed, 1 - share, axis=(1, 2), keepdims=True))
     return {"moving": fast, "still": ~fast}
 
 
-def measure(maps: Float[np.ndarray, "V H W"], region: Bool[np.ndarray, "V H W"]) -> tuple[float, float]:
-    """Pointing game and energy of a video: share of maps whose highest pixel lies in the region, and share of positive
-    evidence that does, over the frames that show the region; without positive evidence in any of them, NaN."""
+def pointing_and_energy(maps: Float[np.ndarray, "V H W"], region: Bool[np.ndarray, "V H W"]) -> tuple[float, float]:
+    """Share of maps whose highest pixel lies in the region, and share of positive evidence that does.
+
+    Both are means over the frames that show the region and have positive evidence; NaN if there are none.
+    """
     positive = np.maximum(maps, 0)
+    counted = positive.any((1, 2)) & region.any((1, 2))
+    if not counted.any():
+        return np.nan, np.nan
     tops = positive.reshape(len(maps), -1).argmax(1)
-    found = positive.any((1, 2)) & region.any((1, 2))
-    if not found.any():
-        return np.nan, np.nan
     hits = region.reshape(len(maps), -1)[np.arange(len(maps)), tops]
-    energy = (positive * region).sum((1, 2))[found] / positive.sum((1, 2))[found]
-    return float(hits[found].mean()), float(energy.mean())
-
-
-@dataclass(frozen=True)
-class Localisation:
-    """A row for each video, head, method and region."""
-
-    rows: pd.DataFrame
-    """Columns head, method, region, pointing, energy, area."""
-    seed: int = 0
-
-    def table(self, draws: int = 1000) -> pd.DataFrame:
-        """Means over videos, and bootstrap intervals of 95 % over videos; `area` is what a level map would score."""
-        rng = np.random.default_rng(self.seed)
-        rows = []
-        for key, of in self.rows.groupby(["head", "method", "region"], sort=False):
-            row = dict(zip(("head", "method", "region"), cast(tuple, key), strict=True))
-            row |= {"videos": len(of), "area": of.area.mean()}
-            for measured in ("pointing", "energy"):
-                values = of[measured].dropna().to_numpy()
-                row[measured] = values.mean() if len(values) else np.nan
-                low, high = _bootstrap(values, draws, rng)
-                row |= {f"{measured} low": low, f"{measured} high": high}
-            rows.append(row)
-        return pd.DataFrame(rows).set_index(["head", "region", "method"])
-
-
-def _bootstrap(values: Float[np.ndarray, " N"], draws: int, rng: np.random.Generator) -> tuple[float, float]:
-    if not len(values):
-        return np.nan, np.nan
-    means = values[rng.integers(0, len(values), (draws, len(values)))].mean(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
+    energy = (positive * region).sum((1, 2))[counted] / positive.sum((1, 2))[counted]
+    return float(hits[counted].mean()), float(energy.mean())
 
 
 def localise(
     network: Network, examples: Iterable[Example], *, finer: Sequence[Finer] = (1, 4), seed: int = 0
-) -> Localisation:
-    """Pointing game and energy of every head's maps for the true action, beside a random map and a centre Gaussian.
+) -> pd.DataFrame:
+    """Pointing game and energy of every head's maps for the true action, beside a random map and a centred Gaussian.
 
-    The one map of a pair is scored on both frames that it stands for; so are its baselines.
+    The one map of a pair is compared with both frames that it stands for; so are the maps beside it.
+
+    Returns:
+        A row for each video, head, method and region, with columns pointing, energy, and area (the region's share of
+        the frames that show it); `summary` takes their means.
     """
     rng = np.random.default_rng(seed)
     rows = []
     for example in examples:
-        size = _size(example.inputs)
-        batch, action = _asked(network, example)
-        maps = {f"CAM, every {STRIDE // f} px": _maps(network, batch, action, size, f) for f in finer}
-        votes = {head: len(of) for head, of in maps[next(iter(maps))].items()}
-        maps["random map"] = {head: _random(count, size, rng) for head, count in votes.items()}
-        maps["centre Gaussian"] = {head: np.repeat(_centre(size)[None], count, 0) for head, count in votes.items()}
+        batch, action = example.on_device_of(network)
+        maps = {f"CAM, every {STRIDE // f} px": _pixel_maps(network, batch, action, f) for f in finer}
+        votes = {head: len(of_head) for head, of_head in next(iter(maps.values())).items()}
+        centre = _centre_map(example.size)
+        maps["random map"] = {head: _random_maps(count, example.size, rng) for head, count in votes.items()}
+        maps["centre Gaussian"] = {head: np.repeat(centre, count, 0) for head, count in votes.items()}
         for method, of_heads in maps.items():
-            for head, of in of_heads.items():
+            for head, of_head in of_heads.items():
                 rows += [
-                    {"head": head, "method": method, "region": name, "area": _area(region)}
-                    | dict(zip(("pointing", "energy"), _over_frames(of, region), strict=True))
+                    {"head": head, "method": method, "region": name} | _compared(of_head, region)
                     for name, region in example.regions.items()
                 ]
-    return Localisation(pd.DataFrame(rows), seed)
+    return pd.DataFrame(rows)
 
 
-def _asked(
-    network: Network, example: Example, chosen: slice = slice(None)
-) -> tuple[dict[str, Float[Tensor, "1 _ _ H W"]], Int[Tensor, "1 1"]]:
-    """A video's snippets and its action, on the network's device."""
-    device = next(network.parameters()).device
-    batch = {m: x[None, chosen].float().to(device) for m, x in example.inputs.items()}
-    return batch, torch.tensor([[example.action]], device=device)
-
-
-def _size(inputs: Mapping[str, Tensor]) -> tuple[int, int]:
-    """Height and width."""
-    height, width = next(iter(inputs.values())).shape[-2:]
-    return height, width
-
-
-def _maps(
-    network: Network, batch: Mapping[str, Tensor], action: Int[Tensor, "1 1"], size: tuple[int, int], finer: Finer
-) -> dict[str, Float[np.ndarray, "V H W"]]:
-    maps = class_activation_maps(network, batch, action, finer=finer)
-    return {head: on_pixels(of[0, :, 0], size, STRIDE / finer).cpu().numpy() for head, of in maps.items()}
-
-
-def _area(region: Bool[np.ndarray, "K H W"]) -> float:
-    """The region's share of the frames that show it; NaN where none does."""
+def _compared(maps: Float[np.ndarray, "V H W"], region: Bool[np.ndarray, "K H W"]) -> dict[str, float]:
     shares = region.mean((1, 2))
-    return float(shares[shares > 0].mean()) if region.any() else np.nan
+    area = shares[shares > 0].mean() if region.any() else np.nan
+    if len(maps) < len(region):  # a map of a pair stands for its earlier and its later frame
+        maps, region = np.concatenate([maps, maps]), np.concatenate([region[:-1], region[1:]])
+    pointing, energy = pointing_and_energy(maps, region)
+    return {"area": float(area), "pointing": pointing, "energy": energy}
 
 
-def _over_frames(maps: Float[np.ndarray, "V H W"], region: Bool[np.ndarray, "K H W"]) -> tuple[float, float]:
-    """A map a snippet, or a map a pair on its earlier and on its later frame."""
-    if len(maps) == len(region):
-        return measure(maps, region)
-    return measure(np.concatenate([maps, maps]), np.concatenate([region[:-1], region[1:]]))
+def summary(rows: pd.DataFrame, *, draws: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """Means over the videos of `localise`, with bootstrap intervals of 95 %; `area` is the score of a constant map."""
+    rng = np.random.default_rng(seed)
+    means = []
+    for key, group in rows.groupby(["head", "method", "region"], sort=False):
+        row = dict(zip(("head", "method", "region"), cast(tuple, key), strict=True))
+        row |= {"videos": len(group), "area": group.area.mean()}
+        for measure in ("pointing", "energy"):
+            values = group[measure].dropna().to_numpy()
+            low, high = _interval(values, draws, rng)
+            row |= {measure: group[measure].mean(), f"{measure} low": low, f"{measure} high": high}
+        means.append(row)
+    return pd.DataFrame(means).set_index(["head", "region", "method"])
 
 
-def _random(count: int, size: tuple[int, int], rng: np.random.Generator) -> Float[np.ndarray, "V H W"]:
-    """As smooth as the finest map, and of no meaning."""
+def _interval(values: Float[np.ndarray, " N"], draws: int, rng: np.random.Generator) -> tuple[float, float]:
+    if len(values) < 2:
+        return (values[0], values[0]) if len(values) else (np.nan, np.nan)
+    return bootstrap((values,), np.mean, n_resamples=draws, method="percentile", rng=rng).confidence_interval
+
+
+def _pixel_maps(network: Network, batch: Mapping[str, Tensor], action: Int[Tensor, "1 1"], finer: Finer) -> HeadMaps:
+    height, width = next(iter(batch.values())).shape[-2:]
+    maps = class_activation_maps(network, batch, action, finer=finer)
+    return {head: on_pixels(m[0, :, 0], (height, width), STRIDE / finer).cpu().numpy() for head, m in maps.items()}
+
+
+def _random_maps(count: int, size: tuple[int, int], rng: np.random.Generator) -> Float[np.ndarray, "V H W"]:
+    """As smooth as the finest map."""
     cells = torch.from_numpy(rng.random((count, *(-(-side // 8) for side in size)), np.float32))
     return on_pixels(cells, size, 8.0).numpy()
 
 
-def _centre(size: tuple[int, int]) -> Float[np.ndarray, "H W"]:
-    """A Gaussian of a quarter of each side: where photographers put things."""
+def _centre_map(size: tuple[int, int]) -> Float[np.ndarray, "1 H W"]:
+    """A Gaussian of a quarter of each side: photographers put things in the centre."""
     rows, columns = (np.exp(-0.5 * ((np.arange(side) - (side - 1) / 2) / (side / 4)) ** 2) for side in size)
-    return (rows[:, None] * columns[None]).astype(np.float32)
+    return (rows[:, None] * columns[None])[None].astype(np.float32)
 
 
 def road(
-    network: Network,
-    examples: Iterable[Example],
-    *,
-    percentiles: Sequence[int] = (50, 80),
-    finer: Finer = 4,
-    seed: int = 0,
+    network: Network, examples: Iterable[Example], *, percentiles: Sequence[int] = (50, 80), finer: Finer = 4
 ) -> pd.DataFrame:
-    """Remove and debias (Rong et al. 2022, of the package grad-cam): what the action's logit loses with what is marked.
+    """Remove and debias (Rong et al. 2022, of the package grad-cam): what the action's logit loses with marked pixels.
 
-    The middle pair of a video for a temporal head, its first snippet for a stream; the pixels above a percentile of the
+    For a temporal head the middle pair of a video, for a stream its first snippet: the pixels above a percentile of the
     map are filled from their surroundings, in all planes alike. A map that finds the evidence loses more than a random
-    one. Columns head, method, percentile, change (of the logit); a row an example.
+    one. Columns head, method, percentile, change (of the logit).
     """
-    rng, rows = np.random.default_rng(seed), []
+    rng, rows = np.random.default_rng(0), []
     for example in examples:
+        middle = (len(next(iter(example.inputs.values()))) - 1) // 2
         for head in network.heads:
-            pair = head in network.temporal_heads
-            middle = (len(next(iter(example.inputs.values()))) - 1) // 2
-            chosen = slice(middle, middle + 1 + pair)
-            rows += _road(network, head, example, chosen, (percentiles, finer, rng))
+            snippets = slice(middle, middle + 1 + (head in network.temporal_heads))
+            batch, action = example.on_device_of(network, snippets)
+            adapter = OneTensor(network, head, segments=snippets.stop - snippets.start)
+            stacked = stack(network, batch)
+            cam = _pixel_maps(network, batch, action, finer)[head]
+            for method, maps in {"CAM": cam, "random map": _random_maps(1, example.size, rng)}.items():
+                for percentile in percentiles:
+                    change = _road_change(adapter, stacked, maps, example.action, percentile)
+                    rows.append({"head": head, "method": method, "percentile": percentile, "change": change})
     return pd.DataFrame(rows)
 
 
-def _road(network: Network, head: str, example: Example, chosen: slice, how: tuple) -> list[dict]:
-    percentiles, finer, rng = how
-    batch, action = _asked(network, example, chosen)
-    size = _size(batch)
-    adapter = OneTensor(network, head, segments=chosen.stop - chosen.start)
-    stacked, target = stack(network, batch), ClassifierOutputTarget(example.action)
-    maps = {"CAM": _maps(network, batch, action, size, finer)[head], "random map": _random(1, size, rng)}
-    rows = []
-    for method, of in maps.items():
-        for percentile in percentiles:
-            # The imputer adds noise from the global generator, and hands tensors to functions of numpy.
-            with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "__array_wrap__ must accept", DeprecationWarning)
-                torch.manual_seed(0)
-                change = ROADMostRelevantFirst(percentile)(stacked, of, [target], adapter)
-            rows.append(
-                {"head": head, "method": method, "percentile": percentile, "change": float(np.asarray(change)[0])}
-            )
-    return rows
+def _road_change(
+    adapter: OneTensor, stacked: Tensor, maps: Float[np.ndarray, "1 H W"], action: int, percentile: int
+) -> float:
+    # The package adds noise from the global generator, and hands tensors to functions of numpy.
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "__array_wrap__ must accept", DeprecationWarning)
+        torch.manual_seed(0)
+        change = ROADMostRelevantFirst(percentile)(stacked, maps, [ClassifierOutputTarget(action)], adapter)
+    return float(np.asarray(change)[0])
 
 
 def cascade(network: Network, examples: Sequence[Example], *, finer: Finer = 4, seed: int = 0) -> pd.DataFrame:
-    """Sanity check (Adebayo et al. 2018): weights made random from the classifiers downwards must change the maps.
+    """Sanity check (Adebayo et al. 2018): weights shuffled from the classifiers downwards must change the maps.
 
     Returns:
-        Rows: how far down weights are random. Columns: per head, the mean rank correlation of the maps with those of
-        the trained network, over examples and votes; 1 is the same map, 0 another one. The network is restored.
+        Rows: how far down weights are shuffled. Columns: per head, Spearman's rank correlation of the maps with those
+        of the trained network, the mean over examples and votes. The network is restored.
     """
     kept = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     generator = torch.Generator().manual_seed(seed)
-    trained = [_of(network, example, finer) for example in examples]
+    trained = [_cell_maps(network, example, finer) for example in examples]
     rows = {}
     try:
-        for name, parts in _downwards(network):
+        for name, parts in _from_the_top(network):
             for part in parts:
-                _randomise(part, generator)
-            now = [_of(network, example, finer) for example in examples]
+                _shuffle_weights(part, generator)
+            shuffled = [_cell_maps(network, example, finer) for example in examples]
+            pairs = list(zip(trained, shuffled, strict=True))
             rows[name] = {
-                head: float(np.mean([_likeness(a[head], b[head]) for a, b in zip(trained, now, strict=True)]))
-                for head in network.heads
+                head: float(np.mean([_likeness(a[head], b[head]) for a, b in pairs])) for head in network.heads
             }
     finally:
         network.load_state_dict(kept)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("random from the top down to")
 
 
-def _of(network: Network, example: Example, finer: Finer) -> dict[str, Float[np.ndarray, "V h w"]]:
-    batch, action = _asked(network, example)
-    maps = class_activation_maps(network, batch, action, finer=finer)
-    return {head: of[0, :, 0].cpu().numpy() for head, of in maps.items()}
+def _cell_maps(network: Network, example: Example, finer: Finer) -> dict[str, Float[np.ndarray, "V h w"]]:
+    maps = class_activation_maps(network, *example.on_device_of(network), finer=finer)
+    return {head: of_head[0, :, 0].cpu().numpy() for head, of_head in maps.items()}
 
 
-def _downwards(network: Network) -> list[tuple[str, list[nn.Module]]]:
+def _from_the_top(network: Network) -> Iterator[tuple[str, list[nn.Module]]]:
+    yield "classifier", list(network.heads.values())
     bodies = [*network.temporal.values(), *network.streams.values()]
-    levels = [
-        (
-            f"level {level}",
-            [getattr(body, f"layer{level - 1}") for body in bodies if hasattr(body, f"layer{level - 1}")],
-        )
-        for level in (5, 4, 3, 2)
-    ]
-    return [("classifier", list(network.heads.values())), *levels]
+    for level in (5, 4, 3, 2):
+        layer = f"layer{level - 1}"
+        yield f"level {level}", [getattr(body, layer) for body in bodies if hasattr(body, layer)]
 
 
-def _randomise(part: nn.Module, generator: torch.Generator) -> None:
+def _shuffle_weights(part: nn.Module, generator: torch.Generator) -> None:
     """Every weight tensor keeps its values and loses their places."""
     with torch.no_grad():
         for weight in part.parameters():
@@ -279,32 +260,8 @@ def _randomise(part: nn.Module, generator: torch.Generator) -> None:
 
 
 def _likeness(a: Float[np.ndarray, "V h w"], b: Float[np.ndarray, "V h w"]) -> float:
-    """Spearman's rank correlation, mean over maps."""
-    ranks = [np.argsort(np.argsort(of.reshape(len(of), -1), 1), 1).astype(float) for of in (a, b)]
-    centred = [rank - rank.mean(1, keepdims=True) for rank in ranks]
-    norm = np.sqrt((centred[0] ** 2).sum(1) * (centred[1] ** 2).sum(1))
-    return float(((centred[0] * centred[1]).sum(1) / np.maximum(norm, 1e-12)).mean())
-
-
-def examples_of(
-    store: Store, videos: Sequence[Video], modalities: Sequence[str], segments: int, plan: pd.DataFrame | None = None
-) -> Iterator[Example]:
-    """Whole frames of videos with their regions: the balls' where a plan of the embedded set knows them, else motion's.
-
-    Each is read when it is asked for: the test videos of UCF101 together would take 34 GB.
-
-    Args:
-        store: prepared, with the videos.
-        videos: which.
-        modalities: of the network; the second is its motion.
-        segments: K.
-        plan: `diagnostic.factors` of the embedded set.
-    """
-    for video in videos:
-        inputs = whole_snippets(store, video, modalities, segments)
-        size = _size(inputs)
-        if plan is None:
-            regions = moving_regions(inputs[modalities[-1]].numpy())
-        else:
-            regions = embedded_regions(plan.loc[video.name], segments, size)
-        yield Example(inputs, video.label, regions)
+    """Mean rank correlation of the maps; a constant map is like none."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "An input array is constant")
+        each = [spearmanr(x.ravel(), y.ravel()) for x, y in zip(a, b, strict=True)]
+    return float(np.nan_to_num([cast(Any, result).statistic for result in each]).mean())

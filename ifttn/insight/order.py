@@ -1,7 +1,6 @@
-"""Does a network know which came first? Swaps of a pair, witnesses that did not draw it, and the real frames that a
-drawing resembles.
+"""Does a network know which snippet came first? Swaps of a pair, networks that did not draw it, similar real frames.
 
-Shapes: D drawings of M snippets, T frames, C channels, E features, H x W pixels.
+Shapes: D drawings of M snippets, T frames, C channels, E features, A actions, H x W pixels.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,18 +10,15 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
+from scipy.stats import permutation_test
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
+from ifttn.experiment.scores import late_fusion
 from ifttn.model.network import Network, normalise, undisturbed
 
 SUCCESS = 0.5
-"""p(A,B) of the drawing networks below which a drawing did not succeed: they take it for something else themselves."""
-
-ORDERS = {"AB": (0, 1), "BA": (1, 0), "AA": (0, 0), "BB": (1, 1)}
-
-Judge = Callable[[Float[Tensor, "S 3 H W"]], Float[Tensor, " S"]]
-"""Of an image, above 0 for what an action of order 0 shows first, below 0 for what it shows last."""
+"""Least p(A,B) of the drawing networks for a successful drawing: below, they take it for another action themselves."""
 
 
 class Pair(NamedTuple):
@@ -39,14 +35,14 @@ def swap_report(
 ) -> pd.DataFrame:
     """An action's probability for a pair in order, swapped, and with either snippet twice.
 
-    The network that a pair was drawn on passes the swap whatever the pair means: only a network trained apart from it
-    gives evidence. A network of differences says one and the same of every (A, A). Without order the gap is 0.
+    The network that drew a pair tells it from its swap whatever the pair shows: only a network that did not draw it
+    gives evidence. A network of differences gives the same probability for every (A, A). Without order the gap is 0.
 
     Args:
         networks: name -> network; put one that was trained apart beside the one that drew.
         pair: per modality, snippets A and B in 0..255.
-        action: whose probability is asked for.
-        head: whose probability is asked for. The head of a stream takes the mean of its two votes.
+        action: whose probability is reported.
+        head: whose probabilities; the head of a stream takes the mean of its two votes.
 
     Returns:
         A row a network, index `network`; columns p(A,B), p(B,A), gap = p(A,B) - p(B,A), p(A,A), p(B,B), and becomes,
@@ -54,19 +50,21 @@ def swap_report(
     """
     rows = {}
     for name, network in networks.items():
-        said = _ordered(network, pair, head)
-        p_ab, p_ba, p_aa, p_bb = said[:, action].tolist()
+        in_orders = probabilities(network, pair, head, [(0, 1), (1, 0), (0, 0), (1, 1)])
+        p_ab, p_ba, p_aa, p_bb = in_orders[:, action].tolist()
         rows[name] = {"p(A,B)": p_ab, "p(B,A)": p_ba, "gap": p_ab - p_ba, "p(A,A)": p_aa, "p(B,B)": p_bb}
-        rows[name]["becomes"] = int(said[1].argmax())
+        rows[name]["becomes"] = int(in_orders[1].argmax())
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("network")
 
 
-def _ordered(network: Network, pair: Mapping[str, Tensor], head: str) -> Float[Tensor, "4 A"]:
-    """Probabilities of the pair in each of ORDERS."""
-    orders = torch.tensor(list(ORDERS.values()))
-    inputs = {modality: pair[modality][orders] for modality in network.settings.modalities}  # (4, 2, C, H, W)
+def probabilities(
+    network: Network, pair: Mapping[str, Tensor], head: str, orders: Sequence[tuple[int, int]] = ((0, 1), (1, 0))
+) -> Float[Tensor, "_ A"]:
+    """Of a pair of snippets in each of several orders; the head "fused" is the late fusion of all heads."""
+    inputs = {modality: pair[modality][torch.tensor(orders)] for modality in network.settings.modalities}
     with undisturbed(network), torch.no_grad():
-        return network(inputs).logits[head].softmax(1)
+        logits = network(inputs).logits
+    return (late_fusion(logits) if head == "fused" else logits[head]).softmax(1)
 
 
 class Nearest(NamedTuple):
@@ -82,15 +80,15 @@ class Nearest(NamedTuple):
 def nearest_frames(
     network: Network, drawings: Float[Tensor, "M 3 H W"], frames: Float[Tensor, "T 3 h w"], *, count: int = 1
 ) -> Nearest:
-    """Finds the photographs for the top row of Figures 1 and 7, by pooled level 5 of the spatial stream alone.
+    """Find the photographs for the top row of Figures 1 and 7, by pooled level 5 of the spatial stream alone.
 
     Where a drawing resembles no frame, the paper shows a black tile (caption of Figure 7).
 
     Args:
         network: any with a stream for "rgb".
         drawings: in 0..255.
-        frames: in 0..255, the candidates; of the drawn action, if the question is which of its moments is drawn.
-        count: frames wanted a drawing, at most T.
+        frames: the candidates, in 0..255.
+        count: frames for each drawing, at most T.
     """
     real = embed(network, frames)
     nearest = torch.topk(1 - embed(network, drawings) @ real.T, count, largest=False)
@@ -99,7 +97,7 @@ def nearest_frames(
 
 
 def embed(network: Network, images: Float[Tensor, "M 3 H W"]) -> Float[Tensor, "M E"]:
-    """Unit vectors: pooled level 5 of the spatial stream. Some images at a time, so that many fit into memory."""
+    """Unit vectors of pooled level 5 of the spatial stream, computed 64 images at a time to save memory."""
     with undisturbed(network), torch.no_grad():
         pooled = [network.streams["rgb"](normalise(some, "rgb"))[5].mean((2, 3)) for some in images.split(64)]
     return normalize(torch.cat(pooled))
@@ -115,20 +113,24 @@ class Frames(NamedTuple):
 def retrieval(
     network: Network, pair: Float[Tensor, "2 3 H W"], frames: Frames, *, count: int = 20, shuffles: int = 999
 ) -> dict[str, float]:
-    """When do the real frames nearest to A and to B come in their videos? By the spatial stream alone.
+    """When in their videos are the real frames nearest to A and to B? By the spatial stream alone.
 
     Returns:
-        t(A), t(B): mean time of the `count` nearest frames; later: t(B) - t(A); p: share of shuffles of the two sets of
-        frames that give a `later` at least as large (permutation test, one-sided).
+        t(A), t(B): mean time of the `count` nearest frames; later: t(B) - t(A); p: of a one-sided permutation test of
+        `later`.
     """
-    found = nearest_frames(network, pair, frames.images, count=min(count, len(frames.times))).indices.cpu().numpy()
-    first, second = frames.times[found]
-    later = second.mean() - first.mean()
-    both, rng = np.concatenate([first, second]), np.random.default_rng(0)
-    shuffled = rng.permuted(np.tile(both, (shuffles, 1)), axis=1)
-    chance = shuffled[:, len(first) :].mean(1) - shuffled[:, : len(first)].mean(1)
-    p = (1 + int((chance >= later - 1e-12).sum())) / (1 + shuffles)
-    return {"t(A)": float(first.mean()), "t(B)": float(second.mean()), "later": float(later), "p": float(p)}
+    nearest = nearest_frames(network, pair, frames.images, count=min(count, len(frames.times)))
+    times = frames.times[nearest.indices.cpu().numpy()]
+    test = permutation_test(
+        (times[1], times[0]),
+        lambda b, a, axis: b.mean(axis) - a.mean(axis),
+        vectorized=True,
+        n_resamples=shuffles,
+        alternative="greater",
+        rng=np.random.default_rng(0),
+    )
+    first, second = times.mean(1)
+    return {"t(A)": float(first), "t(B)": float(second), "later": float(second - first), "p": float(test.pvalue)}
 
 
 def order_report(
@@ -137,55 +139,48 @@ def order_report(
     apart: Mapping[str, Network],
     *,
     frames: Callable[[int], Frames] | None = None,
-    judge: tuple[Judge, Sequence[int]] | None = None,
+    margin: Callable[[Pair], float] | None = None,
     head: str = "ttn",
 ) -> pd.DataFrame:
-    """What each pair proves about order, a row a pair; `in_words` puts it in a sentence.
+    """What each pair shows about order, a row a pair; `in_words` summarises it.
 
     Args:
-        pairs: drawn on `own`, or real; asked for one by one.
-        own: networks that drew; what they say of the pair is necessary and proves nothing.
+        pairs: drawn on `own`, or real; taken one by one.
+        own: networks that drew the pairs; that they know the order is necessary and proves nothing.
         apart: networks that did not, trained on another split or from another seed: the evidence.
-        frames: of an action, the real frames to compare with.
-        judge: of images, and for each action its order: 0 if what the judge calls positive comes first, 1 if last.
-        head: whose probabilities are asked for.
+        frames: the real frames of an action to compare with.
+        margin: of a pair, by how much more its first snippet shows what should come first.
+        head: whose probabilities are reported.
 
     Returns:
         Columns action, seed; own/apart p(A,B), p(B,A), gap (means over the networks); becomes, the action of the
         swapped pair; p(A,A), p(B,B); tsn gap, of the mean of snippets' votes (0 by construction); moved, the mean
         p(A,B) of `apart` after shifts of 8 px; fine, the share of energy above half of the highest frequency; with
-        `frames` the columns of `retrieval`; with `judge` margin, by how much more the snippet that should
-        come first shows it.
+        `frames` the columns of `retrieval`; with `margin` that.
     """
     rows = []
+    witnesses = apart or own
+    witness = next(iter(witnesses.values()))
     for pair in pairs:
         row: dict[str, Any] = {"action": pair.action, "seed": pair.seed}
         for name, networks in (("own", own), ("apart", apart)):
             if networks:
-                said = swap_report(networks, pair.inputs, pair.action, head=head)
-                row |= {f"{name} {column}": said[column].mean() for column in ("p(A,B)", "p(B,A)", "gap")}
-                row |= {
-                    "becomes": said.becomes.iloc[0],
-                    "p(A,A)": said["p(A,A)"].iloc[0],
-                    "p(B,B)": said["p(B,B)"].iloc[0],
-                }
-        witness = next(iter((apart or own).values()))
-        first = witness.settings.modalities[0]
-        row["tsn gap"] = swap_report({"": witness}, pair.inputs, pair.action, head=first)["gap"].iloc[0]
-        row["moved"] = float(np.mean([_moved(network, pair, head) for network in (apart or own).values()]))
+                report = swap_report(networks, pair.inputs, pair.action, head=head)
+                row |= {f"{name} {column}": report[column].mean() for column in ("p(A,B)", "p(B,A)", "gap")}
+                row |= {column: report[column].iloc[0] for column in ("becomes", "p(A,A)", "p(B,B)")}
+        appearance = witness.settings.modalities[0]
+        row["tsn gap"] = swap_report({"": witness}, pair.inputs, pair.action, head=appearance)["gap"].iloc[0]
+        row["moved"] = float(np.mean([_probability_when_moved(network, pair, head) for network in witnesses.values()]))
         row["fine"] = fine_share(pair.inputs["rgb"])
         if frames is not None:
             row |= retrieval(witness, pair.inputs["rgb"], frames(pair.action))
-        if judge is not None:
-            says, orders = judge
-            with torch.no_grad():
-                a, b = says(pair.inputs["rgb"]).tolist()
-            row["margin"] = (a - b) * (1 - 2 * orders[pair.action])
+        if margin is not None:
+            row["margin"] = margin(pair)
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _moved(network: Network, pair: Pair, head: str, by: int = 8) -> float:
+def _probability_when_moved(network: Network, pair: Pair, head: str, by: int = 8) -> float:
     """Mean p(A,B) after shifts of 8 px along each axis, the border reflected: a brittle picture collapses."""
     moved = {}
     for modality, images in pair.inputs.items():
@@ -198,44 +193,34 @@ def _moved(network: Network, pair: Pair, head: str, by: int = 8) -> float:
 
 
 def fine_share(images: Float[Tensor, "M C H W"]) -> float:
-    """Share of the energy, less the mean, above half of the highest frequency: noise has much, photographs little."""
+    """Share of the energy, without the mean, above half of the highest frequency: high for noise, low for photos."""
     energy = torch.fft.fft2(images - images.mean((-2, -1), keepdim=True)).abs().square().mean((0, 1))
     rows, columns = (torch.fft.fftfreq(side, device=images.device) for side in images.shape[-2:])
     fine = torch.hypot(rows[:, None], columns[None]) > 0.25
     return float(energy[fine].sum() / energy.sum().clamp_min(1e-12))
 
 
-def kendall(report: pd.DataFrame) -> float:
-    """Kendall's tau between the order of the snippets and that of their nearest frames' times, over pairs: 1 if B
-    always comes later, -1 if earlier."""
-    return float(np.sign(report.later).mean())
-
-
-def _count(right: Any) -> int:
-    return int(np.count_nonzero(right))
-
-
-def in_words(report: pd.DataFrame, what: str = "drawings") -> str:
-    """What the report proves, failures counted."""
-    count, said = len(report), []
+def in_words(report: pd.DataFrame) -> str:
+    """What the report shows, with the number of failures."""
+    count, parts = len(report), []
     if "apart gap" in report:
-        right = _count(report["apart gap"] > 0)
-        said.append(
-            f"networks that did not draw them find the order in {right} of {count} {what} "
+        parts.append(
+            f"networks that did not draw them find the order in {(report['apart gap'] > 0).sum()} of {count} drawings "
             f"(mean gap {report['apart gap'].mean():+.2f}, p(A,B) {report['apart p(A,B)'].mean():.2f})"
         )
     if "own gap" in report:
-        failed = _count(report["own p(A,B)"] < SUCCESS)
+        failed = np.count_nonzero(report["own p(A,B)"] < SUCCESS)
         if failed:
-            said.append(f"{failed} of {count} {what} did not succeed (p(A,B) of their own networks below {SUCCESS})")
-        said.append(f"the drawing network itself in {_count(report['own gap'] > 0)}, which proves nothing")
+            parts.append(f"{failed} of {count} drawings did not succeed (p(A,B) of their own networks below {SUCCESS})")
+        parts.append(f"the drawing network itself finds it in {(report['own gap'] > 0).sum()}, which proves nothing")
     if "margin" in report:
-        said.append(f"a judge of form sees the right sequence in {_count(report.margin > 0)} of {count}")
+        parts.append(f"a judge of form sees the right sequence in {(report.margin > 0).sum()} of {count}")
     if "later" in report:
-        said.append(
-            f"the nearest real frames of B come later than those of A in {_count(report.later > 0)} "
-            f"(tau {kendall(report):+.2f}; p < 0.05 in {_count(report.p < 0.05)})"
+        # Kendall's tau between the order of the snippets and that of their nearest frames' times, over pairs.
+        parts.append(
+            f"the nearest real frames of B come later than those of A in {(report.later > 0).sum()} "
+            f"(tau {np.sign(report.later).mean():+.2f}; p < 0.05 in {(report.p < 0.05).sum()})"
         )
-    said.append(f"the mean of snippets' votes has a gap of at most {report['tsn gap'].abs().max():.0e}")
-    sentence = "; ".join(said)
+    parts.append(f"the mean of snippets' votes has a gap of at most {report['tsn gap'].abs().max():.0e}")
+    sentence = "; ".join(parts)
     return sentence[0].upper() + sentence[1:] + "."

@@ -13,10 +13,10 @@ def run(o: argparse.Namespace) -> None:
     work.split.side("test")
     if o.denoise:
         gallery.train_denoiser_on(work)
-    for figure in gallery.draw(work, o.out, full=o.full):
+    for figure in gallery.draw_figures(work, o.out, full=o.full):
         print(figure.title)
     print(f"figures: {o.out}")
     if o.gallery:
         run = next(recipe for recipe in gallery.COMPLETE if work.run(recipe).tested)
-        for path in showcase.write(work, run, o.out, o.gallery, o.shots):
+        for path in showcase.write_showcase(work, run, o.out, o.gallery, o.shots):
             print(f"{path}: {path.stat().st_size / 1000:.0f} kB")

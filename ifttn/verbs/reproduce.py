@@ -74,7 +74,7 @@ def reproduce(o: argparse.Namespace, places: study.Places) -> int:
                 page,
                 replace(state, steps=report.steps(progress)),
                 study.measured(places.runs, o.out / "data", on=studied),
-                gallery.load(o.out / "figures"),
+                gallery.load_figures(o.out / "figures"),
                 study.judged(places.runs, o.out / "data", studied),
             )
         bar.update(progress.share, progress.running, progress.seconds_left(jobs))

@@ -7,8 +7,7 @@ from ifttn.insight.cam import (
     class_activation_maps,
     dilated,
     on_pixels,
-    shown,
-    snippet_maps,
+    scaled,
     stack,
 )
 from ifttn.model.network import Network, NetworkSettings
@@ -198,24 +197,15 @@ def test_a_map_lies_on_the_pixels_of_its_cells():
     torch.testing.assert_close(on_pixels(maps, (16, 24), stride=8.0)[::8, ::8], maps)
 
 
-def test_what_the_two_snippets_of_a_pair_say_before_the_subtraction_cancels_where_they_are_the_same(inputs):
-    network = build("attention")
-    maps = snippet_maps(network, {name: x[:, :2] for name, x in inputs.items()}, ACTIONS[:, 0])
-    assert maps.shape == (3, 2, 4, 6)
-    assert maps.abs().max() > 0
-    same = snippet_maps(network, {name: x[:, [0, 0]] for name, x in inputs.items()}, ACTIONS[:, 0])
-    torch.testing.assert_close(same[:, 0], -same[:, 1])
-
-
-def test_a_display_says_where_nothing_speaks_for_the_action():
+def test_scaled_maps_note_where_there_is_no_evidence_for_the_action():
     maps = np.array([[[-1.0, -3.0]], [[2.0, -1.0]]], np.float32)
-    signed, said = shown(maps)
+    signed, notes = scaled(maps)
     np.testing.assert_allclose(signed, maps / 3)
-    assert said == ["no positive evidence for this class", ""]
-    np.testing.assert_allclose(shown(maps, "relu")[0], [[[0, 0]], [[1, 0]]])
-    np.testing.assert_allclose(shown(maps, "relu", shared=False)[0], [[[0, 0]], [[1, 0]]])
-    np.testing.assert_allclose(shown(maps, "min-max", shared=False)[0], [[[1, 0]], [[1, 0]]])
-    np.testing.assert_allclose(shown(maps, "min-max")[0], [[[0.4, 0]], [[1, 0.4]]])
+    assert notes == ["no positive evidence for this class", ""]
+    np.testing.assert_allclose(scaled(maps, "relu")[0], [[[0, 0]], [[1, 0]]])
+    np.testing.assert_allclose(scaled(maps, "relu", shared=False)[0], [[[0, 0]], [[1, 0]]])
+    np.testing.assert_allclose(scaled(maps, "min-max", shared=False)[0], [[[1, 0]], [[1, 0]]])
+    np.testing.assert_allclose(scaled(maps, "min-max")[0], [[[0.4, 0]], [[1, 0.4]]])
 
 
 def test_a_network_stays_as_it_is_while_others_ask_a_dilated_one(inputs):

@@ -7,9 +7,12 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from ifttn.insight.deepdraw import PRESETS, Material, Octave, Palette, Settings, State, blur, draw, draw_many
-from ifttn.insight.denoiser import Denoiser, train_denoiser
-from ifttn.model.network import Network, NetworkSettings, normalise
+from ifttn.insight.canvases import blur
+from ifttn.insight.deepdraw import DrawingStep, draw, draw_many
+from ifttn.insight.drawing_settings import DRAWING_PRESETS, Material, Octave, Settings
+from ifttn.insight.embedded.denoiser import Denoiser, train_denoiser
+from ifttn.insight.palette import Palette
+from ifttn.model.network import Network, NetworkSettings
 from ifttn.vocabulary import IfttnError
 
 QUICK = Settings(32, (Octave(4, 32, (1.2, 0.6), (11.0, 11.0)), Octave(4, 38, (0.6, 0.4), (6.0, 3.0))))
@@ -21,14 +24,14 @@ def network() -> Network:
     return Network(NetworkSettings(actions=4, backbone="tiny")).eval()
 
 
-def last(states) -> State:
+def last(states) -> DrawingStep:
     return list(states)[-1]
 
 
 @pytest.mark.parametrize(("head", "rgb", "motion"), [("ttn", 2, 2), ("rgb", 1, 0), ("flow", 0, 1)])
 def test_a_head_draws_the_snippets_and_modalities_that_it_sees(network, head, rgb, motion):
     state = last(draw(network, 1, QUICK, head=head))
-    assert (state.octave, state.step, state.of) == (1, 8, 8)
+    assert (state.octave, state.step, state.steps) == (1, 8, 8)
     assert state.rgb is None if rgb == 0 else state.rgb.shape == (rgb, 3, 38, 38)
     assert state.motion is None if motion == 0 else state.motion.shape == (motion, 10, 38, 38)
 
@@ -135,7 +138,7 @@ def test_blur_keeps_the_mean_even_where_it_reaches_past_the_image():
 
 
 def test_the_paper_preset_is_the_published_recipe():
-    paper = PRESETS["paper"]
+    paper = DRAWING_PRESETS["paper"]
     assert sum(octave.steps for octave in paper.octaves) == 640
     assert paper.octaves[1].canvas == round(1.2 * paper.crop) == 269
 
@@ -147,7 +150,11 @@ def test_an_unknown_head_or_action_is_refused_at_once(network, action, head, nam
 
 
 def test_every_preset_of_training_has_one_of_drawing_with_its_crop():
-    assert {name: PRESETS[name].crop for name in ("tiny", "small", "paper")} == {"tiny": 64, "small": 112, "paper": 224}
+    assert {name: DRAWING_PRESETS[name].crop for name in ("tiny", "small", "paper")} == {
+        "tiny": 64,
+        "small": 112,
+        "paper": 224,
+    }
 
 
 def test_a_batch_draws_what_each_subject_draws_alone(network):
@@ -206,9 +213,8 @@ def test_a_shared_start_leaves_every_difference_to_the_network():
         {"smooth": 0.5},
         {"smooth_in_time": 0.5},
         {"waves": True},
-        {"statistics": 50.0},
     ],
-    ids=["shaken", "smooth", "smooth in time", "waves", "statistics"],
+    ids=["shaken", "smooth", "smooth in time", "waves"],
 )
 def test_a_modern_switch_changes_the_drawing_and_repeats(network, switch):
     octaves = (Octave(6, 36, (0.6, 0.4), (0.05, 0.05) if "waves" in switch else (8.0, 8.0)),)
@@ -233,26 +239,6 @@ def test_total_variation_in_time_makes_the_fields_of_a_snippet_alike(network):
     free, slow = (last(draw(network, 1, Settings(32, octaves, smooth_in_time=weight))) for weight in (0.0, 50.0))
     changes = [(state.motion[:, 2:] - state.motion[:, :-2]).abs().mean() for state in (free, slow)]
     assert changes[1] < 0.7 * changes[0]
-
-
-def test_the_statistics_of_training_hold_the_features_of_a_drawing():
-    torch.manual_seed(0)
-    network = Network(NetworkSettings(actions=4, backbone="smallest"))
-    real = {m: 64 + 16 * torch.randn(8, 2, c, 32, 32) for m, c in (("rgb", 3), ("flow", 10))}
-    with torch.no_grad():
-        for _ in range(20):
-            network(real)
-    network.eval()
-    plain = Settings(32, (Octave(15, 32, (0.6, 0.4), (8.0, 4.0)),))
-    far = []
-    for weight in (0.0, 100.0):
-        drawn = last(draw(network, 1, replace(plain, statistics=weight)))
-        layer = network.streams["rgb"].bn1
-        with torch.no_grad():
-            features = network.streams["rgb"].conv1(normalise(drawn.rgb, "rgb"))
-        far.append(((features.mean((0, 2, 3)) - layer.running_mean).square() / layer.running_var).mean())
-        assert all(not part._forward_pre_hooks for part in network.modules())
-    assert far[1] < 0.8 * far[0]
 
 
 def test_waves_keep_one_size_of_canvas(network):

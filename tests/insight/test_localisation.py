@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from ifttn.data import diagnostic
+from ifttn.data import diagnostic, sampling
 from ifttn.insight import localisation
-from ifttn.insight.localisation import Example, Localisation, cascade, localise, measure, road
+from ifttn.insight.embedded.balls import ball_regions
+from ifttn.insight.localisation import Example, cascade, localise, pointing_and_energy, road, summary
 from ifttn.model.network import Network, NetworkSettings
 
 
@@ -39,18 +40,18 @@ def test_pointing_and_energy_of_a_map_that_is_all_in_the_region_are_1():
     region = np.zeros((1, 8, 8), bool)
     region[:, 2:4, 2:4] = True
     inside, level = region.astype(np.float32), np.ones((1, 8, 8), np.float32)
-    assert measure(inside, region) == (1, 1)
-    assert measure(1 - inside, region) == (0, 0)
-    assert measure(level, region)[1] == pytest.approx(4 / 64)
-    assert measure(inside - 5 * (1 - inside), region) == (1, 1)  # evidence against does not count
-    assert np.isnan(measure(-level, region)).all()
+    assert pointing_and_energy(inside, region) == (1, 1)
+    assert pointing_and_energy(1 - inside, region) == (0, 0)
+    assert pointing_and_energy(level, region)[1] == pytest.approx(4 / 64)
+    assert pointing_and_energy(inside - 5 * (1 - inside), region) == (1, 1)  # evidence against does not count
+    assert np.isnan(pointing_and_energy(-level, region)).all()
 
 
 def test_the_masks_of_the_balls_lie_on_the_frames_that_the_test_snippets_show():
     row = diagnostic.plan_videos("ucf", 16, seed=3).iloc[5]
-    regions = localisation.embedded_regions(row, 4, (72, 96))
-    starts = localisation.sampling.centre_starts(int(row.frames), 4)
-    frames, _ = localisation.sampling.snippet_indices(starts, int(row.frames))
+    regions = ball_regions(row, 4, (72, 96))
+    starts = sampling.centre_starts(int(row.frames), 4)
+    frames, _ = sampling.snippet_indices(starts, int(row.frames))
     film = diagnostic.render(row)[frames]
     assert {name: of.shape for name, of in regions.items()} == dict.fromkeys(
         ("red ball", "blue ball", "balls", "background"), (4, 72, 96)
@@ -84,10 +85,10 @@ def test_a_frame_without_a_region_says_nothing_of_it(network, examples):
     region = np.zeros((3, 72, 96), bool)
     region[1, :36] = True
     maps = np.ones((3, 72, 96), np.float32)
-    assert measure(maps, region)[1] == pytest.approx(0.5)
-    assert np.isnan(measure(maps, region & False)).all()
+    assert pointing_and_energy(maps, region)[1] == pytest.approx(0.5)
+    assert np.isnan(pointing_and_energy(maps, region & False)).all()
     shown = [Example(one.inputs, one.action, {"top": region, "nowhere": region & False}) for one in examples[:2]]
-    table = localise(network, shown, finer=(1,)).table(draws=10)
+    table = summary(localise(network, shown, finer=(1,)), draws=10)
     assert table.loc[("rgb", "top", "centre Gaussian"), "area"] == 0.5
     assert table.loc[("rgb", "nowhere", "centre Gaussian"), ["area", "energy", "pointing"]].isna().all()
 
@@ -110,7 +111,7 @@ def test_examples_are_read_one_by_one_and_let_go(network, examples, embedded, mo
 
 
 def test_the_table_puts_every_head_beside_chance_and_habit(network, examples):
-    table = localise(network, examples, finer=(1, 4)).table(draws=200)
+    table = summary(localise(network, examples, finer=(1, 4)), draws=200)
     assert table.index.names == ["head", "region", "method"]
     methods = {"CAM, every 32 px", "CAM, every 8 px", "random map", "centre Gaussian"}
     assert set(table.index.get_level_values("method")) == methods
@@ -126,8 +127,8 @@ def test_the_table_puts_every_head_beside_chance_and_habit(network, examples):
 
 
 def test_intervals_shrink_with_more_videos_and_repeat_with_the_seed(network, examples):
-    rows = localise(network, examples, finer=(1,)).rows
-    assert Localisation(rows).table(100).equals(Localisation(rows).table(100))
+    rows = localise(network, examples, finer=(1,))
+    assert summary(rows, draws=100).equals(summary(rows, draws=100))
 
 
 def test_random_weights_change_the_maps_and_the_network_is_restored(network, examples):

@@ -99,9 +99,12 @@ def test_the_report_has_a_row_a_pair_and_a_sentence_that_counts_failures(pair):
     generator = torch.Generator().manual_seed(2)
     frames = Frames(torch.rand((30, 3, 32, 32), generator=generator) * 255, np.linspace(0, 1, 30, dtype=np.float32))
     pairs = [Pair(1, 0, pair), Pair(1, 1, {name: x.flip(0) for name, x in pair.items()})]
-    brightness = (lambda images: images.mean((1, 2, 3)) - 127, [0, 1, 0])
+
+    def brighter(pair: Pair) -> float:
+        return float((pair.inputs["rgb"][0] - pair.inputs["rgb"][1]).mean())
+
     report = order_report(
-        pairs, {"own": build()}, {"apart": build(seed=3)}, frames=lambda action: frames, judge=brightness
+        pairs, {"own": build()}, {"apart": build(seed=3)}, frames=lambda action: frames, margin=brighter
     )
     assert list(report.seed) == [0, 1]
     np.testing.assert_allclose(report["apart gap"][0], -report["apart gap"][1], atol=1e-6)

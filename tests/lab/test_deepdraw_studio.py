@@ -7,12 +7,14 @@ import torch
 from PIL import Image as Pillow
 
 from ifttn.experiment.scores import LATE_FUSION
-from ifttn.insight.deepdraw import PRESETS, State
-from ifttn.insight.denoiser import Denoiser, denoiser_file, packed
+from ifttn.insight.deepdraw import DrawingStep
+from ifttn.insight.drawing_settings import DRAWING_PRESETS
+from ifttn.insight.embedded.denoiser import Denoiser, denoiser_file, packed
+from ifttn.insight.order import probabilities
 from ifttn.vocabulary import IfttnError
 from lab.deepdraw_studio import DeepDrawStudio
 from lab.drawing_choices import OPTIONS, StudioState
-from lab.drawings import found, probabilities, tiles
+from lab.drawings import outcome, tiles
 
 
 def test_a_drawing_is_paused_resumed_stopped_kept_and_compared(opened, shelf, tmp_path, wait_for):
@@ -37,7 +39,7 @@ def test_a_drawing_is_paused_resumed_stopped_kept_and_compared(opened, shelf, tm
     files = sorted(tmp_path.glob("*_seed3.png"))
     assert len(files) == 2
     with Pillow.open(files[0]) as picture:
-        assert picture.text["step"] == f"{halted} of {panel.drawn.of}"
+        assert picture.text["step"] == f"{halted} of {panel.drawn.steps}"
         assert picture.text["action"] == panel.state.action
     assert panel._compared.value.count("<figure") == 2
     assert panel.as_html().data.count("<img") == 4
@@ -55,7 +57,7 @@ def test_one_seed_draws_one_picture(opened, shelf, tmp_path, wait_for):
         assert panel.wait(120.0)
         drawn.append(panel.drawn.rgb)
     assert (drawn[0] == drawn[1]).all()
-    assert "p(B,A)" not in panel.sheet.said
+    assert "p(B,A)" not in panel.drawing.curves
 
 
 def test_a_drawing_that_is_stopped_ends_with_its_step_within_a_third_of_a_second(opened, shelf, tmp_path, wait_for):
@@ -88,7 +90,7 @@ def test_every_option_of_the_studio_draws_another_picture(opened, shelf, tmp_pat
         panel.stop()
         assert panel.wait(60.0)
         assert panel.worker.error == ""
-        drawn.append((panel.drawn.of, *(panel.sheet.said[curve][3][1] for curve in ("logit", "p(A,B)"))))
+        drawn.append((panel.drawn.steps, *(panel.drawing.curves[curve][3][1] for curve in ("logit", "p(A,B)"))))
     assert drawn[0] != drawn[1]
 
 
@@ -103,7 +105,7 @@ def test_a_trained_denoiser_becomes_the_recipe_of_the_studio(opened, shelf, tmp_
         panel.stop()
         assert panel.wait(60.0)
         assert panel.worker.error == ""
-        assert "noise" in panel._swap.value
+        assert "noise" in panel._status_line.value
         assert all(image.value for image in panel.tiles)
     finally:
         path.unlink()
@@ -127,10 +129,10 @@ def test_what_cannot_be_drawn_is_said_and_why(opened, shelf, tmp_path, wait_for)
 
 def test_the_recipe_alone_asks_for_nothing_beside_it_and_options_are_told():
     plain = StudioState(settings="tiny")
-    assert plain.asked() == PRESETS["tiny"]
+    assert plain.drawing_settings() == DRAWING_PRESETS["tiny"]
     assert plain.in_words() == ""
     modern = StudioState(settings="paper", canvas="waves", shake="slight", smooth=0.3, length=0.5)
-    settings = modern.asked()
+    settings = modern.drawing_settings()
     assert [octave.steps for octave in settings.octaves] == [320]
     assert (settings.waves, settings.shift, settings.smooth) == (True, 14.0, 0.3)
     assert modern.in_words() == "draw waves (Fourier), jitter slight, total variation, space 0.3, steps ½"
@@ -161,7 +163,7 @@ def test_every_run_that_is_offered_can_be_drawn_from_rgb_differences_too(opened,
 def test_rgb_differences_are_shown_in_their_own_colours():
     motion = torch.full((1, 15, 4, 6), 128.0)
     motion[:, 2::3] = 200.0  # blue comes up in all five differences
-    state = State(0, 1, 1, 0.0, 1.0, None, motion, 0.0, 0.0)
+    state = DrawingStep(0, 1, 1, 0.0, 1.0, None, motion, 0.0, 0.0)
     *_, tile, none = tiles(state)
     assert none is None
     assert tile.shape == (4, 6, 3)
@@ -209,16 +211,16 @@ def test_a_new_studio_goes_on_with_the_numbers_of_the_drawings_that_are_there(op
 
 def test_a_drawing_that_did_not_succeed_says_so(opened, shelf, tmp_path):
     half, failed, good = (
-        State(0, step, 9, 0.0, p, None, None, 0.0, 0.0) for step, p in ((4, 0.05), (9, 0.05), (9, 0.9))
+        DrawingStep(0, step, 9, 0.0, p, None, None, 0.0, 0.0) for step, p in ((4, 0.05), (9, 0.05), (9, 0.9))
     )
-    assert found(half) == "p = 0.05"
-    assert found(failed) == "this drawing did not succeed: p = 0.05"
-    assert found(good) == "p = 0.90"
+    assert outcome(half) == "p = 0.05"
+    assert outcome(failed) == "this drawing did not succeed: p = 0.05"
+    assert outcome(good) == "p = 0.90"
     panel = opened(DeepDrawStudio, shelf, tmp_path, head="rgb", length=0.25)  # too short, of a network hardly trained
     panel.start()
     assert panel.wait(60.0)
     assert panel.drawn.probability < 0.5
     panel.keep()
     said = f"this drawing did not succeed: p = {panel.drawn.probability:.2f}"
-    assert said in panel._swap.value
+    assert said in panel._status_line.value
     assert said in panel._kept.value

@@ -14,7 +14,7 @@ def test_every_picture_of_the_showcase_is_small_and_the_films_move(results, embe
         folder.mkdir()
         for name in names:
             Image.new("RGB", (1400, 800), "white").save(folder / f"{name}.png")
-    written = list(showcase.write(embedded.work(results / "runs"), "if-ttn", figures, out, shots))
+    written = list(showcase.write_showcase(embedded.work(results / "runs"), "if-ttn", figures, out, shots))
     assert [path.name for path in written] == [
         "clip.gif",
         "deepdraw.gif",
@@ -36,7 +36,7 @@ def test_every_picture_of_the_showcase_is_small_and_the_films_move(results, embe
 def test_what_compresses_badly_is_made_smaller_until_it_fits():
     rng = np.random.default_rng(0)
     noisy = [rng.integers(0, 256, (160, 600, 3), dtype=np.uint8) for _ in range(8)]
-    content = showcase.film(noisy, 10.0)
+    content = showcase.small_gif(noisy, 10.0)
     assert len(content) < showcase.LIMIT
     with Image.open(io.BytesIO(content)) as film:
         assert film.size[0] < 600
@@ -45,6 +45,6 @@ def test_what_compresses_badly_is_made_smaller_until_it_fits():
 def test_a_film_or_a_figure_that_cannot_be_had_is_named(tmp_path):
     rng = np.random.default_rng(0)
     with pytest.raises(IfttnError, match="a film of 24 pictures"):
-        showcase.film([rng.integers(0, 256, (400, 800, 3), dtype=np.uint8) for _ in range(24)], 10.0)
+        showcase.small_gif([rng.integers(0, 256, (400, 800, 3), dtype=np.uint8) for _ in range(24)], 10.0)
     with pytest.raises(IfttnError, match="`ifttn figures` draws it"):
-        showcase.still(tmp_path / "order.png")
+        showcase.small_png(tmp_path / "order.png")

@@ -2,8 +2,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from ifttn.insight import denoiser as denoising
-from ifttn.insight.denoiser import SPREAD, Denoiser, denoiser_file, load_denoiser, packed, train_denoiser
+from ifttn.insight.embedded import denoiser as denoising
+from ifttn.insight.embedded.denoiser import SPREAD, Denoiser, denoiser_file, load_denoiser, packed, train_denoiser
 from ifttn.vocabulary import IfttnError
 
 
@@ -33,7 +33,7 @@ def denoiser() -> Denoiser:
 
 
 def test_a_denoiser_brings_noisy_snippets_nearer_to_the_real_ones(denoiser):
-    real = paired(denoiser.encoded(snippets(16, seed=1)))
+    real = paired(denoiser.encode(snippets(16, seed=1)))
     noise = torch.randn(real.shape, generator=torch.Generator().manual_seed(0))
     for sigma in (0.5, 1.0):
         with torch.no_grad():
@@ -49,7 +49,7 @@ def test_a_denoiser_cannot_know_which_snippet_came_first(denoiser):
 
 
 def test_a_snippet_is_denoised_by_what_the_other_shows(denoiser):
-    real = paired(denoiser.encoded(snippets(16, seed=1)))
+    real = paired(denoiser.encode(snippets(16, seed=1)))
     noisy = real + torch.randn(real.shape, generator=torch.Generator().manual_seed(0))
     strange = torch.stack([noisy[:, 0], noisy.roll(1, 0)[:, 1]], 1)  # the other is of a video on another ground
     with torch.no_grad():
@@ -58,7 +58,7 @@ def test_a_snippet_is_denoised_by_what_the_other_shows(denoiser):
 
 
 def test_values_are_centred_and_as_wide_as_promised(denoiser):
-    values = denoiser.encoded(snippets(96))
+    values = denoiser.encode(snippets(96))
     assert values.shape == (96, 13, 12, 16)
     torch.testing.assert_close(values.mean((0, 2, 3)), torch.zeros(13), atol=1e-4, rtol=0)
     for part in values.split([3, 10], 1):
@@ -67,7 +67,7 @@ def test_values_are_centred_and_as_wide_as_promised(denoiser):
 
 def test_what_was_encoded_is_decoded_but_for_its_edges(denoiser):
     real = snippets(4, seed=2)
-    decoded = denoiser.decoded(denoiser.encoded(real), (24, 32))
+    decoded = denoiser.decode(denoiser.encode(real), (24, 32))
     assert list(decoded) == ["rgb", "flow"]
     for modality, images in decoded.items():
         assert images.shape == real[modality].shape
@@ -120,7 +120,7 @@ def test_a_training_that_was_cut_off_goes_on_step_for_step(tmp_path, monkeypatch
             raise KeyboardInterrupt
         update(self, model)
 
-    monkeypatch.setattr(denoising, "KEPT_EVERY", 0.0)
+    monkeypatch.setattr(denoising, "SAVE_EVERY", 0.0)
     with monkeypatch.context() as patch:
         patch.setattr(denoising.AveragedModel, "update_parameters", cut_off)
         with pytest.raises(KeyboardInterrupt):

@@ -1,0 +1,123 @@
+"""From trained runs to the paper's Figures 1, 6 and 7, what they prove, and the curves of training.
+
+This package stands above `lab`: it opens runs, calls `ifttn.insight`, and lets `lab.figures` draw.
+"""
+
+import json
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+
+from ifttn.data.loading import whole_snippets
+from ifttn.experiment.presets import PRESETS
+from ifttn.experiment.recipes import RECIPES, find
+from ifttn.experiment.runs import Run
+from ifttn.experiment.study import Places, StudySettings, work_on
+from ifttn.experiment.training import Work
+from ifttn.files import write_whole
+from ifttn.gallery.figure_6 import draw_figure_6, draw_localisation
+from ifttn.gallery.figures_1_7 import draw_figures_1_7
+from ifttn.gallery.sources import Drawn, Sources
+from ifttn.insight.drawing_settings import DRAWING_PRESETS
+from ifttn.insight.embedded.denoiser import denoiser_file, packed, train_denoiser
+from ifttn.vocabulary import IfttnError
+from lab import figures, pictures, report
+
+COMPLETE = ("if-ttn", "mv-if-ttn")
+"""Recipes whose network is complete; the figures show the first that is trained."""
+
+
+def draw_figures(work: Work, out: Path, *, full: bool = False) -> list[report.Figure]:
+    """Draw every figure that the trained runs of a split allow, each as a PNG file with its caption beside it.
+
+    Args:
+        work: a split, its store and its runs.
+        out: folder for the figures, and for CSV files of what they show.
+        full: draw all actions with five seeds and measure on all test videos, in hours instead of a minute.
+
+    Raises:
+        IfttnError: no complete network is trained on this split.
+    """
+    done = []
+    for each in _figures(Sources(work, _complete_run(work), full)):
+        png = pictures.figure_png(each.figure)
+        write_whole(out / f"{each.name}.png", png)
+        write_whole(out / f"{each.name}.txt", f"{each.title}\n{each.caption}\n".encode())
+        if each.table is not None:
+            write_whole(out / f"{each.name}.csv", each.table.to_csv().encode())
+        done.append(report.Figure(each.title, each.caption, png))
+    return done
+
+
+def load_figures(out: Path) -> list[report.Figure]:
+    """The figures that `draw_figures` wrote."""
+    texts = {path.with_suffix(".png"): path.read_text().split("\n") for path in sorted(out.glob("*.txt"))}
+    return [report.Figure(title, caption, png.read_bytes()) for png, (title, caption, _) in texts.items()]
+
+
+def draw_split(places: Places, dataset: str, split: int, setup: StudySettings) -> None:
+    """The step of a study that draws the figures, unless the networks that they need have not changed."""
+    work, drawn = work_on(places, dataset, split, setup), places.root / "figures" / "drawn.json"
+    shown = next((recipe for recipe in COMPLETE if work.run(recipe).tested), "")
+    weights = sorted(work.runs.glob(f"{dataset}/*/{shown}/weights.safetensors"))
+    weights += sorted(work.run("").folder.glob("denoiser-*.safetensors"))
+    hashes = json.dumps({str(path.relative_to(work.runs)): sha256(path.read_bytes()).hexdigest() for path in weights})
+    if not (drawn.exists() and drawn.read_text() == hashes):
+        draw_figures(work, drawn.parent)
+        write_whole(drawn, hashes.encode())
+
+
+def train_denoiser_on(work: Work) -> None:
+    """Train the denoiser for Figures 1 and 7, unless there is one.
+
+    Raises:
+        IfttnError: no complete network is trained, or its preset has no drawing through a denoiser.
+    """
+    run = _complete_run(work)
+    preset = find(work.preset, PRESETS, "preset")
+    if preset.size != DRAWING_PRESETS["tiny-denoised"].crop:
+        raise IfttnError(
+            f"no drawing through a denoiser at preset {work.preset}: one of {preset.size} px takes days to train, "
+            "and DeepDraw as published draws there"
+        )
+    modalities = run.network().settings.modalities
+    path = denoiser_file(work.runs, work.split.dataset, work.split.number, modalities)
+    if not path.exists():
+        snippets = [whole_snippets(work.store, v, modalities, preset.segments) for v in work.split.train]
+        real = {m: torch.stack([each[m] for each in snippets]).to(work.device) for m in modalities}
+        unfinished = path.with_suffix(".unfinished")
+        trained = train_denoiser(real, seed=work.seed, progress=work.progress, unfinished=unfinished)
+        write_whole(path, packed(trained))
+        unfinished.unlink(missing_ok=True)
+
+
+def _complete_run(work: Work) -> Run:
+    run = next((work.trained(recipe) for recipe in COMPLETE if work.run(recipe).tested), None)
+    if run is None:
+        raise IfttnError(
+            f"no tested run of {' or '.join(COMPLETE)} in {work.run('').folder}: `ifttn train if-ttn` first"
+        )
+    return run
+
+
+def _figures(sources: Sources) -> Iterator[Drawn]:
+    yield from draw_figures_1_7(sources)
+    yield draw_figure_6(sources)
+    yield draw_localisation(sources)
+    work, run = sources.work, sources.run
+    runs = {name: work.run(name) for name in (*RECIPES[run.folder.name].needs, run.folder.name)}
+    yield Drawn(
+        "training",
+        "Training",
+        f"Loss of each recipe over its stages ({work.split.dataset}, split {work.split.number}).",
+        figures.training_curves({name: each.metrics() for name, each in runs.items()}),
+    )
+    scores = run.scores()
+    yield Drawn(
+        "confusion",
+        "What is taken for what",
+        f"Late-fused scores of {sources.where}, test videos.",
+        figures.confusion(sources.fused_scores(), scores.labels, scores.actions),
+    )

@@ -1,0 +1,93 @@
+"""Figure 6: where the streams and IF-TTN find their evidence, as maps and as numbers."""
+
+from functools import partial
+
+import numpy as np
+import torch
+
+from ifttn.gallery.sources import Drawn, Sources, as_images
+from ifttn.insight.cam import STRIDE, class_activation_maps, on_pixels
+from ifttn.insight.localisation import cascade, examples_of, localise, road, summary
+from ifttn.vocabulary import MODALITIES, Video
+from lab import figures
+
+CELLS_FINER = 4
+"""Maps have a cell every 32 / CELLS_FINER px."""
+
+
+def draw_figure_6(sources: Sources) -> Drawn:
+    """Figure 6, of the pair around the middle of one test video for each action shown."""
+    split = sources.work.split
+    scores, fused = sources.run.scores(), sources.fused_scores()
+    right = fused.argmax(1) == scores.labels
+    videos = {video.name: video for video in split.test}
+    examples = []
+    for action in sources.shown:
+        own = scores.labels == action
+        if own.any():
+            sure = np.where(own & right if (own & right).any() else own, 1, 0)
+            examples.append(_cam_example(sources, videos[scores.videos[int(sure.argmax())]], action))
+    motion = MODALITIES[sources.modalities[1]].name
+    return Drawn(
+        "figure_6",
+        "Figure 6: where the streams and IF-TTN look",
+        f"Class activation maps of {sources.where}, on whole frames, a cell every {STRIDE // CELLS_FINER} px (last "
+        "levels dilated), for the true action, on test videos that it gets right where there are any; the snippets lie "
+        f"on either side of the video's middle. Motion is {motion}. IF-TTN has one map for both snippets, because it "
+        "sees only their difference.",
+        figures.figure_6(examples),
+    )
+
+
+def _cam_example(sources: Sources, video: Video, action: int) -> figures.CamExample:
+    network, inputs = sources.network, sources.snippets(video)
+    appearance, motion = sources.modalities
+    pair = slice(sources.middle, sources.middle + 2)
+    batch = {modality: x[None].float() for modality, x in inputs.items()}
+    actions = torch.tensor([[action]], device=sources.work.device)
+    maps = class_activation_maps(network, batch, actions, finer=CELLS_FINER)
+    with torch.inference_mode():
+        logits = network(batch).logits
+    height, width = inputs[appearance].shape[-2:]
+    on_frame = {
+        head: on_pixels(each[0, :, 0], (height, width), STRIDE / CELLS_FINER).cpu().numpy()
+        for head, each in maps.items()
+    }
+    spatial, temporal, ttn = (logits[head][0].softmax(0)[action].item() for head in (appearance, motion, "ttn"))
+    return figures.CamExample(
+        title=sources.actions[action],
+        frames=as_images(inputs[appearance][pair]),
+        motion=inputs[motion][pair].cpu().numpy(),
+        spatial=on_frame[appearance][pair],
+        temporal=on_frame[motion][pair],
+        pair=on_frame["ttn"][sources.middle],
+        probabilities=(spatial, temporal, ttn),
+    )
+
+
+def draw_localisation(sources: Sources) -> Drawn:
+    """Where the maps of test videos lie, beside a random map and a centred one."""
+    test = sources.work.split.test
+    videos = test if sources.full else test[:: max(1, len(test) // 32)]
+    examples = partial(
+        examples_of,
+        sources.work.store,
+        modalities=sources.modalities,
+        segments=sources.segments,
+        factors=sources.factors,
+    )
+    table = summary(localise(sources.network, examples(videos), finer=(1, CELLS_FINER)))
+    correlations = cascade(sources.network, list(examples(videos[:: max(1, len(videos) // 4)][:4])))
+    words = "; ".join(f"{figures.HEADS.get(head, head)} {correlations[head].iloc[0]:+.2f}" for head in correlations)
+    text = (
+        f"Class activation maps of {sources.where} for the true action, {len(videos)} test videos, whole frames, "
+        "means with bootstrap intervals of 95 %, in parts of the region's share of the frame. Rank correlation of the "
+        f"maps with those of a network whose classifiers are random: {words}."
+    )
+    if sources.full:
+        changes = road(sources.network, examples(videos[::8])).groupby(["head", "method"]).change.mean()
+        lost = (f"{' '.join(map(str, key))} {change:+.2f}" for key, change in changes.items())
+        text += f" ROAD, mean change of the logit: {'; '.join(lost)}."
+    return Drawn(
+        "localisation", "Figure 6 in numbers: where the evidence lies", text, figures.localisation(table), table
+    )

@@ -1,0 +1,113 @@
+"""How drawings are made (octaves, objective, jitter), presets of this for each size of network, and the material."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ifttn.insight.embedded.denoiser import Denoiser
+from ifttn.insight.palette import Palette
+from ifttn.vocabulary import IfttnError
+
+
+@dataclass(frozen=True)
+class Octave:
+    """Steps on one size of canvas. Blur and step size change linearly from their first value to their second; the
+    noise of a denoiser changes linearly in its cube root."""
+
+    steps: int
+    canvas: int
+    """Height of the canvas (px)."""
+    sigma: tuple[float, float]
+    """Standard deviation of the blur after a step (px), 0 for none. With a denoiser: standard deviation of the noise
+    that a step removes, where real values have `denoiser.SPREAD`."""
+    step_size: tuple[float, float]
+    """Mean change of a pixel by a step, before box and blur (levels of 255). For waves: Adam's learning rate. With a
+    denoiser: weight of the network's gradient, where 1 is Bayes' rule."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a drawing is made. The fields after `octaves` are not part of DeepDraw as published, and off by default."""
+
+    crop: int
+    """Side of the crop (px) that the network sees of a larger canvas."""
+    octaves: tuple[Octave, ...]
+    objective: Literal["logit", "contrast", "log-probability"] = "logit"
+    """What is ascended: the action's logit, the logit less the log-sum-exp of the others, or less that of all."""
+    aspect: float = 1.0
+    """Width over height of a canvas."""
+    shared_start: bool = False
+    """Both snippets of a pair start from the same noise, so that all their differences come from the network."""
+    shift: float = 0.0
+    """Jitter: before each forward pass the crop is moved by up to this many pixels ..."""
+    zoom: float = 0.0
+    """... enlarged or reduced by up to this share ..."""
+    turn: float = 0.0
+    """... and turned by up to this many degrees, the same for all snippets and modalities."""
+    waves: bool = False
+    """Draw amplitudes of waves, 1/f, by Adam instead of pixels (Olah et al. 2017, Fourier parametrisation)."""
+    denoised: bool = False
+    """`Material.denoiser` replaces box and blur: from noise alone to something like a real pair, guided by the network
+    (classifier guidance: Dhariwal & Nichol 2021; its gradient through the denoiser: Chung et al. 2023)."""
+    smooth: float = 0.0
+    """Weight of the total variation in space, per level of 255."""
+    smooth_in_time: float = 0.0
+    """Weight of the total variation from one motion field of a snippet to the next, per level of 255."""
+
+
+DRAWING_PRESETS: Mapping[str, Settings] = {
+    # Whole frames of the embedded set, seen by crops as in training. Its actions share factors, so that their logits
+    # rise together: the logit alone would draw what half of the actions share. Jitter is as strong as a real frame
+    # bears, the blur no wider than a ring is thick, and the steps end while the form is clear, as judges of form said.
+    "tiny": Settings(
+        64,
+        (Octave(40, 72, (1.5, 1.0), (12.0, 8.0)),),
+        objective="contrast",
+        aspect=4 / 3,
+        shift=8.0,
+        zoom=0.3,
+        turn=40.0,
+    ),
+    # The gradient of the probability fades once the network is sure, so that the denoiser can repair what the network
+    # spoilt. No jitter is needed: the denoiser leaves no pattern that fools the network.
+    "tiny-denoised": Settings(
+        64,
+        (Octave(50, 72, (8.0, 0.1), (100.0, 100.0)),),
+        objective="log-probability",
+        aspect=4 / 3,
+        denoised=True,
+    ),
+    # The published recipe with half its steps and half its pixels.
+    "small": Settings(112, (Octave(95, 112, (1.25, 0.6), (11.0, 11.0)), Octave(225, 134, (0.7, 0.4), (6.0, 3.0)))),
+    # auduno/deepdraw, deepdraw.ipynb, cell 7: the published recipe that needs no auxiliary classifiers.
+    "paper": Settings(224, (Octave(190, 224, (2.5, 0.78), (11.0, 11.0)), Octave(450, 269, (0.936, 0.4), (6.0, 3.0)))),
+}
+
+
+def preset_for(crop: int) -> Settings:
+    """The preset for networks that were trained on crops of this side (px).
+
+    Raises:
+        IfttnError: there is none.
+    """
+    for settings in DRAWING_PRESETS.values():
+        if settings.crop == crop:
+            return settings
+    raise IfttnError(f"no preset of drawing for crops of {crop} px: choose from {', '.join(DRAWING_PRESETS)}")
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a drawing is made from, beside noise. A tensor is for a whole batch, or has a row for each drawing."""
+
+    palettes: Mapping[str, Palette] = field(default_factory=dict)
+    """By modality, the colours of real images."""
+    motion: Literal["drawn", "still"] | Float[Tensor, "... M C h w"] = "drawn"
+    """Drawn; or held at no motion; or held at a real video's motion, in 0..255."""
+    start: Float[Tensor, "... _ 3 _ _"] | None = None
+    """RGB frames to start from instead of grey paper, in 0..255."""
+    denoiser: Denoiser | None = None
+    """Denoiser of pairs of the network's modalities, for `Settings.denoised`."""
