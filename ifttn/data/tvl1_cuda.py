@@ -1,0 +1,224 @@
+"""TV-L1 of many pairs on a GPU: `tvl1.cu`, which NVRTC compiles for the GPU at hand, and the launches around it.
+
+Most of the time goes into iterations, and an iteration does little with each byte that it reads. So a launch of `relax`
+does FUSED of them on a tile that stays on the chip. How many iterations a pair needs is known only afterwards: where
+one before the last of a launch was enough, the next launch does the pair again from the input, which is still there,
+with the right number. Each field has two buffers; a launch reads one and writes the other, and the state of a pair says
+which one holds the result, so that nothing is ever copied. The host waits once after each median, for the list of pairs
+that go on.
+
+Shapes: B pairs, H x W pixels of a level, S floats in a row of a plane.
+"""
+
+import ctypes
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float32, UInt8
+from torch import Tensor
+
+from ifttn.data.tvl1 import EPSILON, FLAT, INNER, LAMBDA, OPENCV, OUTER, TAU, THETA, CoarseToFine
+
+SOURCE = Path(__file__).with_name("tvl1.cu")
+CHUNK = 12_000_000
+"""Pixels at once, some 100 bytes each."""
+ROWS, WARPS, FUSED = 4, 12, 6
+"""Rows of a tile that a warp holds, warps of a block, iterations of a launch: two blocks fit on an H100's processor."""
+DEFINED = {
+    "ROWS": ROWS,
+    "WARPS": WARPS,
+    "FUSED": FUSED,
+    "INNER": INNER,
+    "LIMIT": f"{LAMBDA * THETA}f",
+    "THETA": f"{THETA}f",
+    "RATE": f"{TAU / THETA}f",
+    "FLAT": f"{FLAT}f",
+    "ENOUGH": EPSILON**2 * 2**24,
+}
+"""What the source leaves open."""
+ROUNDED = ("--prec-sqrt=false", "--prec-div=false", "--ftz=true")
+"""A root or a quotient may be off by its last bit, and what is below 1e-38 is 0: a quarter fewer instructions."""
+ALIGNED = 8
+"""Floats: a row begins at a multiple."""
+THREADS = 256
+"""Threads of a block of the kernels that have a thread a pixel."""
+MOST_PAIRS = 65_535 // 2
+"""A grid has at most 65,535 blocks along its second axis, and `resize` needs two a pair."""
+
+Launch = Callable[[str, Sequence[int], int, int, ctypes.Array], None]
+"""(kernel, blocks along x, y and z, threads of a block, bytes of shared memory, addresses of the arguments)."""
+
+
+def solve(
+    previous: UInt8[Tensor, "B H W"],
+    following: UInt8[Tensor, "B H W"],
+    pyramid: CoarseToFine = OPENCV,
+    launch: Launch | None = None,
+) -> Float32[Tensor, "B 2 H W"]:
+    """Displacement along x and y from each previous to its following image, in pixels. Both are luminance.
+
+    Args:
+        previous: on a GPU.
+        following: the images that follow, on the same GPU.
+        pyramid: levels and warps.
+        launch: how kernels are launched; by default on the GPU of the images.
+    """
+    pairs = min(MOST_PAIRS, max(1, CHUNK // previous[0].numel()))
+    chunks = list(zip(previous.split(pairs), following.split(pairs), strict=True))
+    if launch:
+        return torch.cat([_solve_chunk(first, second, pyramid, launch) for first, second in chunks])
+    with torch.cuda.device(previous.device):  # a kernel is launched in the context of the current device
+        launch = on_gpu(torch.cuda.current_device())
+        return torch.cat([_solve_chunk(first, second, pyramid, launch) for first, second in chunks])
+
+
+def _solve_chunk(
+    previous: UInt8[Tensor, "B H W"], following: UInt8[Tensor, "B H W"], pyramid: CoarseToFine, launch: Launch
+) -> Float32[Tensor, "B 2 H W"]:
+    solver = _Solver(launch, len(previous), pyramid.warps)
+    sizes, ratio = pyramid.sizes(*previous.shape[1:]), 1 / pyramid.step
+    images = [_padded(torch.stack([previous, following]).float())]
+    for old, new in pairwise(sizes):
+        images.append(solver.resized(images[-1], old, new, (ratio, ratio)))
+    flow = images[-1].new_zeros(len(previous), 2, *images[-1].shape[-2:])
+    for level in reversed(range(len(sizes))):
+        if level + 1 < len(sizes):
+            old, new = sizes[level + 1], sizes[level]
+            flow = solver.resized(flow, old, new, (old[0] / new[0], old[1] / new[1]), gain=ratio)
+        flow = solver.level(images[level][0], images[level][1], flow, sizes[level][1])
+    return flow[..., : previous.shape[2]]
+
+
+def shared_bytes() -> int:
+    """Shared memory of a block of `relax`: its tile of the image, what neighbouring warps exchange, and the sums."""
+    return 16 * (2 * ROWS * 32 * WARPS + 2 * 32 * (WARPS + 1)) + 4 * FUSED * WARPS
+
+
+class _Solver:
+    """The launches for B pairs."""
+
+    def __init__(self, launch: Launch, pairs: int, warps: int) -> None:
+        self.launch, self.pairs, self.warps = launch, pairs, warps
+
+    def resized(
+        self,
+        planes: Float32[Tensor, "*planes h s"],
+        old: tuple[int, int],
+        new: tuple[int, int],
+        ratios: tuple[float, float],
+        gain: float = 1.0,
+    ) -> Float32[Tensor, "*planes H S"]:
+        out = planes.new_zeros(*planes.shape[:-2], new[0], _stride(new[1]))
+        count, blocks = planes[..., 0, 0].numel(), -(-new[0] * new[1] // THREADS)
+        sizes = *old, planes.shape[-1], *new, out.shape[-1]
+        self.launch("resize", (blocks, count, 1), THREADS, 0, _arguments(planes, out, *sizes, *ratios, gain))
+        return out
+
+    def level(
+        self,
+        first: Float32[Tensor, "B H S"],
+        second: Float32[Tensor, "B H S"],
+        flow: Float32[Tensor, "B 2 H S"],
+        width: int,
+    ) -> Float32[Tensor, "B 2 H S"]:
+        height, stride = first.shape[1:]
+        flows, duals = flow.new_zeros(2, *flow.shape), flow.new_zeros(2, self.pairs, 4, height, stride)
+        flows[0] = flow
+        data = flow.new_zeros(self.pairs, 3, height, stride)
+        states = torch.zeros(self.pairs, 2 * FUSED + 6, dtype=torch.int32, device=flow.device)
+        turned, live = 2 * FUSED, 2 * FUSED + 4  # of a State: which buffer holds the flow, and whether the pair goes on
+        everyone = torch.arange(self.pairs, dtype=torch.int32, device=flow.device)
+        size, pixels = (self.pairs, height, width, stride), -(-height * width // THREADS)
+        tiles = _tiles(width, 64), _tiles(height, ROWS * WARPS)
+        for _ in range(self.warps):
+            fields = _arguments(first, second, flows, data, states, *size)
+            self.launch("linearise", (pixels, self.pairs, 1), THREADS, 0, fields)
+            chosen = everyone
+            for _ in range(OUTER):
+                self.launch("median", (pixels, 1, len(chosen)), THREADS, 0, _arguments(flows, states, chosen, *size))
+                fields = _arguments(flows, duals, data, states, chosen, *size)
+                for _ in range(-(-INNER // FUSED) + 1):  # the last is for pairs that end within a launch
+                    self.launch("relax", (*tiles, len(chosen)), 32 * WARPS, shared_bytes(), fields)
+                chosen = everyone[states[:, live] != 0]
+                if not len(chosen):
+                    break
+        return flows[states[:, turned].long(), everyone.long()]
+
+
+def _tiles(length: int, tile: int) -> int:
+    """Tiles along an axis. The first begins two pixels outside the image."""
+    return 1 + max(0, -(-(length + 2 - tile) // (tile - 2 * FUSED)))
+
+
+def _stride(width: int) -> int:
+    return -(-width // ALIGNED) * ALIGNED
+
+
+def _padded(images: Float32[Tensor, "*batch H W"]) -> Float32[Tensor, "*batch H S"]:
+    return torch.nn.functional.pad(images, (0, _stride(images.shape[-1]) - images.shape[-1]))
+
+
+def _arguments(*values: Tensor | int | float) -> ctypes.Array:
+    """Their addresses, as a launch takes them. The array keeps the values."""
+    kinds = {int: ctypes.c_int, float: ctypes.c_double}
+    kept = [kinds[type(v)](v) if not isinstance(v, Tensor) else ctypes.c_void_p(v.data_ptr()) for v in values]
+    array = (ctypes.c_void_p * len(kept))(*(ctypes.addressof(value) for value in kept))
+    array._kept = kept  # type: ignore[attr-defined]
+    return array
+
+
+@cache
+def on_gpu(device: int) -> Launch:
+    """Launches on this GPU, which must be the current one, in torch's current stream. Compiles for a second or two.
+
+    Raises:
+        RuntimeError: NVRTC or the driver refuses; the message has the reason.
+    """
+    driver = import_module("cuda.bindings.driver")
+
+    major, minor = torch.cuda.get_device_capability(device)
+    torch.cuda.current_stream().synchronize()  # the driver's context is there from here on
+    module = _checked(driver.cuModuleLoadData(compiled(f"sm_{major}{minor}")))
+    kernels = {}
+    for name in ("resize", "linearise", "median", "relax"):
+        kernels[name] = _checked(driver.cuModuleGetFunction(module, name.encode()))
+    most = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    _checked(driver.cuFuncSetAttribute(kernels["relax"], most, shared_bytes()))
+
+    def launch(name: str, blocks: Sequence[int], threads: int, shared: int, arguments: ctypes.Array) -> None:
+        stream, addresses = torch.cuda.current_stream().cuda_stream, ctypes.addressof(arguments)
+        _checked(driver.cuLaunchKernel(kernels[name], *blocks, threads, 1, 1, shared, stream, addresses, 0))
+
+    return launch
+
+
+def compiled(architecture: str) -> bytes:
+    """The machine code for an architecture such as "sm_90". It needs no GPU.
+
+    Raises:
+        RuntimeError: NVRTC refuses; the message has its log.
+    """
+    nvrtc = import_module("cuda.bindings.nvrtc")
+
+    flags = [f"--gpu-architecture={architecture}", "--std=c++17", *ROUNDED, *(f"-D{k}={v}" for k, v in DEFINED.items())]
+    program = _checked(nvrtc.nvrtcCreateProgram(SOURCE.read_bytes(), SOURCE.name.encode(), 0, [], []))
+    result = nvrtc.nvrtcCompileProgram(program, len(flags), [flag.encode() for flag in flags])
+    if result[0]:
+        log = b" " * _checked(nvrtc.nvrtcGetProgramLogSize(program))
+        _checked(nvrtc.nvrtcGetProgramLog(program, log))
+        raise RuntimeError(log.decode())
+    code = b" " * _checked(nvrtc.nvrtcGetCUBINSize(program))
+    _checked(nvrtc.nvrtcGetCUBIN(program, code))
+    return code
+
+
+def _checked(result: tuple[Any, ...]) -> Any:
+    """What a call of the driver or of NVRTC returned, behind its error code."""
+    if result[0]:
+        raise RuntimeError(f"CUDA: {result[0].name}")
+    return result[1] if len(result) > 1 else None

@@ -1,0 +1,140 @@
+"""The very source of the CUDA kernels, run on a CPU: a thread is a fiber (`cuda_on_cpu.h`)."""
+
+import ctypes
+import re
+import shutil
+import subprocess
+from collections import Counter
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ifttn.bench.flow import Motion
+from ifttn.data import tvl1_cuda
+from ifttn.data.tvl1 import FAST, INNER, OUTER, CoarseToFine
+from tests.data import tvl1_reference
+
+HERE = Path(__file__).parent
+ONE_LEVEL = CoarseToFine(scales=1, warps=2)
+
+
+class OnCpu:
+    """Launches kernels that are compiled for this CPU, and counts them."""
+
+    def __init__(self, folder: Path) -> None:
+        library = folder / "kernels.so"
+        defined = [f"-D{name}={value}" for name, value in tvl1_cuda.DEFINED.items()]
+        flags = [
+            "-std=c++17",
+            "-O2",
+            "-ffp-contract=off",
+            "-U_FORTIFY_SOURCE",
+            "-Wno-unknown-pragmas",
+            "-fPIC",
+            "-shared",
+        ]
+        source = f'#include "{HERE / "cuda_on_cpu.h"}"\n#include "{tvl1_cuda.SOURCE}"\n' + LAUNCHER
+        command = ["g++", *flags, *defined, "-x", "c++", "-", "-o", library]
+        subprocess.run(command, input=source, text=True, check=True)
+        self.library, self.launches = ctypes.CDLL(str(library)), Counter[str]()
+
+    def __call__(self, name: str, blocks: Any, threads: int, shared: int, arguments: ctypes.Array) -> None:
+        assert shared <= 16 * 16_384
+        self.launches[name] += 1
+        self.library.launch(name.encode(), *map(ctypes.c_uint, blocks), threads, arguments)
+
+
+LAUNCHER = """
+extern "C" void launch(const char *name, unsigned x, unsigned y, unsigned z, int threads, void **arguments) {
+    const uint3 grid{x, y, z};
+    if (!std::strcmp(name, "resize")) on_grid(resize, grid, threads, arguments);
+    if (!std::strcmp(name, "linearise")) on_grid(linearise, grid, threads, arguments);
+    if (!std::strcmp(name, "median")) on_grid(median, grid, threads, arguments);
+    if (!std::strcmp(name, "relax")) on_grid(relax, grid, threads, arguments);
+}
+"""
+
+
+@cache
+def pairs_of(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Three pairs: two that move, and between them one that does not."""
+    pairs = [
+        torch.from_numpy(Motion("pan", shift).pair(height, width)) for shift in ((1.2, -0.7), (0.0, 0.0), (2.5, 1.0))
+    ]
+    return torch.stack([pair[0] for pair in pairs]), torch.stack([pair[1] for pair in pairs])
+
+
+@pytest.fixture(scope="module")
+def on_cpu(tmp_path_factory):
+    if not shutil.which("g++"):
+        pytest.skip("no g++")
+    return OnCpu(tmp_path_factory.mktemp("kernels"))
+
+
+# One tile; several tiles along an axis; a width whose rows end in a gap.
+@pytest.mark.parametrize(("height", "width", "pyramid"), [(33, 47, FAST), (20, 131, ONE_LEVEL), (57, 30, ONE_LEVEL)])
+def test_the_kernels_source_finds_the_references_flow(on_cpu, height, width, pyramid):
+    previous, following = pairs_of(height, width)
+    flow = tvl1_cuda.solve(previous, following, pyramid, on_cpu)
+    reference = tvl1_reference.solve(previous.float(), following.float(), pyramid)
+    assert flow.shape == reference.shape
+    assert reference[2].abs().mean() > 0.5
+    assert (flow - reference).abs().mean() < 2e-4
+    assert flow[1].abs().max() == 0
+
+
+def test_the_flow_depends_neither_on_tiles_nor_on_how_many_iterations_a_launch_does(on_cpu, tmp_path, monkeypatch):
+    previous, following = pairs_of(20, 70)
+    flow = tvl1_cuda.solve(previous, following, ONE_LEVEL, on_cpu)
+    for name, value in {"WARPS": 2, "FUSED": 2}.items():
+        monkeypatch.setattr(tvl1_cuda, name, value)
+        monkeypatch.setitem(tvl1_cuda.DEFINED, name, value)
+    assert torch.equal(tvl1_cuda.solve(previous, following, ONE_LEVEL, OnCpu(tmp_path)), flow)
+
+
+def test_a_pair_is_solved_as_it_is_alone_in_any_chunk(on_cpu, monkeypatch):
+    previous, following = pairs_of(20, 30)
+    flow = tvl1_cuda.solve(previous, following, ONE_LEVEL, on_cpu)
+    monkeypatch.setattr(tvl1_cuda, "CHUNK", 20 * 30)
+    assert torch.equal(tvl1_cuda.solve(previous, following, ONE_LEVEL, on_cpu), flow)
+
+
+def test_a_launch_does_several_iterations_and_pairs_share_it(on_cpu):
+    on_cpu.launches.clear()
+    tvl1_cuda.solve(*pairs_of(20, 30), ONE_LEVEL, on_cpu)
+    medians = on_cpu.launches["median"]
+    assert on_cpu.launches["relax"] == medians * (INNER // tvl1_cuda.FUSED + 1)
+    assert on_cpu.launches["linearise"] == ONE_LEVEL.warps
+    assert ONE_LEVEL.warps <= medians <= OUTER * ONE_LEVEL.warps
+
+
+@pytest.mark.skipif(not find_spec("cuda"), reason="no bindings of CUDA for this platform")
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_120"])
+def test_nvrtc_compiles_the_kernels_without_spilling_registers(architecture, tmp_path):
+    code = tmp_path / "kernels.cubin"
+    code.write_bytes(tvl1_cuda.compiled(architecture))
+    inspector = Path(str(pytest.importorskip("triton").__file__)).parent / "backends/nvidia/bin/cuobjdump"
+    if not inspector.exists():
+        pytest.skip("no cuobjdump")
+    used = subprocess.run([inspector, "-res-usage", code], capture_output=True, text=True, check=True).stdout
+    functions = dict(re.findall(r"Function (\w+):\s+REG:(\d+)", used))
+    assert set(functions) == {"resize", "linearise", "median", "relax"}
+    assert int(functions["relax"]) * 32 * tvl1_cuda.WARPS * 2 <= 65_536, "two blocks share a processor's registers"
+    assert all(int(stack) <= 16 for stack in re.findall(r"STACK:(\d+)", used)), used
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_the_gpu_finds_the_flow_of_triton_and_of_the_cpu():
+    from ifttn.data import tvl1_triton
+    from ifttn.data.flow import tvl1
+
+    previous, following = pairs_of(96, 131)
+    flow = tvl1_cuda.solve(previous.cuda(), following.cuda())
+    assert (flow.cpu() - tvl1(previous, following)).abs().mean() < 2e-3
+    assert (flow - tvl1_triton.solve(previous.cuda(), following.cuda())).abs().mean() < 1e-3
+    assert torch.equal(tvl1_cuda.solve(previous.cuda(), following.cuda()), flow)
