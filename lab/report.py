@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from jinja2 import Environment
 
 from ifttn.experiment.claims import EXPLAINED, Finding
-from ifttn.experiment.study import Progress
+from ifttn.experiment.steps import Progress
 from ifttn.experiment.tables import Column, Table, as_p, empty, heading, orders, to_frame
 from ifttn.files import write_whole
 from ifttn.vocabulary import duration

@@ -1,25 +1,12 @@
-"""The whole study in order: data, preparation, runs, scores. Resumable, and as many steps at once as there are cores.
+"""The whole study in order: data, preparation, runs, scores, of the embedded data sets or of one's own.
 
-Of the embedded data sets, or of one's own in their place.
-
-Every step finds its own work done or goes on with it, so that the same study started again goes on where it was.
+Every step continues its own work or finds it done, so that a study that is started again continues where it was.
 """
 
-import json
-import multiprocessing
-import signal
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-import torch
-from joblib.externals.loky import get_reusable_executor
 
 from ifttn.data import diagnostic
 from ifttn.data.catalogue import read_split, split_numbers
@@ -32,13 +19,12 @@ from ifttn.experiment.processes import Machine
 from ifttn.experiment.recipes import RECIPES
 from ifttn.experiment.runs import Run
 from ifttn.experiment.scores import Scores
+from ifttn.experiment.steps import Step
 from ifttn.experiment.tables import Factors, ScoresOf, Table, load, measure, speeds
-from ifttn.files import write_whole
-from ifttn.memory import explained
 from ifttn.vocabulary import IfttnError
 
 EMBEDDED = {"embedded-ucf": ("ucf", 960), "embedded-hmdb": ("hmdb", 384)}
-"""Embedded data sets: flavour and number of videos."""
+"""Embedded data set -> flavour and number of videos."""
 
 WEIGHTS = {
     "spatial": 0.3,
@@ -56,66 +42,26 @@ WEIGHTS = {
     "off": 0.9,
     "off-flow": 0.5,
 }
-"""What a recipe costs beside the others, for the estimate of the time to go."""
+"""Expected time of a recipe relative to the others, for the estimate of the remaining time."""
 ABLATIONS = ("ttn-separate", "if-ttn-adaptive", "if-ttn-additive", "if-ttn-multiplicative", "rgbdiff")
 SYSTEMS = ("two-stream-i3d", "din", "c3d", "emv-cnn", "coviar", "off", "off-flow")
-"""Of Tables 5 and 6, that are none of ours; trained where the preset has a size of them."""
+"""The peers of Tables 5 and 6, which are trained where the preset has a size for them."""
 SYSTEMS_TWICE = ("two-stream-i3d", "coviar", "off", "off-flow")
-"""Of these the paper prints HMDB-51's accuracy as well (Table 6); the embedded one's is of one split."""
+"""Peers whose accuracy on HMDB-51 the paper prints as well (Table 6). They are trained on one split of it."""
 EVERY_SPLIT = ("spatial", "temporal", "if-ttn", "mv-temporal", "mv-if-ttn")
 
 
 @dataclass(frozen=True)
-class Step:
-    """One step: a function that does its work or finds it done."""
-
-    name: str
-    function: Callable[..., Any]
-    arguments: tuple[Any, ...] = ()
-    needs: tuple[str, ...] = ()
-    weight: float = 1.0
-    """Expected share of the time, for the estimate."""
-
-
-@dataclass
-class Progress:
-    """How far a study is."""
-
-    steps: Sequence[Step]
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Per finished step, what it took when it was done (not what finding it done took)."""
-    running: set[str] = field(default_factory=set)
-    done: set[str] = field(default_factory=set)
-    failed: dict[str, str] = field(default_factory=dict)
-    """Step -> why; a step whose needs failed is here as well."""
-    killed: set[str] = field(default_factory=set)
-    """Steps whose process was killed; each is done once more, alone."""
-
-    @property
-    def share(self) -> float:
-        """Of the expected work, how much is done, in 0..1."""
-        return sum(t.weight for t in self.steps if t.name in self.done) / sum(t.weight for t in self.steps)
-
-    def seconds_left(self, jobs: int) -> float | None:
-        """What the steps to come will take, `jobs` at once, at the pace at which finished steps were done, be it in an
-        earlier call; None before one is."""
-        timed = [step for step in self.steps if step.name in self.done & self.seconds.keys()]
-        to_come = sum(step.weight for step in self.steps if step.name not in self.done | self.failed.keys())
-        seconds = sum(self.seconds[step.name] for step in timed)
-        return to_come * seconds / sum(step.weight for step in timed) / jobs if timed else None
-
-
-@dataclass(frozen=True)
 class Places:
-    """Where a study keeps its things, under one folder, and where it finds data sets of one's own."""
+    """The folders of a study, and those of one's own data sets."""
 
     root: Path
     own: Mapping[str, Path] = field(default_factory=dict)
-    """Name -> folder; these are studied in the place of the embedded ones, and nothing is written into them."""
+    """Name -> folder. These are studied instead of the embedded ones, and nothing is written into them."""
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """What is studied, the most telling first."""
+        """The data sets of the study, the most important first."""
         return tuple(self.own or EMBEDDED)
 
     def data(self, dataset: str) -> Path:
@@ -123,7 +69,7 @@ class Places:
         return self.own.get(dataset, self.root / "data" / dataset)
 
     def splits(self, dataset: str) -> tuple[int, ...]:
-        """Those that are studied: all that the data set has."""
+        """The numbers of the data set's splits."""
         return split_numbers(self.own[dataset]) if dataset in self.own else (1, 2, 3)
 
     def store(self, dataset: str, preset: str) -> Path:
@@ -138,22 +84,22 @@ class Places:
 
 @dataclass(frozen=True)
 class StudySettings:
-    """What all runs of a study have in common, wherever their videos are."""
+    """What all runs of a study have in common."""
 
     preset: str
     device: str = "cpu"
     seed: int = 0
     jobs: int = 1
-    """Steps at once; where it is one, each has all cores."""
+    """Steps at once. A single step uses all cores."""
     machine: Machine = field(default_factory=Machine)
 
 
 def steps_of(places: Places, settings: StudySettings, *, quick: bool, videos: int | None = None) -> list[Step]:
-    """Every step of the study, the most telling first. `quick`: Table 3 on one split of the first data set."""
+    """The steps of the study, the most important first. `quick`: Table 3 on one split of the first data set."""
     study: list[Step] = []
     datasets = places.datasets[: 1 if quick else None]
     for dataset in datasets:
-        # The first data set has the machine to itself; the second one is made beside trainings.
+        # The first data set has all cores; the second one is made while networks train.
         cores = 1 if study and settings.jobs > 1 else -1
         needs = (study[-1].name,) if study else ()
         if dataset not in places.own:
@@ -166,7 +112,7 @@ def steps_of(places: Places, settings: StudySettings, *, quick: bool, videos: in
     once = (*ABLATIONS, *(SYSTEMS if peers else ()))
     rows = [(first, 1, recipe) for recipe in (EVERY_SPLIT[:3] if quick else (*EVERY_SPLIT, *once))]
     if not quick:
-        # The paper has Table 1 on split 1; the embedded set must show on all that nothing leaks its binding.
+        # The paper has Table 1 on split 1; the embedded set shows on all splits that nothing leaks the binding.
         each = EVERY_SPLIT if first in places.own else (*EVERY_SPLIT, "ttn-separate")
         rows += [(first, split, recipe) for split in places.splits(first)[1:] for recipe in each]
         rows += [(other, split, recipe) for other in others for split in places.splits(other) for recipe in EVERY_SPLIT]
@@ -186,12 +132,12 @@ def steps_of(places: Places, settings: StudySettings, *, quick: bool, videos: in
 
 
 def step_name(dataset: str, split: int, recipe: str) -> str:
-    """How the step that trains a recipe is called."""
+    """The name of the step that trains a recipe."""
     return f"{dataset} split {split}: {recipe}"
 
 
 def write_videos(places: Places, dataset: str, seed: int, jobs: int, videos: int | None) -> None:
-    """Write an embedded data set as real videos."""
+    """Write an embedded data set as video files."""
     flavour, usual = EMBEDDED[dataset]
     diagnostic.write(places.data(dataset), flavour, videos=videos or usual, seed=seed, jobs=jobs, progress=jobs != 1)
 
@@ -200,8 +146,8 @@ def prepare_store(places: Places, dataset: str, settings: StudySettings, jobs: i
     """Prepare a data set for a preset; `jobs` is the number of processes, -1 one a core.
 
     Raises:
-        IfttnError: an embedded video could not be prepared, or none of one's own; those that fail are left out of the
-            study, and named in the store's report.
+        IfttnError: an embedded video could not be prepared, or none of one's own. Of one's own, videos that fail are
+            left out of the study and named in the store's report.
     """
     report = prepare(
         places.data(dataset),
@@ -217,7 +163,7 @@ def prepare_store(places: Places, dataset: str, settings: StudySettings, jobs: i
 
 
 def work_on(places: Places, dataset: str, split: int, settings: StudySettings) -> training.Work:
-    """The split of a data set less what could not be prepared, its store, and where its runs go."""
+    """The split of a data set without the videos that could not be prepared, its store, and the folder of runs."""
     store = Store(places.store(dataset, settings.preset))
     return training.Work(
         split=training.without_failed(read_split(places.data(dataset), split), store),
@@ -226,7 +172,8 @@ def work_on(places: Places, dataset: str, split: int, settings: StudySettings) -
         preset=settings.preset,
         seed=settings.seed,
         device=settings.device,
-        progress=settings.jobs == 1 and dataset in places.own,  # hours: the study's own bar does not move for long
+        progress=settings.jobs == 1
+        and dataset in places.own,  # for hours, the study's bar stands still
         machine=settings.machine,
     )
 
@@ -239,16 +186,16 @@ def train_and_test(places: Places, dataset: str, split: int, settings: StudySett
 
 
 def drop_pyramids(places: Places) -> None:
-    """Remove what runs shared while they trained: gigabytes that only a further training of a TTN would read."""
+    """Remove the pyramids that runs shared: gigabytes that only another training of a TTN would read."""
     for folder in places.runs.glob("*/split*"):
         pyramids.drop_pyramids(folder)
 
 
 def tested(runs: Path) -> dict[str, list[str]]:
-    """Data set -> its tested runs ("split1/if-ttn"), the order in which they stand in the tables.
+    """Data set -> its tested runs ("split1/if-ttn"), in the order of the tables' columns.
 
-    Data sets of one's own come before the embedded ones, those with more runs before those with fewer, as a study makes
-    most of them on its first data set, and HMDB51 after others.
+    One's own data sets come before the embedded ones, those with more runs before those with fewer (a study makes most
+    runs on its first data set), and HMDB51 after others.
     """
     found: dict[str, list[str]] = {}
     for path in sorted(runs.glob("*/split*/*/scores.npz")):
@@ -262,19 +209,19 @@ def tested(runs: Path) -> dict[str, list[str]]:
 
 
 def _standing(runs: Path, on: Sequence[str]) -> list[str]:
-    """The data sets that are shown: those that are named, else one's own, else the embedded ones."""
+    """The data sets that are shown: the named ones, else one's own, else the embedded ones."""
     names = list(tested(runs))
     return list(on) or [name for name in names if name not in EMBEDDED] or names
 
 
 def measured(runs: Path, data: Path, seeds: Sequence[Path] = (), on: Sequence[str] = ()) -> list[Table]:
-    """The paper's tables, filled with what the runs reach; what has no run stays empty.
+    """The paper's tables, filled with the scores of the runs. Cells without a run stay empty.
 
     Args:
         runs: folder of the runs.
-        data: folder of the data sets, for the factors of those that have any.
-        seeds: folders of the same runs from other seeds, for the spread over seeds.
-        on: data sets, the first studied first; by default those that have tested runs.
+        data: folder of the data sets, for the factors of the embedded ones.
+        seeds: folders of the same runs with other seeds, for the spread over seeds.
+        on: data sets, in order; by default those that have tested runs.
 
     Raises:
         IfttnError: a folder of another seed is not there.
@@ -289,13 +236,13 @@ def measured(runs: Path, data: Path, seeds: Sequence[Path] = (), on: Sequence[st
 
 
 def judged(runs: Path, data: Path, on: Sequence[str] = ()) -> list[Finding]:
-    """What the runs say of the paper's claims on every data set; the arguments are those of `measured`."""
+    """Whether the paper's claims hold for the runs, on every data set. The arguments are those of `measured`."""
     datasets = _standing(runs, on)
     return judge(load_claims(), _scores_in(runs), datasets, _factors(datasets, data))
 
 
 def not_shown(runs: Path, tables: Sequence[Table]) -> str:
-    """A line about tested runs that are in no cell of any table, or about there being none; "" where all are shown."""
+    """A message if tested runs are in no cell of any table, or if there is no tested run; "" where all are shown."""
     found = tested(runs)
     if not found:
         return f"no tested run in {runs}: `ifttn reproduce --quick` fills Table 3, `ifttn reproduce` all of them"
@@ -322,113 +269,3 @@ def _scores_in(runs: Path) -> ScoresOf:
 
 def _factors(datasets: Sequence[str], data: Path) -> dict[str, Factors]:
     return {name: factors for name in datasets if (factors := diagnostic.factors_of_actions(data / name))}
-
-
-def run(study: Sequence[Step], *, jobs: int, timings: Path) -> Iterator[Progress]:
-    """Do the steps, `jobs` at once, each as soon as what it needs is done. Yields after every change.
-
-    A step that fails stops only those that need it. One whose process is killed is done once more, alone, and fails
-    where that process is killed too. What each step took is kept in the file `timings`.
-    """
-    known: dict[str, float] = json.loads(timings.read_text()) if timings.exists() else {}
-    progress = Progress(study, {step.name: known[step.name] for step in study if step.name in known})
-    # A process of its own for each step: one that is killed disturbs no other.
-    idle, futures = list[ProcessPoolExecutor](), dict[Future[float], tuple[Step, ProcessPoolExecutor]]()
-    try:
-        while len(progress.done) + len(progress.failed) < len(study):
-            for step in _next(study, progress, jobs):
-                future, pool = _begun(step, idle, jobs)
-                futures[future] = step, pool
-                progress.running.add(step.name)
-            yield progress
-            for future in wait(futures, return_when=FIRST_COMPLETED).done:
-                step, pool = futures.pop(future)
-                if not isinstance(future.exception(), BrokenProcessPool):
-                    idle.append(pool)
-                if _ended(step, future, progress):
-                    known[step.name] = progress.seconds[step.name]
-                    write_whole(timings, json.dumps(known, indent=1).encode())
-        yield progress
-        for pool in idle:
-            pool.shutdown()
-    except BaseException:
-        _terminate([*idle, *(pool for _, pool in futures.values())])
-        raise
-
-
-def _begun(step: Step, idle: list[ProcessPoolExecutor], jobs: int) -> tuple[Future[float], ProcessPoolExecutor]:
-    while idle:
-        pool = idle.pop()
-        with suppress(BrokenProcessPool):  # its process was killed since its last step
-            return pool.submit(timed, step), pool
-    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_worker, initargs=(jobs,))
-    return pool.submit(timed, step), pool
-
-
-def _ended(step: Step, future: Future[float], progress: Progress) -> bool:
-    """Note what became of a step. Returns whether it took longer than ever, as finding it done is quick."""
-    progress.running.discard(step.name)
-    error = future.exception()
-    if isinstance(error, BrokenProcessPool) and step.name not in progress.killed:
-        progress.killed.add(step.name)
-    elif isinstance(error, BrokenProcessPool):
-        progress.failed[step.name] = (
-            "its process was killed twice, the second time while no other step ran; most likely this machine has too "
-            "little memory for it"
-        )
-    elif error:
-        reason = str(error) if isinstance(error, IfttnError) else f"{type(error).__name__}: {error}"
-        progress.failed[step.name] = " ".join(reason.split())
-    else:
-        progress.done.add(step.name)
-        if future.result() > progress.seconds.get(step.name, 0.0):
-            progress.seconds[step.name] = future.result()
-            return True
-    return False
-
-
-def _terminate(pools: Sequence[ProcessPoolExecutor]) -> None:
-    """Leave none to finish an hour's work unseen."""
-    for pool in pools:
-        for process in list((pool._processes or {}).values()):
-            process.terminate()
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _next(study: Sequence[Step], progress: Progress, jobs: int) -> list[Step]:
-    """The steps to begin now; one whose process was killed waits until it can run alone."""
-    ready = _ready(study, progress)
-    fresh = [step for step in ready if step.name not in progress.killed]
-    if progress.running & progress.killed:
-        return []
-    return fresh[: jobs - len(progress.running)] if fresh or progress.running else ready[:1]
-
-
-def _ready(study: Sequence[Step], progress: Progress) -> list[Step]:
-    for step in study:
-        broken = [need for need in step.needs if need in progress.failed]
-        if broken and step.name not in progress.failed:
-            progress.failed[step.name] = f"needs {broken[0]}, which failed"
-    begun = progress.running | progress.done | progress.failed.keys()
-    return [step for step in study if step.name not in begun and progress.done.issuperset(step.needs)]
-
-
-def timed(step: Step) -> float:
-    """Do a step in this process. Returns its seconds.
-
-    Raises IfttnError where memory does not suffice, and whatever else the step raises.
-    """
-    started = time.monotonic()
-    with explained({}):
-        step.function(*step.arguments)
-    seconds = time.monotonic() - started
-    # joblib keeps its idle processes for five minutes, and a worker that has any cannot end.
-    get_reusable_executor().shutdown(wait=True)
-    return seconds
-
-
-def _worker(jobs: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the study, which ends its workers
-    torch.backends.cudnn.benchmark = True  # every batch of a stage but the last has the same shape
-    if jobs > 1:  # several steps at once, and two threads of each would wait for one another
-        torch.set_num_threads(1)

@@ -15,6 +15,7 @@ from pathlib import Path
 from ifttn import gallery
 from ifttn.data import catalogue
 from ifttn.experiment import claims, study, tables
+from ifttn.experiment.steps import Progress, Step, run_steps
 from ifttn.files import held
 from ifttn.memory import LACKS, advice
 from ifttn.verbs.inputs import machine_of, print_left_out
@@ -66,8 +67,8 @@ def reproduce(o: argparse.Namespace, places: study.Places) -> int:
     steps = steps_of(o, places, study.StudySettings(o.preset, o.device, o.seed, jobs, machine_of(o)))
     state, page = state_of(o, places, studied, jobs), o.out / "report.html"
     bar, started, printed = StudyBar(o.brief), time.monotonic(), set[str]()
-    progress, before = study.Progress(steps), None
-    for progress in study.run(steps, jobs=jobs, timings=o.out / "timings.json"):
+    progress, before = Progress(steps), None
+    for progress in run_steps(steps, jobs=jobs, timings=o.out / "timings.json"):
         before = dict(progress.seconds) if before is None else before
         if not (o.brief and page.exists() and progress.seconds == before and not progress.failed):
             report.write(
@@ -89,15 +90,15 @@ def reproduce(o: argparse.Namespace, places: study.Places) -> int:
     return print_results(progress, o, studied)
 
 
-def steps_of(o: argparse.Namespace, places: study.Places, setup: study.StudySettings) -> list[study.Step]:
+def steps_of(o: argparse.Namespace, places: study.Places, settings: study.StudySettings) -> list[Step]:
     """The steps of the study, with the one that draws its figures."""
-    steps, first = study.steps_of(places, setup, quick=o.quick, videos=o.videos), places.datasets[0]
+    steps, first = study.steps_of(places, settings, quick=o.quick, videos=o.videos), places.datasets[0]
     # The networks of the other splits judge what the first one's network draws.
     splits = (1,) if o.quick else places.splits(first)
-    draw = study.Step(
+    draw = Step(
         f"{first} split 1: figures",
         gallery.draw_split,
-        (places, first, 1, setup),
+        (places, first, 1, settings),
         needs=tuple(study.step_name(first, split, "if-ttn") for split in splits),
         weight=0.3,
     )
@@ -133,7 +134,7 @@ def state_of(o: argparse.Namespace, places: study.Places, studied: Sequence[str]
     )
 
 
-def print_news(bar: StudyBar, progress: study.Progress, printed: set[str], page: Path | None) -> set[str]:
+def print_news(bar: StudyBar, progress: Progress, printed: set[str], page: Path | None) -> set[str]:
     """Print what is new: whose process was killed, and, where there is a page to name, how many steps are done."""
     news = {f"{step}: its process was killed; it is done once more, alone" for step in progress.killed}
     if page and progress.done:
@@ -143,7 +144,7 @@ def print_news(bar: StudyBar, progress: study.Progress, printed: set[str], page:
     return news
 
 
-def print_results(progress: study.Progress, o: argparse.Namespace, studied: Sequence[str]) -> int:
+def print_results(progress: Progress, o: argparse.Namespace, studied: Sequence[str]) -> int:
     """Print the tables, where the time went, and what failed. Returns the exit code."""
     runs, data = o.out / "runs", o.out / "data"
     found = study.measured(runs, data, on=studied)
@@ -158,7 +159,7 @@ def print_results(progress: study.Progress, o: argparse.Namespace, studied: Sequ
     return code
 
 
-def in_short(progress: study.Progress, before: Mapping[str, float], seconds: float) -> str:
+def in_short(progress: Progress, before: Mapping[str, float], seconds: float) -> str:
     """One sentence about what was done; `before` has the seconds of the steps that were done earlier."""
     steps, now = len(progress.steps), sum(before.get(name) != took for name, took in progress.seconds.items())
     if now or progress.failed:
@@ -169,7 +170,7 @@ def in_short(progress: study.Progress, before: Mapping[str, float], seconds: flo
     return f"All {steps} steps of the study were done before, in {took}; {duration(seconds)} to find them."
 
 
-def print_failures(progress: study.Progress, o: argparse.Namespace) -> int:
+def print_failures(progress: Progress, o: argparse.Namespace) -> int:
     """Print to stderr what failed and why. Returns the exit code."""
     for name, reason in progress.failed.items():
         helps = advice(vars(o)) if LACKS in reason else ""

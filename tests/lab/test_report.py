@@ -9,7 +9,7 @@ import pytest
 from ifttn.experiment.claims import judge, load_claims
 from ifttn.experiment.scores import READINGS, Scores
 from ifttn.experiment.significance import mcnemar
-from ifttn.experiment.study import Progress, Step
+from ifttn.experiment.steps import Progress, Step
 from ifttn.experiment.tables import Table, load, measure
 from lab.report import Figure, StepRow, StudyState, steps, write
 
