@@ -1,20 +1,19 @@
 """Our TV-L1 beside OpenCV's DualTVL1: how fast on one core, how far apart, how far from motions that are known.
 
-Both get the same pairs in the same run, by turns, one core each; figures are of processor time, the best turn of each
-pair. OpenCV's lives in opencv-contrib, whose wheel would overwrite ours, so it runs in an environment of its own.
+Both get the same pairs in the same run, in turns, on one core each. Figures are of processor time, the best turn of
+each pair. OpenCV's is in opencv-contrib, whose wheel would overwrite ours, so it runs in an environment of its own.
 """
 
 import argparse
 import os
-import platform
-import re
+import pickle
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numba
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, UInt8
 
+from ifttn.bench.clock import Clock, PrintedTable, device_name, one_core, use_one_core
 from ifttn.bench.peers import python_of
 from ifttn.data import diagnostic
 from ifttn.data.flow import luminance
@@ -31,23 +31,20 @@ from ifttn.data.video import read_frames
 from ifttn.vocabulary import IfttnError
 
 REQUIREMENTS = ("opencv-contrib-python-headless>=4.11",)
-_PEER = """
-import sys, time, cv2, numpy
+# It reads pickled pairs (2, H, W) and writes pickled (flow (2, H, W), seconds); its first answer is its version.
+_SCRIPT = """
+import pickle, sys, time, cv2
 cv2.setNumThreads(1)
-print(cv2.__version__, flush=True)
-for line in sys.stdin:
-    source, target = line.rstrip("\\n").split("\\t")
-    first, second = numpy.load(source)
+answer = cv2.__version__
+while True:
+    pickle.dump(answer, sys.stdout.buffer)
+    sys.stdout.buffer.flush()
+    first, second = pickle.load(sys.stdin.buffer)
     solver = cv2.optflow.DualTVL1OpticalFlow_create()
     began = time.process_time()
     flow = solver.calc(first, second, None)
-    seconds = time.process_time() - began
-    numpy.save(target, numpy.ascontiguousarray(flow.transpose(2, 0, 1)))
-    print(seconds, flush=True)
+    answer = flow.transpose(2, 0, 1), time.process_time() - began
 """
-Other = Callable[[np.ndarray], tuple[np.ndarray, float]]
-"""A pair (2, H, W) -> its flow (2, H, W) and the seconds that it took."""
-_ROW = "{:34}{:>10}{:>12}{:>12}{:>8}{:>12}{:>12}"
 
 
 @dataclass(frozen=True)
@@ -61,13 +58,13 @@ class Motion:
     degrees: float = 0.0
 
     def matrix(self, height: int, width: int) -> Float[np.ndarray, "2 3"]:
-        """Where a point (x, y, 1) goes."""
+        """Maps a point (x, y, 1) to where it goes."""
         matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), -self.degrees, self.zoom)
         matrix[:, 2] += self.shift
         return matrix
 
     def flow(self, height: int, width: int) -> Float32[np.ndarray, "2 H W"]:
-        """Its displacement of every pixel."""
+        """The displacement of every pixel."""
         y, x = np.mgrid[:height, :width]
         moved = np.tensordot(self.matrix(height, width), np.stack([x, y, np.ones_like(x)]), 1)
         return (moved - np.stack([x, y])).astype(np.float32)
@@ -98,7 +95,7 @@ MOTIONS = (
 
 @dataclass(frozen=True)
 class Compared:
-    """The two on some pairs."""
+    """Ours and OpenCV's on some pairs."""
 
     ours: float
     """Seconds of one core, a pair."""
@@ -106,106 +103,91 @@ class Compared:
     distances: tuple[float, ...]
     """Mean end-point difference of each pair, in pixels."""
     errors: tuple[float, float]
-    """Mean end-point error of ours and of theirs, where the motion is known; else nan."""
-    iterations: float
-    """Of ours, a warp."""
+    """Mean end-point error of ours and of theirs where the motion is known, else nan."""
 
 
-class Peer:
-    """OpenCV's DualTVL1 in another process."""
+class DualTVL1:
+    """OpenCV's DualTVL1 with its defaults, in another process."""
 
-    def __init__(self, process: subprocess.Popen, folder: Path) -> None:
-        self.process, self.folder = process, folder
-        self.version = self._line()
+    def __init__(self, process: subprocess.Popen) -> None:
+        self._process = process
+        self.version: str = self._answer()
 
     def __call__(self, pair: UInt8[np.ndarray, "2 H W"]) -> tuple[Float32[np.ndarray, "2 H W"], float]:
-        """The flow at its defaults, and the seconds of processor time that it took."""
-        source, target = self.folder / "pair.npy", self.folder / "flow.npy"
-        np.save(source, pair)
-        assert self.process.stdin
-        self.process.stdin.write(f"{source}\t{target}\n")
-        self.process.stdin.flush()
-        seconds = float(self._line())
-        return np.load(target), seconds
+        """The flow, and the seconds of processor time that it took."""
+        assert self._process.stdin
+        pickle.dump(pair, self._process.stdin)
+        self._process.stdin.flush()
+        return self._answer()
 
-    def _line(self) -> str:
-        assert self.process.stdout
-        line = self.process.stdout.readline().strip()
-        if not line:
-            raise IfttnError("OpenCV's DualTVL1 ended before it answered; what it said is above")
-        return line
+    def _answer(self) -> Any:
+        assert self._process.stdout
+        try:
+            return pickle.load(self._process.stdout)
+        except EOFError as error:
+            raise IfttnError("OpenCV's DualTVL1 ended before it answered; its message is above") from error
 
 
 @contextmanager
-def opencv() -> Iterator[Peer]:
+def opencv() -> Iterator[DualTVL1]:
     """DualTVL1 of opencv-contrib, in an environment that the first call makes; IfttnError where it cannot."""
-    python = python_of("opencv-contrib", REQUIREMENTS)
-    with (
-        tempfile.TemporaryDirectory(prefix="ifttn-bench-") as folder,
-        subprocess.Popen(
-            [python, "-c", _PEER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        ) as process,
-    ):
+    command = [python_of("opencv-contrib", REQUIREMENTS), "-c", _SCRIPT]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
         try:
-            yield Peer(process, Path(folder))
+            yield DualTVL1(process)
         finally:
             process.terminate()
 
 
 def run(o: argparse.Namespace) -> int:
-    """Print the tables. Returns the exit code."""
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
+    """Print a row for each video and each known motion, at each size."""
+    use_one_core()
     pyramid = FAST if o.fast else OPENCV
     with opencv() as peer, tempfile.TemporaryDirectory(prefix="ifttn-bench-") as folder:
-        _print_header(o, peer.version)
+        print(f"{one_core()}; numba {numba.__version__}, OpenCV {cv2.__version__}")
+        print(f"peer: DualTVL1 of opencv-contrib {peer.version}, its defaults")
+        name = "tvl1-fast" if o.fast else "tvl1"
+        print(f"ours: {name}; {o.pairs} pairs a video, the best of {o.repetitions} turns of each")
+        print("pairs/s of one core; apart: mean end-point distance of the two in px; error: that to the known motion")
+        table = PrintedTable("", "ours", "OpenCV", "ratio", "apart", "our error", "its error")
         videos = o.videos or _embedded(Path(folder))
         for width, height in o.sizes:
-            pairs = [pair for video in videos for pair in pairs_of(video, (width, height), o.pairs)]
-            names = [str(video.name) for video in videos for _ in range(o.pairs)]
-            for name in dict.fromkeys(names):
-                chosen = [pair for pair, its in zip(pairs, names, strict=True) if its == name]
-                compared = compare(peer, chosen, o.repetitions, pyramid=pyramid)
-                print(_row(f"{name} {width}x{height}", compared))
+            pairs = {video.name: pairs_of(video, (width, height), o.pairs) for video in videos}
+            for name, own in pairs.items():
+                table.row(f"{name} {width}x{height}", *_cells(compare(peer, own, o.repetitions, pyramid=pyramid)))
             for motion in MOTIONS:
-                compared = compare(peer, [motion.pair(height, width)], 1, motion.flow(height, width), pyramid)
-                print(_row(f"{motion.name} {width}x{height}", compared))
+                known = compare(peer, [motion.pair(height, width)], 1, motion.flow(height, width), pyramid)
+                table.row(f"{motion.name} {width}x{height}", *_cells(known))
             if not o.fast:
-                _print_device(width, height, np.stack(pairs))
+                print(on_gpu(np.concatenate(list(pairs.values()))))
     return 0
 
 
 def compare(
-    peer: Other,
+    peer: Callable[[np.ndarray], tuple[np.ndarray, float]],
     pairs: Sequence[UInt8[np.ndarray, "2 H W"]],
     repetitions: int,
     truth: Float32[np.ndarray, "2 H W"] | None = None,
     pyramid: CoarseToFine = OPENCV,
 ) -> Compared:
-    """Both on every pair, by turns, best of so many; the end-point errors where the flow of all pairs is known."""
-    ours, theirs, distances, errors = [], [], [], []
-    Solver(*pairs[0].shape[1:], pyramid=pyramid)(*pairs[0].astype(np.float32))  # compiled, or read from the cache
+    """Both on every pair, in turns; with end-point errors where the flow of all pairs is known.
+
+    `peer` returns the flow of a pair and the seconds that it took.
+    """
+    clock, ours, theirs, distances, errors = Clock(), [], [], [], []
     solver = Solver(*pairs[0].shape[1:], pyramid=pyramid)
+    solver(*pairs[0].astype(np.float32))  # compiled, or read from the cache
     for pair in pairs:
-        turns = [(_timed(solver, pair), peer(pair)) for _ in range(repetitions)]
-        (own, _), (flow, _) = turns[0]
-        ours.append(min(seconds for (_, seconds), _ in turns))
+        images = pair.astype(np.float32)
+        turns = [(clock.seconds(lambda images=images: solver(*images)), peer(pair)) for _ in range(repetitions)]
+        own, flow = solver(*images), turns[0][1][0]
+        ours.append(min(seconds for seconds, _ in turns))
         theirs.append(min(seconds for _, (_, seconds) in turns))
         distances.append(distance(own, flow))
         errors.append((np.nan, np.nan) if truth is None else (distance(own, truth), distance(flow, truth)))
     our_error, their_error = np.mean(errors, axis=0).tolist()
-    return Compared(
-        float(np.mean(ours)), float(np.mean(theirs)), tuple(distances), (our_error, their_error), solver.iterations
-    )
-
-
-def _timed(solver: Solver, pair: UInt8[np.ndarray, "2 H W"]) -> tuple[Float32[np.ndarray, "2 H W"], float]:
-    began = time.process_time()
-    return solver(*pair.astype(np.float32)), time.process_time() - began
+    return Compared(float(np.mean(ours)), float(np.mean(theirs)), tuple(distances), (our_error, their_error))
 
 
 def distance(flow: Float32[np.ndarray, "2 H W"], other: Float32[np.ndarray, "2 H W"]) -> float:
@@ -227,56 +209,32 @@ def _embedded(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*.*") if path.suffix in (".avi", ".mp4"))[::6]
 
 
-def _print_header(o: argparse.Namespace, version: str) -> None:
-    print(f"{_processor()}, one core of {os.cpu_count()}; numba {numba.__version__}, OpenCV {cv2.__version__}")
-    print(f"peer: DualTVL1 of opencv-contrib {version}, its defaults")
-    ours = "tvl1-fast" if o.fast else "tvl1"
-    print(f"ours: {ours}; {o.pairs} pairs a video, the best of {o.repetitions} turns of each")
-    print("pairs/s of one core; apart: mean end-point distance of the two in px; error: the same to the known motion")
-    print(_ROW.format("", "ours", "OpenCV", "ratio", "apart", "our error", "its error"))
+def _cells(compared: Compared) -> Iterator[str]:
+    yield from (f"{1 / compared.ours:.2f}", f"{1 / compared.theirs:.2f}", f"{compared.theirs / compared.ours:.1f}")
+    yield f"{np.mean(compared.distances):.4f}"
+    yield from () if np.isnan(compared.errors[0]) else (f"{error:.4f}" for error in compared.errors)
 
 
-def _processor() -> str:
-    about = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*: (.+)", about.read_text()) if about.is_file() else []
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _row(name: str, c: Compared) -> str:
-    errors = ("", "") if np.isnan(c.errors[0]) else (f"{c.errors[0]:.4f}", f"{c.errors[1]:.4f}")
-    apart = f"{np.mean(c.distances):.4f}"
-    return _ROW.format(
-        name, f"{1 / c.ours:.2f}", f"{1 / c.theirs:.2f}", f"{c.theirs / c.ours:.1f}", apart, *errors
-    ).rstrip()
-
-
-def _print_device(width: int, height: int, pairs: UInt8[np.ndarray, "P 2 H W"]) -> None:
+def on_gpu(pairs: UInt8[np.ndarray, "P 2 H W"]) -> str:
+    """A line: what a pair costs, and, where there is a GPU, its rate beside the bound of its memory."""
+    height, width = pairs.shape[2:]
     solver = Solver(height, width)
     on_cpu = np.stack([solver(*pair.astype(np.float32)) for pair in pairs])
     cost = bytes_moved(height, width, solver.iterations)
-    print(f"{width}x{height}: {solver.iterations:.1f} iterations a warp, {cost / 1e9:.2f} GB moved a pair", end="; ")
+    line = f"{width}x{height}: {solver.iterations:.1f} iterations a warp, {cost / 1e9:.2f} GB moved a pair; "
     if not torch.cuda.is_available():
-        print("no GPU is here: no rate on one")
-        return
+        return f"{line}no GPU is here: no rate on one"
     from ifttn.data.tvl1_triton import solve
 
     repeated = torch.from_numpy(np.resize(pairs, (256, *pairs.shape[1:]))).cuda()
-    seconds = min(_seconds(lambda: solve(repeated[:, 0], repeated[:, 1])) for _ in range(4))  # the first one compiles
     big = torch.empty(2**28, device="cuda")
-    other = torch.empty_like(big)
-    bandwidth = 2 * 4 * 2**28 / min(_seconds(lambda: other.copy_(big)) for _ in range(5))
-    rate, floor = len(repeated) / seconds, bandwidth / cost
+    sides = {"flow": lambda: solve(repeated[:, 0], repeated[:, 1]), "copy": big.clone}
+    seconds = Clock("cuda").best(sides, 3, warm_up=True)
+    bandwidth = 2 * big.nbytes / seconds["copy"]
+    rate, bound = len(repeated) / seconds["flow"], bandwidth / cost
     flow = solve(repeated[: len(pairs), 0], repeated[: len(pairs), 1]).cpu().numpy()
     apart = np.mean([distance(a, b) for a, b in zip(flow, on_cpu, strict=True)])
-    print(
-        f"{torch.cuda.get_device_name()}: {rate:.0f} pairs/s, {rate / floor:.0%} of the {floor:.0f} that its "
+    return (
+        f"{line}{device_name('cuda')}: {rate:.0f} pairs/s, {rate / bound:.0%} of the {bound:.0f} that its "
         f"{bandwidth / 1e12:.2f} TB/s of copies would allow without caches; {apart:.4f} px from the CPU's flow"
     )
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    torch.cuda.synchronize()
-    began = time.perf_counter()
-    work()
-    torch.cuda.synchronize()
-    return time.perf_counter() - began

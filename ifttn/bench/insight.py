@@ -1,15 +1,13 @@
-"""CAM maps a second beside the package grad-cam used plainly, and DeepDraw steps a second by preset and batch.
+"""Class activation maps a second beside the package grad-cam, and DeepDraw steps a second by preset and batch.
 
     ifttn bench insight --device cuda --presets tiny small paper --repeat 5
 
-On a CPU the clock is the process's own time, so that a busy machine does not tell; the two sides take turns, the best
-of the repetitions counts. grad-cam gives one map a call and head, cut at 0; ours all heads at once, signed.
+The sides take turns, and the best of the repetitions counts. grad-cam gives one map of one head a call, without its
+negative values; ours gives the signed maps of all heads at once.
 """
 
 import argparse
-import platform
-import time
-from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -19,141 +17,126 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch.utils.flop_counter import FlopCounterMode
 
+from ifttn.bench.clock import Clock, PrintedTable, device_name
 from ifttn.bench.options import DRAWN_BACKBONES
 from ifttn.insight.cam import OneTensor, class_activation_maps, stack
 from ifttn.insight.deepdraw import draw_many
 from ifttn.insight.drawing_settings import DRAWING_PRESETS
 from ifttn.model.network import Network, NetworkSettings
 
-TOLERANCE = 1.0
-"""A way to compute a drawing is as good as another where they are less apart, in the mean (levels of 255)."""
+SAME_PICTURE = 1.0
+"""Two ways to compute a drawing show the same picture where they differ by less in the mean (levels of 255)."""
 
 
-def clock(device: str) -> float:
-    """Seconds: of this process on a CPU, of the clock on a GPU."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-    return time.process_time()
+def run(o: argparse.Namespace) -> int:
+    """Print the rates of each preset."""
+    clock = Clock(o.device)
+    if not clock.on_gpu:
+        torch.set_num_threads(1)
+    threads = "" if clock.on_gpu else ", 1 thread"
+    print(f"{device_name(o.device)}{threads}; torch {torch.__version__}; best of {o.repeat}; {clock.unit}")
+    for preset in o.presets:
+        network = network_of(preset, o.device)
+        print(f"{preset}: {DRAWN_BACKBONES[preset]}, {DRAWING_PRESETS[preset].crop} px, pairs of RGB and flow")
+        print_maps(network, DRAWING_PRESETS[preset].crop, clock, o.repeat)
+        print_steps(network, preset, o.batch, clock, o.repeat)
+        print_limits(network, preset, clock, o.repeat)
+        print_forms(preset, clock)
+    return 0
 
 
-def best(sides: dict[str, Callable[[], object]], repeat: int, device: str) -> dict[str, float]:
-    """Least seconds of each side, the sides taking turns; the first turn does not count."""
-    seconds = {name: np.inf for name in sides}
-    for turn in range(repeat + 1):
-        for name, side in sides.items():
-            start = clock(device)
-            side()
-            if turn:
-                seconds[name] = min(seconds[name], clock(device) - start)
-    return seconds
+def network_of(preset: str, device: str) -> Network:
+    """The network that a preset draws with, with the same random weights every time."""
+    torch.manual_seed(0)
+    return Network(NetworkSettings(actions=16, backbone=DRAWN_BACKBONES[preset])).to(device).eval()
 
 
-def maps(network: Network, size: int, o: argparse.Namespace) -> None:
-    """Class activation maps of eight pairs, ours and the package's, and how far the two are apart."""
+def print_maps(network: Network, size: int, clock: Clock, repeat: int) -> None:
+    """Class activation maps of eight pairs, ours and the package's, and the difference between the two."""
     generator = torch.Generator().manual_seed(0)
     inputs = {m: torch.rand((8, 2, c, size, size), generator=generator) * 255 for m, c in (("rgb", 3), ("flow", 10))}
-    inputs = {m: x.to(o.device) for m, x in inputs.items()}
-    actions = torch.zeros((8, 1), dtype=torch.long, device=o.device)
+    inputs = {m: x.to(clock.device) for m, x in inputs.items()}
+    actions = torch.zeros((8, 1), dtype=torch.long, device=clock.device)
     adapter, stacked = OneTensor(network, "ttn"), stack(network, inputs)
     package = GradCAM(adapter, [adapter.probe])
     targets: list[Any] = [ClassifierOutputTarget(0)] * 8  # the package asks for modules, and takes any callable
+    ours = partial(class_activation_maps, network, inputs, actions)
     sides = {
-        "ours, signed, three heads": lambda: class_activation_maps(network, inputs, actions),
-        "ours, 2x finer": lambda: class_activation_maps(network, inputs, actions, finer=2),
-        "ours, 4x finer": lambda: class_activation_maps(network, inputs, actions, finer=4),
+        "ours, signed, three heads": ours,
+        "ours, 2x finer": partial(ours, finer=2),
+        "ours, 4x finer": partial(ours, finer=4),
         "grad-cam, one head": lambda: package(stacked, targets),
     }
-    seconds = best(sides, o.repeat, o.device)
-    exact = class_activation_maps(network, inputs, actions)["ttn"][:, 0, 0].clamp_min(0)
+    seconds = clock.best(sides, repeat, warm_up=True)
+    exact = ours()["ttn"][:, 0, 0].clamp_min(0)
     resized = torch.nn.functional.interpolate(exact[:, None], (size, size), mode="bilinear")[:, 0].cpu().numpy()
     resized -= resized.min((1, 2), keepdims=True)
     difference = np.abs(resized / (1e-7 + resized.max((1, 2), keepdims=True)) - package(stacked, targets)).max()
     package.activations_and_grads.release()
-    counts = {name: 8 * (1 if "one head" in name else 5) for name in sides}
-    for name, each in seconds.items():
-        print(f"  {name:28} {counts[name] / each:9.1f} maps/s   {8 / each:8.1f} pairs/s")
-    print(f"  largest difference of the two pictures (0..1): {difference:.1e}")
+    table = PrintedTable("maps", "maps/s", "pairs/s", first=28)
+    for name, own in seconds.items():
+        maps = 8 if "one head" in name else 8 * 5  # two snippets of two streams, and the pair
+        table.row(name, f"{maps / own:.1f}", f"{8 / own:.1f}")
+    print(f"largest difference of the two pictures (0..1): {difference:.1e}")
 
 
-def steps(network: Network, preset: str, o: argparse.Namespace) -> None:
+def print_steps(network: Network, preset: str, batches: list[int], clock: Clock, repeat: int) -> None:
     """Steps of drawings that are made at once."""
-    for batch in o.batch:
+    table = PrintedTable("DeepDraw", "steps/s", "drawings x steps/s", first=28)
+    for batch in batches:
         states = draw_many([network], [(a % 16, a) for a in range(batch)], DRAWING_PRESETS[preset])
-        seconds = best({"": lambda states=states: list(islice(states, 1))}, o.repeat, o.device)[""]
-        print(
-            f"  DeepDraw, batch {batch:3}            {1 / seconds:9.2f} steps/s "
-            f"  {batch / seconds:8.1f} drawings x steps/s"
-        )
+        seconds = clock.best({"": partial(next, states)}, repeat, warm_up=True)[""]
+        table.row(f"batch {batch}", f"{1 / seconds:.2f}", f"{batch / seconds:.1f}")
 
 
-def limits(network: Network, preset: str, o: argparse.Namespace) -> None:
-    """What a step of one drawing waits for: the network's two passes, or all that is done around them."""
+def print_limits(network: Network, preset: str, clock: Clock, repeat: int) -> None:
+    """How much of a step of one drawing is the forward and backward pass of the network."""
     size = DRAWING_PRESETS[preset].crop
     crops = {
-        m: torch.rand((1, 2, c, size, size), device=o.device).requires_grad_() for m, c in (("rgb", 3), ("flow", 10))
+        m: torch.rand((1, 2, c, size, size), device=clock.device).requires_grad_()
+        for m, c in (("rgb", 3), ("flow", 10))
     }
-    a, b = torch.rand((2, 2048, 2048), device=o.device)
+    a, b = torch.rand((2, 2048, 2048), device=clock.device)
 
     def passes() -> object:
         return torch.autograd.grad(network(crops).logits["ttn"][:, 0].sum(), list(crops.values()))
 
     states = draw_many([network], [(0, 0)], DRAWING_PRESETS[preset])
-    sides = {"step": lambda: list(islice(states, 1)), "passes": passes, "product": lambda: a @ b}
-    seconds = best(sides, max(3, o.repeat), o.device)
+    sides = {"step": partial(next, states), "passes": passes, "product": lambda: a @ b}
+    seconds = clock.best(sides, max(3, repeat), warm_up=True)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(crops)
-    # Without gradients of weights, the pass back costs as much as the pass forth.
-    rate, peak = 2 * counter.get_total_flops() / seconds["passes"], 2 * 2048**3 / seconds["product"]
+    # Without gradients of weights, the backward pass costs as much as the forward pass.
+    rate, product = 2 * counter.get_total_flops() / seconds["passes"], 2 * 2048**3 / seconds["product"]
     print(
-        f"  a step is {min(1.0, seconds['passes'] / seconds['step']):.0%} the network's two passes, at "
-        f"{rate / 1e9:.3g} GFLOP/s: {rate / peak:.0%} of a large matrix product's rate"
+        f"a step is {min(1.0, seconds['passes'] / seconds['step']):.0%} the network's two passes, at "
+        f"{rate / 1e9:.3g} GFLOP/s: {rate / product:.0%} of a large matrix product's rate"
     )
 
 
-def forms(preset: str, o: argparse.Namespace) -> None:
+def print_forms(preset: str, clock: Clock) -> None:
     """The same drawing computed in other ways: how fast, and how far the picture is from the usual one."""
-    settings, usual = DRAWING_PRESETS[preset], torch.zeros(())
     many = 40 if preset == "tiny" else 10
-    for name in ("channels_last", "contiguous", "bf16", *(["compile"] if o.device.startswith("cuda") else [])):
-        torch.manual_seed(0)
-        network = Network(NetworkSettings(actions=16, backbone=DRAWN_BACKBONES[preset])).to(o.device).eval()
+    usual: torch.Tensor | None = None
+    table = PrintedTable("form", "steps/s", "levels apart", "the picture", first=28, width=14)
+    for name in ("channels_last", "contiguous", "bf16", *(["compile"] if clock.on_gpu else [])):
+        network = network_of(preset, clock.device)
         if name == "contiguous":
             network.to(memory_format=torch.contiguous_format)
         elif name == "bf16":
-            network.forward = torch.autocast(torch.device(o.device).type, torch.bfloat16)(network.forward)
+            network.forward = torch.autocast(torch.device(clock.device).type, torch.bfloat16)(network.forward)
         elif name == "compile":
             network.compile()
-        states = draw_many([network], [(0, 0)], settings)
+        states = draw_many([network], [(0, 0)], DRAWING_PRESETS[preset])
         next(states)
-        start = clock(o.device)
-        *_, (drawn,) = islice(states, many - 1)
-        rate = (many - 1) / (clock(o.device) - start)
+        seconds = clock.seconds(lambda states=states: islice(states, many - 2))
+        (drawn,) = next(states)
         assert drawn.rgb is not None
-        usual = drawn.rgb if name == "channels_last" else usual
-        change = (drawn.rgb - usual).abs().mean().item()
-        verdict = (
-            "as it is used" if name == "channels_last" else "the same" if change < TOLERANCE else "another picture"
-        )
-        print(f"  {name:14} {rate:9.2f} steps/s   {change:6.2f} levels apart after {many} steps: {verdict}")
-
-
-def run(o: argparse.Namespace) -> int:
-    """Print the rates of each preset."""
-    gpu = o.device.startswith("cuda")
-    if not gpu:
-        torch.set_num_threads(1)
-    name = (
-        torch.cuda.get_device_name(o.device) if gpu else f"{platform.processor() or platform.machine()} CPU, 1 thread"
-    )
-    print(f"{name}; torch {torch.__version__}; best of {o.repeat}")
-    for preset in o.presets:
-        torch.manual_seed(0)
-        network = Network(NetworkSettings(actions=16, backbone=DRAWN_BACKBONES[preset])).to(o.device).eval()
-        size = DRAWING_PRESETS[preset].crop
-        print(f"{preset}: {DRAWN_BACKBONES[preset]}, {size} px, pairs of RGB and flow")
-        maps(network, size, o)
-        steps(network, preset, o)
-        limits(network, preset, o)
-        forms(preset, o)
-    return 0
+        verdict = "as it is used"
+        if usual is None:
+            usual = drawn.rgb
+        else:
+            verdict = "the same" if (drawn.rgb - usual).abs().mean() < SAME_PICTURE else "another"
+        apart = (drawn.rgb - usual).abs().mean().item()
+        table.row(name, f"{(many - 2) / seconds:.2f}", f"{apart:.2f}", verdict)
+    print(f"levels apart: of 255, in the mean, after {many} steps")

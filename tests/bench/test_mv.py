@@ -46,27 +46,27 @@ def test_examples_are_read_as_they_are(tmp_path):
 
 def test_a_difference_to_the_other_reader_is_counted(tmp_path):
     video = write(tmp_path / "pan.avi", pan(6), CODECS["MPEG-4"])
-    rows = [np.stack([blocks[f].astype(int) for f in mv.FIELDS], 1) for _, blocks in exported(video)]
+    rows = [np.stack([blocks[f].astype(int) for f in mv.EXTRACTOR_FIELDS], 1) for _, blocks in exported(video)]
     same = mv.Extracted(rows, "IPPPPP", 1.0)
-    assert mv.differences(video, same) == 0
+    assert mv.differing_frames(video, same) == 0
     moved = [row.copy() for row in rows]
     moved[3][0, 7] += 1
-    assert mv.differences(video, replace(same, rows=moved)) == 1
-    assert mv.differences(video, replace(same, kinds="IPPBPP")) == 1
-    assert mv.differences(video, replace(same, rows=rows[:-1], kinds="IPPPP")) == 1
-    assert mv.differences(video, replace(same, rows=[rows[0], rows[1][:-1], *rows[2:]])) == 1
+    assert mv.differing_frames(video, replace(same, rows=moved)) == 1
+    assert mv.differing_frames(video, replace(same, kinds="IPPBPP")) == 1
+    assert mv.differing_frames(video, replace(same, rows=rows[:-1], kinds="IPPPP")) == 1
+    assert mv.differing_frames(video, replace(same, rows=[rows[0], rows[1][:-1], *rows[2:]])) == 1
 
 
 def test_a_reader_that_disagrees_with_itself_is_asked_again_and_a_difference_that_stays_is_told(tmp_path, monkeypatch):
     video = write(tmp_path / "pan.avi", pan(6), CODECS["MPEG-4"])
-    rows = [np.stack([blocks[f].astype(int) for f in mv.FIELDS], 1) for _, blocks in exported(video)]
+    rows = [np.stack([blocks[f].astype(int) for f in mv.EXTRACTOR_FIELDS], 1) for _, blocks in exported(video)]
     same = mv.Extracted(rows, "IPPPPP", 1.0)
     first, second = (replace(same, rows=[x[:-1] if t == gone else x for t, x in enumerate(rows)]) for gone in (2, 4))
-    assert mv.differences(video, first, second) == 0
+    assert mv.differing_frames(video, first, second) == 0
     monkeypatch.setattr(mv, "extract", lambda path: second)
-    assert mv.compared(video, same) == (0, 1)
-    assert mv.compared(video, first) == (0, 2)
-    assert mv.compared(video, second, most=3) == (1, 3)
+    assert mv.compared_again(video, same) == (0, 1)
+    assert mv.compared_again(video, first) == (0, 2)
+    assert mv.compared_again(video, second, most=3) == (1, 3)
 
 
 @pytest.mark.slow
@@ -78,7 +78,7 @@ def test_motion_vector_extractor_reads_the_same_rows(tmp_path, name):
     video = write(tmp_path / f"pan{codec.suffix}", frames, codec)
     other = mv.extract(video)
     assert sum(map(len, other.rows)) > 1000
-    assert mv.compared(video, other)[0] == 0
+    assert mv.compared_again(video, other)[0] == 0
     if name in READ_AS_THEY_ARE:
         decoded = decode(video)
         for t in range(1, len(other.kinds)):
@@ -94,4 +94,4 @@ def test_motion_vector_extractor_reads_the_same_rows_of_real_videos(shared_data)
     clips = sorted((shared_data / "clips").iterdir())
     assert len(clips) == 3
     for clip in clips:
-        assert mv.compared(clip, mv.extract(clip))[0] == 0
+        assert mv.compared_again(clip, mv.extract(clip))[0] == 0

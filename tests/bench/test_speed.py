@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from ifttn.bench import speed
+from ifttn.bench.systems import DEFINITIONS, ROWS
 from ifttn.cli import parser
 from ifttn.data.doctor import pan
-from ifttn.experiment.speed import DEFINITIONS, ROWS
 
 
 def options(*words):
@@ -50,7 +50,7 @@ def test_all_rows_of_the_table_are_measured_in_one_run(video, tmp_path, capsys):
 
 
 def test_what_was_measured_before_it_was_stopped_is_kept(video, capsys, monkeypatch):
-    measured = speed.timings
+    measured = speed.Clock.rounds
 
     def stopped(*arguments):
         for number, timing in enumerate(measured(*arguments)):
@@ -58,7 +58,7 @@ def test_what_was_measured_before_it_was_stopped_is_kept(video, capsys, monkeypa
                 raise KeyboardInterrupt
             yield timing
 
-    monkeypatch.setattr(speed, "timings", stopped)
+    monkeypatch.setattr(speed.Clock, "rounds", stopped)
     words = ("--size", "small", "--video", video, "--segments", 2, "--rows", "tsn-rgb", "mv-if-ttn")
     assert speed.run(options(*words)) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -68,12 +68,7 @@ def test_what_was_measured_before_it_was_stopped_is_kept(video, capsys, monkeypa
 
 
 def test_the_papers_column_is_that_of_table_5():
-    paper = speed.papers()
+    paper = speed.paper_speeds()
     assert [paper[peer.row] for name, peer in ROWS.items() if name != "if-ttn"] == [
         *(14, 14, 131, 314, 680, 340, 390, 240, 206, 142)
     ]
-
-
-def test_an_unknown_row_is_named():
-    with pytest.raises(SystemExit):
-        speed.run(options("--rows", "tsm"))
