@@ -1,7 +1,8 @@
 """The network of a run as a file that needs none of this package: torch.export's .pt2, or .onnx.
 
-Bytes in, scores out: what is exported normalises its input, and has its batch normalisation folded. Shapes: N videos
-(any number), K segments, C planes of a snippet, S pixels a side, A actions, V votes of a head.
+The exported network takes bytes and returns scores: it normalises its input, and its batch normalisation is folded.
+
+Shapes: N videos (any number), K segments, C planes of a snippet, S pixels a side, A actions, V votes of a head.
 """
 
 import io
@@ -22,13 +23,13 @@ from ifttn.model.folding import folded
 from ifttn.model.network import Network
 from ifttn.vocabulary import MODALITIES, IfttnError
 
-TOLERANCE = 1e-3
-"""By how much of its largest score the file may differ from the network."""
+LARGEST_DIFFERENCE = 1e-3
+"""Outputs of the file and of the network may differ by this part of the largest output."""
 EXTRA = ("onnx", "onnxscript", "onnxruntime")
 
 
-class Scorer(nn.Module):
-    """Per modality of the network, in its order, bytes (N, K, C, S, S) -> late-fused scores (N, A), then the votes
+class ExportedNetwork(nn.Module):
+    """Bytes (N, K, C, S, S) of each modality, in the network's order -> late-fused scores (N, A), then the votes
     (N, V, A) of each head."""
 
     def __init__(self, network: Network) -> None:
@@ -42,69 +43,68 @@ class Scorer(nn.Module):
         output = self.network(dict(zip(self.modalities, planes, strict=True)))
         return late_fusion(output.logits), *output.votes.values()
 
+    def random_bytes(self, videos: int, segments: int, size: int) -> tuple[Tensor, ...]:
+        """An example of the input."""
+        generator = torch.Generator().manual_seed(videos)
+        return tuple(
+            torch.randint(0, 256, (videos, segments, MODALITIES[m].channels, size, size), generator=generator).byte()
+            for m in self.modalities
+        )
+
+
+Written = tuple[bytes, Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]]
+"""The content of a file, and the function of the network that is read back from it."""
+
 
 def export(run: Run, path: Path) -> float:
-    """Write the network of a finished run to `path`, .pt2 or .onnx; its actions stand in the file's metadata.
+    """Write the network of a finished run to `path`, .pt2 or .onnx, with its actions in the file's metadata.
 
     Returns:
-        By how much its outputs differ from the network's on random bytes, of another number of videos than it was
-        traced with, in parts of the largest.
+        The largest difference between the outputs of the file and of the network, in parts of the largest output. Both
+        get the same random bytes, of another number of videos than the example for the graph.
 
     Raises:
-        IfttnError: another suffix, the extra `export` is not installed, or the two differ by more than TOLERANCE.
+        IfttnError: another suffix, the extra `export` is not installed, or the two differ by more than
+            LARGEST_DIFFERENCE.
     """
     if path.suffix not in WRITERS:
         raise IfttnError(f"{path}: a network is exported to {' or '.join(WRITERS)}")
-    network, preset = run.network(), run.preset()
-    scorer = Scorer(network).eval()
-    about = {
+    preset, network = run.preset(), ExportedNetwork(run.network()).eval()
+    metadata = {
         "actions": json.dumps(run.asked["actions"]),
-        "inputs": json.dumps({m: ["videos", preset.segments, MODALITIES[m].channels] for m in scorer.modalities}),
-        "outputs": json.dumps(scorer.outputs),
+        "inputs": json.dumps({m: ["videos", preset.segments, MODALITIES[m].channels] for m in network.modalities}),
+        "outputs": json.dumps(network.outputs),
     }
     size = (preset.segments, preset.size)
-    content, answer = WRITERS[path.suffix](scorer, _bytes(scorer, 2, *size), about)
-    asked = _bytes(scorer, 3, *size)
+    content, read_back = WRITERS[path.suffix](network, network.random_bytes(2, *size), metadata)
+    inputs = network.random_bytes(3, *size)
     with torch.inference_mode():
-        expected = scorer(*asked)
-        found = answer(asked)
-    apart = max(float((x - y).abs().max() / y.abs().max()) for x, y in zip(found, expected, strict=True))
-    if not apart <= TOLERANCE:
+        expected, found = network(*inputs), read_back(inputs)
+    difference = max(float((x - y).abs().max() / y.abs().max()) for x, y in zip(found, expected, strict=True))
+    if not difference <= LARGEST_DIFFERENCE:
         raise IfttnError(
-            f"{path}: not written, since its scores differ from the network's by {apart:.1e} of the largest"
+            f"{path}: not written, since its scores differ from the network's by {difference:.1e} of the largest"
         )
     write_whole(path, content)
-    return apart
+    return difference
 
 
-def _bytes(scorer: Scorer, videos: int, segments: int, size: int) -> tuple[Tensor, ...]:
-    generator = torch.Generator().manual_seed(videos)
-    return tuple(
-        torch.randint(0, 256, (videos, segments, MODALITIES[m].channels, size, size), generator=generator).byte()
-        for m in scorer.modalities
-    )
-
-
-Answer = Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
-"""What was written, read back."""
-
-
-def traced(scorer: Scorer, example: tuple[Tensor, ...]) -> ExportedProgram:
-    """torch.export's graph of it, for any number of videos."""
+def traced(network: ExportedNetwork, example: tuple[Tensor, ...]) -> ExportedProgram:
+    """The graph of torch.export, for any number of videos."""
     shapes = ({0: Dim("videos", min=1)},) * len(example)
     with torch.no_grad():
-        return torch.export.export(scorer, example, dynamic_shapes=(shapes,), strict=False)
+        return torch.export.export(network, example, dynamic_shapes=(shapes,), strict=False)
 
 
-def _pt2(scorer: Scorer, example: tuple[Tensor, ...], about: Mapping[str, str]) -> tuple[bytes, Answer]:
+def _pt2(network: ExportedNetwork, example: tuple[Tensor, ...], metadata: Mapping[str, str]) -> Written:
     content = io.BytesIO()
-    torch.export.save(traced(scorer, example), content, extra_files=dict(about))
+    torch.export.save(traced(network, example), content, extra_files=dict(metadata))
     content.seek(0)
     module = torch.export.load(content).module()
-    return content.getvalue(), lambda asked: module(*asked)
+    return content.getvalue(), lambda inputs: module(*inputs)
 
 
-def _onnx(scorer: Scorer, example: tuple[Tensor, ...], about: Mapping[str, str]) -> tuple[bytes, Answer]:
+def _onnx(network: ExportedNetwork, example: tuple[Tensor, ...], metadata: Mapping[str, str]) -> Written:
     missing = [name for name in EXTRA if find_spec(name) is None]
     if missing:
         raise IfttnError(f"ONNX needs {', '.join(missing)}: install the extra, `pip install 'ifttn[export]'`")
@@ -112,24 +112,24 @@ def _onnx(scorer: Scorer, example: tuple[Tensor, ...], about: Mapping[str, str])
     import onnxruntime
 
     program: Any = torch.onnx.export(
-        traced(scorer, example),
+        traced(network, example),
         dynamo=True,
-        input_names=list(scorer.modalities),
-        output_names=list(scorer.outputs),
+        input_names=list(network.modalities),
+        output_names=list(network.outputs),
         external_data=False,
         verbose=False,
     )
     model = program.model_proto
-    onnx.helper.set_model_props(model, dict(about))
+    onnx.helper.set_model_props(model, dict(metadata))
     content = model.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
-    def answer(asked: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        given = {name: x.numpy() for name, x in zip(scorer.modalities, asked, strict=True)}
-        return tuple(torch.from_numpy(output) for output in session.run(None, given))
+    def read_back(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        arrays = {name: x.numpy() for name, x in zip(network.modalities, inputs, strict=True)}
+        return tuple(torch.from_numpy(output) for output in session.run(None, arrays))
 
-    return content, answer
+    return content, read_back
 
 
 WRITERS = {".pt2": _pt2, ".onnx": _onnx}
-"""By suffix: a scorer, an example of its input and what to note -> the file's content, and what it answers."""
+"""By suffix: a network, an example of its input, the metadata -> the file's content, and the network read back."""

@@ -52,9 +52,8 @@ class OneOf:
 
 PRESET = OneOf("ifttn.experiment.presets.PRESETS")
 RECIPE = OneOf("ifttn.experiment.recipes.RECIPES")
-FLOW = OneOf("ifttn.data.flow.FLOWS")
-PRECISION = OneOf("ifttn.experiment.processes.PRECISIONS", "auto")
-TABLE_5_ROW = OneOf("ifttn.model.peers.table5.PEERS", "if-ttn")
+FLOW = OneOf("ifttn.vocabulary.FLOW_NAMES")
+PRECISION = OneOf("ifttn.vocabulary.PRECISIONS", "auto")
 
 
 @dataclass(frozen=True)

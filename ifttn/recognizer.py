@@ -47,35 +47,37 @@ class Prediction:
     seconds: Float[np.ndarray, " K"]
     """When the snippets' frames are shown: the video's own times, from its first frame on."""
     notes: tuple[str, ...] = ()
-    """What of the file was lost (`ifttn.data.losses`). Of a stream, `stream` returns it at its end."""
+    """What is missing from the file (`ifttn.data.losses`). For a stream, `stream` returns it at its end."""
 
     def top(self, count: int = 5) -> list[tuple[str, float]]:
-        """The likeliest actions, each with its probability: a softmax over the late-fused scores, divided by their
-        total weight so that it is as sure as one head."""
+        """The likeliest actions with their probabilities, a softmax over `scaled_fusion`."""
         probabilities = torch.softmax(torch.from_numpy(scaled_fusion(self.heads)), 0)
         best = probabilities.topk(min(count, len(self.actions)))
         return [(self.actions[i], p) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
 
     @property
     def times(self) -> dict[str, Float[np.ndarray, "V 2"]]:
-        """Per head, when the two frames of each vote are shown, in seconds; a snippet's one frame stands for both."""
+        """Per head, when the two frames of each vote are shown, in seconds. A snippet's one frame counts as both."""
         snippets = np.stack([self.seconds, self.seconds], 1)
         pairs = np.stack([self.seconds[:-1], self.seconds[1:]], 1)
         return {head: snippets if len(votes) == len(snippets) else pairs for head, votes in self.votes.items()}
 
     @property
     def segments(self) -> list["Prediction"]:
-        """The same by itself of each segment: the votes of its snippet and of the pair that ends with it."""
-        parts, count = [], len(self.seconds)
-        for k in range(count):
-            own = {head: votes[max(0, k + len(votes) - count) :][:1] for head, votes in self.votes.items()}
-            if not k:
-                own = {head: vote for head, vote in own.items() if len(self.votes[head]) == count}
-            parts.append(predicted(self.actions, own, self.seconds[k : k + 1]))
-        return parts
+        """One prediction a segment, from the vote of its snippet and that of the pair that ends with it."""
+        count = len(self.seconds)
+
+        def votes_of(k: int) -> dict[str, Float[np.ndarray, "1 A"]]:
+            return {
+                head: votes[max(0, k + len(votes) - count)][None]
+                for head, votes in self.votes.items()
+                if k or len(votes) == count  # no pair ends with the first snippet
+            }
+
+        return [predicted(self.actions, votes_of(k), self.seconds[k : k + 1]) for k in range(count)]
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, for `json.dumps`; scores are in the order of `actions`."""
+        """Everything, for `json.dumps`; scores are in the order of `actions`."""
         times = self.times
         return {
             "actions": list(self.actions),
@@ -111,8 +113,7 @@ def predicted(
 class Recognizer:
     """`Recognizer.load(run)(video)`: from a file of any size and codec to a prediction.
 
-    `network` is the run's own, to look into; what answers is a copy of it that is folded (`ifttn.model.folding`), in
-    the precision of `machine`.
+    Predictions come from a copy of `network` with folded batch normalisation, in the precision of `machine`.
     """
 
     def __init__(
@@ -135,12 +136,12 @@ class Recognizer:
 
         Args:
             run: a finished run.
-            device: where its network goes.
-            crops: views of each frame, 1, 3 or 10; by default what the run's preset tests with.
-            machine: its precision ("auto" is fp32 on a CPU, 16 bits on a GPU) and whether to compile.
+            device: the device of its network.
+            crops: views of each frame, 1, 3 or 10; by default as the run's preset is tested.
+            machine: its precision ("auto" is fp32 on a CPU, 16 bits on a GPU), and whether to compile.
 
         Raises:
-            IfttnError: there is no finished run in it, or it knows no such number of crops.
+            IfttnError: the folder has no finished run, or the number of crops is another one.
         """
         run = run if isinstance(run, Run) else Run(Path(run))
         return cls(run.network(device), tuple(run.asked["actions"]), run.preset(), crops, machine)
@@ -155,7 +156,7 @@ class Recognizer:
         votes: dict[str, list[Tensor]] = {head: [] for head in self.network.heads}
         with torch.inference_mode(), self.machine.autocast(str(self.device)):
             for crop in self.crops:
-                for head, vote in self._engine(self._view(planes, crop)).votes.items():
+                for head, vote in self._folded(self._view(planes, crop)).votes.items():
                     votes[head].append(vote[0])
         mean = {head: torch.stack(views).mean(0).float().cpu().numpy() for head, views in votes.items()}
         seconds = film.seconds[self._sampled(film.frames)[0]]
@@ -168,27 +169,27 @@ class Recognizer:
         fps: float = 25.0,
         motion: str | None = None,
     ) -> Generator[Prediction, None, tuple[str, ...]]:
-        """Predict as frames come: once a segment, from its snippet, of the last K segments.
+        """Predict as frames come: after each segment's snippet, for the last K segments.
 
-        A segment is cut every so many seconds of the video's own time, and its snippet begins with the frame in its
-        middle. Each snippet goes through the streams once, each pair of neighbours through what follows them once; what
-        is kept is one snippet's pyramids and K votes, however long the source is. A segment in which no frame is shown
-        gives no prediction. Of a file of K n + L frames, segments of n frames give what `recognizer(file)` does.
+        A segment lasts `every` seconds of the video's own time, and its snippet begins with the frame in its middle.
+        Each snippet goes through the streams once, and each pair of neighbours through the TTN once. Only the pyramids
+        of one snippet and K votes are kept, however long the source is. A segment in which no frame is shown gives no
+        prediction. For a file of K n + L frames, segments of n frames end in the prediction of `recognizer(file)`.
 
         Args:
             source: a video file, or RGB frames in 0..255 of any size.
             every: seconds of a segment.
             fps: frames a second of a source that is no file.
-            motion: where the motion comes from. None: what the network was trained on, which is the encoder's vectors
-                (of the file, or of an encoder through which the frames are sent) or the flow of its store. A name of
-                FLOWS ("dis", "tvl1"): that flow in their place.
+            motion: the source of motion. None: the one that the network was trained on, which is the vectors of the
+                file (of an encoder, where frames come from no file) or the flow of its store. A name of FLOWS ("dis",
+                "tvl1"): that flow instead.
 
         Returns:
-            At its end, what of the file was lost (`Prediction.notes`).
+            At the end, what is missing from the file (`Prediction.notes`).
 
         Raises:
             IfttnError: the file cannot be decoded, or its end is missing (after the predictions up to there); it is too
-                short for a snippet, or ends before the middle of the first segment; there is no such motion.
+                short for a snippet, or ends before the first one does; there is no such motion.
         """
         if motion not in (None, *FLOWS):
             raise IfttnError(f"no motion {motion!r}: choose from {', '.join(FLOWS)}, or None for the network's own")
@@ -210,13 +211,13 @@ class Recognizer:
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The device of the network."""
         return next(self.network.parameters()).device
 
     @cached_property
-    def _engine(self) -> Any:
-        engine = folded(self.network)
-        return torch.compile(engine) if self.machine.compile else engine
+    def _folded(self) -> Any:
+        network = folded(self.network)
+        return torch.compile(network) if self.machine.compile else network
 
     def _view(self, planes: Mapping[str, UInt8[np.ndarray, "K C H W"]], crop: Crop) -> dict[str, UInt8[Tensor, "..."]]:
         size, device = self.preset.size, self.device
@@ -225,19 +226,19 @@ class Recognizer:
     def _step(
         self, planes: Mapping[str, UInt8[np.ndarray, "1 C H W"]], past: Sequence[Mapping[str, Pyramid] | None]
     ) -> tuple[dict[str, tuple[Float[np.ndarray, " A"], int]], list[Mapping[str, Pyramid] | None]]:
-        """One more snippet, and the last one's pyramids in each crop -> each head's new vote, with the most of them
-        that a video has; this one's pyramids. The first snippet makes no pair."""
+        """A new snippet, and the pyramids of the last one in each crop -> the new vote of each head, with the number
+        of its votes in a video; the pyramids of the new snippet. The first snippet forms no pair."""
         new: dict[str, list[Tensor]] = {}
         pyramids: list[Mapping[str, Pyramid] | None] = []
         with torch.inference_mode(), self.machine.autocast(str(self.device)):
             for crop, before in zip(self.crops, past, strict=True):
-                own = self._engine.pyramids(self._view(planes, crop))
+                own = self._folded.pyramids(self._view(planes, crop))
                 both = {
                     m: {level: torch.cat([(before or own)[m][level], x]) for level, x in levels.items()}
                     for m, levels in own.items()
                 }
                 pyramids.append(own)
-                for head, vote in self._engine.read(both, segments=2).votes.items():
+                for head, vote in self._folded.read(both, segments=2).votes.items():
                     if before is not None or vote.shape[1] == 2:
                         new.setdefault(head, []).append(vote[0])
         segments = self.preset.segments

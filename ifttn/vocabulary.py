@@ -11,6 +11,11 @@ from pathlib import Path
 STACK = 5
 """L: the motion fields of one snippet (TSN's stack, paper section 4.2: "about 0.2 second")."""
 
+FLOW_NAMES = ("tvl1", "tvl1-fast", "dis")
+"""The names of the flows in `ifttn.data.flow.FLOWS`."""
+PRECISIONS = ("fp32", "bf16", "fp16")
+"""What convolutions and matrix products may compute in; the loss and the weights are fp32 in any case."""
+
 
 class IfttnError(Exception):
     """A mistake that a person can mend. The command line prints its one line and ends with exit code 1."""

@@ -78,7 +78,7 @@ def test_without_the_extra_an_onnx_file_says_what_is_missing(run, tmp_path, monk
 
 
 def test_a_file_that_answers_otherwise_is_not_written(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("ifttn.exporting.TOLERANCE", -1.0)
+    monkeypatch.setattr("ifttn.exporting.LARGEST_DIFFERENCE", -1.0)
     with pytest.raises(IfttnError, match="not written"):
         export(run, tmp_path / "net.pt2")
     assert not list(tmp_path.iterdir())

@@ -89,7 +89,7 @@ def run(o: argparse.Namespace) -> int:
     differ = False
     with tempfile.TemporaryDirectory(prefix="ifttn-bench-") as folder:
         for video in o.videos or examples(Path(folder), o.frames):
-            differ |= print_table(video, o, ffmpeg)
+            differ |= print_readings(video, o, ffmpeg)
     return int(differ)
 
 
@@ -101,7 +101,7 @@ def examples(folder: Path, frames: int) -> list[Path]:
     return [write(folder / f"{codec.encoder}{codec.suffix}", noisy, codec) for codec in codecs]
 
 
-def print_table(video: Path, o: argparse.Namespace, ffmpeg: str | None) -> bool:
+def print_readings(video: Path, o: argparse.Namespace, ffmpeg: str | None) -> bool:
     """Print how long each way to read a video takes. Returns whether motion-vector-extractor reads other vectors."""
     reader = Reader(video)
     count = sum(len(piece.kinds) for piece in reader.chunks(lambda total: []))

@@ -12,18 +12,17 @@ from ifttn.files import write_whole
 from ifttn.vocabulary import IfttnError
 
 
-def folder() -> Path:
-    """Where peers live: IFTTN_PEERS, or ifttn/peers in the user's cache folder (XDG_CACHE_HOME, ~/.cache)."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("IFTTN_PEERS") or cache / "ifttn" / "peers")
-
-
 def python_of(name: str, requirements: Sequence[str]) -> Path:
-    """The Python of an environment with these packages, made on the first call; IfttnError where it cannot be made.
+    """The Python of an environment with these packages; the first call makes it.
 
-    A call with other requirements makes the environment anew.
+    Environments are in the folder IFTTN_PEERS, by default ifttn/peers in the user's cache folder (XDG_CACHE_HOME, or
+    ~/.cache). A call with other requirements makes the environment anew.
+
+    Raises:
+        IfttnError: the environment cannot be made.
     """
-    place = folder() / name
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    place = Path(os.environ.get("IFTTN_PEERS") or cache / "ifttn" / "peers") / name
     python = place / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     complete = place / "requirements.txt"  # written last: an environment without it is half made
     wanted = "\n".join(requirements)
@@ -31,7 +30,8 @@ def python_of(name: str, requirements: Sequence[str]) -> Path:
         return python
     shutil.rmtree(place, ignore_errors=True)
     place.parent.mkdir(parents=True, exist_ok=True)
-    uv = _uv()
+    beside = Path(sys.executable).with_name("uv.exe" if os.name == "nt" else "uv")
+    uv = str(beside) if beside.is_file() else shutil.which("uv")
     if uv:
         make = [uv, "venv", "--quiet", "--python", sys.executable, str(place)]
         install = [uv, "pip", "install", "--quiet", "--python", str(python), *requirements]
@@ -41,12 +41,7 @@ def python_of(name: str, requirements: Sequence[str]) -> Path:
     for command in (make, install):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            said = re.sub(r"\s+", " ", done.stderr).strip()[-300:]
-            raise IfttnError(f"cannot make the environment {place} with {', '.join(requirements)}: {said}")
+            reason = re.sub(r"\s+", " ", done.stderr).strip()[-300:]
+            raise IfttnError(f"cannot make the environment {place} with {', '.join(requirements)}: {reason}")
     write_whole(complete, wanted.encode())
     return python
-
-
-def _uv() -> str | None:
-    beside = Path(sys.executable).parent / ("uv.exe" if os.name == "nt" else "uv")
-    return str(beside) if beside.is_file() else shutil.which("uv")

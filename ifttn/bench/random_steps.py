@@ -10,8 +10,9 @@ from tqdm import tqdm
 from ifttn.bench.clock import Clock, PrintedTable
 from ifttn.bench.memory import peak_bytes, reset_peak
 from ifttn.experiment.cost import stage_cost
+from ifttn.experiment.networks import network_settings
 from ifttn.experiment.optimisation import clip, freeze_all_but, optimiser
-from ifttn.experiment.presets import PRESETS, Preset, network_settings
+from ifttn.experiment.presets import PRESETS, Preset
 from ifttn.experiment.processes import Machine
 from ifttn.experiment.recipes import JOINT, RECIPES
 from ifttn.experiment.recomputing import recompute
@@ -20,7 +21,7 @@ from ifttn.memory import lacks_memory
 from ifttn.model.network import Network
 from ifttn.vocabulary import MODALITIES, IfttnError
 
-ACTIONS = 101
+_ACTIONS = 101
 
 
 def random_step(
@@ -28,7 +29,7 @@ def random_step(
 ) -> Callable[[], None]:
     """A step of stage `number` of a recipe on so many random videos, with a new network."""
     stage = RECIPES[recipe].stages[number]
-    network = Network(network_settings(RECIPES[recipe], preset, ACTIONS)).to(device)
+    network = Network(network_settings(RECIPES[recipe], preset, _ACTIONS)).to(device)
     freeze_all_but(network, stage.trains, preset.batch_norm_in(stage))
     if machine.recompute:
         recompute(network)
@@ -81,7 +82,7 @@ def print_largest_batch(preset: str, device: str, machine: Machine) -> None:
 def planned_bytes(preset: str, videos: int, machine: Machine) -> float:
     """The memory that a joint step on so many videos at once is expected to need."""
     machine = replace(machine, micro_batch=videos)
-    cost = stage_cost(RECIPES["if-ttn"], PRESETS[preset], JOINT, videos=videos, actions=ACTIONS, machine=machine)
+    cost = stage_cost(RECIPES["if-ttn"], PRESETS[preset], JOINT, videos=videos, actions=_ACTIONS, machine=machine)
     return cost.memory
 
 

@@ -43,8 +43,7 @@ def run(o: argparse.Namespace) -> int:
         video = o.video or examples(Path(folder), SPEED_FRAMES)[0]
         machine = Machine(precision=o.precision, compile=o.compile)
         batch = o.batch or (8 if o.device.startswith("cuda") else 1)
-        rows = tuple(o.rows or ROWS)
-        conditions = Conditions(video, o.size, rows, o.segments, batch, o.device, machine)
+        conditions = Conditions(video, o.size, tuple(o.rows), o.segments, batch, o.device, machine)
         speeds = MeasuredSpeeds(conditions, *frames_and_rate(video))
         print("\n".join(header(speeds, made=o.video is None)), flush=True)
         with contextlib.suppress(KeyboardInterrupt):

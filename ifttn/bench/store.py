@@ -50,7 +50,7 @@ def run(o: argparse.Namespace) -> int:
         store = Store(o.store) if o.store else example(Path(folder), preset.store)
         if store.index().empty:
             raise IfttnError(f"{store.folder}: holds no video")
-        print("\n".join(header(o, store, preset)))
+        print("\n".join(_header(o, store, preset)))
         table = PrintedTable("stage", "bare", "loader", "ratio", "fitted", "ratio", "device", "cores", first=10)
         measured: dict[tuple[str, ...], LoaderRates] = {}
         for row, (name, (recipe, stage)) in enumerate(TRAINED_STAGES.items()):
@@ -66,7 +66,7 @@ def run(o: argparse.Namespace) -> int:
     return 0
 
 
-def header(o: argparse.Namespace, store: Store, preset: Preset) -> Iterator[str]:
+def _header(o: argparse.Namespace, store: Store, preset: Preset) -> Iterator[str]:
     """What is measured, and what the columns say."""
     settings, index = store.settings, store.index()
     gpu = device_name("cuda") if torch.cuda.is_available() else "no GPU"

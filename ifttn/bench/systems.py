@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ifttn.bench.clock import Workload
+from ifttn.bench.options import SPEED_ROWS
 from ifttn.data.augmentation import test_crops
 from ifttn.data.frame_source import FrameSource, StoreSettings
 from ifttn.data.gop import GOP
@@ -30,8 +31,7 @@ from ifttn.model.folding import folded
 from ifttn.model.peers.table5 import ON_FLOW, PEERS, Peer, Variant
 from ifttn.vocabulary import MODALITIES
 
-ROWS: Mapping[str, Peer] = {**PEERS, "if-ttn": ON_FLOW}
-"""Table 5, and the network that the claim about motion vectors compares with."""
+ROWS: Mapping[str, Peer] = {name: {**PEERS, "if-ttn": ON_FLOW}[name] for name in SPEED_ROWS}
 SNIPPETS, VIDEOS, END_TO_END = "snippets", "videos", "end to end"
 DEFINITIONS: Mapping[str, str] = {
     SNIPPETS: "snippets a second through the network: bytes on the device -> votes on the device, in batches",

@@ -32,7 +32,8 @@ from ifttn.data.catalogue import read_split
 from ifttn.data.preparation import prepare
 from ifttn.data.store import Store
 from ifttn.experiment.cost import stage_cost
-from ifttn.experiment.presets import PRESETS, Preset, network_settings
+from ifttn.experiment.networks import network_settings
+from ifttn.experiment.presets import PRESETS, Preset
 from ifttn.experiment.processes import Machine, Processes, shares
 from ifttn.experiment.recipes import RECIPES, find
 from ifttn.experiment.runs import Run
@@ -83,7 +84,7 @@ def run(o: argparse.Namespace) -> int:
         heads = ("videos/s", "from memory", "      ratio      ", "waiting", "peak/GB", "TFLOP/s", "share")
         table = PrintedTable("stage", *heads, first=10)
         for stage, (recipe, number) in TRAINED_STAGES.items():
-            speed = measured(work, preset, recipe, number, o.steps, o.repetitions)
+            speed = stage_speed(work, preset, recipe, number, o.steps, o.repetitions)
             table.row(stage, *_cells(speed), f"{speed.flops / product:.1%}" if product else "")
     return 0
 
@@ -104,7 +105,7 @@ def prepared(folder: Path, o: argparse.Namespace, machine: Machine) -> Work:
     return Work(split, Store(store), folder / "runs", o.preset, device=o.device, progress=False, machine=machine)
 
 
-def measured(work: Work, preset: Preset, recipe: str, number: int, steps: int, repetitions: int) -> StageSpeed:
+def stage_speed(work: Work, preset: Preset, recipe: str, number: int, steps: int, repetitions: int) -> StageSpeed:
     """Stage `number` of a recipe, on random weights: with data and from memory in turns."""
     stage, actions = RECIPES[recipe].stages[number], len(work.split.actions)
     network = Network(network_settings(RECIPES[recipe], preset, actions)).to(work.device)

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from ifttn.experiment.networks import network_settings
 from ifttn.experiment.optimisation import freeze_all_but
-from ifttn.experiment.presets import CHOICES, PARENTS, PRESETS, Preset, network_settings, own_choices
+from ifttn.experiment.presets import CHOICES, PARENTS, PRESETS, Preset, own_choices
 from ifttn.experiment.processes import Machine
 from ifttn.experiment.recipes import RECIPES, Recipe, Stage, find
 from ifttn.experiment.recomputing import recompute

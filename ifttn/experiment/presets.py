@@ -4,11 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from ifttn.data.store import StoreSettings
+from ifttn.data.frame_source import StoreSettings
 from ifttn.experiment.recipes import JOINT, Recipe, Stage
-from ifttn.model.network import NetworkSettings
-from ifttn.model.peers.trained import PeerSettings
-from ifttn.vocabulary import IfttnError
 
 
 @dataclass(frozen=True)
@@ -251,19 +248,3 @@ PRESETS: dict[str, Preset] = {
 def own_choices(name: str) -> tuple[str, ...]:
     """The fields in which a preset differs from its parent."""
     return tuple(_CHOICES[name])
-
-
-def network_settings(recipe: Recipe, preset: Preset, actions: int) -> NetworkSettings:
-    """The network of a recipe at the size of a preset.
-
-    Raises:
-        IfttnError: the recipe's peer has no such size.
-    """
-    if recipe.peer is None:
-        return NetworkSettings(
-            actions, recipe.modalities, recipe.fusion, recipe.temporal, preset.backbone, preset.dropout
-        )
-    if preset.peers is None:
-        sized = ", ".join(name for name, row in PRESETS.items() if row.peers)
-        raise IfttnError(f"no size of the peer {recipe.peer} fits this preset: choose from {sized}")
-    return PeerSettings(actions, recipe.modalities, None, dropout=preset.dropout, peer=recipe.peer, size=preset.peers)

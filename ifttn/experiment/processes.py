@@ -18,9 +18,9 @@ import torch
 from jaxtyping import Integer
 from torch import distributed
 
-from ifttn.vocabulary import IfttnError
+from ifttn.vocabulary import PRECISIONS, IfttnError
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """What convolutions and matrix products compute in; the loss and the weights are fp32 in any case."""
 
 PATIENCE = datetime.timedelta(minutes=30)
@@ -58,7 +58,7 @@ class Machine:
     def dtype(self, device: str) -> torch.dtype:
         """What convolutions compute in on a device."""
         if self.precision != "auto":
-            return PRECISIONS[self.precision]
+            return _DTYPES[self.precision]
         if torch.device(device).type != "cuda":
             return torch.float32
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from ifttn.model.peers.off import heads_of
+from ifttn.model.peers.off_heads import heads_of
 from ifttn.vocabulary import IfttnError
 
 Value = TypeVar("Value")

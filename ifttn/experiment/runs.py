@@ -27,7 +27,8 @@ import torch
 import torchvision
 
 from ifttn.data.store import StoreSettings
-from ifttn.experiment.presets import Preset, Schedule, network_settings
+from ifttn.experiment.networks import network_settings
+from ifttn.experiment.presets import Preset, Schedule
 from ifttn.experiment.recipes import Recipe
 from ifttn.experiment.scores import Scores
 from ifttn.files import write_whole

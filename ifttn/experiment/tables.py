@@ -16,7 +16,8 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 
-from ifttn.experiment.presets import PRESETS, network_settings
+from ifttn.experiment.networks import network_settings
+from ifttn.experiment.presets import PRESETS
 from ifttn.experiment.recipes import RECIPES, find
 from ifttn.experiment.scores import (
     READINGS,

@@ -29,8 +29,9 @@ from ifttn.data.store import Store
 from ifttn.experiment.evaluation import evaluate
 from ifttn.experiment.initialisation import Loaded, from_imagenet, from_runs, wants_imagenet
 from ifttn.experiment.leakage import refuse_leak
+from ifttn.experiment.networks import network_settings
 from ifttn.experiment.optimisation import clip, freeze_all_but, learning_rate, optimiser
-from ifttn.experiment.presets import PRESETS, Preset, network_settings
+from ifttn.experiment.presets import PRESETS, Preset
 from ifttn.experiment.processes import Machine, Processes, Share, shares
 from ifttn.experiment.pyramids import FrozenPyramids, announce
 from ifttn.experiment.recipes import RECIPES, TEMPORAL, Stage, find

@@ -64,7 +64,7 @@ def reproduce(o: argparse.Namespace, places: study.Places) -> int:
     one_at_a_time = o.quick or o.device.startswith("cuda")  # the quick study's steps wait for one another
     jobs = o.jobs or (1 if one_at_a_time else os.cpu_count() or 1)
     studied = places.datasets[: 1 if o.quick else None]
-    steps = steps_of(o, places, study.StudySettings(o.preset, o.device, o.seed, jobs, machine_of(o)))
+    steps = steps_with_figures(o, places, study.StudySettings(o.preset, o.device, o.seed, jobs, machine_of(o)))
     state, page = state_of(o, places, studied, jobs), o.out / "report.html"
     bar, started, printed = StudyBar(o.brief), time.monotonic(), set[str]()
     progress, before = Progress(steps), None
@@ -90,7 +90,7 @@ def reproduce(o: argparse.Namespace, places: study.Places) -> int:
     return print_results(progress, o, studied)
 
 
-def steps_of(o: argparse.Namespace, places: study.Places, settings: study.StudySettings) -> list[Step]:
+def steps_with_figures(o: argparse.Namespace, places: study.Places, settings: study.StudySettings) -> list[Step]:
     """The steps of the study, with the one that draws its figures."""
     steps, first = study.steps_of(places, settings, quick=o.quick, videos=o.videos), places.datasets[0]
     # The networks of the other splits judge what the first one's network draws.

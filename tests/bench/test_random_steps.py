@@ -4,10 +4,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from ifttn.experiment.processes import Machine
 from tqdm import tqdm
 
 from ifttn.bench import random_steps
+from ifttn.experiment.processes import Machine
 
 
 @given(st.integers(0, 3000), st.integers(1, 3000))

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from ifttn.experiment.presets import PRESETS
 
 from ifttn.bench import systems
 from ifttn.bench.clock import Clock
@@ -11,6 +10,7 @@ from ifttn.data.augmentation import test_crops as crops_of
 from ifttn.data.doctor import pan
 from ifttn.data.flow import to_bytes
 from ifttn.data.video import decode
+from ifttn.experiment.presets import PRESETS
 from ifttn.vocabulary import IfttnError
 
 BOUND = PRESETS["paper"].store.bound

@@ -8,7 +8,8 @@ from torchvision.models import resnet18
 
 from ifttn.experiment import initialisation, training
 from ifttn.experiment.initialisation import from_imagenet, load
-from ifttn.experiment.presets import PRESETS, network_settings
+from ifttn.experiment.networks import network_settings
+from ifttn.experiment.presets import PRESETS
 from ifttn.experiment.recipes import RECIPES
 from ifttn.model import backbone
 from ifttn.model.network import Network

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from ifttn.experiment.networks import network_settings
 from ifttn.experiment.optimisation import clip, freeze_all_but, optimiser
-from ifttn.experiment.presets import PRESETS, network_settings
+from ifttn.experiment.presets import PRESETS
 from ifttn.experiment.recipes import JOINT, RECIPES, SPATIAL
 from ifttn.model.network import Network
 

@@ -2,8 +2,9 @@ import copy
 
 import torch
 
+from ifttn.experiment.networks import network_settings
 from ifttn.experiment.optimisation import freeze_all_but
-from ifttn.experiment.presets import PRESETS, network_settings
+from ifttn.experiment.presets import PRESETS
 from ifttn.experiment.recipes import JOINT, RECIPES
 from ifttn.experiment.recomputing import recompute
 from ifttn.experiment.training import stage_loss

@@ -11,7 +11,8 @@ import torch
 from ifttn.data.loading import SnippetDataset
 from ifttn.data.store import Entry, Store
 from ifttn.experiment import training
-from ifttn.experiment.presets import PRESETS, Schedule, network_settings
+from ifttn.experiment.networks import network_settings
+from ifttn.experiment.presets import PRESETS, Schedule
 from ifttn.experiment.processes import Machine
 from ifttn.experiment.pyramids import FrozenPyramids, drop_pyramids
 from ifttn.experiment.recipes import JOINT, RECIPES, TTN

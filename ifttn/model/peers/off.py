@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from ifttn.model.backbone import Pyramid
 from ifttn.model.network import Head
+from ifttn.model.peers.off_heads import heads_of
 from ifttn.model.peers.streams import Streams
 from ifttn.model.peers.tsn import MODULES, BNInception
 from ifttn.model.temporal import change, pairs
@@ -118,15 +119,6 @@ class OFFStream(nn.Module):
             x = self.levels[level](torch.cat([*entering, *carried], dim=1))
             votes[level], carried = self.heads[level](x), [x]
         return votes
-
-
-def heads_of(modality: str) -> dict[str, str]:
-    """Where votes come from -> the name of their head: "<modality>" of the base, "off-<modality>" of the last level.
-
-    The heads of the other levels (".28", ".14") are only for the loss: the paper has a loss at every level, and scores
-    with the last.
-    """
-    return {"base": modality, "28": f"off-{modality}.28", "14": f"off-{modality}.14", "7": f"off-{modality}"}
 
 
 class OFF(Streams):
