@@ -172,8 +172,7 @@ def work_on(places: Places, dataset: str, split: int, settings: StudySettings) -
         preset=settings.preset,
         seed=settings.seed,
         device=settings.device,
-        progress=settings.jobs == 1
-        and dataset in places.own,  # for hours, the study's bar stands still
+        progress=settings.jobs == 1 and dataset in places.own,  # for hours, the study's bar stands still
         machine=settings.machine,
     )
 
