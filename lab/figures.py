@@ -219,7 +219,7 @@ def localisation(table: pd.DataFrame) -> Figure:
     Shares are in parts of the region's own share of the frame: 1, dotted, is what a level map scores.
 
     Args:
-        table: `ifttn.insight.localisation.Localisation.table()`.
+        table: `ifttn.insight.localisation.localisation_table`.
     """
     heads, regions, methods = (list(table.index.unique(level)) for level in ("head", "region", "method"))
     figure = Figure(figsize=(PAGE, 3.2))

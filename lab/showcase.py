@@ -31,7 +31,7 @@ LIMIT = 300_000
 FIGURES = ("figure_1_7", "figure_6", "order")
 SHOTS = {"inspector": "inspector_layers", "deepdraw_studio": "deepdraw", "tables": "tables"}
 """Name here -> name of the screenshot."""
-TILE = 200, 150
+TILE_SIZE = 200, 150
 """Width and height of a tile of a film (px)."""
 TITLE_HEIGHT = 18
 """Height of the line above a tile (px)."""
@@ -67,7 +67,7 @@ def clip_film(work: Work, recognizer: Recognizer) -> list[Picture]:
     video = work.split.test[0]
     clip = _result(load_clip(video.path, video.name, video.action, recognizer.preset.store, work.store))
     colours = flow_colours(clip.levels)
-    width, height = TILE
+    width, height = TILE_SIZE
     scale = width / clip.frames.shape[2]
     film = []
     for index in range(0, len(clip.frames), 2):
@@ -102,7 +102,7 @@ def drawing_film(work: Work, recognizer: Recognizer, frames: int = 24) -> list[P
     film = []
     for drawn in draw(network, 0, settings, head=network.temporal_heads[0], material=material):
         if drawn.step in shown:
-            four = [pictures.resized(tile, *TILE) for tile in tiles(drawn) if tile is not None]
+            four = [pictures.resized(tile, *TILE_SIZE) for tile in tiles(drawn) if tile is not None]
             motion = f"B: motion, step {drawn.step}, p = {drawn.probability:.2f}"
             film.append(titled_row(four, [f"A: {action}", "B", "A: motion", motion]))
     return film + film[-1:] * 15

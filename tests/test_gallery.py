@@ -32,13 +32,13 @@ def test_of_all_drawings_only_those_that_are_shown_are_kept(two_steps, embedded,
     monkeypatch.setattr(figures_1_7, "SEEDS", 2)
     monkeypatch.setattr(figures_1_7, "AT_ONCE", 8)
     made = sources.Sources(work, work.run("if-ttn"), full=True)
-    finished, together = figures_1_7._finished, []
+    finished, together = figures_1_7._last_steps, []
 
     def watched(*arguments):
         together.append(sum(type(each) is DrawingStep for each in gc.get_objects()))
         return finished(*arguments)
 
-    monkeypatch.setattr(figures_1_7, "_finished", watched)
+    monkeypatch.setattr(figures_1_7, "_last_steps", watched)
     drawn = figures_1_7._draw_pairs(made, preset_for(64), Material())
     assert len(drawn.report) == 16 * 2
     assert drawn.shown.keys() == set(made.shown)

@@ -7,7 +7,7 @@ import torch
 
 from ifttn.gallery.sources import Drawn, Sources, as_images
 from ifttn.insight.cam import STRIDE, class_activation_maps, on_pixels
-from ifttn.insight.localisation import cascade, examples_of, localise, road, summary
+from ifttn.insight.localisation import cascade, examples_of, localisation_table, localise, road
 from ifttn.vocabulary import MODALITIES, Video
 from lab import figures
 
@@ -76,7 +76,7 @@ def draw_localisation(sources: Sources) -> Drawn:
         segments=sources.segments,
         factors=sources.factors,
     )
-    table = summary(localise(sources.network, examples(videos), finer=(1, CELLS_FINER)))
+    table = localisation_table(localise(sources.network, examples(videos), finer=(1, CELLS_FINER)))
     correlations = cascade(sources.network, list(examples(videos[:: max(1, len(videos) // 4)][:4])))
     words = "; ".join(f"{figures.HEADS.get(head, head)} {correlations[head].iloc[0]:+.2f}" for head in correlations)
     text = (

@@ -64,8 +64,8 @@ def _draw_pairs(sources: Sources, settings: Settings, material: Material) -> Dra
     shown: dict[int, tuple[DrawingStep, DrawingStep]] = {}
     reports, tsn_right = [], list[bool]()
     for batch in _batches(list(product(actions, range(seeds)))):
-        ttn = _finished(list(sources.drawing.values()), batch, settings, "ttn", material)
-        tsn = _finished([sources.network], batch, settings, "spatial", material)
+        ttn = _last_steps(list(sources.drawing.values()), batch, settings, "ttn", material)
+        tsn = _last_steps([sources.network], batch, settings, "spatial", material)
         reports.append(_order_report(sources, _pairs(sources, batch, ttn), sources.drawing, sources.apart, frames=True))
         tsn_right += _form_that_comes_first(sources, batch, tsn)
         for (action, seed), *both in zip(batch, ttn, tsn, strict=True):
@@ -78,7 +78,7 @@ def _batches(subjects: Sequence[tuple[int, int]]) -> Iterator[Sequence[tuple[int
     return (subjects[first : first + AT_ONCE] for first in range(0, len(subjects), AT_ONCE))
 
 
-def _finished(
+def _last_steps(
     networks: Sequence[Network],
     subjects: Sequence[tuple[int, int]],
     settings: Settings,
@@ -196,6 +196,6 @@ def _untrained_report(sources: Sources, drawn: DrawnPairs) -> pd.DataFrame:
             torch.manual_seed(cast(int, seed))
             untrained = Network(sources.network.settings).to(sources.work.device).eval()
         for batch in _batches([(int(action), cast(int, seed)) for action in own.action]):
-            steps = _finished([untrained], batch, drawn.settings, "ttn", drawn.material)
+            steps = _last_steps([untrained], batch, drawn.settings, "ttn", drawn.material)
             reports.append(_order_report(sources, _pairs(sources, batch, steps), {}, sources.witnesses))
     return pd.concat(reports, ignore_index=True)

@@ -71,8 +71,6 @@ class Nearest(NamedTuple):
     """The real frames most like each drawing, the nearest first."""
 
     indices: Int[Tensor, "M n"]
-    distances: Float[Tensor, "M n"]
-    """Cosine distance, 0..2."""
     resembles: Bool[Tensor, " M"]
     """The nearest frame is nearer to the drawing than half of all pairs of frames are to each other."""
 
@@ -91,9 +89,9 @@ def nearest_frames(
         count: frames for each drawing, at most T.
     """
     real = embed(network, frames)
-    nearest = torch.topk(1 - embed(network, drawings) @ real.T, count, largest=False)
+    distances, indices = torch.topk(1 - embed(network, drawings) @ real.T, count, largest=False)
     typical = (1 - real @ real.T)[*torch.triu_indices(len(real), len(real), offset=1)].median()
-    return Nearest(nearest.indices, nearest.values, nearest.values[:, 0] < typical)
+    return Nearest(indices, distances[:, 0] < typical)
 
 
 def embed(network: Network, images: Float[Tensor, "M 3 H W"]) -> Float[Tensor, "M E"]:
@@ -110,9 +108,7 @@ class Frames(NamedTuple):
     times: Float[np.ndarray, " T"]
 
 
-def retrieval(
-    network: Network, pair: Float[Tensor, "2 3 H W"], frames: Frames, *, count: int = 20, shuffles: int = 999
-) -> dict[str, float]:
+def retrieval(network: Network, pair: Float[Tensor, "2 3 H W"], frames: Frames, *, count: int = 20) -> dict[str, float]:
     """When in their videos are the real frames nearest to A and to B? By the spatial stream alone.
 
     Returns:
@@ -125,7 +121,7 @@ def retrieval(
         (times[1], times[0]),
         lambda b, a, axis: b.mean(axis) - a.mean(axis),
         vectorized=True,
-        n_resamples=shuffles,
+        n_resamples=999,
         alternative="greater",
         rng=np.random.default_rng(0),
     )
@@ -140,7 +136,6 @@ def order_report(
     *,
     frames: Callable[[int], Frames] | None = None,
     margin: Callable[[Pair], float] | None = None,
-    head: str = "ttn",
 ) -> pd.DataFrame:
     """What each pair shows about order, a row a pair; `in_words` summarises it.
 
@@ -150,7 +145,6 @@ def order_report(
         apart: networks that did not, trained on another split or from another seed: the evidence.
         frames: the real frames of an action to compare with.
         margin: of a pair, by how much more its first snippet shows what should come first.
-        head: whose probabilities are reported.
 
     Returns:
         Columns action, seed; own/apart p(A,B), p(B,A), gap (means over the networks); becomes, the action of the
@@ -165,12 +159,12 @@ def order_report(
         row: dict[str, Any] = {"action": pair.action, "seed": pair.seed}
         for name, networks in (("own", own), ("apart", apart)):
             if networks:
-                report = swap_report(networks, pair.inputs, pair.action, head=head)
+                report = swap_report(networks, pair.inputs, pair.action)
                 row |= {f"{name} {column}": report[column].mean() for column in ("p(A,B)", "p(B,A)", "gap")}
                 row |= {column: report[column].iloc[0] for column in ("becomes", "p(A,A)", "p(B,B)")}
         appearance = witness.settings.modalities[0]
         row["tsn gap"] = swap_report({"": witness}, pair.inputs, pair.action, head=appearance)["gap"].iloc[0]
-        row["moved"] = float(np.mean([_probability_when_moved(network, pair, head) for network in witnesses.values()]))
+        row["moved"] = float(np.mean([_probability_when_moved(network, pair) for network in witnesses.values()]))
         row["fine"] = fine_share(pair.inputs["rgb"])
         if frames is not None:
             row |= retrieval(witness, pair.inputs["rgb"], frames(pair.action))
@@ -180,7 +174,7 @@ def order_report(
     return pd.DataFrame(rows)
 
 
-def _probability_when_moved(network: Network, pair: Pair, head: str, by: int = 8) -> float:
+def _probability_when_moved(network: Network, pair: Pair, by: int = 8) -> float:
     """Mean p(A,B) after shifts of 8 px along each axis, the border reflected: a brittle picture collapses."""
     moved = {}
     for modality, images in pair.inputs.items():
@@ -189,7 +183,7 @@ def _probability_when_moved(network: Network, pair: Pair, head: str, by: int = 8
         places = [(0, by), (2 * by, by), (by, 0), (by, 2 * by)]
         moved[modality] = torch.stack([larger[..., y : y + height, x : x + width] for y, x in places])
     with undisturbed(network), torch.no_grad():
-        return float(network(moved).logits[head].softmax(1)[:, pair.action].mean())
+        return float(network(moved).logits["ttn"].softmax(1)[:, pair.action].mean())
 
 
 def fine_share(images: Float[Tensor, "M C H W"]) -> float:

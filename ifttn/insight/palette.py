@@ -16,6 +16,8 @@ from ifttn.vocabulary import Video
 
 FITTED_ON = 48
 """Training videos that palettes are fitted on."""
+FARTHEST = 1.8
+"""Largest distance of a pixel from the mean, in deviations of real pixels."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,11 @@ class Palette:
         root = self.root.to(gradient)
         return torch.einsum("cd,...dhw->...chw", root @ root, gradient)
 
-    def clamp(self, images: Float[Tensor, "*_ C H W"], deviations: float = 1.8) -> Float[Tensor, "*_ C H W"]:
-        """Move pixels that are too far from the mean (in root mean square over channels) back towards it."""
+    def clamp(self, images: Float[Tensor, "*_ C H W"]) -> Float[Tensor, "*_ C H W"]:
+        """Move pixels farther than FARTHEST from the mean, in root mean square over channels, back towards it."""
         mean, root = self.mean.to(images)[:, None, None], self.root.to(images)
         z = torch.einsum("cd,...dhw->...chw", torch.linalg.inv(root), images - mean)
-        far = z.square().mean(-3, keepdim=True).sqrt() / deviations
+        far = z.square().mean(-3, keepdim=True).sqrt() / FARTHEST
         return mean + (images - mean) / far.clamp_min(1)
 
 

@@ -8,7 +8,7 @@ import torch
 from ifttn.data import diagnostic, sampling
 from ifttn.insight import localisation
 from ifttn.insight.embedded.balls import ball_regions
-from ifttn.insight.localisation import Example, cascade, localise, pointing_and_energy, road, summary
+from ifttn.insight.localisation import Example, cascade, localisation_table, localise, pointing_and_energy, road
 from ifttn.model.network import Network, NetworkSettings
 
 
@@ -88,7 +88,7 @@ def test_a_frame_without_a_region_says_nothing_of_it(network, examples):
     assert pointing_and_energy(maps, region)[1] == pytest.approx(0.5)
     assert np.isnan(pointing_and_energy(maps, region & False)).all()
     shown = [Example(one.inputs, one.action, {"top": region, "nowhere": region & False}) for one in examples[:2]]
-    table = summary(localise(network, shown, finer=(1,)), draws=10)
+    table = localisation_table(localise(network, shown, finer=(1,)), draws=10)
     assert table.loc[("rgb", "top", "centre Gaussian"), "area"] == 0.5
     assert table.loc[("rgb", "nowhere", "centre Gaussian"), ["area", "energy", "pointing"]].isna().all()
 
@@ -111,7 +111,7 @@ def test_examples_are_read_one_by_one_and_let_go(network, examples, embedded, mo
 
 
 def test_the_table_puts_every_head_beside_chance_and_habit(network, examples):
-    table = summary(localise(network, examples, finer=(1, 4)), draws=200)
+    table = localisation_table(localise(network, examples, finer=(1, 4)), draws=200)
     assert table.index.names == ["head", "region", "method"]
     methods = {"CAM, every 32 px", "CAM, every 8 px", "random map", "centre Gaussian"}
     assert set(table.index.get_level_values("method")) == methods
@@ -128,7 +128,7 @@ def test_the_table_puts_every_head_beside_chance_and_habit(network, examples):
 
 def test_intervals_shrink_with_more_videos_and_repeat_with_the_seed(network, examples):
     rows = localise(network, examples, finer=(1,))
-    assert summary(rows, draws=100).equals(summary(rows, draws=100))
+    assert localisation_table(rows, draws=100).equals(localisation_table(rows, draws=100))
 
 
 def test_random_weights_change_the_maps_and_the_network_is_restored(network, examples):

@@ -182,6 +182,8 @@ class _Training:
         self.averaged = AveragedModel(self.denoiser, avg_fn=_running_average)
         self.optimiser = torch.optim.AdamW(self.denoiser.parameters(), weight_decay=0.01)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimiser, RATE, total_steps=steps + 1, pct_start=0.1)
+        self.parts: dict[str, Any] = {"net": self.denoiser, "average": self.averaged}
+        self.parts |= {"optimiser": self.optimiser, "schedule": self.schedule}
 
     def step(self) -> None:
         """One step of the optimiser on a batch of noisy pairs."""
@@ -206,18 +208,10 @@ class _Training:
         weight = (spread.square() + SPREAD**2) / (spread.square() * SPREAD**2 + 0.005)
         return (weight * (self.denoiser(real + spread * noise, sigma) - real).square()).mean()
 
-    def _parts(self) -> dict[str, Any]:
-        return {
-            "net": self.denoiser,
-            "average": self.averaged,
-            "optimiser": self.optimiser,
-            "schedule": self.schedule,
-        }
-
     def save(self, path: Path, made_from: str) -> None:
         """Store all that the training needs to continue."""
         content = io.BytesIO()
-        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        parts = {name: part.state_dict() for name, part in self.parts.items()}
         torch.save({**parts, "of": made_from, "done": self.done, "generator": self.generator.get_state()}, content)
         write_whole(path, content.getvalue())
 
@@ -227,7 +221,7 @@ class _Training:
         if state["of"] == made_from:
             self.done = state["done"]
             self.generator.set_state(state["generator"])
-            for name, part in self._parts().items():
+            for name, part in self.parts.items():
                 part.load_state_dict(state[name])
 
 
