@@ -23,24 +23,25 @@ class IfttnError(Exception):
 
 @dataclass(frozen=True)
 class Modality:
-    """What a stream sees of a snippet, as bytes 0..255.
+    """One kind of input to a stream, as bytes 0..255.
 
     A motion modality holds L fields as planes x1, y1, x2, y2, ...; byte 128 is no motion, and the data set's bound
-    (in pixels) is +-127 levels away from it.
+    (in pixels) is +-127 levels away from it. Field t is the motion from frame t to frame t + 1: optical flow at the
+    pixels of frame t, a codec's motion vectors at those of frame t + 1.
     """
 
     name: str
     channels: int
     """Channels of one snippet (C)."""
-    mean: tuple[float, ...]
+    mean: tuple[float, ...] = (128.0,)
     """Mean of a channel in bytes; repeated over the channels."""
-    std: tuple[float, ...]
+    std: tuple[float, ...] = (57.63,)
     """Standard deviation of a channel in bytes; repeated over the channels."""
     is_motion: bool = False
     """Planes alternate between x and y displacement, so that mirroring a frame negates every x plane."""
     run_of: str | None = None
-    """What is stored of it: as many consecutive frames ("rgb") or fields ("flow", "mv") around the middle of a snippet
-    as its channels hold, image by image; None: what a snippet of L fields has."""
+    """If set, a snippet is a run of consecutive frames ("rgb") or fields ("flow", "mv") around its middle, as many as
+    its channels hold. If None, it is one frame, or L fields."""
 
 
 # ImageNet's statistics for RGB; 255 times their mean deviation, 0.226, for the rest (TSN's ResNet recipe).
@@ -49,18 +50,18 @@ MODALITIES: Mapping[str, Modality] = {
     modality.name: modality
     for modality in (
         Modality("rgb", 3, *RGB),
-        Modality("flow", 2 * STACK, mean=(128.0,), std=(57.63,), is_motion=True),
-        Modality("mv", 2 * STACK, mean=(128.0,), std=(57.63,), is_motion=True),
-        Modality("rgbdiff", 3 * STACK, mean=(128.0,), std=(57.63,)),
-        # What other systems take a snippet to be.
+        Modality("flow", 2 * STACK, is_motion=True),
+        Modality("mv", 2 * STACK, is_motion=True),
+        Modality("rgbdiff", 3 * STACK),
+        # Snippets of other systems.
         Modality("rgb8", 3 * 8, *RGB, run_of="rgb"),
         Modality("rgb10", 3 * 10, *RGB, run_of="rgb"),
         Modality("rgb16", 3 * 16, *RGB, run_of="rgb"),
-        Modality("flow8", 2 * 8, mean=(128.0,), std=(57.63,), is_motion=True, run_of="flow"),
-        Modality("mv10", 2 * 10, mean=(128.0,), std=(57.63,), is_motion=True, run_of="mv"),
-        # CoViAR's, of one P-frame: its motion since the I-frame of its group of pictures, and what that leaves of it.
-        Modality("accumulated", 2, mean=(128.0,), std=(57.63,), is_motion=True),
-        Modality("residual", 3, mean=(128.0,), std=(57.63,)),
+        Modality("flow8", 2 * 8, is_motion=True, run_of="flow"),
+        Modality("mv10", 2 * 10, is_motion=True, run_of="mv"),
+        # CoViAR's, of one P-frame: its motion since the I-frame of its group of pictures, and the residual.
+        Modality("accumulated", 2, is_motion=True),
+        Modality("residual", 3),
     )
 }
 

@@ -19,9 +19,9 @@ OFFSETS = (*((y, x) for y in (0, 2, 4) for x in (0, 2, 4)), (1, 1), (1, 3), (3, 
 
 CORNERS_AND_CENTRE = ((0, 0), (0, 4), (4, 0), (4, 4), (2, 2))
 TEST_VIEWS = {
-    1: tuple((offset, False) for offset in ((2, 2),)),
-    3: tuple((offset, False) for offset in ((2, 0), (2, 2), (2, 4))),
-    10: tuple((offset, mirrored) for mirrored in (False, True) for offset in CORNERS_AND_CENTRE),
+    1: [((2, 2), False)],
+    3: [((2, 0), False), ((2, 2), False), ((2, 4), False)],
+    10: [(offset, mirrored) for mirrored in (False, True) for offset in CORNERS_AND_CENTRE],
 }
 """Offsets in quarters, and mirroring, of the fixed crops of a test, by their count."""
 
@@ -70,7 +70,7 @@ def test_crops(height: int, width: int, size: int, count: int) -> list[Crop]:
 def apply(
     crop: Crop, planes: UInt8[np.ndarray, "*rest C H W"], size: int, modality: str
 ) -> UInt8[np.ndarray, "*rest C size size"]:
-    """The crop of every plane, bilinear, size x size.
+    """The crop of every plane, resized to size x size (bilinear) and mirrored.
 
     Planes of a motion modality are x, y, x, y, ... along C. Mirroring negates x displacements; resizing leaves their
     magnitude alone, as in TSN.
@@ -87,7 +87,7 @@ def fit(
     modality: str,
     fitted: UInt8[np.ndarray, "*rest C size size"],
 ) -> None:
-    """What is left to do to planes that hold the crop alone: resize and mirror them, to `fitted`."""
+    """Resize and mirror planes that hold the crop alone, into `fitted`."""
     targets = fitted.reshape(-1, size, size)
     if modality == "rgb":
         images = cut.reshape(-1, *cut.shape[-3:]).transpose(0, 2, 3, 1)
@@ -107,11 +107,11 @@ def fit(
 def fit_on_device(
     cuts: UInt8[Tensor, "N K C S S"], crops: Int[Tensor, "N 3"], size: int, modality: str
 ) -> UInt8[Tensor, "N K C size size"]:
-    """`fit` of a whole batch where it lies, on a GPU say; gives the very bytes of `fit`.
+    """`fit` of a whole batch on its device, with the same bytes.
 
     Args:
         cuts: the crop of video n in the first rows and columns of its planes.
-        crops: height, width and whether mirrored, of each video; on the CPU.
+        crops: height, width and mirroring of each video; on the CPU.
         size: side of the result in pixels.
         modality: decides what mirroring does.
     """

@@ -6,10 +6,10 @@
              or the reverse
     order    rings then discs, or the reverse  seen by a model of the order of snippets
 
-No factor leaks into what should not see it. Materials differ by RGB offsets of zero luma, so that hue never changes
-luminance. Positions are uniform, and a constant speed with reflection keeps them so: a frame says nothing of motion.
-Every cut draws them anew, and no shot is as long as the distance between two test snippets. Only integer draws,
-uniform draws and + - * / sqrt are used, which are the same on every machine.
+No factor leaks into a modality that should not see it. Materials differ by RGB offsets of zero luma, so that hue never
+changes luminance. Positions are uniform, and a constant speed with reflection keeps them so: a frame tells nothing of
+motion. Every cut draws new positions, and no shot is as long as the distance between two test snippets. Only integer
+draws, uniform draws and + - * / sqrt are used, which are the same on every machine.
 
 Shapes: T frames, H x W pixels; a centre is (x, y) in pixels; the balls are (red, blue).
 """
@@ -20,7 +20,6 @@ from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
 from types import SimpleNamespace
-from typing import IO
 
 import av
 import numpy as np
@@ -122,10 +121,8 @@ def _generator(seed: int, flavour: str, *key: int) -> np.random.Generator:
 
 
 def actions(flavour: str) -> dict[str, tuple[int, ...]]:
-    """The sixteen actions, such as MeadowSlowRedAcrossRingDisc, with their values of FACTORS.
-
-    Raises IfttnError for an unknown flavour.
-    """
+    """The sixteen actions, such as MeadowSlowRedAcrossRingDisc, with their values of FACTORS; IfttnError for an unknown
+    flavour."""
     if flavour not in FLAVOURS:
         raise IfttnError(f"no flavour {flavour!r} of the embedded data set; there are {', '.join(FLAVOURS)}")
     words = (("Slow", "Fast"), ("RedAcross", "RedUpDown"), ("RingDisc", "DiscRing"))
@@ -139,12 +136,14 @@ def actions(flavour: str) -> dict[str, tuple[int, ...]]:
 
 
 def plan_videos(flavour: str, videos: int, seed: int, difficulty: float = 1.0) -> pd.DataFrame:
-    """Describes `videos` videos completely, one a row, indexed by Video.name ("<action>/<file without suffix>").
+    """Describe each video completely, one a row, indexed by Video.name ("<action>/<file without suffix>").
 
     Columns: file, action, group, the factors as 0 or 1, and what `render` and `ball_masks` need; `centres` is
     (T, 2, 2) flattened (frame, ball, x and y on the screen), `shake` (T, 2), `cuts` the first frames of new shots.
-    `difficulty` in 0..2 scales what varies independently of the action; 0 is none of it.
-    Raises IfttnError where `videos` is no positive multiple of 16 or the difficulty is out of range.
+    `difficulty` in 0..2 scales what varies independently of the action; at 0 nothing does.
+
+    Raises:
+        IfttnError: `videos` is no positive multiple of 16, or the difficulty is out of range.
     """
     names = actions(flavour)
     if videos <= 0 or videos % len(names):
@@ -165,7 +164,7 @@ def plan_videos(flavour: str, videos: int, seed: int, difficulty: float = 1.0) -
 
 
 def _draw(about: dict, look: Flavour) -> dict:
-    """The draws of one video. Only `centres` knows a factor: how fast the balls go, and which goes along x."""
+    """The draws of one video. Only `centres` depends on factors: how fast the balls go, and which goes along x."""
     rng = _generator(about["seed"], about["flavour"], 0, about["index"])
     vary = about["difficulty"]
     frames = int(rng.integers(FRAME_COUNTS[0], FRAME_COUNTS[1] + 1))
@@ -236,15 +235,15 @@ def _centres(
 
 
 def render(row: pd.Series) -> UInt8[np.ndarray, "T H W 3"]:
-    """Draws one row of the plan; the same pixels on any machine."""
+    """The frames of one row of the plan; the same pixels on any machine."""
     video = _plain(row)
     look, lit = FLAVOURS[video.flavour], partial(_lit, video.contrast, video.brightness)
-    canvas, centres, hollow = _canvas(video, look, lit), _unflat(video.centres, 2, 2), _hollow(video)
+    canvas, centres, hollow = _canvas(video, look, lit), np.reshape(video.centres, (-1, 2, 2)), _hollow(video)
     rng = _generator(video.seed, video.flavour, 2, video.index)
     noise = video.difficulty * rng.integers(-1, 2, (4, HEIGHT + 32, WIDTH + 32)).sum(0)[..., None].astype(np.float32)
     offsets = rng.integers(0, 33, (video.frames, 2))
     frames = np.empty((video.frames, HEIGHT, WIDTH, 3), np.uint8)
-    for t, corner in enumerate(video.strays - _unflat(video.shake, 2)):
+    for t, corner in enumerate(video.strays - np.reshape(video.shake, (-1, 2))):
         frame = _screen(canvas, corner).copy()
         for ball in (1 - video.upper, video.upper):
             patch, dx, dy = _patch(frame, centres[t, ball], video.radius)
@@ -260,7 +259,8 @@ def render(row: pd.Series) -> UInt8[np.ndarray, "T H W 3"]:
 def ball_masks(row: pd.Series) -> Bool[np.ndarray, "T 2 H W"]:
     """Where each ball (red, blue) is seen: not in the hole of a ring, nor under the other ball."""
     video = _plain(row)
-    centres, hollow, square = _unflat(video.centres, 2, 2), _hollow(video), FLAVOURS[video.flavour].square
+    centres, hollow = np.reshape(video.centres, (-1, 2, 2)), _hollow(video)
+    square = FLAVOURS[video.flavour].square
     masks = np.zeros((video.frames, 2, HEIGHT, WIDTH), bool)
     for t, ball in np.ndindex(video.frames, 2):
         patch, dx, dy = _patch(masks[t, ball], centres[t, ball], video.radius)
@@ -270,7 +270,7 @@ def ball_masks(row: pd.Series) -> Bool[np.ndarray, "T 2 H W"]:
 
 
 def _plain(row: pd.Series) -> SimpleNamespace:
-    """A row with Python's numbers, because a float64 of numpy would widen the float32 arrays that it meets."""
+    """A row with Python's numbers, because a float64 of numpy would widen float32 arrays."""
     return SimpleNamespace(**{str(name): x.item() if isinstance(x, np.generic) else x for name, x in row.items()})
 
 
@@ -334,19 +334,16 @@ def _hollow(video: SimpleNamespace) -> list[bool]:
     return [(t < video.boundary) == (video.order == 0) for t in range(video.frames)]
 
 
-def _unflat(values: np.ndarray | list, *shape: int) -> np.ndarray:
-    return np.asarray(values).reshape(-1, *shape)
-
-
 # On disk.
 
 
 def write(
     folder: Path, flavour: str, *, videos: int, seed: int, difficulty: float = 1.0, jobs: int = 1, progress: bool = True
 ) -> None:
-    """Writes the data set as its namesake is laid out: lists, factors.parquet, then every video that is not there yet.
+    """Write the data set in the layout of UCF101 or HMDB51: lists, factors.parquet, then every video that is missing.
 
-    Raises IfttnError where the folder holds another set (seed, size, difficulty), cannot be written, or is in use.
+    Raises:
+        IfttnError: the folder holds another set (seed, size, difficulty), cannot be written, or is in use.
     """
     planned = plan_videos(flavour, videos, seed, difficulty)
     table = folder / "factors.parquet"
@@ -360,11 +357,15 @@ def write(
             write_whole(folder / name, text.encode())
         if not table.exists():
             write_whole(table, planned.to_parquet())
-        _write_videos(folder, planned, jobs, progress)
+        rows = [row for _, row in planned.iterrows() if not (folder / row.file).exists()]
+        done = Parallel(n_jobs=jobs, return_as="generator_unordered")(delayed(_write_video)(folder, x) for x in rows)
+        total, name = len(planned), f"{folder.name}: videos"
+        for _ in tqdm(done, name, total, initial=total - len(rows), disable=not progress):
+            pass
 
 
 def factors(root: Path) -> pd.DataFrame:
-    """The plan that `write` left in the data set's folder. Raises IfttnError where there is none."""
+    """The plan that `write` left in the data set's folder; IfttnError where there is none."""
     if not (root / "factors.parquet").exists():
         raise IfttnError(f"{root} has no factors.parquet: it is not the embedded data set")
     return pd.read_parquet(root / "factors.parquet")
@@ -383,26 +384,13 @@ def _same(stored: pd.DataFrame, planned: pd.DataFrame) -> bool:
     return set(scalars) <= set(stored) and stored[scalars].equals(planned[scalars])
 
 
-def _write_videos(folder: Path, planned: pd.DataFrame, jobs: int, progress: bool) -> None:
-    rows = [row for _, row in planned.iterrows() if not (folder / row.file).exists()]
-    done = Parallel(n_jobs=jobs, return_as="generator_unordered")(delayed(_write_video)(folder, row) for row in rows)
-    total, desc = len(planned), f"{folder.name}: videos"
-    for _ in tqdm(done, desc, total, initial=total - len(rows), disable=not progress):
-        pass
-
-
 def _write_video(folder: Path, row: pd.Series) -> None:
-    with written_whole(folder / row.file) as file:
-        _encode(file, render(row))
-
-
-def _encode(file: IO[bytes], frames: UInt8[np.ndarray, "T H W 3"]) -> None:
     """MPEG-4 Part 2 without B-frames, a key frame every 12, at a constant quantiser."""
-    # At quantiser 3 with cheap decisions, what a fast ball leaves behind it makes frames sharper, which tells speed.
+    # At quantiser 3 with cheap decisions, the trace of a fast ball makes frames sharper, which tells speed.
     options = {"qmin": "2", "qmax": "2", "mbd": "rd", "bf": "0", "g": "12"}
-    with av.open(file, "w", format="avi") as container:
+    with written_whole(folder / row.file) as file, av.open(file, "w", format="avi") as container:
         stream = container.add_stream("mpeg4", rate=FPS, options=options)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        for frame in frames:
+        for frame in render(row):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
         container.mux(stream.encode())

@@ -4,12 +4,14 @@ A reader takes only the JPEGs that it asks for, and those that follow one anothe
 """
 
 import contextlib
+import hashlib
 import io
 import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,13 +19,49 @@ from jaxtyping import Float32, Integer, UInt8
 
 from ifttn.data.flow import from_bytes, to_bytes
 from ifttn.data.frame_source import FrameSource, StoreSettings
-from ifttn.data.origin import Origin
 from ifttn.data.writing import encoded
 from ifttn.vocabulary import IfttnError
 
 FIRST_READ = 1 << 15
 """Bytes of a first read: the header and the offsets of most videos."""
 LARGEST_HEADER = 1 << 20
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The file that an entry was made of, as it is told from others of the same name, also after a move or a copy."""
+
+    path: str = ""
+    """Relative to the folder of the data set."""
+    bytes: int = 0
+    mtime_ns: int = 0
+    """When it was last changed, in nanoseconds since 1970."""
+    sha256: str = ""
+    """Of its content, in hexadecimal; "" where frames were stored that came from no file."""
+
+    @classmethod
+    def of(cls, file: Path, root: Path) -> "Origin":
+        """What a file of the data set at `root` is now; IfttnError where it cannot be read."""
+        try:
+            facts = file.stat()  # before its content: what is written in between shows as a later time
+            # A name that is not UTF-8 stands as it does in the report.
+            path = os.fsencode(file.relative_to(root).as_posix()).decode("utf-8", "backslashreplace")
+            return cls(path, facts.st_size, facts.st_mtime_ns, _digest(file))
+        except OSError as error:
+            raise IfttnError(f"{file}: cannot be read ({error.strerror})") from error
+
+    def mtime_if_same(self, file: Path) -> int | None:
+        """When `file` was last changed if its content is the same, else None. It is read only if its time differs."""
+        facts = file.stat()
+        if facts.st_size != self.bytes:
+            return None
+        is_same = facts.st_mtime_ns == self.mtime_ns or _digest(file) == self.sha256
+        return facts.st_mtime_ns if is_same else None
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 class Entry(FrameSource):

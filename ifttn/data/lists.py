@@ -1,6 +1,6 @@
 """The official lists of UCF101 and HMDB51, and the names that they share with files.
 
-A row is "<action>/<file>". Case, suffix, Unicode's two forms of an accent, byte order marks and ends of lines make no
+A row is "<action>/<file>". Case, suffix, Unicode's two forms of an accent, byte order marks and line ends make no
 difference to which video it names.
 """
 
@@ -29,29 +29,29 @@ _HMDB_LINE = re.compile(rf"(?P<file>{_FILE})\s+(?P<side>[012])", re.IGNORECASE)
 _HMDB_LIST = re.compile(r"(?P<action>.+)_test_split(?P<number>[123])\.txt")
 
 
-def text(name: str) -> str:
-    """A file's name as one can write it: accents in Unicode's composed form, bytes that are not UTF-8 as "\\xe9"."""
+def readable(name: str) -> str:
+    """A file's name in writing: accents in Unicode's composed form, bytes that are not UTF-8 as "\\xe9"."""
     return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "backslashreplace"))
 
 
-def stem(row: str) -> str:
-    """A row without its suffix: the name of a video."""
-    return text(row.rpartition(".")[0])
+def row_name(row: str) -> str:
+    """The name of a video: its row without the suffix."""
+    return readable(row.rpartition(".")[0])
 
 
-def folded(name: str) -> str:
+def spelling_key(name: str) -> str:
     """A key that is equal for all spellings of one name."""
-    return text(text(name).casefold())
+    return readable(readable(name).casefold())
 
 
-def key(row: str) -> str:
+def row_key(row: str) -> str:
     """A key that finds the file of a row in any spelling and with any suffix (a data set may be encoded anew)."""
-    return folded(stem(row))
+    return spelling_key(row_name(row))
 
 
 @dataclass(frozen=True)
 class Lists:
-    """The official lists of one split, as they stand: every row is "<action>/<file>"."""
+    """The official lists of one split; every row is "<action>/<file>"."""
 
     actions: tuple[str, ...]
     """In the order of the labels, from 0."""
@@ -69,15 +69,16 @@ class Lists:
 def parse_lists(folder: Path, number: int) -> Lists:
     """Read the lists of split `number` (1, 2 or 3) in `folder`, in UCF101's or HMDB51's format.
 
-    Raises IfttnError for another number, a list that is not there, a line that cannot be read and a video that is
-    listed twice.
+    Raises:
+        IfttnError: another number, a list that is not there, a line that cannot be read, or a video that is listed
+            twice.
     """
     check_number(number)
     lists = (_parse_ucf if (folder / "classInd.txt").is_file() else _parse_hmdb)(folder, number)
-    rows: dict[str, list[str]] = {}
+    same_video: dict[str, list[str]] = {}
     for row in lists.rows:
-        rows.setdefault(key(row), []).append(row)
-    for same in rows.values():
+        same_video.setdefault(row_key(row), []).append(row)
+    for same in same_video.values():
         if len(same) > 1:
             raise IfttnError(
                 f"the lists of split {number} in {folder} hold one video {len(same)} times: {', '.join(same)}"
@@ -124,7 +125,7 @@ def _parse_ucf(folder: Path, number: int) -> Lists:
     classes = [(int(line["label"]), line["action"]) for _, line in _lines(folder / "classInd.txt", _CLASS_LINE)]
     if sorted(label for label, _ in classes) != list(range(1, len(classes) + 1)):
         raise IfttnError(f"the labels in {folder / 'classInd.txt'} do not run from 1 to {len(classes)}")
-    actions = tuple(text(action) for _, action in sorted(classes))
+    actions = tuple(readable(action) for _, action in sorted(classes))
     train, test = (_ucf_rows(path, actions) for path in _ucf_lists(folder, number))
     return Lists(actions, train, test)
 
@@ -135,10 +136,10 @@ def _ucf_lists(folder: Path, number: int) -> tuple[Path, Path]:
 
 def _ucf_rows(path: Path, actions: tuple[str, ...]) -> tuple[str, ...]:
     # Copies of the lists disagree on the S of HandstandPushups, whose files are all v_HandStandPushups_*.
-    labels = {folded(action): label for label, action in enumerate(actions)}
+    labels = {spelling_key(action): label for label, action in enumerate(actions)}
     rows = []
     for where, line in _lines(path, _UCF_LINE):
-        label = labels.get(folded(line["action"]))
+        label = labels.get(spelling_key(line["action"]))
         if label is None:
             raise IfttnError(f"{where} names the class {line['action']!r}, which classInd.txt does not")
         if line["label"] and int(line["label"]) != label + 1:
@@ -149,7 +150,7 @@ def _ucf_rows(path: Path, actions: tuple[str, ...]) -> tuple[str, ...]:
 
 def _parse_hmdb(folder: Path, number: int) -> Lists:
     # Other repositories number HMDB51's classes otherwise: never exchange weights without their list of actions.
-    names = {text(name): name for name in sorted({match["action"] for match in _hmdb_lists(folder)})}
+    names = {readable(name): name for name in sorted({match["action"] for match in _hmdb_lists(folder)})}
     sides: dict[str, list[str]] = {"0": [], "1": [], "2": []}
     for action, name in names.items():
         for _, line in _lines(folder / f"{name}_test_split{number}.txt", _HMDB_LINE):

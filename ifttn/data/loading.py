@@ -8,7 +8,7 @@ Shapes: N videos, K segments, C channels of a modality's snippet, L = STACK moti
 import shutil
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,13 +17,12 @@ from typing import Any, cast
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Integer, UInt8
+from jaxtyping import Int, Integer, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ifttn.data import augmentation, sampling
 from ifttn.data.augmentation import Crop
-from ifttn.data.batch import Batch
 from ifttn.data.planes import Snippets
 from ifttn.data.store import Store
 from ifttn.memory import lacks_memory, loader_killed
@@ -36,6 +35,24 @@ SHARED = Path("/dev/shm")
 """Where Linux keeps the memory through which processes hand batches over. A container of Docker has 64 MB of it."""
 PREFETCHED = 2
 """Batches that each process has ready."""
+
+
+@dataclass
+class Batch:
+    """Videos as bytes, so that little crosses to the device."""
+
+    inputs: dict[str, UInt8[Tensor, "N K C H W"]]
+    """Per modality. All come from one index draw and one augmentation a video."""
+    labels: Int[Tensor, " N"]
+    names: list[str]
+    crops: Int[Tensor, "N 3"] | None = None
+    """Height, width and mirroring of each video's crop, where it has still to be fitted (`augmentation.fit_on_device`);
+    it lies in the first rows and columns of its planes."""
+
+    def pin_memory(self) -> "Batch":
+        """Called by a loader, so that the bytes can go to the device while it computes."""
+        inputs = {modality: x.pin_memory() for modality, x in self.inputs.items()}
+        return replace(self, inputs=inputs, labels=self.labels.pin_memory())
 
 
 @dataclass
@@ -152,22 +169,14 @@ class _Memory:
     def __init__(self, most: int) -> None:
         self.arrays = deque[np.ndarray](maxlen=most)
 
-    def __reduce__(self) -> tuple[type, tuple[int]]:
-        return _Memory, (cast(int, self.arrays.maxlen),)
-
     def array(self, shape: tuple[int, ...]) -> UInt8[np.ndarray, "..."]:
         """An array of any content."""
-        for array, holders in zip(self.arrays, _holders(self.arrays), strict=True):
-            # Tensors and views hold the array that they are made of.
-            if array.shape == shape and holders == _holders([np.empty(0)])[0]:
-                return array
-        array = np.empty(shape, np.uint8)
-        self.arrays.append(array)
-        return array
-
-
-def _holders(arrays: Iterable[np.ndarray]) -> list[int]:
-    return [sys.getrefcount(array) for array in arrays]
+        for i in range(len(self.arrays)):
+            # Only the deque and this call hold a free array: tensors and views hold the array that they are made of.
+            if self.arrays[i].shape == shape and sys.getrefcount(self.arrays[i]) == 2:
+                return self.arrays[i]
+        self.arrays.append(np.empty(shape, np.uint8))
+        return self.arrays[-1]
 
 
 def in_order(dataset: SnippetDataset, batch: int, view: int = 0) -> list[Keys]:
@@ -191,7 +200,7 @@ def batches(dataset: SnippetDataset, keys: Sequence[Keys], device: str, workers:
     on_gpu = torch.device(device).type == "cuda"
     dataset = replace(dataset, fitted=False) if on_gpu else dataset
     if workers and SHARED.is_dir():
-        _check_shared(dataset, keys, workers)
+        _refuse_too_little_shared_memory(dataset, keys, workers)
     loader = DataLoader(
         cast(Dataset[Batch], _BatchesOrErrors(dataset)),
         batch_sampler=[list(batch) for batch in keys],
@@ -227,7 +236,7 @@ def whole_snippets(
         return {modality: torch.from_numpy(snippets.planes(modality)) for modality in modalities}
 
 
-def _check_shared(dataset: SnippetDataset, keys: Sequence[Keys], workers: int) -> None:
+def _refuse_too_little_shared_memory(dataset: SnippetDataset, keys: Sequence[Keys], workers: int) -> None:
     a_video = dataset.segments * sum(MODALITIES[m].channels for m in dataset.modalities) * dataset.side**2
     at_once = min(PREFETCHED * workers + 1, len(keys))  # those of the workers, and the one in use
     needed, free = a_video * max(map(len, keys), default=0) * at_once, shutil.disk_usage(SHARED).free

@@ -19,24 +19,12 @@ BLOCK_SIDE = 8
 """Side in pixels of the smallest block that has a motion vector of its own."""
 KINDS = {int(kind): kind.name for kind in PictureType}
 I_FRAME, P_FRAME, B_FRAME = int(PictureType.I), int(PictureType.P), int(PictureType.B)
-# libavutil/motion_vector.h. PyAV's own to_ndarray() makes this type anew for every frame, which takes longer than
+# Of libavutil/motion_vector.h. PyAV's own to_ndarray() makes this type anew for every frame, which takes longer than
 # reading the vectors does.
-VECTOR = np.dtype(
-    [
-        ("source", np.int32),
-        ("w", np.uint8),
-        ("h", np.uint8),
-        ("src_x", np.int16),
-        ("src_y", np.int16),
-        ("dst_x", np.int16),
-        ("dst_y", np.int16),
-        ("flags", np.uint64),
-        ("motion_x", np.int32),
-        ("motion_y", np.int32),
-        ("motion_scale", np.uint16),
-    ],
-    align=True,
+_FIELDS = (
+    "source i4, w u1, h u1, src_x i2, src_y i2, dst_x i2, dst_y i2, flags u8, motion_x i4, motion_y i4, motion_scale u2"
 )
+VECTOR = np.dtype([tuple(field.split()) for field in _FIELDS.split(", ")], align=True)
 
 
 def exported_by(frame: VideoFrame) -> MotionVectors | None:

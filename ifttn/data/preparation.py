@@ -17,11 +17,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from ifttn.data import catalogue
-from ifttn.data.entry import flow_error
+from ifttn.data.entry import Origin, flow_error
 from ifttn.data.flow import device_for, luminance, to_bytes
 from ifttn.data.flow_service import FlowHere, FlowService, serve
 from ifttn.data.frame_source import StoreSettings
-from ifttn.data.origin import Origin
 from ifttn.data.preparation_report import ReportRow, kept_report, read_report, to_frame
 from ifttn.data.store import SUFFIX, Store
 from ifttn.data.video import Reader, spread

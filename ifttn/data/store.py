@@ -25,9 +25,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Integer, UInt8
 
-from ifttn.data.entry import Entry
+from ifttn.data.entry import Entry, Origin
 from ifttn.data.frame_source import StoreSettings
-from ifttn.data.origin import Origin
 from ifttn.data.writing import EntryWriter, entry_writer
 from ifttn.files import remove_leftovers, write_whole
 from ifttn.vocabulary import IfttnError, Video

@@ -12,8 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ifttn.data.augmentation import test_crops
-from ifttn.data.batch import Batch
-from ifttn.data.loading import SnippetDataset, batches
+from ifttn.data.loading import Batch, SnippetDataset, batches
 from ifttn.experiment.processes import Machine
 from ifttn.experiment.scores import Scores
 from ifttn.memory import Pieces

@@ -119,7 +119,7 @@ def state_of(o: argparse.Namespace, places: study.Places, studied: Sequence[str]
 
     def described(name: str) -> str:
         if name in places.own:
-            return f"{len(catalogue.all_videos(places.own[name]))} videos"
+            return f"{len(catalogue.contents(places.own[name]).videos)} videos"
         flavour, usual = study.EMBEDDED[name]
         return f"{o.videos or usual} generated videos, laid out as {flavour.upper()}"
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifttn.data import catalogue
-from ifttn.data.catalogue import all_videos, contents, hold_out, read_split, split_numbers
+from ifttn.data.catalogue import contents, hold_out, read_split, split_numbers
 from ifttn.data.lists import SUFFIXES, parse_lists
 from ifttn.vocabulary import IfttnError, Split, Video
 
@@ -68,7 +68,7 @@ def test_a_whole_official_data_set_is_found_by_name(
         (tmp_path / folder).mkdir()
     for row in rows:
         (tmp_path / row).touch()
-    found = all_videos(tmp_path)
+    found = contents(tmp_path).videos
     assert {f"{video.name}.avi" for video in found} == set(rows)
     assert all(video.path == tmp_path / f"{video.name}.avi" for video in found)
     assert len(found) == videos
@@ -90,7 +90,7 @@ def test_missing_and_extra_videos_of_ucf101_are_reported_by_name(shared_data: Pa
     assert split.extra == ("Archery/v_Archery_g99_c01", "Mine/holiday")
     assert len(split.missing) == 13318
     assert "YoYo/v_YoYo_g25_c05" in split.missing
-    assert [video.name for video in all_videos(tmp_path)] == [split.test[0].name, pushups.name]
+    assert [video.name for video in contents(tmp_path).videos] == [split.test[0].name, pushups.name]
 
 
 def test_what_all_lists_name_is_compared_with_the_folder(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_videos_of_hmdb51_are_found_whatever_their_names_hold(shared_data: Path,
     assert {f"{video.name}.avi" for video in split.train + split.test} == set(odd)
     assert split.extra == ()  # one that this split does not use is listed all the same
     assert len(split.missing) == 3570 + 1530 - len(odd)
-    assert len(all_videos(tmp_path)) == len(odd) + 1
+    assert len(contents(tmp_path).videos) == len(odd) + 1
 
 
 @pytest.mark.parametrize("folder", ["HandstandPushups", "HandStandPushups"])
@@ -180,7 +180,7 @@ def test_a_split_without_its_lists_is_refused(tmp_path: Path) -> None:
         read_split(tmp_path / "ucf", 2)
     with pytest.raises(IfttnError, match=r"catch_test_split3.txt is not there"):
         read_split(tmp_path / "hmdb", 3)
-    assert len(all_videos(tmp_path / "ucf")) == len(all_videos(tmp_path / "hmdb")) == 1
+    assert len(contents(tmp_path / "ucf").videos) == len(contents(tmp_path / "hmdb").videos) == 1
 
 
 def test_lists_of_which_no_video_is_there_are_refused(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_lists_of_which_no_video_is_there_are_refused(tmp_path: Path) -> None:
     with pytest.raises(IfttnError, match=r"holds none of the 1 videos of split 1"):
         read_split(tmp_path)
     with pytest.raises(IfttnError, match=r"holds none of the videos"):
-        all_videos(tmp_path)
+        contents(tmp_path)
 
 
 @pytest.mark.parametrize("number", [0, 4, -1])
@@ -203,7 +203,7 @@ def test_a_folder_of_no_known_layout_is_named(tmp_path: Path) -> None:
     with pytest.raises(IfttnError, match=rf"{re.escape(str(tmp_path))} is no data set: .*classInd.txt.*_test_split1"):
         read_split(tmp_path)
     with pytest.raises(IfttnError, match=r"is no data set"):
-        all_videos(tmp_path)
+        contents(tmp_path)
     with pytest.raises(IfttnError, match=r"there is no folder .*/absent"):
         read_split(tmp_path / "absent")
 
@@ -217,7 +217,7 @@ def test_a_class_of_one_recording_is_left_out_and_the_rest_goes_on(tmp_path: Pat
         assert {(video.action, video.label) for video in split.test} == {("run", 0), ("walk", 1)}
         assert {video.action for video in split.train} == {"run", "walk"}
         assert [note.partition(":")[0] for note in split.notes] == ["sit"]
-    assert len(all_videos(tmp_path)) == 4 + len(names)  # it can be prepared all the same
+    assert len(contents(tmp_path).videos) == 4 + len(names)  # it can be prepared all the same
 
 
 def test_classes_of_one_recording_alone_cannot_be_divided(tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ def test_folders_of_the_sides_are_the_split(tmp_path: Path, sides: str) -> None:
         f"{test}/fly/1: no video of its class is trained on",
         f"{test}/walk/2: it is the same file as {train}/walk/2",
     )
-    assert len(all_videos(tmp_path)) == 9
+    assert len(contents(tmp_path).videos) == 9
     with pytest.raises(IfttnError, match=r"are split 1, and there is no split 2"):
         read_split(tmp_path, 2)
 
@@ -395,7 +395,7 @@ def test_class_folders_are_divided_by_group_and_every_video_is_tested_once(
     touch(root, *(f"run/v_g{group:02d}_c{i}.avi" for group, videos in enumerate(groups) for i in range(videos)))
     splits = [read_split(root, number) for number in (1, 2, 3)]
     tested = [video.name for split in splits for video in split.test]
-    assert sorted(tested) == [video.name for video in all_videos(root)]
+    assert sorted(tested) == [video.name for video in contents(root).videos]
     assert len(tested) == sum(groups)
     for split in splits:
         assert len(split.train) + len(split.test) == sum(groups)

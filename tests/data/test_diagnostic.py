@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from ifttn.data import diagnostic
-from ifttn.data.catalogue import all_videos, read_split
+from ifttn.data.catalogue import contents, read_split
 from ifttn.data.diagnostic import FACTORS, FLAVOURS, ball_masks, factors, plan_videos, render, write
 from ifttn.data.flow import flow_of
 from ifttn.data.sampling import centre_starts
@@ -284,7 +284,7 @@ def test_the_catalogue_reads_it_and_splits_by_group(folder: Path) -> None:
         assert all(video.action == table.action[video.name] for video in split.train + split.test)
         tested += test.index.tolist()
     assert len(set(tested)) == len(tested)
-    assert {video.name for video in all_videos(folder)} == set(table.index)
+    assert {video.name for video in contents(folder).videos} == set(table.index)
 
 
 def test_lists_have_the_bytes_of_the_real_ones(folder: Path) -> None:

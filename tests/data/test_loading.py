@@ -11,10 +11,9 @@ import pytest
 import torch
 
 from ifttn.data import augmentation, loading, sampling
-from ifttn.data.batch import Batch
 from ifttn.data.flow import from_bytes, to_bytes
 from ifttn.data.gop import FURTHER, accumulate, p_frames, residual
-from ifttn.data.loading import SnippetDataset, batches, finish, in_order
+from ifttn.data.loading import Batch, SnippetDataset, batches, finish, in_order
 from ifttn.data.store import Store, StoreSettings
 from ifttn.vocabulary import MODALITIES, IfttnError, Video
 
