@@ -149,11 +149,11 @@ def _prepared(
     todo: Sequence[Video], store: Store, root: Path, jobs: int | str | None, device: str | None
 ) -> Generator[ReportRow]:
     if not todo:
-        return  # then device and libraries need not be those that the store was begun with
+        return  # then device and libraries may differ from those that the store was begun with
     on_cluster = isinstance(jobs, str)
     flow = FlowHere(store.settings.flow, device_for(store.settings.flow, device or _usual_device(store, on_cluster)))
     newer = store.begin(root, flow.device.partition(":")[0])
-    # A GPU is not to hold one copy of everything for each process.
+    # One process uses the GPU for all, so that its memory does not hold everything once a process.
     is_served = flow.device != "cpu" and jobs != 1 and not on_cluster
     try:
         with serve(flow.name, flow.device) if is_served else nullcontext(flow) as source:
@@ -192,7 +192,7 @@ def _prepare_one(video: Video, work: _Work) -> ReportRow:
     began = time.perf_counter()
     try:
         row = _stored(video, work)
-    except DiskFullError:  # ends the whole
+    except DiskFullError:  # ends the batch
         raise
     except IfttnError as error:
         row = ReportRow(video.name, "failed", " ".join(str(error).split()))

@@ -254,8 +254,7 @@ def _median(flow, out, live, height, width, TILE: tl.constexpr):
         a2, b2, c2, d2, e2 = _sorted(a2, b2, c2, d2, e2)
         a3, b3, c3, d3, e3 = _sorted(a3, b3, c3, d3, e3)
         a4, b4, c4, d4, e4 = _sorted(a4, b4, c4, d4, e4)
-        # Columns and then rows are sorted. All 252 ways to cut such a square into low and high say: the median is the
-        # middle one of the largest on the diagonal before the longest, the median of that, the smallest on the next.
+        # Columns and then rows are sorted, as in `tvl1_cpu`.
         before = tl.maximum(tl.maximum(d0, c1), tl.maximum(b2, a3))
         after = tl.minimum(tl.minimum(e1, d2), tl.minimum(c3, b4))
         e0, d1, middle, b3, a4 = _sorted(e0, d1, c2, b3, a4)
@@ -266,7 +265,7 @@ def _median(flow, out, live, height, width, TILE: tl.constexpr):
 @triton.jit
 @no_type_check
 def _column(plane, i, along, height, width):
-    x = tl.minimum(tl.maximum(i % width + along, 0), width - 1)  # beyond an edge, its pixels go on
+    x = tl.minimum(tl.maximum(i % width + along, 0), width - 1)  # beyond an edge, its pixels are repeated
     y = i // width
     inside = i < height * width
     return _sorted(

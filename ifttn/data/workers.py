@@ -61,15 +61,10 @@ def each(
     if jobs == 1:
         yield from ((item, function(item)) for item in items)
         return
-    processes = jobs or max(2, joblib.cpu_count())
-    waiting = deque(items)
+    waiting, count = deque(items), jobs or max(2, joblib.cpu_count())
     while waiting:
         lost = list[Item]()
-        with (
-            _cluster(processes, shared)
-            if isinstance(processes, str)
-            else _processes(min(processes, len(waiting))) as pool
-        ):
+        with _cluster(count, shared) if isinstance(count, str) else _processes(min(count, len(items))) as pool:
             for item, future in _finished(function, waiting, pool):
                 if isinstance(future.exception(), pool.death):
                     lost.append(item)

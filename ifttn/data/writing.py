@@ -1,4 +1,4 @@
-"""An entry of a store in the making, of a video of any length in the memory of a piece of it."""
+"""Writes an entry of a store a few frames at a time, so that a video of any length needs little memory."""
 
 import json
 import shutil
@@ -16,27 +16,27 @@ from ifttn.files import not_written, written_whole
 from ifttn.vocabulary import IfttnError
 
 IN_MEMORY = 1 << 24
-"""Bytes of a modality that are kept in memory; those of a longer video lie in a file without a name."""
+"""Bytes of a modality that are kept in memory. A longer video goes to a temporary file."""
 
 
 def encoded(image: UInt8[np.ndarray, "..."], quality: int) -> UInt8[np.ndarray, " bytes"]:
-    """A JPEG, of one plane or of three in the order blue, green, red."""
+    """A JPEG of one plane, or of three in the order blue, green, red."""
     return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].ravel()
 
 
 class EntryWriter:
-    """The JPEGs of one video, which come a few at a time and are written as one safetensors file at last."""
+    """Collects the JPEGs of one video, a few at a time, and writes them as one safetensors file at the end."""
 
     def __init__(self, name: str, size: tuple[int, int], quality: int, parts: Mapping[str, IO[bytes]]) -> None:
-        """For a picture of `size` (height, width); the JPEGs of each modality go to one of `parts` at first."""
+        """Frames have `size` (height, width). Until the end, the JPEGs of each modality are kept in one of `parts`."""
         self.name, self.size, self.quality, self._parts = name, size, quality, parts
         self.fps = 0.0
-        """Frames a second, to be set before the end."""
+        """Frames a second; to be set before `write`."""
         self._ends: dict[str, list[int]] = {modality: [0] for modality in self._parts}
 
     @property
     def frames(self) -> int:
-        """How many there are by now."""
+        """Frames so far."""
         return len(self._ends["rgb"]) - 1
 
     def add(
@@ -45,11 +45,15 @@ class EntryWriter:
         flow: UInt8[np.ndarray, "M 2 H W"],
         mv: UInt8[np.ndarray, "M 2 H W"],
     ) -> None:
-        """The next frames, in RGB, and the fields that end with them, as bytes of `flow.to_bytes`: M = N, and N - 1 of
-        the first frames.
+        """Add the next frames, and the fields that end at them.
+
+        Args:
+            frames: RGB.
+            flow: optical flow, as bytes of `flow.to_bytes`. M is N, and at the start of the video N - 1.
+            mv: motion vectors, likewise.
 
         Raises:
-            IfttnError: shapes do not fit; the disk is full.
+            IfttnError: shapes do not fit, or the disk is full.
         """
         if frames.shape[1:] != (*self.size, 3):
             raise IfttnError(f"{self.name}: frames of {frames.shape[1:3]} do not fit a store of {self.size}")
@@ -69,9 +73,9 @@ class EntryWriter:
                 self._ends[modality].append(self._ends[modality][-1] + len(jpeg))
 
     def write(self, path: Path, about: Mapping[str, str]) -> None:
-        """The whole file; IfttnError where it cannot be written."""
-        # As the library does it, which cannot write in pieces: numbers first, then by name, the header padded with
-        # spaces. It would write several keys of metadata in a random order.
+        """Write the whole file; IfttnError where it cannot be written. `about` is added to the metadata."""
+        # The safetensors library cannot write in pieces, and orders several keys of metadata at random. Like the
+        # library, this puts offsets first and then bytes, each by name, and fills the header up with spaces.
         sizes = [(f"{m}.offsets", "I64", len(ends), 8 * len(ends)) for m, ends in self._ends.items()]
         sizes += [(modality, "U8", ends[-1], ends[-1]) for modality, ends in self._ends.items()]
         header: dict[str, Any] = {"__metadata__": {"fps": str(float(self.fps)), **about}}
@@ -92,7 +96,7 @@ class EntryWriter:
 
 @contextmanager
 def entry_writer(name: str, folder: Path, size: tuple[int, int], quality: int) -> Iterator[EntryWriter]:
-    """A writer for the length of the block; `folder` is on the disk that the entry goes to."""
+    """A writer that is valid inside the block. `folder` is on the disk that the entry goes to."""
 
     def part() -> SpooledTemporaryFile[bytes]:
         return SpooledTemporaryFile(IN_MEMORY, dir=str(folder))
