@@ -112,7 +112,7 @@ class Shelf:
 
     def tables(self) -> dict[int, Table]:
         """The paper's tables by number, with what the tested runs measured."""
-        return {table.number: table for table in study.measured(self.places.runs, self.places.root / "data")}
+        return {table.number: table for table in study.filled_tables(self.places.runs, self.places.root / "data")}
 
     def recognizer(self, run: Run) -> Recognizer:
         """The network of a finished run; the last two are kept.

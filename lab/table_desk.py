@@ -1,38 +1,40 @@
 """The paper's tables, to click through: a row, its runs and its errors, and from an error to its video."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
+import pandas as pd
 from ipywidgets import HTML, Box, Button, HBox, Layout, Select, Textarea, ToggleButtons, VBox
 from traitlets import HasTraits, Int, Unicode, link
 
-from ifttn.experiment import study, tables
+from ifttn.experiment import study
 from ifttn.experiment.claims import Finding
 from ifttn.experiment.scores import fuse_runs
-from ifttn.experiment.tables import Cell, Table
+from ifttn.experiment.table_frames import shown, to_frame
+from ifttn.experiment.tables import Cell, LateFusion, Table, heading, load
 from ifttn.files import write_whole
 from ifttn.vocabulary import IfttnError
 from lab import sketches
-from lab import tables as written
 from lab.inspector import Inspector
 from lab.panel import Panel, dropdown
 from lab.shelf import Shelf
 from lab.sketches import prose
+from lab.tables import to_latex
 
 COLUMNS = "2.8em 4.4em 2.8em 5.4em 60px 3.6em 3.4em"
-"""Widths of: paper, measured, difference, interval, its picture, mean class, videos; then one a factor."""
+"""Widths of paper, measured, difference, interval, its picture, mean class and videos; factors follow."""
 WIDE = "15.5em"
 
 
 class TableState(HasTraits):
-    """All that a person chooses."""
+    """Everything that a person chooses."""
 
-    number = Int(3)
-    column = Int(0, help="of the paper's table, where it has several")
-    row = Int(-1, help="chosen; -1: none")
-    split = Int(0, help="whose errors are listed; 0: the first that is measured")
-    error = Unicode(help="name of the video that is looked at")
+    number = Int(3, help="of the table")
+    column = Int(0, help="of a table that has several columns")
+    row = Int(-1, help="-1: none is chosen")
+    split = Int(0, help="whose errors are listed; 0: the first that is tested")
+    error = Unicode(help="name of the video that is shown")
 
 
 class TableDesk(Panel):
@@ -59,7 +61,7 @@ class TableDesk(Panel):
         self.tables: dict[int, Table] = {}
         self.findings: list[Finding] = []
         # Made here and not in the worker: what a thread makes may miss its first click.
-        self._rows = [self._new_row(i) for i in range(max(len(table.rows) for table in tables.load().values()))]
+        self._rows = [self._new_row(i) for i in range(max(len(table.rows) for table in load().values()))]
         self._build()
         self.reload()
 
@@ -110,11 +112,11 @@ class TableDesk(Panel):
 
     def _read(self) -> Iterator[float | None]:
         self.tables = self.shelf.tables()
-        self.findings = study.judged(self.shelf.places.runs, self.shelf.places.root / "data")
+        self.findings = study.findings(self.shelf.places.runs, self.shelf.places.root / "data")
         yield None
         self._show()
         found = list(self.tables.values())
-        if not any(cell.measured for table in found for cell in table.cells):
+        if not any(table.measured for table in found):
             raise IfttnError(f"only the paper's numbers show: {study.not_shown(self.shelf.places.runs, found)}")
 
     @property
@@ -145,16 +147,20 @@ class TableDesk(Panel):
             self.column.options = [(c.label, i) for i, c in enumerate(table.columns)]
             self.column.value = self.state.column
             self.column.layout.display = "" if many else "none"
-        about = tables.heading(table).removeprefix(table.caption)
+        about = heading(table).removeprefix(table.caption)
         self._caption.value = f"<b>Table {table.number}. {prose(table.caption)}</b> <small>{prose(about)}</small>"
-        names = ("paper", "measured", "diff.", "95 % interval", "classes", "videos", *table.factors)
+        frame = to_frame(table)
+        text, factors = shown(frame), frame.attrs["factors"]
+        names = ("paper", "measured", "diff.", "95 % interval", "classes", "videos", *factors)
         wide = {"95 % interval": " style='grid-column:span 2;text-align:center'"}
         heads = "".join(f"<small{wide.get(name, '')}>{escape(name)}</small>" for name in names)
-        self._head.value = f"<div class=row-cells style='{_grid(table)}'>{heads}</div>"
+        grid = f"<div class=row-cells style='grid-template-columns:{COLUMNS}{' 3.5em' * len(factors)}'>"
+        self._head.value = f"{grid}{heads}</div>"
         for (_, button, html), cell in zip(self._rows, cells, strict=False):
             button.description, button.tooltip = cell.method, f"{cell.method}: its run and its errors"
-            button.disabled = cell.measured is None
-            html.value = f"<div class=row-cells style='{_grid(table)}'>{_line(cell, table)}</div>"
+            button.disabled = cell.accuracy is None
+            place = table.cells.index(cell)
+            html.value = f"{grid}{_cells_html(frame.iloc[place], text.iloc[place], factors)}</div>"
         self._body.children = [row for row, _, _ in self._rows[: len(cells)]]
         found = "".join(
             f"<li><details><summary><b>{finding.verdict}</b>: {prose(finding.text)} <small>{escape(where)}</small>"
@@ -182,19 +188,19 @@ class TableDesk(Panel):
         for index, (_, button, _) in enumerate(self._rows):
             (button.add_class if index == self.state.row else button.remove_class)("mod-chosen")
         cell = self.cells[self.state.row] if 0 <= self.state.row < len(self.cells) else None
-        measured, self._note.value = cell.measured if cell else None, ""
+        accuracy, self._note.value = cell.accuracy if cell else None, ""
         for each in (self.split, self.errors):
-            each.layout.display = "" if measured else "none"
-        if cell is None or measured is None:
+            each.layout.display = "" if accuracy else "none"
+        if cell is None or accuracy is None:
             self._run.value = "<div class=quiet>Choose a row to see its runs and what they get wrong.</div>"
             self._count.value = ""
             return
         with self.filling():
-            self.split.options = measured.splits
-            split = self.state.split if self.state.split in measured.splits else measured.splits[0]
+            self.split.options = accuracy.splits
+            split = self.state.split if self.state.split in accuracy.splits else accuracy.splits[0]
             self.split.value = split
         parts = self.table.late_fusions[cell.source]
-        runs = self.shelf.runs(measured.dataset, split)
+        runs = self.shelf.runs(accuracy.dataset, split)
         lines = [f"<h4>{escape(cell.method)}</h4>"]
         for recipe, heads in parts.items():
             asked = runs[recipe].asked
@@ -204,7 +210,7 @@ class TableDesk(Panel):
             lines.append(
                 sketches.definitions(
                     {
-                        "run": f"{measured.dataset}/split{split}/{recipe}",
+                        "run": f"{accuracy.dataset}/split{split}/{recipe}",
                         "weights": weights,
                         "fusion": network["fusion"] or "none",
                         "backbone": f"{network['backbone']} (preset {asked['preset']})",
@@ -214,41 +220,42 @@ class TableDesk(Panel):
                 )
             )
         self._run.value = "".join(lines)
-        self._list_errors(measured.dataset, split, parts)
+        self._list_errors(accuracy.dataset, split, parts)
 
-    def _list_errors(self, dataset: str, split: int, parts: tables.LateFusion) -> None:
+    def _list_errors(self, dataset: str, split: int, parts: LateFusion) -> None:
         runs = self.shelf.runs(dataset, split)
-        scores = [runs[recipe].scores() for recipe in parts]
-        predicted = fuse_runs(list(zip(scores, parts.values(), strict=True))).scores.argmax(1)
-        first = scores[0]
-        wrong = [i for i in range(len(first.videos)) if predicted[i] != first.labels[i]]
+        scores = {recipe: runs[recipe].scores() for recipe in parts}
+        fused = fuse_runs([(scores[recipe], heads) for recipe, heads in parts.items()])
+        actions = next(iter(scores.values())).actions
+        wrong = [
+            (f"{video.rpartition('/')[2]}  taken for  {actions[predicted]}", video)
+            for video, predicted, right in zip(fused.videos, fused.scores.argmax(1), fused.right(), strict=True)
+            if not right
+        ]
         self._count.value = (
-            f"<b>{len(wrong)} errors</b> <small>of {len(first.videos)} test videos; choose one to look at it</small>"
+            f"<b>{len(wrong)} errors</b> <small>of {len(fused.videos)} test videos; choose one to look at it</small>"
         )
         with self.filling():
-            self.errors.options = [
-                (f"{first.videos[i].rpartition('/')[2]}  taken for  {first.actions[predicted[i]]}", first.videos[i])
-                for i in wrong
-            ]
+            self.errors.options = wrong
             self.errors.value, self.errors.rows = None, min(9, max(2, len(wrong)))
 
     def _pick_error(self) -> None:
         if self.silent or self.errors.value is None:
             return
         cell = self.cells[self.state.row]
-        assert cell.measured is not None
+        assert cell.accuracy is not None
         self.state.error = self.errors.value
         if self.inspector is None:
             self.inspector = Inspector(self.shelf)
             self.fill(self.inspector)
         recipe = list(self.table.late_fusions[cell.source])[-1]
-        note = self.inspector.show(cell.measured.dataset, int(self.split.value or 1), self.state.error, recipe)
+        note = self.inspector.show(cell.accuracy.dataset, int(self.split.value or 1), self.state.error, recipe)
         self._note.value = f"<small role=status>{note}</small>"
 
     def export(self, suffix: str) -> None:
         """Write the table as "tex" or "csv" into the folder `out`, and show it."""
-        frame = tables.to_frame(self.table)
-        text = written.to_latex(frame) if suffix == "tex" else written.to_csv(frame)
+        frame = to_frame(self.table)
+        text = to_latex(frame) if suffix == "tex" else frame.to_csv(index=False)
         path = self.out / f"table_{self.state.number}.{suffix}"
         write_whole(path, text.encode())
         self.text.value = text
@@ -257,25 +264,14 @@ class TableDesk(Panel):
         self._count.value = f"<small role=status>saved {escape(str(path))}</small>"
 
 
-def _grid(table: Table) -> str:
-    return f"grid-template-columns:{COLUMNS}{' 3.5em' * len(table.factors)}"
-
-
-def _line(cell: Cell, table: Table) -> str:
-    paper = "" if cell.paper is None else f"{cell.paper:.{1 if cell.column.unit == '%' else 0}f}"
-    m = cell.measured
-    if m is None:
-        speed = f"<span class=ours>{cell.speed.rate:.3g}</span>" if cell.speed else ""
-        return f"<span class=quiet>{paper}</span>{speed}"
-    low, high = m.interval
-    apart = ""
-    if cell.paper is not None and cell.column.unit == "%":
-        difference = 100 * m.top1 - cell.paper
-        apart = f"<span>{difference:+.1f}</span>"
-    theirs = None if cell.paper is None else cell.paper / 100
-    factors = "".join(f"<span>{m.factors[f]:.2f}</span>" if f in m.factors else "<span></span>" for f in table.factors)
+def _cells_html(row: pd.Series, text: pd.Series, factors: Sequence[str]) -> str:
+    """The cells of a row beside its button; `text` has the short texts of the numbers in `row`."""
+    paper, ours, share = row["paper"], row["measured"], pd.notna(row["videos"])
+    difference = f"{ours - paper:+.1f}" if share and pd.notna(paper) else ""
+    theirs = float(paper) / 100 if pd.notna(paper) else None
+    picture = sketches.interval(ours / 100, row["low"] / 100, row["high"] / 100, theirs) if share else "<span></span>"
+    spans = [f"<span>{text[name]}</span>" for name in ("mean class", "videos", *factors) if share]
     return (
-        f"<span class=quiet>{paper}</span><span class=ours>{100 * m.top1:.1f}</span>{apart or '<span></span>'}"
-        f"<small>{100 * low:.1f}-{100 * high:.1f}</small>{sketches.interval(m.top1, low, high, theirs)}"
-        f"<span>{100 * m.mean_class:.1f}</span><span>{m.videos}</span>{factors}"
+        f"<span class=quiet>{text['paper']}</span><span class=ours>{text['measured']}</span><span>{difference}</span>"
+        f"<small>{text['95 %'] if share else ''}</small>{picture}{''.join(spans)}"
     )

@@ -1,44 +1,36 @@
-"""A table's rows (`ifttn.experiment.tables.to_frame`) for a notebook, for LaTeX and for a spreadsheet."""
+"""A table's frame (`ifttn.experiment.table_frames.to_frame`) as a Styler for a notebook or a page, and as LaTeX."""
 
+import re
 from html import escape
 
 import pandas as pd
+from markupsafe import Markup
 from pandas.io.formats.style import Styler
 
-from ifttn.data import diagnostic
 from ifttn.experiment.scores import READINGS
-from ifttn.experiment.tables import as_p
+from ifttn.experiment.table_frames import OPTIONAL, reasons, shown
 from lab.sketches import prose
 
-WORDS = ("method", "column", "paper on", "95 %", "videos", "splits", "measured on", "why")
-PERCENT = ("paper", "measured", "low", "high", "top-5", "mean class", "1:1:1", "sd splits", "sd seeds", *READINGS)
-
-
-LEAST = ("method", "column", "paper", "paper on", "measured", "95 %", "p", "reversed")
-"""Columns of a notebook, whose page is narrow, beside the factors."""
+NARROW = ("method", "column", "paper", "paper on", "measured", "95 %", "p", "reversed")
+"""Columns for a notebook, whose page is narrow; factors follow."""
 
 
 def style(frame: pd.DataFrame) -> Styler:
-    """For a notebook: the paper's numbers stand back, ours stand out, what was not measured is empty.
-
-    Only the columns that tell rows apart; `to_csv` has all. Why cells are empty is said once, above.
-    """
-    known = frame["low"].notna().to_list()
-    span = [f"{a:.1f}-{b:.1f}" if k else "" for k, a, b in zip(known, frame["low"], frame["high"], strict=True)]
-    bare = {*_bare(frame), *(["column"] if len(set(frame["column"])) == 1 else [])}
-    shown = [name for name in LEAST if name not in bare] + [name for name in diagnostic.FACTORS if name in frame]
-    left = pd.DataFrame(frame.assign(**{"95 %": span})[shown])
-    words = [name for name in LEAST[:2] if name in shown]
-    left["method"] = ["" if a == b else a for a, b in zip(left["method"], ["", *left["method"]], strict=False)]
-    lines = {"text-align": "left", "white-space": "nowrap"}
-    said = [prose(f"Table {frame.attrs['number']}. {frame.attrs['caption']}")]
-    said += [f"<br><small>Empty, {prose(why)}: {escape(', '.join(of))}.</small>" for why, of in _empty(frame).items()]
+    """For a notebook: the columns that tell rows apart, with our numbers in bold and reasons for empty cells on top."""
+    text = shown(frame)
+    text = text[[name for name in (*NARROW, *frame.attrs["factors"]) if name in text]]
+    words = [name for name in ("method", "column") if name in text]
+    text.loc[text["method"].duplicated(), "method"] = ""
+    caption = [prose(f"Table {frame.attrs['number']}. {frame.attrs['caption']}")]
+    for why, methods in reasons(frame).items():
+        caption.append(Markup("<br><small>Empty, {}: {}.</small>").format(prose(why), ", ".join(methods)))
     return (
-        _formatted(left)
-        .set_caption("".join(said))
+        text.style.format(escape="html")
+        .hide(axis="index")
+        .set_caption("".join(caption))
         .set_properties(subset=["paper"], opacity="0.65")
         .set_properties(subset=["measured"], **{"font-weight": "bold"})
-        .set_properties(subset=words, **lines)
+        .set_properties(subset=words, **{"text-align": "left", "white-space": "nowrap"})
         .set_table_styles(
             [
                 {
@@ -53,51 +45,80 @@ def style(frame: pd.DataFrame) -> Styler:
     )
 
 
-def _empty(frame: pd.DataFrame) -> dict[str, list[str]]:
-    """Why cells are empty -> of which methods."""
-    found: dict[str, list[str]] = {}
-    for why, method in zip(frame["why"], frame["method"], strict=True):
-        if why and method not in found.setdefault(why, []):
-            found[why].append(method)
-    return found
-
-
 def to_latex(frame: pd.DataFrame) -> str:
     """For a paper: a `table` environment in booktabs style (`\\usepackage{booktabs}`)."""
-    escaped = _formatted(frame.drop(columns=["splits", "measured on", "why", *_bare(frame)]), escape="latex")
-    return escaped.to_latex(
+    text = shown(frame, ("95 %", "splits", "measured on", "why"))
+    styler = text.style.format(escape="latex").format_index(escape="latex", axis=1).hide(axis="index")
+    latex = styler.to_latex(
         hrules=True,
         position_float="centering",
-        column_format="".join("l" if name in WORDS[:2] else "r" for name in escaped.columns),
-        caption=_escaped(frame.attrs["caption"]),
+        column_format="".join("l" if name in ("method", "column") else "r" for name in text),
+        caption=re.sub(r"([&%_#])", r"\\\1", frame.attrs["caption"]),
         label=f"tab:{frame.attrs['number']}",
     )
+    return latex.replace("<0.001", "$<$0.001")
 
 
-def to_csv(frame: pd.DataFrame) -> str:
-    """For a spreadsheet: every digit, empty where nothing was measured."""
-    return frame.to_csv(index=False)
+def page_table(frame: pd.DataFrame) -> Styler:
+    """For a page: one row for each method, with the paper's columns side by side."""
+    text = shown(frame)
+    parts: dict[tuple[str, str], list[str]] = {}
+    classes: dict[tuple[str, str], str] = {}
+    for name in frame["column"].unique():
+        rows = frame["column"] == name
+        cells, numbers = text[rows], frame[rows]
+        head = Markup("{}<small class=quiet>{}</small>").format(name, _subject(numbers))
+        theirs, ours = (head, f"paper ({numbers['paper on'].iloc[0]})"), (head, "measured")
+        parts[theirs], classes[theirs] = cells["paper"].to_list(), "paper first"
+        share = bool(name.endswith("(%)") and frame["videos"].count())
+        parts[ours] = [_with_interval(cell, share) for _, cell in cells.iterrows()]
+        classes[ours] = "ours"
+        if share:
+            parts |= {(head, part): cells[part].to_list() for part in ("mean class", "1:1:1")}
+            parts |= {(head, factor): [_meter(value) for value in cells[factor]] for factor in frame.attrs["factors"]}
+    ran = frame.groupby("method", sort=False)["videos"].any()
+    methods = [f"<b>{escape(method)}</b>" if known else escape(method) for method, known in ran.items()]
+    table = pd.DataFrame(parts, index=methods)
+    table.columns.names = [None, "Method"]
+    of_cells = pd.DataFrame({part: classes.get(part, "") for part in parts}, index=methods)
+    return Styler(table, cell_ids=False).set_td_classes(of_cells).set_caption(prose(frame.attrs["caption"]))
 
 
-def _bare(frame: pd.DataFrame) -> list[str]:
-    """Columns about several splits, seeds, rows, orders, or data sets of the paper, where there are none."""
-    optional = ("top-5", "sd splits", "sd seeds", "p", *READINGS)
-    empty = [name for name in optional if frame[name].isna().to_numpy().all()]
-    return empty + (["paper on"] if len(set(frame["paper on"])) == 1 else [])
+def _subject(numbers: pd.DataFrame) -> str:
+    """What the measured numbers of a column are."""
+    on = ", ".join(name for name in numbers["measured on"].unique() if name)
+    if not on:
+        return "not measured"
+    counts = sorted(numbers["videos"].dropna().unique())
+    return f"measured on {on}, {' or '.join(map(str, counts))} videos" if counts else f"snippets a second, {on}"
 
 
-def _formatted(frame: pd.DataFrame, escape: str | None = None) -> Styler:
-    less = "$<$" if escape == "latex" else "&lt;"
-    digits = {name: 1 if name in PERCENT else 2 for name in frame.columns if name not in WORDS}
-    numbers = {name: f"{{:.{count}f}}" for name, count in digits.items()} | {"p": lambda p: as_p(p).replace("<", less)}
-    numbers = {name: show for name, show in numbers.items() if name in frame}
-    styler = frame.style
-    styler.format(numbers, na_rep="", escape=escape)
-    styler.format_index(escape=escape, axis=1)
-    return styler.hide(axis="index")
+def _with_interval(cell: pd.Series, share: bool) -> str:
+    lines = [cell["95 %"].replace("-", "&ndash;")] if share and cell["95 %"] else []
+    tested, _, splits = cell["splits"].partition(" of ")
+    lines += [f"{cell['splits']} splits"] if tested != splits else []
+    return cell["measured"] + "".join(f"<small>{line}</small>" for line in lines)
 
 
-def _escaped(text: str) -> str:
-    for mark in "&%_#":
-        text = text.replace(mark, f"\\{mark}")
-    return text
+def _meter(value: str) -> str:
+    """A factor's accuracy over a line that runs from chance to 1."""
+    return f"<span class=meter style='--share:{max(0.0, 2 * float(value) - 1):.2f}'>{value}</span>" if value else ""
+
+
+def details(frame: pd.DataFrame) -> Styler:
+    """For a page: top-5, spread, tests and read-outs of order of the measured cells."""
+    text = shown(frame)
+    rows = text[text["videos"] != ""]
+    order = [name for name in (*OPTIONAL[:3], *READINGS, *OPTIONAL[7:], "p") if name in rows]
+    names = [name for name in ("method", "column") if name in rows]
+    labels = [escape(": ".join(row)) for row in rows[names].to_numpy().tolist()]
+    table = rows[order].set_axis(labels).rename_axis(columns=": ".join(names))
+    return Styler(table, cell_ids=False).format(escape="html")
+
+
+def page_html(styler: Styler) -> Markup:
+    """A Styler as a table of a page with a style sheet of its own, whose headings a screen reader can tell apart."""
+    html = styler.to_html()
+    html = re.sub(r' id="T_[^"]*"', "", html[html.index("<table") :])
+    html = html.replace('<th class="row', '<th scope="row" class="row')
+    return Markup(html.replace('<th class="', '<th scope="col" class="'))

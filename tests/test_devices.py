@@ -202,7 +202,7 @@ def test_every_step_of_the_study_is_done(results, tmp_path):
         if task.function is not study.write_videos:
             task.function(*task.arguments)
     gallery.draw_split(places, places.datasets[0], 1, setup)
-    assert study.measured(places.runs, tmp_path / "data")
+    assert study.filled_tables(places.runs, tmp_path / "data")
 
 
 def test_the_bench_of_training_runs(tmp_path, monkeypatch):

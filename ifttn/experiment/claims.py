@@ -1,8 +1,8 @@
-"""The paper's claims, and whether this study bears them out: plain sentences with intervals and p-values.
+"""The paper's claims, and whether this study supports them: plain sentences with intervals and p-values.
 
-Arithmetic on saved scores, pooled over the test videos of every split that is there. A comparison is of two answers to
-the same videos: Newcombe's interval of the difference, and McNemar's exact test, one by one, not corrected for there
-being several. A video that several splits test is one cluster, so that its answers do not count as so many videos.
+A comparison is of two late fusions on the same test videos, pooled over the splits that both are tested on: Newcombe's
+interval of the difference and McNemar's exact test, without a correction for their number. A video that several splits
+test is one cluster and does not count as several videos.
 """
 
 import textwrap
@@ -15,11 +15,20 @@ from typing import Any, Literal, NamedTuple, get_args
 from ifttn.experiment.recipes import find
 from ifttn.experiment.scores import READINGS
 from ifttn.experiment.significance import Paired
-from ifttn.experiment.tables import TABLES, Factors, LateFusion, ScoresOf, answers, as_p, compared, right
+from ifttn.experiment.table_frames import p_text
+from ifttn.experiment.tables import (
+    TABLES,
+    Factors,
+    LateFusion,
+    ScoresOf,
+    compare,
+    fused_by_split,
+    right_by_video,
+)
 
 MARGIN = 0.03
-"""Accuracies less than this apart are near, and a loss of less than this is little; set before any result was seen. It
-is about what the test videos of three splits can tell apart."""
+"""Two accuracies are near if they differ by less than this, and a loss of less than this is little. It was set before
+any result was seen, at about the smallest difference that the test videos of three splits can show."""
 SPLITS = (1, 2, 3)
 
 Relation = Literal["above", "near", "not below"]
@@ -28,15 +37,15 @@ Verdict = Literal["supported", "undecided", "not supported", "not measured"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Of two late fusions, or of one with itself on snippets in another order."""
+    """A comparison of two late fusions, or of one with itself on snippets in another order."""
 
     first: str
     second: str = ""
     """"": the first."""
     on: str = ""
-    """A factor; "": top-1."""
+    """A factor whose accuracy is compared; "": top-1."""
     reading: str = ""
-    """Of the second, one of READINGS, against the first in order on the same view; "": both in order, all views."""
+    """One of READINGS: the second is read in it, the first in order on the same view. "": both in order, all views."""
     relation: Relation = "above"
 
 
@@ -46,12 +55,12 @@ class Claim:
 
     text: str
     table: int
-    """Of the paper, that it belongs to."""
+    """The paper's table that it belongs to."""
     comparisons: tuple[Comparison, ...]
 
 
 class Finding(NamedTuple):
-    """What became of a claim on one data set."""
+    """The verdict on a claim on one data set."""
 
     text: str
     evidence: str
@@ -61,20 +70,19 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class Claims:
-    """What `tables.toml` says of claims."""
+    """The claims of `tables.toml`, with the late fusions that they compare."""
 
     claims: tuple[Claim, ...]
     late_fusions: Mapping[str, LateFusion]
     names: Mapping[str, str]
-    """What sentences call a late fusion."""
+    """Late fusion -> its name in a sentence."""
 
 
 def load_claims(path: Path = TABLES) -> Claims:
     """The claims of a file laid out as `tables.toml`.
 
     Raises:
-        IfttnError: a claim names a late fusion, a reading or a relation that there is none of, or a late fusion has no
-            name.
+        IfttnError: a late fusion, a reading or a relation does not exist, or a late fusion has no name.
     """
     content = tomllib.loads(path.read_text(encoding="utf-8"))
     known: dict[str, LateFusion] = content["late_fusions"]
@@ -94,12 +102,12 @@ def _claim(row: dict[str, Any], known: Mapping[str, LateFusion]) -> Claim:
     return Claim(row["text"], row["table"], tuple(Comparison(**comparison) for comparison in row["comparisons"]))
 
 
-def judge(
+def decide(
     content: Claims, scores: ScoresOf, datasets: Sequence[str], factors: Mapping[str, Factors] | None = None
 ) -> list[Finding]:
-    """Every claim on every data set; a claim without its runs says what it needs.
+    """The verdict on every claim on every data set. A claim without its runs says which it needs.
 
-    Claims that a second data set has no runs for are left out of it.
+    On a data set after the first, claims without runs are left out.
 
     Args:
         content: from `load_claims`.
@@ -118,32 +126,32 @@ def judge(
 
 def _finding(claim: Claim, content: Claims, scores: ScoresOf, dataset: str, factors: Factors) -> Finding | None:
     verdicts: list[Verdict] = []
-    said: list[str] = []
+    sentences: list[str] = []
     for each in claim.comparisons:
-        if each.on and each.on not in factors:  # of real videos nobody knows the factors
+        if each.on and each.on not in factors:  # real videos have no known factors
             continue
         pair = _pair(each, content.late_fusions, scores, dataset, factors)
         verdicts.append(verdict(each.relation, pair) if pair else "not measured")
         needs = _needs(each, content.late_fusions, scores, dataset)
-        said.append(_sentence(each, content.names, pair) if pair else needs)
+        sentences.append(_sentence(each, content.names, pair) if pair else needs)
     if not verdicts:
         return None
-    evidence = f"{dataset}: {'; '.join(dict.fromkeys(said))}."
+    evidence = f"{dataset}: {'; '.join(dict.fromkeys(sentences))}."
     return Finding(claim.text, evidence, _together(verdicts), claim.table)
 
 
 def _pair(
     each: Comparison, known: Mapping[str, LateFusion], scores: ScoresOf, dataset: str, factors: Factors
 ) -> Paired | None:
-    """On the videos of the splits that both have been tested on."""
+    """Compare on the videos of the splits that both are tested on."""
     of_action = factors[each.on] if each.on else None
     sides = ((each.first, "one view" if each.reading else ""), (each.second or each.first, each.reading))
-    one, other = (right(answers(known[name], dataset, SPLITS, scores, reading), of_action) for name, reading in sides)
-    return compared(one, other)
+    fused = (fused_by_split(known[name], dataset, SPLITS, scores, reading) for name, reading in sides)
+    return compare(*(right_by_video(side, of_action) for side in fused))
 
 
 def verdict(relation: Relation, pair: Paired) -> Verdict:
-    """What a comparison says of the relation that it is to show: 95 % sure, or undecided."""
+    """Whether a relation holds at 95 % confidence, does not hold, or is undecided."""
     low, high = pair.interval
     if relation == "above":
         holds, fails = pair.p < 0.05 and pair.difference > 0, pair.p < 0.05 and pair.difference < 0
@@ -155,7 +163,7 @@ def verdict(relation: Relation, pair: Paired) -> Verdict:
 
 
 def _together(verdicts: Sequence[Verdict]) -> Verdict:
-    """Of all comparisons of a claim: it is supported where each is."""
+    """A claim is supported where each of its comparisons is."""
     if len(set(verdicts)) == 1:
         return verdicts[0]
     return "not supported" if "not supported" in verdicts else "undecided"
@@ -173,7 +181,7 @@ def _sentence(each: Comparison, names: Mapping[str, str], pair: Paired) -> str:
     return (
         f"{each.on or 'top-1'} accuracy {100 * pair.first:.1f} % of {first}, {100 * pair.second:.1f} % of {second}: "
         f"{100 * pair.difference:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]{margin}, "
-        f"p {'' if pair.p < 0.001 else '= '}{as_p(pair.p)} ({pair.only_first} : {pair.only_second} of "
+        f"p {'' if pair.p < 0.001 else '= '}{p_text(pair.p)} ({pair.only_first} : {pair.only_second} of "
         f"{'' if pair.answers == pair.videos else f'{pair.answers} answers to '}{pair.videos} videos)"
     ).replace("of with them", "with them")
 
@@ -189,8 +197,8 @@ def _needs(each: Comparison, known: Mapping[str, LateFusion], scores: ScoresOf, 
     return f"needs {what} {', '.join(recipes)}"
 
 
-def as_text(findings: Sequence[Finding], width: int = 110) -> str:
-    """For a terminal: the claims with their verdicts, and what these stand on."""
+def claims_text(findings: Sequence[Finding], width: int = 110) -> str:
+    """The claims for a terminal, with their verdicts and the evidence."""
     head = f"What the paper claims, and what this study says of it. {EXPLAINED}"
     lines = [head, *(f"[{each.verdict}] {each.text}. {each.evidence}" for each in findings)]
     return "\n".join(textwrap.fill(line, width, subsequent_indent="  ", break_on_hyphens=False) for line in lines)
@@ -203,4 +211,4 @@ EXPLAINED = (
     "once: what another seed would change is not in them. Equal and little mean within "
     f"{100 * MARGIN:g} points, set beforehand."
 )
-"""What a reader of findings must know."""
+"""How to read the findings."""

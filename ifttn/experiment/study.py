@@ -13,14 +13,14 @@ from ifttn.data.catalogue import read_split, split_numbers
 from ifttn.data.preparation import prepare
 from ifttn.data.store import Store
 from ifttn.experiment import pyramids, training
-from ifttn.experiment.claims import Finding, judge, load_claims
+from ifttn.experiment.claims import Finding, decide, load_claims
 from ifttn.experiment.presets import PRESETS
 from ifttn.experiment.processes import Machine
 from ifttn.experiment.recipes import RECIPES
 from ifttn.experiment.runs import Run
 from ifttn.experiment.scores import Scores
 from ifttn.experiment.steps import Step
-from ifttn.experiment.tables import Factors, ScoresOf, Table, load, measure, speeds
+from ifttn.experiment.tables import Factors, ScoresOf, Table, fill, load, speeds
 from ifttn.vocabulary import IfttnError
 
 EMBEDDED = {"embedded-ucf": ("ucf", 960), "embedded-hmdb": ("hmdb", 384)}
@@ -213,7 +213,7 @@ def _standing(runs: Path, on: Sequence[str]) -> list[str]:
     return list(on) or [name for name in names if name not in EMBEDDED] or names
 
 
-def measured(runs: Path, data: Path, seeds: Sequence[Path] = (), on: Sequence[str] = ()) -> list[Table]:
+def filled_tables(runs: Path, data: Path, seeds: Sequence[Path] = (), on: Sequence[str] = ()) -> list[Table]:
     """The paper's tables, filled with the scores of the runs. Cells without a run stay empty.
 
     Args:
@@ -231,13 +231,13 @@ def measured(runs: Path, data: Path, seeds: Sequence[Path] = (), on: Sequence[st
     datasets = _standing(runs, on)
     scores, *others = (_scores_in(folder) for folder in (runs, *seeds))
     factors, timed = _factors(datasets, data), speeds(runs.parent / "speed.csv")
-    return [measure(table, scores, datasets, factors, others, timed) for table in load().values()]
+    return [fill(table, scores, datasets, factors, others, timed) for table in load().values()]
 
 
-def judged(runs: Path, data: Path, on: Sequence[str] = ()) -> list[Finding]:
-    """Whether the paper's claims hold for the runs, on every data set. The arguments are those of `measured`."""
+def findings(runs: Path, data: Path, on: Sequence[str] = ()) -> list[Finding]:
+    """Whether the paper's claims hold for the runs, on every data set; the arguments are those of `filled_tables`."""
     datasets = _standing(runs, on)
-    return judge(load_claims(), _scores_in(runs), datasets, _factors(datasets, data))
+    return decide(load_claims(), _scores_in(runs), datasets, _factors(datasets, data))
 
 
 def not_shown(runs: Path, tables: Sequence[Table]) -> str:
@@ -245,14 +245,13 @@ def not_shown(runs: Path, tables: Sequence[Table]) -> str:
     found = tested(runs)
     if not found:
         return f"no tested run in {runs}: `ifttn reproduce --quick` fills Table 3, `ifttn reproduce` all of them"
-    cells = [cell for table in tables for cell in table.cells]
-    if not any(cell.measured for cell in cells):
+    shown = {cell.accuracy.dataset for table in tables for cell in table.cells if cell.accuracy}
+    if not shown:
         names = [f"{dataset}/{run}" for dataset, its_runs in found.items() for run in its_runs]
         return (
             f"the tested runs in {runs} ({', '.join(names[:3])}{' ...' if names[3:] else ''}) fill no cell of a table, "
             "which takes all runs of its row, in Tables 1 to 4 of split 1: `ifttn tables NUMBER` names what each lacks"
         )
-    shown = {cell.measured.dataset for cell in cells if cell.measured}
     others = [dataset for dataset in found if dataset not in shown]
     return f"tested, but not in these tables: {', '.join(others)}; `ifttn tables --on NAME` shows one" if others else ""
 

@@ -14,8 +14,10 @@ from pathlib import Path
 
 from ifttn import gallery
 from ifttn.data import catalogue
-from ifttn.experiment import claims, study, tables
+from ifttn.experiment import study
+from ifttn.experiment.claims import claims_text
 from ifttn.experiment.steps import Progress, Step, run_steps
+from ifttn.experiment.table_frames import table_text
 from ifttn.files import held
 from ifttn.memory import LACKS, advice
 from ifttn.verbs.inputs import machine_of, print_left_out
@@ -65,7 +67,7 @@ def reproduce(o: argparse.Namespace, places: study.Places) -> int:
     jobs = o.jobs or (1 if one_at_a_time else os.cpu_count() or 1)
     studied = places.datasets[: 1 if o.quick else None]
     steps = steps_with_figures(o, places, study.StudySettings(o.preset, o.device, o.seed, jobs, machine_of(o)))
-    state, page = state_of(o, places, studied, jobs), o.out / "report.html"
+    about, page = about_study(o, places, studied, jobs), o.out / "report.html"
     bar, started, printed = StudyBar(o.brief), time.monotonic(), set[str]()
     progress, before = Progress(steps), None
     for progress in run_steps(steps, jobs=jobs, timings=o.out / "timings.json"):
@@ -73,10 +75,11 @@ def reproduce(o: argparse.Namespace, places: study.Places) -> int:
         if not (o.brief and page.exists() and progress.seconds == before and not progress.failed):
             report.write(
                 page,
-                replace(state, steps=report.steps(progress)),
-                study.measured(places.runs, o.out / "data", on=studied),
+                about,
+                progress,
+                study.filled_tables(places.runs, o.out / "data", on=studied),
                 gallery.load_figures(o.out / "figures"),
-                study.judged(places.runs, o.out / "data", studied),
+                study.findings(places.runs, o.out / "data", studied),
             )
         bar.update(progress.share, progress.running, progress.seconds_left(jobs))
         printed |= print_news(bar, progress, printed, None if o.brief else page)
@@ -114,7 +117,7 @@ def quietly(function: Callable[..., object], *arguments: object) -> None:
         function(*arguments)
 
 
-def state_of(o: argparse.Namespace, places: study.Places, studied: Sequence[str], jobs: int) -> report.StudyState:
+def about_study(o: argparse.Namespace, places: study.Places, studied: Sequence[str], jobs: int) -> report.About:
     """What the report says of how the study is made."""
 
     def described(name: str) -> str:
@@ -123,14 +126,13 @@ def state_of(o: argparse.Namespace, places: study.Places, studied: Sequence[str]
         flavour, usual = study.EMBEDDED[name]
         return f"{o.videos or usual} generated videos, laid out as {flavour.upper()}"
 
-    return report.StudyState(
+    return report.About(
         preset=o.preset,
         device=f"{o.device}, {jobs} steps at once" if jobs > 1 else o.device,
         datasets={name: described(name) for name in studied},
         seeds=(o.seed,),
         versions={name: version(name) for name in ("torch", "torchvision", "ifttn")},
         date=datetime.date.today().isoformat(),
-        steps=(),
     )
 
 
@@ -147,9 +149,9 @@ def print_news(bar: StudyBar, progress: Progress, printed: set[str], page: Path 
 def print_results(progress: Progress, o: argparse.Namespace, studied: Sequence[str]) -> int:
     """Print the tables, where the time went, and what failed. Returns the exit code."""
     runs, data = o.out / "runs", o.out / "data"
-    found = study.measured(runs, data, on=studied)
-    measured = [tables.as_text(table) for table in found if any(cell.measured for cell in table.cells)]
-    print("\n\n".join([claims.as_text(study.judged(runs, data, studied)), *measured]))
+    found = study.filled_tables(runs, data, on=studied)
+    measured = [table_text(table) for table in found if table.measured]
+    print("\n\n".join([claims_text(study.findings(runs, data, studied)), *measured]))
     print("\nWhere the time went (seconds of each step; several ran at once):")
     for name, seconds in sorted(progress.seconds.items(), key=lambda item: -item[1]):
         print(f"  {seconds:7.1f}  {name}")

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ifttn.experiment.claims import MARGIN, Claims, as_text, judge, load_claims, verdict
+from ifttn.experiment.claims import MARGIN, Claims, claims_text, decide, load_claims, verdict
 from ifttn.experiment.scores import READINGS, Scores
 from ifttn.experiment.significance import mcnemar
 from ifttn.experiment.tables import TABLES
@@ -42,7 +42,7 @@ def content() -> Claims:
 
 
 def finding(content: Claims, of, part: str):
-    return next(each for each in judge(content, of, OURS, FACTORS) if part in each.text)
+    return next(each for each in decide(content, of, OURS, FACTORS) if part in each.text)
 
 
 BLIND = says(400, start=0)  # always the next action
@@ -112,7 +112,7 @@ def test_a_network_that_knows_order_and_one_that_does_not_are_told_apart(content
 
 
 def test_a_claim_without_its_runs_says_which_it_needs(content):
-    found = judge(content, study(), OURS, FACTORS)
+    found = decide(content, study(), OURS, FACTORS)
     assert [each.verdict for each in found] == ["not measured"] * len(content.claims)
     assert all(each.evidence.startswith("ours: needs a tested run of ") for each in found)
     half = finding(content, study(if_ttn=streams(says(4), turned=True)), "knows the order")
@@ -130,8 +130,8 @@ def test_scores_of_an_older_version_need_read_outs(content):
 
 def test_splits_are_pooled_where_both_runs_are_there(content):
     runs = {"if-ttn": streams(says(10)), "if-ttn-adaptive": streams(says(10, start=100))}
-    both = judge(content, lambda dataset, split, recipe: runs.get(recipe) if dataset == "ours" else None, OURS, FACTORS)
-    evidence = next(each.evidence for each in both if "equally" in each.text)
+    found = decide(content, lambda dataset, _, recipe: runs.get(recipe) if dataset == "ours" else None, OURS, FACTORS)
+    evidence = next(each.evidence for each in found if "equally" in each.text)
     assert "(30 : 30 of 1200 answers to 400 videos)" in evidence
 
     def of(dataset: str, split: int, recipe: str) -> Scores | None:
@@ -142,7 +142,7 @@ def test_splits_are_pooled_where_both_runs_are_there(content):
 
 def test_a_second_data_set_speaks_where_it_has_runs_and_no_factor_is_asked_of_real_videos(content):
     runs = {"if-ttn": streams(says(10)), "mv-if-ttn": scores(rgb=BLIND * 0, mv=BLIND * 0, ttn=says(10))}
-    found = judge(content, lambda dataset, split, recipe: runs.get(recipe) if split == 1 else None, OURS)
+    found = decide(content, lambda dataset, split, recipe: runs.get(recipe) if split == 1 else None, OURS)
     little = [each for each in found if "cost little" in each.text]
     assert [(each.verdict, each.evidence.split(":")[0]) for each in little] == [
         ("supported", "ours"),
@@ -170,7 +170,7 @@ def test_a_mistake_in_the_file_is_named(tmp_path: Path, old, new, complaint):
 
 
 def test_the_text_tells_what_its_figures_are(content):
-    text = as_text(judge(content, study(if_ttn=streams(says(4))), OURS, FACTORS))
+    text = claims_text(decide(content, study(if_ttn=streams(says(4))), OURS, FACTORS))
     for part in ("Newcombe's 95% interval", "McNemar's exact test", "within 3 points", "[not measured] "):
         assert part in text.replace("\n  ", " ")
     assert max(map(len, text.splitlines())) <= 110

@@ -5,22 +5,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from ifttn.experiment.presets import PRESETS, network_settings
+from ifttn.experiment.recipes import RECIPES
 from ifttn.experiment.scores import LATE_FUSION, READINGS, Scores
 from ifttn.experiment.significance import mcnemar, wilson
-from ifttn.experiment.tables import (
-    TABLES,
-    Table,
-    as_p,
-    as_text,
-    empty,
-    heading,
-    load,
-    measure,
-    orders,
-    speeds,
-    to_frame,
-)
+from ifttn.experiment.table_frames import p_text, reasons, table_text, to_frame
+from ifttn.experiment.tables import TABLES, Table, fill, heading, load, speeds
+from ifttn.model.peers.table5 import PEERS
+from ifttn.model.peers.trained import build_network
 from ifttn.vocabulary import IfttnError
 
 ACTIONS = ("slow, a first", "slow, b first", "fast, a first", "fast, b first")
@@ -109,15 +103,20 @@ def test_late_fusion_uses_the_weights_that_were_set_beforehand(tables):
             assert heads == {head: LATE_FUSION[head] for head in heads}
 
 
+def test_every_late_fusion_is_of_heads_that_its_recipes_train(tables):
+    for recipe, heads in ((r, h) for parts in tables[1].late_fusions.values() for r, h in parts.items()):
+        settings = network_settings(RECIPES[recipe], PRESETS["smallest"], actions=1)
+        with torch.device("meta"):
+            assert set(heads) <= {*build_network(settings).scoring}
+
+
+def test_every_speed_is_of_a_row_of_the_benchmark(tables):
+    assert {cell.source for table in tables.values() for cell in table.cells if cell.column.unit == "fps"} <= {*PEERS}
+
+
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
-        ("{ if-ttn = { ttn = 1.0 } }", "{ if-tnt = { ttn = 1.0 } }", "unknown recipe 'if-tnt': choose from spatial,"),
-        (
-            "{ if-ttn = { ttn = 1.0 } }",
-            "{ if-ttn = { tnt = 1.0 } }",
-            "head of recipe 'if-ttn' in late fusion 'ttn-branch' of .*: 'tnt': choose from rgb, flow, ttn",
-        ),
         ('measured = ["ttn-branch"]', 'measured = ["ttn"]', "row 'TTN branch' in Table 3: 'ttn': choose from spatial,"),
         ('measured = ["ttn-branch"]', "measured = []", "Table 3, row 'TTN branch': one entry for each of 1 columns"),
         (
@@ -137,13 +136,13 @@ def test_a_mistake_in_the_file_is_named(tmp_path: Path, old: str, new: str, comp
 
 def test_nothing_is_measured_where_there_is_no_run(tables):
     for table in tables.values():
-        frame = to_frame(measure(table, lambda *_: None, OURS))
+        frame = to_frame(fill(table, lambda *_: None, OURS))
         assert frame.paper.notna().any()
         assert frame[["measured", "low", "high", "mean class", "1:1:1", "videos"]].isna().to_numpy().all()
 
 
 def test_a_data_set_that_nothing_stands_for_is_left_empty(tables):
-    frame = to_frame(measure(tables[6], of_study, OURS))
+    frame = to_frame(fill(tables[6], of_study, OURS))
     assert frame[frame.column == "embedded-ucf (%)"].measured.notna().any()
     assert frame[frame.column == "HMDB-51 (%)"].measured.isna().all()
 
@@ -168,12 +167,12 @@ def test_the_first_data_set_stands_in_the_first_column_and_what_is_like_hmdb_in_
         return spatial if recipe == "spatial" and dataset in ours else None
 
     for number, standing in ((3, (alone,)), (6, both)):
-        table = measure(tables[number], of, ours)
+        table = fill(tables[number], of, ours)
         assert tuple(column.ours for column in table.columns) == standing
         for cell in table.cells:
             if cell.source == "spatial" and cell.column.ours:
-                assert cell.measured
-                assert cell.measured.dataset == cell.column.ours
+                assert cell.accuracy
+                assert cell.accuracy.dataset == cell.column.ours
             elif cell.source:
                 assert cell.why
 
@@ -182,35 +181,35 @@ def test_a_column_has_the_name_of_its_data_set_and_the_papers_numbers_that_of_th
     def of(dataset: str, split: int, recipe: str) -> Scores | None:
         return scores({"rgb": says(TRUTH)}) if recipe == "spatial" else None
 
-    text = " ".join(as_text(measure(tables[6], of, ["mine", "HMDB51"])).split())
+    text = " ".join(table_text(fill(tables[6], of, ["mine", "HMDB51"])).split())
     assert "Paper: UCF-101 and HMDB-51, splits 1, 2, 3. Measured: mine in the place of UCF-101, HMDB51." in text
     assert "TSN (RGB) [27] mine (%) 85.7 UCF-101 100.0" in text
     assert "TSN (RGB) [27] HMDB51 (%) 51.0 HMDB-51 100.0" in text
-    assert "Measured: UCF101." in as_text(measure(tables[3], of, ["UCF101"]))
-    lines = as_text(measure(tables[3], of, ["mine"])).splitlines()
+    assert "Measured: UCF101." in table_text(fill(tables[3], of, ["UCF101"]))
+    lines = table_text(fill(tables[3], of, ["mine"])).splitlines()
     head = next(line for line in lines if line.startswith("method"))
     assert head.split()[:4] == ["method", "paper", "(UCF-101)", "measured"]
 
 
 def test_five_highest_of_four_actions_are_no_measure(tables):
-    assert np.isnan(row(measure(tables[3], of_study, OURS), "TTN branch")["top-5"])
+    assert np.isnan(row(fill(tables[3], of_study, OURS), "TTN branch")["top-5"])
 
 
 def test_a_speed_is_not_filled_with_an_accuracy(tables):
-    frame = to_frame(measure(tables[5], of_study, OURS))
+    frame = to_frame(fill(tables[5], of_study, OURS))
     assert frame[frame.column == "speed (fps)"].measured.isna().all()
 
 
 def test_each_row_reads_the_heads_that_it_names(tables):
-    table = measure(tables[3], of_study, OURS, {"embedded-ucf": FACTORS})
+    table = fill(tables[3], of_study, OURS, {"embedded-ucf": FACTORS})
     assert {
-        cell.method: (cell.measured.top1, dict(cell.measured.factors)) for cell in table.cells if cell.measured
+        cell.method: (cell.accuracy.percent["measured"], dict(cell.accuracy.factors)) for cell in table.measured
     } == {
-        "Spatial stream CNN": (0.25, {"speed": 0.5, "order": 0.5}),
-        "Temporal stream CNN": (0.5, {"speed": 1.0, "order": 0.5}),
-        "Two-stream CNN": (0.5, {"speed": 1.0, "order": 0.5}),
-        "TTN branch": (1.0, {"speed": 1.0, "order": 1.0}),
-        "complete IF-TTN": (1.0, {"speed": 1.0, "order": 1.0}),
+        "Spatial stream CNN": (25, {"speed": 0.5, "order": 0.5}),
+        "Temporal stream CNN": (50, {"speed": 1.0, "order": 0.5}),
+        "Two-stream CNN": (50, {"speed": 1.0, "order": 0.5}),
+        "TTN branch": (100, {"speed": 1.0, "order": 1.0}),
+        "complete IF-TTN": (100, {"speed": 1.0, "order": 1.0}),
     }
 
 
@@ -218,7 +217,7 @@ def test_equal_weights_are_reported_beside_the_chosen_ones(tables):
     wrong = tuple((label + 1) % 4 for label in TRUTH)
     # Motion is right and appearance wrong, and appearance a little surer: only 1 : 1.5 gets it right.
     runs = {"spatial": scores({"rgb": says(wrong, sure=1.2)}), "temporal": scores({"flow": says(TRUTH)})}
-    table = measure(tables[3], lambda dataset, split, recipe: runs.get(recipe), OURS)
+    table = fill(tables[3], lambda dataset, split, recipe: runs.get(recipe), OURS)
     two_stream, alone = row(table, "Two-stream CNN"), row(table, "Temporal stream CNN")
     assert (two_stream.measured, two_stream["1:1:1"]) == (100, 0)
     assert np.isnan(alone["1:1:1"])
@@ -233,7 +232,7 @@ def test_accuracy_is_the_mean_over_splits_and_its_interval_that_of_all_videos(ta
         own = replace(found, videos=tuple(f"{video} of split {split}" for video in found.videos))
         return own if recipe == "spatial" else None
 
-    line = row(measure(tables[5], spatial, OURS), "TSN (RGB) [27]")
+    line = row(fill(tables[5], spatial, OURS), "TSN (RGB) [27]")
     assert line.measured == pytest.approx(75)
     assert (line.low, line.high) == pytest.approx(tuple(100 * x for x in wilson(45, 60)))
     assert (line.videos, line.splits, line["measured on"]) == (60, "3 of 3", "embedded-ucf")
@@ -250,7 +249,7 @@ def test_accuracy_is_the_mean_over_splits_and_its_interval_that_of_all_videos(ta
 )
 def test_the_run_of_a_peer_fills_its_row(tables, recipe, method, heads):
     said = scores({**{head: says((0,) * 20) for head in heads}, heads[-1]: says(TRUTH, sure=1.5)})
-    table = measure(tables[5], lambda _, split, name: said if (name, split) == (recipe, 1) else None, OURS)
+    table = fill(tables[5], lambda _, split, name: said if (name, split) == (recipe, 1) else None, OURS)
     filled = to_frame(table).dropna(subset="measured")
     assert filled.method.tolist() == [method]
     assert filled[["measured", "splits"]].to_numpy().tolist() == [[100, "1 of 3"]]
@@ -261,9 +260,7 @@ def test_full_off_is_the_run_of_off_and_that_of_its_stream_on_flow(tables):
     runs = {"off": dict.fromkeys(("rgb", "off-rgb", "rgbdiff", "off-rgbdiff"), says(wrong))}
     both = {**runs, "off-flow": {"flow": says(TRUTH, sure=2.0), "off-flow": says(TRUTH, sure=1.4)}}
     for study, expected in ((runs, [0]), (both, [100, 0])):  # 5.1 for what is right, 5.0 for what is wrong
-        frame = to_frame(
-            measure(tables[6], lambda _, split, name, s=study: scores(s[name]) if name in s else None, OURS)
-        )
+        frame = to_frame(fill(tables[6], lambda _, split, name, s=study: scores(s[name]) if name in s else None, OURS))
         filled = frame.dropna(subset="measured")
         assert filled.method.tolist() == ["Full OFF [19]", "real-time OFF [19]"][-len(expected) :]
         assert filled.measured.tolist() == expected
@@ -273,10 +270,10 @@ def test_splits_that_are_not_there_yet_are_admitted(tables):
     def temporal_lags_behind(dataset: str, split: int, recipe: str) -> Scores | None:
         return of_study(dataset, split, recipe) if recipe == "spatial" or split == 2 else None
 
-    table = measure(tables[5], temporal_lags_behind, OURS)
+    table = fill(tables[5], temporal_lags_behind, OURS)
     assert row(table, "TSN (RGB) [27]").splits == "3 of 3"
     assert row(table, "TSN (RGB + Optical flow) [27]").splits == "1 of 3"
-    assert {cell.measured.splits for cell in table.cells if cell.measured} == {(1, 2, 3), (2,)}
+    assert {cell.accuracy.splits for cell in table.measured} == {(1, 2, 3), (2,)}
 
 
 COLUMNS = [
@@ -292,18 +289,18 @@ COLUMNS = [
     "1:1:1",
     "sd splits",
 ]
-COLUMNS += ["sd seeds", "p", *READINGS]
+COLUMNS += ["sd seeds", "p", *READINGS, "p reversed", "p shuffled"]
 REST = ["videos", "splits", "measured on", "why"]
 
 
 def test_a_frame_has_a_column_for_each_factor_that_the_data_have(tables):
-    assert list(to_frame(measure(tables[3], of_study, OURS))) == [*COLUMNS, *REST]
-    with_factors = to_frame(measure(tables[3], of_study, OURS, {"embedded-ucf": FACTORS}))
+    assert list(to_frame(fill(tables[3], of_study, OURS))) == [*COLUMNS, *REST]
+    with_factors = to_frame(fill(tables[3], of_study, OURS, {"embedded-ucf": FACTORS}))
     assert list(with_factors) == [*COLUMNS, "speed", "order", *REST]
 
 
 def test_rows_are_compared_video_by_video(tables):
-    table = measure(tables[3], of_study, OURS)
+    table = fill(tables[3], of_study, OURS)
     truth = np.array(TRUTH)
     two_stream, ttn = np.array(SEES_SPEED) == truth, truth == truth
     assert row(table, "Two-stream CNN").p == pytest.approx(mcnemar(two_stream, ttn).p)
@@ -319,11 +316,11 @@ def test_the_spread_is_that_of_splits_and_that_of_seeds(tables):
 
         return spatial
 
-    line = row(measure(tables[5], reaches(20, 10, 15), OURS, seeds=[reaches(20, 20, 20)]), "TSN (RGB) [27]")
+    line = row(fill(tables[5], reaches(20, 10, 15), OURS, seeds=[reaches(20, 20, 20)]), "TSN (RGB) [27]")
     assert line["sd splits"] == pytest.approx(25)
     assert line["sd seeds"] == pytest.approx(np.std([75, 100], ddof=1))
     assert line.measured == pytest.approx(75)
-    alone = row(measure(tables[3], reaches(20), OURS), "Spatial stream CNN")
+    alone = row(fill(tables[3], reaches(20), OURS), "Spatial stream CNN")
     assert np.isnan([alone["sd splits"], alone["sd seeds"]]).all()
 
 
@@ -338,7 +335,7 @@ def test_the_spread_over_seeds_is_of_the_splits_that_all_seeds_have(tables):
 
     def spread(*seeds: Mapping[int, int]) -> float:
         first, *others = map(reaches, seeds)
-        return row(measure(tables[5], first, OURS, seeds=others), "TSN (RGB) [27]")["sd seeds"]
+        return row(fill(tables[5], first, OURS, seeds=others), "TSN (RGB) [27]")["sd seeds"]
 
     assert spread({1: 20, 2: 10, 3: 15}, {1: 20}) == 0  # of split 1 alone, where both are all right
     assert spread({1: 20, 2: 10}, {2: 0, 3: 20}) == pytest.approx(100 * np.std([0.5, 0], ddof=1))
@@ -350,7 +347,7 @@ def test_a_video_that_several_splits_test_is_one_cluster(tables):
     found = {"spatial": scores({"rgb": says(SEES_SPEED)}), "temporal": scores({"flow": says(TRUTH)})}
 
     def over(*splits: int) -> Table:
-        return measure(tables[5], lambda _, split, recipe: found.get(recipe) if split in splits else None, OURS)
+        return fill(tables[5], lambda _, split, recipe: found.get(recipe) if split in splits else None, OURS)
 
     once, thrice = (row(over(*splits), "TSN (RGB) [27]") for splits in ((1,), (1, 2, 3)))
     assert once.videos * 3 == thrice.videos == 60
@@ -374,36 +371,35 @@ def with_orders(dataset: str, split: int, recipe: str) -> Scores | None:
 
 
 def test_order_read_outs_stand_beside_the_rows(tables):
-    table = measure(tables[3], with_orders, OURS)
+    table = fill(tables[3], with_orders, OURS)
     assert row(table, "TTN branch")[list(READINGS)].tolist() == [100, 0, 0]
     assert row(table, "complete IF-TTN")[list(READINGS)].tolist() == [100, 0, 0]
     assert row(table, "Two-stream CNN")[list(READINGS)].tolist() == [50, 50, 50]
-    read = orders(table).set_index("method")
-    assert read.loc["Two-stream CNN", "p reversed"] == 1
-    assert read.loc["TTN branch", "p shuffled"] == pytest.approx(2 / 2**20)
-    text = as_text(table)
+    assert row(table, "Two-stream CNN")["p reversed"] == 1
+    assert row(table, "TTN branch")["p shuffled"] == pytest.approx(2 / 2**20)
+    text = table_text(table)
     assert "TTN branch 100.0 0.0 0.0 <0.001 <0.001" in " ".join(text.split())
-    assert orders(measure(tables[3], of_study, OURS)).empty  # scores of an older version
-    assert "centre view" not in as_text(measure(tables[3], of_study, OURS))
+    assert to_frame(fill(tables[3], of_study, OURS))["p reversed"].isna().all()  # scores of an older version
+    assert "centre view" not in table_text(fill(tables[3], of_study, OURS))
 
 
 def test_every_empty_cell_says_why(tables):
     for table in tables.values():
-        for filled in (table, measure(table, of_study, OURS)):
-            assert all(bool(cell.why) != bool(cell.measured) for cell in filled.cells)
-    said = empty(measure(tables[6], of_study, OURS))
+        for filled in (table, fill(table, of_study, OURS)):
+            assert all(bool(cell.why) != bool(cell.accuracy) for cell in filled.cells)
+    said = reasons(to_frame(fill(tables[6], of_study, OURS)))
     assert "iDT [24]" in said["a system of another paper that is not rebuilt here"]
     assert said["no tested run of mv-temporal on embedded-ucf, splits 1, 2, 3"] == ["RGB + EMV-CNN: embedded-ucf (%)"]
     assert "Two stream TSN [27]: HMDB-51 (%)" in said["no data set here stands for HMDB-51"]
-    assert "empty: no tested run of if-ttn-adaptive" in as_text(measure(tables[1], of_study, OURS)).replace("\n  ", " ")
+    assert "empty: no tested run of if-ttn-adaptive" in table_text(fill(tables[1], of_study, OURS)).replace("\n  ", " ")
 
 
 def test_a_probability_is_as_short_as_it_deserves():
-    assert [as_p(p) for p in (0.0004, 0.0421, 0.314, 1.0, np.nan)] == ["<0.001", "0.042", "0.31", "1.00", ""]
+    assert [p_text(p) for p in (0.0004, 0.0421, 0.314, 1.0, np.nan)] == ["<0.001", "0.042", "0.31", "1.00", ""]
 
 
 def test_the_text_is_aligned_and_says_on_what_it_was_measured(tables):
-    text = as_text(measure(tables[3], of_study, OURS, {"embedded-ucf": FACTORS}))
+    text = table_text(fill(tables[3], of_study, OURS, {"embedded-ucf": FACTORS}))
     head, *body = [line for line in text.splitlines() if line.startswith(("method", "Spatial", "TTN", "complete"))][:4]
     for name in ("paper (UCF-101)", "measured", "mean class", "speed", "order", "splits"):
         end = head.index(name) + len(name)
@@ -421,13 +417,13 @@ def test_the_speeds_of_table_5_come_from_the_file_of_a_benchmark(tmp_path):
     assert speeds(tmp_path / "nothing.csv") == {}
     timed = speeds(tmp_path / "speed.csv")
     assert set(timed) == {"din"}
-    assert timed["din"].rate == 3.5
+    assert timed["din"].median == 3.5
     assert timed["din"].quartiles == (2.25, 5.25)
-    table = measure(load()[5], lambda *_: None, (), timed=timed)
+    table = fill(load()[5], lambda *_: None, (), timed=timed)
     filled = [cell for cell in table.cells if cell.speed]
     assert [cell.method for cell in filled] == ["DIN [1]"]
     assert filled[0].paper == 131
-    text = as_text(table)
+    text = table_text(table)
     assert "3.5" in next(line for line in text.splitlines() if line.startswith("DIN [1]"))
     assert "A Device" in text
     assert "bench speed" in text  # the other nine rows say what would fill them

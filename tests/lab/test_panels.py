@@ -444,7 +444,8 @@ def test_a_row_of_a_table_leads_to_its_run_its_errors_and_their_clip(opened, she
     desk._rows[row][1].click()
     assert desk.state.row == row
     assert "embedded-ucf/split1/if-ttn" in desk._run.value
-    wrong = round((1 - desk.cells[row].measured.top1) * desk.cells[row].measured.videos)
+    accuracy = desk.cells[row].accuracy
+    wrong = round((1 - accuracy.percent["measured"] / 100) * len(accuracy.right[""]))
     assert len(desk.errors.options) == wrong
     desk.errors.value = desk.errors.options[0][1]
     desk.inspector.wait(60.0)

@@ -5,15 +5,16 @@ import pandas as pd
 import pytest
 
 from ifttn.experiment.scores import Scores
-from ifttn.experiment.tables import load, measure, to_frame
-from lab.tables import style, to_csv, to_latex
+from ifttn.experiment.table_frames import to_frame
+from ifttn.experiment.tables import fill, load
+from lab.tables import style, to_latex
 
 
 @pytest.fixture(scope="module")
 def frame() -> pd.DataFrame:
     labels = np.arange(8) % 2
     scores = Scores(tuple("abcdefgh"), labels, ("run", "walk"), {"rgb": np.eye(2, dtype=np.float32)[labels]})
-    return to_frame(measure(load()[6], lambda d, s, recipe: scores if recipe == "spatial" else None, ["x"]))
+    return to_frame(fill(load()[6], lambda d, s, recipe: scores if recipe == "spatial" else None, ["x"]))
 
 
 def test_a_notebook_shows_one_line_a_cell_and_nothing_for_what_is_missing(frame):
@@ -25,7 +26,7 @@ def test_a_notebook_shows_one_line_a_cell_and_nothing_for_what_is_missing(frame)
 
 
 def test_the_caption_in_a_notebook_has_commands_as_code():
-    html = style(to_frame(measure(load()[5], lambda *_: None, ()))).to_html()
+    html = style(to_frame(fill(load()[5], lambda *_: None, ()))).to_html()
     assert "<code>ifttn bench speed --csv results/speed.csv</code>" in html
     assert "`" not in html
 
@@ -39,7 +40,7 @@ def test_latex_escapes_what_would_break_it(frame):
 
 
 def test_a_spreadsheet_gets_every_column_back(frame):
-    read = pd.read_csv(io.StringIO(to_csv(frame)))
+    read = pd.read_csv(io.StringIO(frame.to_csv(index=False)))
     assert list(read) == list(frame)
     assert read.measured.notna().sum() == frame.measured.notna().sum() == 1
     assert read.why.notna().sum() == len(frame) - 1
@@ -56,6 +57,6 @@ def test_a_small_probability_is_written_as_html_and_latex_write_it():
         head, actions = said[recipe]
         return Scores(names, labels, ("run", "walk"), {head: np.eye(2, dtype=np.float32)[actions]})
 
-    frame = to_frame(measure(load()[3], of, ["x"]))
+    frame = to_frame(fill(load()[3], of, ["x"]))
     assert "& $<$0.001 &" in to_latex(frame)
     assert ">&lt;0.001<" in style(frame).to_html()
