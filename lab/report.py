@@ -80,9 +80,9 @@ def write(
     page = ENVIRONMENT.get_template("report.html").render(
         about=about,
         steps=every.to_dict("records"),
-        done=int((every["state"] == "done").sum()),
-        seconds=float(every["seconds"].sum()),
-        kinds=list(took_time.sort_values("sum", ascending=False).itertuples()),
+        done=len(progress.done),
+        seconds=sum(every["seconds"], start=0.0),
+        kinds=sorted(took_time.itertuples(name=None), key=lambda kind: -kind[2]),
         tables=[(table.number, to_frame(table)) for table in tables],
         pictures=pictures,
         findings=findings,

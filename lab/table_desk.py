@@ -1,8 +1,9 @@
 """The paper's tables, to click through: a row, its runs and its errors, and from an error to its video."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from ipywidgets import HTML, Box, Button, HBox, Layout, Select, Textarea, ToggleButtons, VBox
@@ -150,7 +151,7 @@ class TableDesk(Panel):
         about = heading(table).removeprefix(table.caption)
         self._caption.value = f"<b>Table {table.number}. {prose(table.caption)}</b> <small>{prose(about)}</small>"
         frame = to_frame(table)
-        text, factors = shown(frame), frame.attrs["factors"]
+        factors, numbers, texts = frame.attrs["factors"], frame.to_dict("records"), shown(frame).to_dict("records")
         names = ("paper", "measured", "diff.", "95 % interval", "classes", "videos", *factors)
         wide = {"95 % interval": " style='grid-column:span 2;text-align:center'"}
         heads = "".join(f"<small{wide.get(name, '')}>{escape(name)}</small>" for name in names)
@@ -160,7 +161,7 @@ class TableDesk(Panel):
             button.description, button.tooltip = cell.method, f"{cell.method}: its run and its errors"
             button.disabled = cell.accuracy is None
             place = table.cells.index(cell)
-            html.value = f"{grid}{_cells_html(frame.iloc[place], text.iloc[place], factors)}</div>"
+            html.value = f"{grid}{_cells_html(numbers[place], texts[place], factors)}</div>"
         self._body.children = [row for row, _, _ in self._rows[: len(cells)]]
         found = "".join(
             f"<li><details><summary><b>{finding.verdict}</b>: {prose(finding.text)} <small>{escape(where)}</small>"
@@ -264,7 +265,7 @@ class TableDesk(Panel):
         self._count.value = f"<small role=status>saved {escape(str(path))}</small>"
 
 
-def _cells_html(row: pd.Series, text: pd.Series, factors: Sequence[str]) -> str:
+def _cells_html(row: Mapping[Any, Any], text: Mapping[Any, str], factors: Sequence[str]) -> str:
     """The cells of a row beside its button; `text` has the short texts of the numbers in `row`."""
     paper, ours, share = row["paper"], row["measured"], pd.notna(row["videos"])
     difference = f"{ours - paper:+.1f}" if share and pd.notna(paper) else ""

@@ -1,14 +1,16 @@
 """A table's frame (`ifttn.experiment.table_frames.to_frame`) as a Styler for a notebook or a page, and as LaTeX."""
 
 import re
+from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 from pandas.io.formats.style import Styler
 
 from ifttn.experiment.scores import READINGS
-from ifttn.experiment.table_frames import OPTIONAL, reasons, shown
+from ifttn.experiment.table_frames import P_OF_ORDER, reasons, shown
 from lab.sketches import prose
 
 NARROW = ("method", "column", "paper", "paper on", "measured", "95 %", "p", "reversed")
@@ -18,15 +20,15 @@ NARROW = ("method", "column", "paper", "paper on", "measured", "95 %", "p", "rev
 def style(frame: pd.DataFrame) -> Styler:
     """For a notebook: the columns that tell rows apart, with our numbers in bold and reasons for empty cells on top."""
     text = shown(frame)
-    text = text[[name for name in (*NARROW, *frame.attrs["factors"]) if name in text]]
+    text["method"] = text["method"].mask(text.duplicated("method"), "")
+    styler = Styler(text[[name for name in (*NARROW, *frame.attrs["factors"]) if name in text]])
+    styler.format(escape="html")
     words = [name for name in ("method", "column") if name in text]
-    text.loc[text["method"].duplicated(), "method"] = ""
     caption = [prose(f"Table {frame.attrs['number']}. {frame.attrs['caption']}")]
     for why, methods in reasons(frame).items():
         caption.append(Markup("<br><small>Empty, {}: {}.</small>").format(prose(why), ", ".join(methods)))
     return (
-        text.style.format(escape="html")
-        .hide(axis="index")
+        styler.hide(axis="index")
         .set_caption("".join(caption))
         .set_properties(subset=["paper"], opacity="0.65")
         .set_properties(subset=["measured"], **{"font-weight": "bold"})
@@ -48,8 +50,10 @@ def style(frame: pd.DataFrame) -> Styler:
 def to_latex(frame: pd.DataFrame) -> str:
     """For a paper: a `table` environment in booktabs style (`\\usepackage{booktabs}`)."""
     text = shown(frame, ("95 %", "splits", "measured on", "why"))
-    styler = text.style.format(escape="latex").format_index(escape="latex", axis=1).hide(axis="index")
-    latex = styler.to_latex(
+    styler = text.style
+    styler.format(escape="latex")
+    styler.format_index(escape="latex", axis=1)
+    latex = styler.hide(axis="index").to_latex(
         hrules=True,
         position_float="centering",
         column_format="".join("l" if name in ("method", "column") else "r" for name in text),
@@ -61,43 +65,41 @@ def to_latex(frame: pd.DataFrame) -> str:
 
 def page_table(frame: pd.DataFrame) -> Styler:
     """For a page: one row for each method, with the paper's columns side by side."""
-    text = shown(frame)
+    texts = shown(frame).assign(column=frame["column"], on=frame["paper on"]).to_dict("records")
     parts: dict[tuple[str, str], list[str]] = {}
     classes: dict[tuple[str, str], str] = {}
-    for name in frame["column"].unique():
-        rows = frame["column"] == name
-        cells, numbers = text[rows], frame[rows]
-        head = Markup("{}<small class=quiet>{}</small>").format(name, _subject(numbers))
-        theirs, ours = (head, f"paper ({numbers['paper on'].iloc[0]})"), (head, "measured")
-        parts[theirs], classes[theirs] = cells["paper"].to_list(), "paper first"
-        share = bool(name.endswith("(%)") and frame["videos"].count())
-        parts[ours] = [_with_interval(cell, share) for _, cell in cells.iterrows()]
-        classes[ours] = "ours"
+    for column in dict.fromkeys(cell["column"] for cell in texts):
+        cells = [cell for cell in texts if cell["column"] == column]
+        share = column.endswith("(%)") and any(cell["videos"] for cell in texts)
+        head = Markup("{}<small class=quiet>{}</small>").format(column, _subject(cells))
+        theirs, ours = (head, f"paper ({cells[0]['on']})"), (head, "measured")
+        classes |= {theirs: "paper first", ours: "ours"}
+        parts[theirs] = [cell["paper"] for cell in cells]
+        parts[ours] = [_with_interval(cell) if share else cell["measured"] for cell in cells]
         if share:
-            parts |= {(head, part): cells[part].to_list() for part in ("mean class", "1:1:1")}
-            parts |= {(head, factor): [_meter(value) for value in cells[factor]] for factor in frame.attrs["factors"]}
-    ran = frame.groupby("method", sort=False)["videos"].any()
-    methods = [f"<b>{escape(method)}</b>" if known else escape(method) for method, known in ran.items()]
+            parts |= {(head, part): [cell[part] for cell in cells] for part in ("mean class", "1:1:1")}
+            parts |= {(head, name): [_meter(cell[name]) for cell in cells] for name in frame.attrs["factors"]}
+    ran = {cell["method"] for cell in texts if cell["videos"]}
+    methods = [f"<b>{escape(name)}</b>" if name in ran else escape(name) for name in frame["method"].unique()]
     table = pd.DataFrame(parts, index=methods)
     table.columns.names = [None, "Method"]
     of_cells = pd.DataFrame({part: classes.get(part, "") for part in parts}, index=methods)
     return Styler(table, cell_ids=False).set_td_classes(of_cells).set_caption(prose(frame.attrs["caption"]))
 
 
-def _subject(numbers: pd.DataFrame) -> str:
+def _subject(cells: Sequence[Mapping[Any, str]]) -> str:
     """What the measured numbers of a column are."""
-    on = ", ".join(name for name in numbers["measured on"].unique() if name)
+    on = ", ".join(dict.fromkeys(cell["measured on"] for cell in cells if cell["measured on"]))
     if not on:
         return "not measured"
-    counts = sorted(numbers["videos"].dropna().unique())
+    counts = sorted({int(cell["videos"]) for cell in cells if cell["videos"]})
     return f"measured on {on}, {' or '.join(map(str, counts))} videos" if counts else f"snippets a second, {on}"
 
 
-def _with_interval(cell: pd.Series, share: bool) -> str:
-    lines = [cell["95 %"].replace("-", "&ndash;")] if share and cell["95 %"] else []
+def _with_interval(cell: Mapping[Any, str]) -> str:
     tested, _, splits = cell["splits"].partition(" of ")
-    lines += [f"{cell['splits']} splits"] if tested != splits else []
-    return cell["measured"] + "".join(f"<small>{line}</small>" for line in lines)
+    lines = [cell["95 %"].replace("-", "&ndash;"), f"{cell['splits']} splits" if tested != splits else ""]
+    return cell["measured"] + "".join(f"<small>{line}</small>" for line in lines if line)
 
 
 def _meter(value: str) -> str:
@@ -108,12 +110,17 @@ def _meter(value: str) -> str:
 def details(frame: pd.DataFrame) -> Styler:
     """For a page: top-5, spread, tests and read-outs of order of the measured cells."""
     text = shown(frame)
-    rows = text[text["videos"] != ""]
-    order = [name for name in (*OPTIONAL[:3], *READINGS, *OPTIONAL[7:], "p") if name in rows]
-    names = [name for name in ("method", "column") if name in rows]
-    labels = [escape(": ".join(row)) for row in rows[names].to_numpy().tolist()]
-    table = rows[order].set_axis(labels).rename_axis(columns=": ".join(names))
-    return Styler(table, cell_ids=False).format(escape="html")
+    order = [name for name in ("top-5", "sd splits", "sd seeds", *READINGS, *P_OF_ORDER.values(), "p") if name in text]
+    names = [name for name in ("method", "column") if name in text]
+    cells = [cell for cell in text.to_dict("records") if cell["videos"]]
+    table = pd.DataFrame(
+        {name: [cell[name] for cell in cells] for name in order},
+        pd.Index([escape(": ".join(cell[name] for name in names)) for cell in cells]),
+    )
+    table.columns.name = ": ".join(names)
+    styler = Styler(table, cell_ids=False)
+    styler.format(escape="html")
+    return styler
 
 
 def page_html(styler: Styler) -> Markup:

@@ -29,8 +29,8 @@ def to_frame(table: Table) -> pd.DataFrame:
     last = {cell.column: cell for cell in table.cells if cell.accuracy}
     frame = pd.DataFrame([_row(cell, last.get(cell.column), [*factors], len(table.splits)) for cell in table.cells])
     frame["videos"] = frame["videos"].astype("Int64")
-    about = {"number": table.number, "title": table.title, "caption": heading(table), "notes": table.notes}
-    frame.attrs = about | {"factors": [*factors]}
+    frame.attrs.update(number=table.number, title=table.title, caption=heading(table))
+    frame.attrs.update(notes=table.notes, factors=[*factors])
     return frame
 
 
@@ -77,10 +77,9 @@ def shown(frame: pd.DataFrame, without: tuple[str, ...] = ()) -> pd.DataFrame:
     text = pd.DataFrame(
         {name: [_short_text(str(name), *pair) for pair in zip(frame[name], fps, strict=True)] for name in frame}
     )
-    ends = zip(text["low"], text["high"], strict=True)
-    text.insert(text.columns.get_loc("high") + 1, "95 %", [f"{low}-{high}" if low else "" for low, high in ends])
-    bare = [name for name in OPTIONAL if (text[name] == "").all()]
-    bare += [name for name in ("column", "paper on") if text[name].nunique() == 1]
+    text["95 %"] = (text["low"] + "-" + text["high"]).where(text["low"] != "", "")
+    bare = [name for name in OPTIONAL if not any(text[name])]
+    bare += [name for name in ("column", "paper on") if len(set(text[name])) == 1]
     return text.drop(columns=[*bare, *without], errors="ignore")
 
 

@@ -283,7 +283,7 @@ def _accuracy(
         "1:1:1": float(np.mean(equal)) if several_heads else np.nan,
         "sd splits": each_split["top1"].std(),
         "sd seeds": _spread_over_seeds([fused_by_split(parts, dataset, tuple(fused), seed) for seed in seeds]),
-        **{name: rows.groupby("split").mean().mean() for name, rows in right.items() if name},
+        **{name: np.mean([each.right().mean() for each in read.values()]) for name, read in by_reading.items() if read},
     }
     return Accuracy(
         dataset=dataset,
@@ -315,7 +315,8 @@ def _interval(right: pd.Series) -> tuple[float, float]:
 def _spread_over_seeds(seeds: Sequence[Mapping[int, Fused]]) -> float:
     """Standard deviation over seeds of the mean over the splits that all seeds have; NaN for one seed."""
     reached = pd.DataFrame([{split: top1(each.scores, each.labels) for split, each in seed.items()} for seed in seeds])
-    return float(reached.dropna(how="all").dropna(axis=1).mean(axis=1).std())
+    means = reached.dropna(how="all").dropna(axis=1).mean(axis=1).to_numpy()
+    return float(np.std(means, ddof=1)) if len(means) > 1 else np.nan
 
 
 def compare(first: pd.Series, second: pd.Series) -> Paired | None:
