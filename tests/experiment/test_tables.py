@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from ifttn.experiment.presets import PRESETS, network_settings
+from ifttn.experiment.networks import network_settings
+from ifttn.experiment.presets import PRESETS
 from ifttn.experiment.recipes import RECIPES
 from ifttn.experiment.scores import LATE_FUSION, READINGS, Scores
 from ifttn.experiment.significance import mcnemar, wilson
