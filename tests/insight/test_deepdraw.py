@@ -1,15 +1,12 @@
 from dataclasses import replace
 from itertools import islice, product
 
-import cv2
-import numpy as np
 import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from ifttn.insight.canvases import blur
 from ifttn.insight.deepdraw import DrawingStep, draw, draw_many
-from ifttn.insight.drawing_settings import DRAWING_PRESETS, Material, Octave, Settings
+from ifttn.insight.drawing_settings import Material, Octave, Settings
 from ifttn.insight.embedded.denoiser import Denoiser, train_denoiser
 from ifttn.insight.palette import Palette
 from ifttn.model.network import Network, NetworkSettings
@@ -123,38 +120,10 @@ def test_a_modality_that_a_head_does_not_see_stays_noise():
     assert (state.rgb - 200).abs().max() > 40
 
 
-@pytest.mark.parametrize("sigma", [0.4, 1.2, 2.5])
-def test_blur_is_a_gaussian_with_a_reflected_border(sigma):
-    images = np.random.default_rng(0).uniform(0, 255, (20, 32)).astype(np.float32)
-    side = 2 * int(4 * sigma + 0.5) + 1
-    expected = cv2.GaussianBlur(images, (side, side), sigma, borderType=cv2.BORDER_REFLECT)
-    ours = blur(torch.from_numpy(images)[None, None], sigma)[0, 0]
-    np.testing.assert_allclose(ours, expected, atol=1e-3)
-
-
-def test_blur_keeps_the_mean_even_where_it_reaches_past_the_image():
-    images = torch.rand(1, 2, 6, 6) * 255
-    torch.testing.assert_close(blur(images, 4.0).mean(), images.mean())
-
-
-def test_the_paper_preset_is_the_published_recipe():
-    paper = DRAWING_PRESETS["paper"]
-    assert sum(octave.steps for octave in paper.octaves) == 640
-    assert paper.octaves[1].canvas == round(1.2 * paper.crop) == 269
-
-
 @pytest.mark.parametrize(("action", "head", "names"), [(0, "mv", "rgb, flow, ttn"), (4, "ttn", "0 to 3")])
 def test_an_unknown_head_or_action_is_refused_at_once(network, action, head, names):
     with pytest.raises(IfttnError, match=names):
         draw(network, action, QUICK, head=head)
-
-
-def test_every_preset_of_training_has_one_of_drawing_with_its_crop():
-    assert {name: DRAWING_PRESETS[name].crop for name in ("tiny", "small", "paper")} == {
-        "tiny": 64,
-        "small": 112,
-        "paper": 224,
-    }
 
 
 def test_a_batch_draws_what_each_subject_draws_alone(network):

@@ -1,13 +1,11 @@
 import weakref
 
-import cv2
 import numpy as np
 import pytest
 import torch
 
-from ifttn.data import diagnostic, sampling
+from ifttn.data import diagnostic
 from ifttn.insight import localisation
-from ifttn.insight.embedded.balls import ball_regions
 from ifttn.insight.localisation import Example, cascade, localisation_table, localise, pointing_and_energy, road
 from ifttn.model.network import Network, NetworkSettings
 
@@ -45,22 +43,6 @@ def test_pointing_and_energy_of_a_map_that_is_all_in_the_region_are_1():
     assert pointing_and_energy(level, region)[1] == pytest.approx(4 / 64)
     assert pointing_and_energy(inside - 5 * (1 - inside), region) == (1, 1)  # evidence against does not count
     assert np.isnan(pointing_and_energy(-level, region)).all()
-
-
-def test_the_masks_of_the_balls_lie_on_the_frames_that_the_test_snippets_show():
-    row = diagnostic.plan_videos("ucf", 16, seed=3).iloc[5]
-    regions = ball_regions(row, 4, (72, 96))
-    starts = sampling.centre_starts(int(row.frames), 4)
-    frames, _ = sampling.snippet_indices(starts, int(row.frames))
-    film = diagnostic.render(row)[frames]
-    assert {name: of.shape for name, of in regions.items()} == dict.fromkeys(
-        ("red ball", "blue ball", "balls", "background"), (4, 72, 96)
-    )
-    np.testing.assert_array_equal(regions["balls"], ~regions["background"])
-    small = np.stack([cv2.resize(frame, (96, 72), interpolation=cv2.INTER_AREA) for frame in film]).astype(int)
-    redness = small[..., 0] - small[..., 2]
-    assert redness[regions["red ball"]].mean() > 60
-    assert redness[regions["blue ball"]].mean() < -60
 
 
 def test_what_moves_fastest_stands_in_where_no_mask_is_known():

@@ -11,8 +11,9 @@ RNG = np.random.default_rng(0)
 PICTURE = RNG.integers(0, 256, (24, 32, 3), np.uint8)
 
 
-def test_png_keeps_every_pixel_and_jpeg_nearly():
+def test_png_keeps_every_pixel_and_its_texts_and_jpeg_nearly():
     assert (np.asarray(Image.open(io.BytesIO(pictures.png(PICTURE)))) == PICTURE).all()
+    assert Image.open(io.BytesIO(pictures.png(PICTURE, {"action": "Sprünge"}))).text == {"action": "Sprünge"}
     smooth = np.full((24, 32, 3), (200, 40, 90), np.uint8)
     assert np.abs(np.asarray(Image.open(io.BytesIO(pictures.jpeg(smooth)))).astype(int) - smooth).max() < 6
 
@@ -28,6 +29,12 @@ def test_gif_and_mp4_hold_every_picture_at_its_rate(fps):
         decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
         assert float(stream.average_rate) == pytest.approx(fps, rel=1e-3)
     assert [round(float(frame.mean()) / 20) for frame in decoded] == list(range(12))
+
+
+def test_a_gif_of_few_colours_is_smaller():
+    gradient = np.tile(np.linspace(0, 255, 64).astype(np.uint8)[None, :, None], (32, 1, 3))
+    film = [np.roll(gradient, i, 1) for i in range(4)]
+    assert len(pictures.gif(film, 10.0, colours=8)) < len(pictures.gif(film, 10.0))
 
 
 def test_a_map_reddens_what_is_for_and_blues_what_is_against_inside_its_rectangle_only():
