@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from ifttn import cli, options
+from ifttn.data.flow import FLOWS
 from ifttn.options import Number, OneOf, Whole
+from ifttn.vocabulary import FLOW_NAMES
 
 
 def parsers_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
@@ -145,12 +147,24 @@ def test_a_gpu_that_is_not_here_is_named_with_those_that_are(here, capsys, monke
     assert cli.main(["train", "spatial", "--data", "set", "--device", "cuda", "--dry-run"]) == 0  # for another machine
 
 
-def test_help_and_mistyped_options_wait_for_no_torch():
+HEAVY = ("torch", "torchvision", "av", "decord", "cv2", "matplotlib", "pandas")
+"""Modules that take seconds or hundreds of megabytes to import."""
+
+
+def test_help_and_mistyped_options_wait_for_nothing_heavy():
+    commands = ["--help", *(f"{command} --help" for command in COMMANDS)]
+    commands += ["predict x.mp4 --top -1", "doctor --nonsense", "train nonsense", "train spatial --preset nonsense"]
+    commands += ["prepare set --flow nonsense", "train spatial --precision nonsense", "bench speed --rows nonsense"]
     script = (
         "import sys\nfrom ifttn import cli\n"
-        "for words in ('--help', 'predict --help', 'predict x.mp4 --top -1', 'doctor --nonsense'):\n"
+        f"for words in {commands}:\n"
         "    try: cli.main(words.split())\n"
         "    except SystemExit: pass\n"
-        "assert not {'torch', 'numpy', 'pandas'} & set(sys.modules)\n"
+        f"assert not set({HEAVY}) & set(sys.modules)\n"
     )
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=False).returncode == 0
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_names_that_options_take_are_those_of_the_tables():
+    assert tuple(FLOWS) == FLOW_NAMES
