@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all, and locking a folder against a second writer: the only place for both."""
+"""Write a file whole or not at all, and lock a folder against a second writer: the only place for both."""
 
 import errno
 import json
@@ -18,7 +18,6 @@ from ifttn.vocabulary import IfttnError
 PARTIAL = ".partial"
 """Suffix of a file that is not whole yet; a process that is killed leaves it behind."""
 LOCK = ".lock"
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _locks: set[int] = set()
 
@@ -28,15 +27,15 @@ class DiskFullError(IfttnError):
 
 
 def partial_beside(path: Path) -> Path:
-    """A new name in the folder of `path`; it is short, so that `path` may have the longest name that there is."""
+    """A new name in the folder of `path`, short enough even where `path` has the longest name that a file can have."""
     return path.with_name(f".{uuid.uuid4().hex}{PARTIAL}")
 
 
 @contextmanager
 def written_whole(path: Path) -> Generator[IO[bytes]]:
-    """A file to fill, which can be read and sought as well. At the end of the block it is on the disk at `path`.
+    """A file to fill, read and seek in. It is at `path`, on the disk, when the block ends without an error.
 
-    Until then a reader finds there what was there before. Where the block fails, it stays there.
+    Until then, and if the block fails, the old file stays at `path`.
 
     Raises:
         DiskFullError: the disk is full.
@@ -51,7 +50,7 @@ def written_whole(path: Path) -> Generator[IO[bytes]]:
             os.fsync(file.fileno())  # else a machine that loses power may keep the name and not the bytes
         os.replace(partial, path)
     except BaseException as error:
-        with suppress(OSError):  # where it was never made, or its folder is none
+        with suppress(OSError):  # it was never made, or its folder is a file
             partial.unlink()
         if isinstance(error, OSError):
             raise not_written(path, error) from error
@@ -59,25 +58,20 @@ def written_whole(path: Path) -> Generator[IO[bytes]]:
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Write a file so that a reader finds all of it or none; its folder is made where absent.
-
-    Raises:
-        DiskFullError: the disk is full.
-        IfttnError: the file cannot be written; the line names it.
-    """
+    """Write a file as `written_whole` does, with the same errors."""
     with written_whole(path) as file:
         file.write(content)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what writers that were killed left in a folder and those below; only while nobody writes there."""
+    """Remove the partial files of killed writers in a folder and those below; only while nobody writes there."""
     for leftover in folder.rglob(f".*{PARTIAL}"):
         leftover.unlink(missing_ok=True)
 
 
 def not_written(path: Path, error: OSError) -> IfttnError:
-    """What to raise where writing `path` failed."""
-    if error.errno in FULL:
+    """The error to raise where `path` could not be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFullError(f"{path}: cannot be written, because the disk is full")
     return IfttnError(f"{path}: cannot be written ({error.strerror or error})")
 
@@ -106,17 +100,17 @@ def held(folder: Path, *, shared: bool = False, wait: bool = False) -> Generator
     try:
         try:
             fcntl.flock(lock, kind | fcntl.LOCK_NB)
-        except OSError as error:  # else the file system has no locks
-            if error.errno in (errno.EAGAIN, errno.EACCES):
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):  # any other error: the file system has no locks
                 line = f"{folder}: is in use by {_holder(lock)}"
                 if not wait:
                     raise IfttnError(f"{line}; wait for it, or end it") from error
                 print(f"ifttn: {line}; this one waits for it", file=sys.stderr, flush=True)
                 fcntl.flock(lock, kind)
-        _sign(lock)
+        _write_holder(lock)
         yield
     finally:
-        if lock in _locks:  # not in a forked process, which has let go of it
+        if lock in _locks:  # not in a forked process, which has released it
             _locks.discard(lock)
             os.close(lock)
 
@@ -131,7 +125,7 @@ def _opened(path: Path) -> int:
     return lock
 
 
-def _sign(lock: int) -> None:
+def _write_holder(lock: int) -> None:
     holder = {
         # A notebook's command line is that of every notebook; Jupyter tells its name here.
         "command": os.environ.get("JPY_SESSION_NAME") or shlex.join(sys.argv),
@@ -148,12 +142,12 @@ def _holder(lock: int) -> str:
     try:
         holder = json.loads(os.pread(lock, 1 << 16, 0))
         return "`{command}` (process {pid} on {host}, since {since})".format(**holder)
-    except (OSError, ValueError, KeyError):  # it has not signed yet
+    except (OSError, ValueError, KeyError):  # it has not written its name yet
         return "another process"
 
 
-def _let_go() -> None:
-    """A forked process shares its parent's locks, and would keep them when the parent is killed."""
+def _release_in_fork() -> None:
+    """In a forked process: it shares its parent's locks, and would keep them if the parent were killed."""
     for lock in _locks:
         with suppress(OSError):
             os.close(lock)
@@ -161,4 +155,4 @@ def _let_go() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go)
+    os.register_at_fork(after_in_child=_release_in_fork)

@@ -11,7 +11,7 @@ from ifttn.vocabulary import STACK, IfttnError
 
 
 def random_starts(num_frames: int, segments: int, rng: np.random.Generator) -> Integer[np.ndarray, " K"]:
-    """One uniform start in each of K equal spans of the valid starts (TSN's training); ascending."""
+    """A random start in each of K equal spans of the valid starts (TSN's training); ascending."""
     valid = num_frames - STACK
     if valid < segments:
         return _even_starts(num_frames, segments)
