@@ -1,8 +1,8 @@
-"""One thread for the long work of one panel: the latest job only, with progress, stop, pause and errors as traits."""
+"""The long work of one panel, in a thread: the latest job only, with progress, stop, pause and errors as traits."""
 
 import time
 from collections.abc import Callable, Iterator
-from threading import Condition, Thread
+from threading import Event, Lock, Thread, current_thread
 from traceback import format_exc
 
 from traitlets import Bool, Float, HasTraits, Unicode
@@ -20,7 +20,7 @@ TICK = 0.1
 
 
 class Worker(HasTraits):
-    """Does one job at a time in a thread of its own; a new job takes the place of the one under way.
+    """Does one job at a time, each in a thread; a new job takes the place of the one under way.
 
     The worker asks a job for its next value over and over. Between two values it can stop, pause or replace the job. A
     paused job is asked no more, so it goes on exactly where it was. The thread sets the traits.
@@ -35,48 +35,46 @@ class Worker(HasTraits):
 
     def __init__(self) -> None:
         super().__init__()
-        self._changed = Condition()
-        self._next: tuple[str, Job] | None = None
-        self._busy = self._stopped = self._closed = False
+        self._lock, self._going_on = Lock(), Event()
+        self._stopped = self._closed = False
         self._thread: Thread | None = None
+        """Of the latest job."""
 
     def start(self, doing: str, job: Job) -> None:
         """Do this now, in place of what is under way. A closed worker does nothing more."""
-        with self._changed:
+        with self._lock:
             if self._closed:
                 return
-            self._next = (doing, job)
-            self._changed.notify_all()
-            if self._thread is None:
-                self._thread = Thread(target=self._loop, name=f"worker: {doing}", daemon=True)
-                self._thread.start()
-        self.paused = False
+            before, self._stopped = self._thread, False
+            self._thread = Thread(target=self._run, args=(doing, job, before), name=f"worker: {doing}", daemon=True)
+            self._thread.start()
+        self.pause(False)
 
     def stop(self) -> None:
         """Give up the job under way, and the one that waits."""
-        with self._changed:
-            self._next, self._stopped = None, True
-            self._changed.notify_all()
-        self.paused = False
+        self._stopped = True
+        self.pause(False)
 
     def pause(self, paused: bool = True) -> None:
         """Halt the job between two values, or let it go on."""
-        with self._changed:
-            self.paused = paused
-            self._changed.notify_all()
+        self.paused = paused
+        (self._going_on.clear if paused else self._going_on.set)()
 
     def wait(self, timeout: float | int | None = None) -> bool:
         """Until nothing is left to do; False where that took longer than `timeout` seconds."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._busy and self._next is None, timeout)
+        end = None if timeout is None else time.monotonic() + timeout
+        while (thread := self._thread) is not None and thread.is_alive():
+            thread.join(None if end is None else max(0.0, end - time.monotonic()))
+            if thread.is_alive():
+                return False
+        return True
 
     def close(self) -> None:
         """Stop, and end the thread."""
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self.stop()
-        if self._thread is not None:
-            self._thread.join(timeout=10)
+        self.stop()
+        self.wait(10)
         self.unobserve_all()
 
     def report_error(self, error: Exception) -> None:
@@ -85,20 +83,11 @@ class Worker(HasTraits):
         self.details = "" if mendable else format_exc()
         self.error = str(error) if mendable else f"unexpected {type(error).__name__}: {error}"
 
-    def _loop(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._next is not None)
-                if self._next is None:
-                    return
-                (doing, job), self._next = self._next, None
-                self._busy, self._stopped = True, False
-            self._do(doing, job)
-            with self._changed:
-                self._busy = False
-                self._changed.notify_all()
-
-    def _do(self, doing: str, job: Job) -> None:
+    def _run(self, doing: str, job: Job, before: Thread | None) -> None:
+        if before is not None:
+            before.join()
+        if not self._may_go_on():
+            return
         self.error = self.details = ""
         self.share = self.seconds_left = None
         self.doing = doing
@@ -123,11 +112,6 @@ class Worker(HasTraits):
         self.doing = ""
 
     def _may_go_on(self) -> bool:
-        """Wait while the job is paused. False: it was stopped, replaced or closed."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._ends or not self.paused)
-            return not self._ends
-
-    @property
-    def _ends(self) -> bool:
-        return self._stopped or self._next is not None
+        """Wait while the job is paused. False: it was stopped or replaced."""
+        self._going_on.wait()
+        return current_thread() is self._thread and not self._stopped
