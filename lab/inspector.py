@@ -21,7 +21,7 @@ from ifttn.vocabulary import IfttnError
 from lab import pictures, player, sketches
 from lab.clip import Clip, Reading
 from lab.layers import LAYERS, head_of, painter
-from lab.panel import bind_key, columns, dropdown
+from lab.panel import bind_key, columns, dropdown, ends, row
 from lab.shelf import Shelf
 from lab.video_panel import VideoPanel, VideoState
 
@@ -39,7 +39,6 @@ ORDER_HELP = (
     "a network of differences can.</small>"
 )
 PLAY_SPEEDS = {"¼": 0.25, "½": 0.5, "1": 1.0, "2": 2.0}
-WRAPPED = {"flex_flow": "row wrap", "align_items": "center", "grid_gap": "4px"}
 
 
 class InspectorState(VideoState):
@@ -131,7 +130,7 @@ class Inspector(VideoPanel):
             for kind, key in (("PNG", "s"), ("GIF", ""), ("MP4", ""))
         ]
         playing, saving = [self.play, self._rate, self.speed], [HTML("<small>save as</small>"), *save]
-        rows = [_apart(playing, steps), _apart([self._where], saving)]
+        rows = [ends(playing, steps), ends([self._where], saving)]
         self._empty, hidden = HTML(NO_VIDEO), Layout(display="none", width="100%", grid_gap="4px")
         self._stage = VBox([self.reel, self.slider, self._line, *rows, self._saved, HTML(KEYS_HELP)], layout=hidden)
         return [self._title, self._empty, self._stage]
@@ -149,15 +148,14 @@ class Inspector(VideoPanel):
         fades = [self.button(key, lambda by=by: self._fade(by), key=key) for key, by in (("less", -0.1), ("more", 0.1))]
         self.layer: dict[str, tuple[ToggleButton, FloatSlider]] = {}
         self._layer_rows = {name: self._layer_row(name) for name in LAYERS}
-        keys = HBox(fades, layout=Layout(display="none"))
-        wrap = Layout(flex_flow="row wrap", grid_gap="2px 8px", width="100%")
+        keys = row(*fades, display="none")
         self._tools = VBox(
             [
                 HTML("<h4>Does order matter?</h4>"),
-                HBox(orders, layout=Layout(flex_flow="row wrap", grid_gap="4px")),
+                row(*orders),
                 self._verdict,
                 HTML("<h4>Layers <small>on or off, and how opaque</small></h4>"),
-                HBox([*self._layer_rows.values(), keys], layout=wrap),
+                row(*self._layer_rows.values(), keys, grid_gap="2px 8px", width="100%"),
                 self.asked,
             ],
             layout=Layout(display="none", width="100%", grid_gap="5px"),
@@ -173,7 +171,7 @@ class Inspector(VideoPanel):
         for control in (toggle, slider):
             self.watch_choice(control, self._choose_layers)
         # Maps are hidden until the heads of the run are known.
-        return HBox([toggle, slider], layout=Layout(align_items="center", display="none" if head_of(name) else ""))
+        return row(toggle, slider, flex_flow="row", grid_gap="0", display="none" if head_of(name) else "")
 
     # -- work
 
@@ -385,12 +383,6 @@ class Inspector(VideoPanel):
         write_whole(path, content)
         self._saved.value = f"<small role=status>saved {escape(str(path))} ({len(content) / 1e3:.0f} kB)</small>"
         yield 1.0
-
-
-def _apart(left: Sequence[Any], right: Sequence[Any]) -> HBox:
-    """Two groups of widgets at both ends of a row."""
-    groups = [HBox(group, layout=Layout(**WRAPPED)) for group in (left, right)]
-    return HBox(groups, layout=Layout(**WRAPPED, justify_content="space-between", width="100%"))
 
 
 def _best(probabilities: np.ndarray, actions: Sequence[str]) -> str:

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from ipywidgets import HTML, Box, HBox, Layout, SelectMultiple, ToggleButtons, VBox
+from ipywidgets import HTML, Layout, SelectMultiple, ToggleButtons, VBox
 from traitlets import Enum, HasTraits, Tuple, link
 
 from ifttn.experiment.runs import Run
 from ifttn.vocabulary import IfttnError, duration
 from lab import sketches
 from lab.figures import SERIES
-from lab.panel import Panel
+from lab.panel import Panel, row
 from lab.shelf import Shelf
 
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -58,12 +58,12 @@ class Monitor(Panel):
         self.runs = SelectMultiple(rows=4, layout=Layout(width="auto"))
         self.measure = ToggleButtons(options=MEASURES, style={"button_width": "90px"})
         self._chart, self._table, self._recipe = HTML(), HTML(), HTML()
-        buttons = HBox([self.button("follow", self.follow, "look every second"), self.button("stop", self.worker.stop)])
+        buttons = row(self.button("follow", self.follow, "look every second"), self.button("stop", self.worker.stop))
         choice = [HTML("<h4>Runs</h4><small>Ctrl or Shift chooses several</small>"), self.runs, buttons, self._recipe]
         left = VBox(choice, layout=Layout(flex="1 1 260px", min_width="240px", grid_gap="6px"))
         shown = [self.measure, self._chart, self._table]
         right = VBox(shown, layout=Layout(flex="3 1 520px", min_width="340px", grid_gap="6px"))
-        self.fill(Box([left, right], layout=Layout(flex_flow="row wrap", grid_gap="20px", width="100%")))
+        self.fill(row(left, right, align_items="stretch", grid_gap="20px", width="100%"))
         link((self.state, "measure"), (self.measure, "value"))
         self.offer("runs")
         self.watch(self.state, ["runs", "measure"], self.draw)

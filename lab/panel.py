@@ -54,9 +54,7 @@ class Panel(VBox):
         styles = HTML(f'<style data-title="{escape(title)}" onload="{script}">{PANEL_CSS}</style>')
         self._status, self._alert, heading = HTML(), HTML(), HTML(f"<h3>{escape(title)}</h3>")
         self._bar = FloatProgress(max=1.0, layout=Layout(width="140px", height="10px", visibility="hidden"))
-        progress = HBox([self._bar, self._status], layout=Layout(align_items="center", grid_gap="10px"))
-        apart = Layout(justify_content="space-between", align_items="center", width="100%")
-        super().__init__([styles, HBox([heading, progress], layout=apart), self._alert])
+        super().__init__([styles, ends([heading], [self._bar, self._status]), self._alert])
         self.add_class("ifttn")
         self.watch(self.worker, ["doing", "share", "paused"], self._show_progress)
         self.watch(self.worker, ["error"], self._show_error)
@@ -71,6 +69,15 @@ class Panel(VBox):
             if same and other._run_of_cell != self._run_of_cell:
                 other.close()
         self._panels.add(self)
+        kernel = getattr(get_ipython(), "kernel", None)
+        if kernel is not None:  # which ignores an interrupt while no cell runs, and puts this in the place of that
+            kernel.saved_sigint_handler = self._stop_all
+
+    @classmethod
+    def _stop_all(cls, *_: object) -> None:
+        """Give up what every panel is doing."""
+        for panel in list(cls._panels):
+            panel.worker.stop()
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
         """With a sentence for pages that were saved without a kernel."""
@@ -234,6 +241,16 @@ def bind_key(control: Any, key: str) -> None:
 def as_picture(html: str) -> HTMLPicture:
     """HTML of a panel with the panels' styles, for a page without a kernel."""
     return HTMLPicture(f"<div class=ifttn>{html}</div><style>{PANEL_CSS}</style>")
+
+
+def row(*parts: Widget, **layout: str) -> HBox:
+    """Parts side by side; what has no room goes on the next line."""
+    return HBox(parts, layout=Layout(**{"flex_flow": "row wrap", "align_items": "center", "grid_gap": "6px"} | layout))
+
+
+def ends(left: Sequence[Widget], right: Sequence[Widget]) -> HBox:
+    """Two groups of parts at both ends of a row."""
+    return row(row(*left), row(*right), justify_content="space-between", width="100%")
 
 
 def columns(*parts: Widget) -> Box:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ipywidgets import Combobox, HBox, Layout, Text, VBox
+from ipywidgets import Combobox, Layout, Text, VBox
 from jaxtyping import Float
 from traitlets import Enum, HasTraits, Int, Unicode
 
@@ -15,7 +15,7 @@ from ifttn.experiment.runs import Run
 from ifttn.insight.cam import Finer
 from ifttn.vocabulary import IfttnError
 from lab.clip import Clip, Method, Reading, load_clip, pixel_maps, read_clip
-from lab.panel import Panel, dropdown
+from lab.panel import Panel, dropdown, row
 from lab.shelf import Shelf
 
 USUAL_FINER: Finer = 4
@@ -54,9 +54,8 @@ class VideoPanel(Panel):
         self.action = Combobox(placeholder="any class: type to search", ensure_option=False, layout=wide)
         self.video = dropdown("video", flex="2 1 280px")
         self.file = Text(placeholder="or the path of a file of your own", continuous_update=False, layout=wide)
-        row = Layout(flex_flow="row wrap", grid_gap="6px", width="100%")
-        which = HBox([self.dataset, self.split, self.side, self.action, self.run], layout=row)
-        self.pickers = VBox([which, HBox([self.video, self.file], layout=row)], layout=Layout(width="100%"))
+        which = row(self.dataset, self.split, self.side, self.action, self.run, width="100%")
+        self.pickers = VBox([which, row(self.video, self.file, width="100%")], layout=Layout(width="100%"))
         self.offer("dataset", "split", "side", "run", "action")
         self.watch_choice(self.video, self._choose_video)
         self.watch_choice(self.file, self._choose_file)

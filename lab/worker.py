@@ -86,8 +86,10 @@ class Worker(HasTraits):
     def _run(self, doing: str, job: Job, before: Thread | None) -> None:
         if before is not None:
             before.join()
-        if not self._may_go_on():
-            return
+        if self._may_go_on():
+            self._do(doing, job)
+
+    def _do(self, doing: str, job: Job) -> None:
         self.error = self.details = ""
         self.share = self.seconds_left = None
         self.doing = doing

@@ -401,6 +401,18 @@ def test_a_cell_that_is_run_again_closes_its_old_panel_and_its_thread_and_no_oth
     assert not any(map(closed, (other, made_by_a_click, again)))
 
 
+def test_an_interrupt_of_the_kernel_stops_what_the_panels_do(opened, shelf, monkeypatch, wait_for):
+    kernel = SimpleNamespace(saved_sigint_handler=None)
+    monkeypatch.setattr("lab.panel.get_ipython", lambda: SimpleNamespace(kernel=kernel, get_parent=dict))
+    monitor, studio = opened(Monitor, shelf), opened(DeepDrawStudio, shelf, length=4.0)
+    studio.start()
+    wait_for(lambda: studio.drawn is not None)
+    kernel.saved_sigint_handler(2, None)
+    assert monitor.wait(5.0)
+    assert studio.wait(5.0)
+    assert studio.drawn.step < studio.drawn.of
+
+
 def test_the_desk_begins_at_the_weights_of_the_tables_and_warns_of_others(opened, shelf):
     desk = opened(FusionDesk, shelf)
     assert desk.state.weights == {("if-ttn", "rgb"): 1.0, ("if-ttn", "flow"): 1.5, ("if-ttn", "ttn"): 1.5}
