@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 RESULTS = os.environ.get("IFTTN_RESULTS", "../results")
 """Where the notebooks find the study, or write it."""
-PRESET = os.environ.get("IFTTN_PRESET", "tiny")
+NOTEBOOK_PRESET = os.environ.get("IFTTN_PRESET", "tiny")
 """Of the notebooks' study."""
 VIDEOS = int(os.environ.get("IFTTN_VIDEOS", 960))
 """In the embedded data set of the notebooks."""
@@ -27,5 +27,5 @@ def open(folder: Path | str = RESULTS) -> "lab.shelf.Shelf":
 
 def quick_study(results: "lab.shelf.Shelf") -> list[str]:
     """Arguments of `ifttn.cli.main` that train what the notebooks show, where it is not trained yet."""
-    options = {"preset": PRESET, "videos": VIDEOS, "out": results.places.root}
+    options = {"preset": NOTEBOOK_PRESET, "videos": VIDEOS, "out": results.places.root}
     return ["reproduce", "--quick", "--brief", *(f"--{name}={value}" for name, value in options.items())]

@@ -98,7 +98,7 @@ def load_clip(
     kinds, width, height = yield from probe(path)
     count = len(kinds)
     if count < 2:
-        raise IfttnError(f"{path.name} has a single frame: motion, and a network's snippets, take two or more")
+        raise IfttnError(f"{path.name} has a single frame: motion and snippets need two or more")
     step = -(-count // MOST_FRAMES)
     # The motion field that starts at each shown frame; the last frame repeats the one before.
     fields = np.minimum(np.arange(0, count, step), count - 2)

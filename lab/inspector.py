@@ -35,8 +35,8 @@ KEYS_HELP = (
     "<kbd>r</kbd> reverse. Click the time line to go there.</small>"
 )
 ORDER_HELP = (
-    "<small>Each snippet keeps its frame and its motion; only their order changes. A mean over snippets cannot notice, "
-    "a network of differences can.</small>"
+    "<small>Each snippet keeps its frame and its motion; only their order changes. A mean over snippets stays the "
+    "same. A network of differences changes.</small>"
 )
 PLAY_SPEEDS = {"¼": 0.25, "½": 0.5, "1": 1.0, "2": 2.0}
 
@@ -141,7 +141,7 @@ class Inspector(VideoPanel):
         self._verdict, self.asked = HTML(), dropdown("maps (CAM) of", max_width="360px")
         orders = [
             self.button("as filmed", lambda: self._reorder("as filmed"), "the snippets in their order"),
-            self.button("swap pair", lambda: self._reorder("swap"), "change the two snippets around the cursor", "x"),
+            self.button("swap pair", lambda: self._reorder("swap"), "swap the two snippets around the cursor", "x"),
             self.button("reverse", lambda: self._reorder("reverse"), "last snippet first", "r"),
             self.button("shuffle", lambda: self._reorder("shuffle"), "any order"),
         ]
@@ -217,7 +217,7 @@ class Inspector(VideoPanel):
         self._set_rate()
         sampled = self.reading.sampled.tolist() if self.reading else []
         self._line.value = sketches.timeline(len(clip.kinds), sampled, clip.kinds, clip.cuts, clip.fps)
-        every = f", every {clip.step}th frame shown" if clip.step > 1 else ""
+        every = f", one frame in {clip.step} shown" if clip.step > 1 else ""
         name = escape(clip.name.rpartition("/")[2])
         self._title.value = f"<b>{escape(clip.label or clip.name)}</b> <small>{name}{every}</small>"
 

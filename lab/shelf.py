@@ -56,8 +56,8 @@ class Shelf:
         if not names:
             raise IfttnError(
                 f"no data set in {own}, and none is prepared in {self.places.root / 'stores'}: `ifttn reproduce "
-                "--quick` writes one and trains on it; `ifttn prepare FOLDER` prepares yours, or name it, "
-                'Shelf("results", data=["FOLDER"])'
+                "--quick` writes one and trains on it; `ifttn prepare FOLDER` prepares yours, or name its "
+                'folder: Shelf("results", data=["FOLDER"])'
             )
         return names
 

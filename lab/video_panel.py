@@ -75,7 +75,8 @@ class VideoPanel(Panel):
         if chosen.get("video"):
             chosen = {"side": self._side_of(self.shelf.video(dataset, chosen["video"]).name, dataset, number), **chosen}
         if chosen.get("run") and chosen["run"] not in (ready := self.shelf.networks(dataset, number)):
-            raise IfttnError(f"no run {chosen['run']!r} to look into: {', '.join(ready) or 'none is trained'}")
+            choices = f"choose from {', '.join(ready)}" if ready else "none is trained"
+            raise IfttnError(f"no run {chosen['run']!r} to look into: {choices}")
         super()._begin(chosen)
 
     def _side_of(self, video: str, dataset: str, split: int) -> str:
@@ -109,7 +110,7 @@ class VideoPanel(Panel):
         wanted, exact = state.action.strip().lower(), state.action in split.actions
         videos = [v for v in videos if (v.action == state.action if exact else wanted in v.action.lower())]
         if not videos:
-            chosen = f" of {state.action!r}; there is {', '.join(split.actions)}" if state.action else ""
+            chosen = f" of {state.action!r}: choose from {', '.join(split.actions)}" if state.action else ""
             raise IfttnError(f"split {state.split} of {state.dataset} has no {state.side} video{chosen}")
         names = [video.name for video in videos]
         ready = list(self.shelf.networks(state.dataset, state.split))

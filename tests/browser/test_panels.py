@@ -357,3 +357,19 @@ print('sizes', *map(round, sizes), 'widgets', before, 'then', len(_instances))""
     assert words[0] == "sizes"
     assert words[-1] == words[-3]
     assert statistics.mean(sizes[40:]) < statistics.mean(sizes[5:15]) + 60
+
+
+LINES = """() => [...document.querySelectorAll(':is(.ifttn, .ifttn *).jupyter-widgets-disconnected')]
+    .map(e => getComputedStyle(e, '::before').content).filter(content => content !== 'none')"""
+"""What the widgets say of a kernel that is gone."""
+
+
+def test_after_a_restart_of_the_kernel_one_line_says_so(run_cell, opening):
+    page = run_cell(opening("monitor", "Monitor")).page
+    settled(page, "Monitor")
+    page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+    page.wait_for_function(f"({LINES})().length > 0", timeout=60_000)
+    assert page.evaluate(LINES) == ['"The kernel was restarted: run this cell again."']
+    page.wait_for_function(
+        "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle'", timeout=180_000
+    )
