@@ -410,7 +410,7 @@ def test_an_interrupt_of_the_kernel_stops_what_the_panels_do(opened, shelf, monk
     kernel.saved_sigint_handler(2, None)
     assert monitor.wait(5.0)
     assert studio.wait(5.0)
-    assert studio.drawn.step < studio.drawn.of
+    assert studio.drawn.step < studio.drawn.steps
 
 
 def test_the_desk_begins_at_the_weights_of_the_tables_and_warns_of_others(opened, shelf):
