@@ -17,6 +17,7 @@ from jaxtyping import UInt8
 from traitlets import Dict, Int, TraitError, Tuple, Unicode, link, validate
 
 from ifttn.files import write_whole
+from ifttn.insight.cam import scaled
 from ifttn.vocabulary import IfttnError
 from lab import pictures, player, sketches
 from lab.clip import Clip, Reading
