@@ -7,7 +7,6 @@ Shapes: H x W pixels, C motion planes x1, y1, x2, y2, ... in bytes around 128, N
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -80,16 +79,12 @@ class CamExample:
     """Of the action, by the spatial stream, the temporal stream and IF-TTN."""
 
 
-Display = Literal["signed", "relu"]
-_SHOWN = {"signed": ("coolwarm", -1), "relu": ("inferno", 0)}  # colours, and the value at their lower end
-
-
 @paper_style
-def figure_6(examples: Sequence[CamExample], display: Display = "signed") -> Figure:
+def figure_6(examples: Sequence[CamExample]) -> Figure:
     """Figure 6: where the spatial stream, the temporal stream and IF-TTN find evidence for an action.
 
     A map is divided by its head's largest absolute value in the pair, so that the two snippets of a head compare and
-    two heads do not. "relu" hides evidence against the action, and says so where nothing else is left.
+    two heads do not.
     """
     _, height, width, _ = examples[0].frames.shape
     tall = 2 * PAGE / 5.2 * height / width + 0.42
@@ -112,25 +107,18 @@ def figure_6(examples: Sequence[CamExample], display: Display = "signed") -> Fig
             tiles[0, column + 2].set_title(title + said)
             scaled = maps / max(float(np.abs(maps).max()), 1e-12)
             for row in range(2):
-                _overlay(tiles[row, column + 2], example.frames[row], scaled[row], display)
-    name, low = _SHOWN[display]
+                _overlay(tiles[row, column + 2], example.frames[row], scaled[row])
     scale = parts[-1].subplots()
-    figure.colorbar(ScalarMappable(Normalize(low, 1), name), scale, orientation="horizontal", ticks=[low, 0, 1])
-    against = "against (-1) and " if low else ""
-    scale.set_xlabel(f"evidence {against}for (+1) the action, in parts of the head's largest")
+    figure.colorbar(ScalarMappable(Normalize(-1, 1), "coolwarm"), scale, orientation="horizontal", ticks=[-1, 0, 1])
+    scale.set_xlabel("evidence against (-1) and for (+1) the action, in parts of the head's largest")
     return figure
 
 
-def _overlay(axes: Axes, frame: UInt8[np.ndarray, "H W 3"], scaled: Float[np.ndarray, "H W"], display: Display) -> None:
-    """A map over a frame in grey: the stronger the evidence, the less of the frame is seen."""
-    name, low = _SHOWN[display]
-    values = np.clip(scaled[..., None], low, 1)
+def _overlay(axes: Axes, frame: UInt8[np.ndarray, "H W 3"], scaled: Float[np.ndarray, "H W"]) -> None:
+    """A map over a grey frame: the stronger the evidence, the less of the frame is seen."""
     grey = frame.mean(-1, keepdims=True) / 255
-    opacity = 0.7 * np.abs(values) if display == "signed" else 0.6
-    colours = colormaps[name](Normalize(low, 1)(values[..., 0]))[..., :3]
-    _tile(axes, (1 - opacity) * grey + opacity * colours)
-    if display == "relu" and scaled.max() <= 0:
-        axes.text(0.5, 0.5, "no positive evidence", color="white", ha="center", va="center", transform=axes.transAxes)
+    opacity = 0.7 * np.abs(scaled[..., None])
+    _tile(axes, (1 - opacity) * grey + opacity * colormaps["coolwarm"](Normalize(-1, 1)(scaled))[..., :3])
 
 
 def _tile(axes: Axes, image: np.ndarray) -> None:
@@ -142,14 +130,14 @@ def _tile(axes: Axes, image: np.ndarray) -> None:
 
 @dataclass(frozen=True)
 class DrawnAction:
-    """What TSN and TTN draw of one action. Threes are: TSN, first and second snippet of TTN."""
+    """What TSN and TTN draw for one action. Each three holds TSN, then the first and second snippet of TTN."""
 
     action: str
     drawings: UInt8[np.ndarray, "3 H W 3"]
     photographs: Sequence[UInt8[np.ndarray, "_ _ 3"] | None]
-    """The nearest real frame of each drawing; None, a black tile, where no frame is near."""
+    """The nearest real frame of each drawing; None gives a black tile, where no frame is near."""
     motion: UInt8[np.ndarray, "2 C H W"] | None = None
-    """What TTN drew for motion, in a row of its own."""
+    """TTN's drawing of motion, in a row of its own."""
     note: str = ""
     """A line under the block, such as the probabilities of the pair and of its swap."""
     succeeded: bool = True
@@ -157,14 +145,9 @@ class DrawnAction:
 
 
 @paper_style
-def figure_1_7(
-    actions: Sequence[DrawnAction], columns: int = 2, first: str = "TSN", rows_of: str = "drawing"
-) -> Figure:
-    """Figures 1 and 7: an action a block; above the nearest real frames, below the drawings.
-
-    `first` names the first column, `rows_of` what the second row holds.
-    """
-    columns = min(columns, len(actions))
+def figure_1_7(actions: Sequence[DrawnAction]) -> Figure:
+    """Figures 1 and 7: a block for each action, with the nearest real frames above and the drawings below."""
+    columns = min(2, len(actions))
     rows = -(-len(actions) // columns)
     lines = 2 + any(drawn.motion is not None for drawn in actions)
     _, height, width, _ = actions[0].drawings.shape
@@ -172,23 +155,23 @@ def figure_1_7(
     figure = Figure(figsize=(COLUMN * columns, rows * (lines * COLUMN / 3.15 * height / width + 0.4 + notes)))
     parts = figure.subfigures(rows, columns, squeeze=False).flat
     for part, drawn in zip(parts, actions, strict=False):
-        _block(part.subplots(lines, 3), drawn, (first, rows_of))
+        _block(part.subplots(lines, 3), drawn)
         title = drawn.action if drawn.succeeded else f"{drawn.action}: this drawing did not succeed"
         part.suptitle(title, weight="bold", color="black" if drawn.succeeded else SERIES[1])
         part.supxlabel(drawn.note, size=6)
     return figure
 
 
-def _block(tiles: np.ndarray, drawn: DrawnAction, names: tuple[str, str]) -> None:
-    for column, title in enumerate([names[0], "TTN, first snippet", "TTN, second snippet"]):
+def _block(tiles: np.ndarray, drawn: DrawnAction) -> None:
+    for column, title in enumerate(["TSN", "TTN, first snippet", "TTN, second snippet"]):
         tiles[0, column].set_title(title)
         photograph = _middle(drawn.photographs[column], drawn.drawings[column].shape)
         _tile(tiles[0, column], np.zeros_like(drawn.drawings[column]) if photograph is None else photograph)
-        if photograph is None:  # as the paper leaves it, but for the words: twelve of them would look like a mistake
+        if photograph is None:  # the paper leaves the tile black; the words show that this is no mistake
             where = {"ha": "center", "va": "center", "transform": tiles[0, column].transAxes}
             tiles[0, column].text(0.5, 0.5, "none is near", color="0.75", **where)
         _tile(tiles[1, column], drawn.drawings[column])
-    for row, label in enumerate(["nearest frame", names[1], "drawn motion"][: len(tiles)]):
+    for row, label in enumerate(["nearest frame", "drawing", "drawn motion"][: len(tiles)]):
         tiles[row, 0].set_ylabel(label)
     if len(tiles) > 2:
         blank = np.full_like(drawn.drawings[:2], 255)
@@ -209,7 +192,7 @@ def _middle(image: np.ndarray | None, like: tuple[int, ...]) -> np.ndarray | Non
     return image[top : top + tall, left : left + wide]
 
 
-HEADS = {"rgb": "spatial", "flow": "temporal", "mv": "temporal", "ttn": "IF-TTN"}
+HEAD_NAMES = {"rgb": "spatial", "flow": "temporal", "mv": "temporal", "ttn": "IF-TTN"}
 
 
 @paper_style
@@ -234,7 +217,7 @@ def localisation(table: pd.DataFrame) -> Figure:
             style = {"fmt": "o", "ms": 3, "lw": 1, "color": SERIES[number % len(SERIES)], "label": method}
             axes.errorbar(places, of[measured], yerr=np.maximum(spread, 0), **style)
         axes.axhline(1, color="0.6", lw=0.6, ls=":")
-        axes.set_xticks(range(len(heads)), [HEADS.get(head, head) for head in heads])
+        axes.set_xticks(range(len(heads)), [HEAD_NAMES.get(head, head) for head in heads])
         if row == 0:
             axes.set_title(region)
     panels[0, 0].set_ylabel("pointing game / area")
@@ -295,7 +278,7 @@ def training_curves(metrics: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 @paper_style
-def confusion(scores: Float[np.ndarray, "N A"], labels: Int[np.ndarray, " N"], actions: Sequence[str]) -> Figure:
+def confusion_figure(scores: Float[np.ndarray, "N A"], labels: Int[np.ndarray, " N"], actions: Sequence[str]) -> Figure:
     """What each action (row) is taken for (column), as a share of its videos."""
     count = len(actions)
     counts = confusion_counts(scores.argmax(1), labels, count)
@@ -316,8 +299,8 @@ def confusion(scores: Float[np.ndarray, "N A"], labels: Int[np.ndarray, " N"], a
 
 
 @paper_style
-def timings(seconds: Mapping[str, float]) -> Figure:
-    """Where the time went: a bar a step, in the order in which they ran."""
+def time_bars(seconds: Mapping[str, float]) -> Figure:
+    """Where the time went: a bar for each step, in their order."""
     figure = Figure(figsize=(COLUMN, 0.35 + 0.17 * len(seconds)))
     axes = figure.subplots()
     bars = axes.barh(list(seconds), list(seconds.values()), color=SERIES[0], height=0.7)

@@ -17,21 +17,18 @@ from traitlets import Dict, HasTraits, Unicode
 from traitlets import Int as Integer
 
 from ifttn.data import diagnostic
-from ifttn.experiment import tables
 from ifttn.experiment.scores import Scores, factor_accuracy, fuse_runs, mean_class_accuracy, top1
 from ifttn.experiment.significance import wilson
+from ifttn.experiment.tables import LateFusion, load
 from ifttn.vocabulary import IfttnError
 from lab import sketches
 from lab.inspector import Inspector
 from lab.panel import Panel, as_picture, columns, dropdown
 from lab.shelf import Shelf
 
-Weights = Mapping[str, Mapping[str, float]]
-"""Recipe -> head -> weight."""
-
 
 class DeskState(HasTraits):
-    """All that a person chooses."""
+    """Everything that a person chooses."""
 
     dataset = Unicode()
     split = Integer(1)
@@ -53,9 +50,7 @@ class FusionDesk(Panel):
     def __init__(self, results: Shelf | Path | str, inspector: Inspector | None = None, **chosen: object) -> None:
         super().__init__("Fusion desk", DeskState(), results)
         self.inspector = inspector
-        self.late_fusions = {
-            name: parts for table in tables.load().values() for name, parts in table.late_fusions.items()
-        }
+        self.late_fusions = load()[1].late_fusions
         self.scores: dict[str, Scores] = {}
         self._sliders: dict[tuple[str, str], FloatSlider] = {}
         self._rows: dict[tuple[str, str], HBox] = {}
@@ -110,7 +105,7 @@ class FusionDesk(Panel):
         self._tell()
 
     @property
-    def preset(self) -> Weights:
+    def preset(self) -> LateFusion:
         """The weights of the chosen late fusion, as the tables have them."""
         return self.late_fusions[self.state.fusion]
 
@@ -169,7 +164,7 @@ class FusionDesk(Panel):
             rows |= {f"{head} of {run} alone": {(run, head): 1.0} for run, head in preset}
         self._accuracy.value = self._accuracies({name: self.fused(row) for name, row in rows.items()}, first.labels)
         now, before = self.fused(weights).argmax(1), self.fused(preset).argmax(1)
-        self._matrix.value = sketches.confusion(now, first.labels, first.actions)
+        self._matrix.value = sketches.confusion_svg(now, first.labels, first.actions)
         self._warning.value = _warning(tuned, not any(weights.values()))
         self._tell_changes(first, now, before)
 
@@ -180,7 +175,7 @@ class FusionDesk(Panel):
         return as_picture(f"<div style='{beside}'>{parts}</div>")
 
     def _accuracies(self, fused: Mapping[str, Float[np.ndarray, "N A"]], labels: Int[np.ndarray, " N"]) -> str:
-        factors = self._factors()
+        factors = diagnostic.factors_of_actions(self.shelf.places.data(self.state.dataset))
         names = "".join(f"<th>{escape(name)}</th>" for name in factors)
         head = f"<thead><tr><td></td><th>top-1</th><th colspan=2>95 % interval</th><th>classes</th>{names}</tr></thead>"
         rows = []
@@ -196,9 +191,6 @@ class FusionDesk(Panel):
                 f"<td>{100 * mean_class_accuracy(scores, labels):.1f}</td>{cells}</tr>"
             )
         return f"<table>{head}<tbody>{''.join(rows)}</tbody></table><small>{len(labels)} test videos</small>"
-
-    def _factors(self) -> dict[str, Int[np.ndarray, " A"]]:
-        return diagnostic.factors_of_actions(self.shelf.places.data(self.state.dataset))
 
     def _tell_changes(self, scores: Scores, now: Int[np.ndarray, " N"], before: Int[np.ndarray, " N"]) -> None:
         labels, changed = scores.labels, now != before
@@ -231,7 +223,7 @@ class FusionDesk(Panel):
 
 def _warning(tuned: bool, nothing: bool) -> str:
     if nothing:
-        return "<div class=warn>Every weight is 0: nothing is said, and the first action wins every video.</div>"
+        return "<div class=warn>Every weight is 0: all scores are equal, and the first action wins every video.</div>"
     if tuned:
         return (
             "<div class=warn>Weights chosen while looking at test scores are tuned on the test set: "

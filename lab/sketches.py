@@ -1,5 +1,4 @@
-"""Sentences and numbers to HTML and SVG: the time line, score bars, curves, a confusion matrix, as a screen reader can
-read them.
+"""Small drawings in HTML and SVG: the time line, score bars, curves, a confusion matrix. A screen reader reads them.
 
 Shapes: K snippets, A actions, N videos.
 """
@@ -26,12 +25,12 @@ HEAD_COLOURS = {
     "late fusion": SERIES[3],
 }
 DASHED = "stroke-dasharray='4,3'"
-"""In quotes, for without them HTML takes the end of the tag for a part of it."""
+"""The quotes keep HTML from reading the end of the tag as a part of it."""
 KIND_COLOURS = {"I": "#d55e00", "P": "#56b4e9", "B": "#bbb"}
 
 
 def prose(text: str) -> Markup:
-    """A sentence as a page has it: escaped, and what stands between backticks as code."""
+    """A sentence for a page: escaped, with the text between backticks as code."""
     return Markup(re.sub("`(.+?)`", r"<code>\1</code>", str(markupsafe.escape(text))))
 
 
@@ -40,12 +39,12 @@ class Bars(NamedTuple):
 
     title: str
     about: str
-    """What it speaks of, such as "snippet 3"."""
+    """Its subject, such as "snippet 3"."""
     probabilities: Float[np.ndarray, " A"]
 
 
 def bars(columns: Sequence[Bars], actions: Sequence[str], true: str | None, count: int = 5) -> str:
-    """A table of score bars: the likeliest actions by the last column, and the true one; a column a head."""
+    """A table of score bars, a column for each head: the likeliest actions of the last column, and the true one."""
     last = columns[-1].probabilities
     shown: list[int] = np.argsort(-last, kind="stable")[:count].tolist()
     if true is not None and true in actions and actions.index(true) not in shown:
@@ -156,7 +155,7 @@ def chart(
     )
     legend = "".join(
         f"<span><i style='background:{c.colour};{'opacity:.5' if c.dashed else ''}'></i>{escape(c.name)} "
-        f"<b>{_short(c.y[-1])}</b></span>"
+        f"<b>{_three_digits(c.y[-1])}</b></span>"
         for c in curves
         if len(c.y)
     )
@@ -167,7 +166,7 @@ def chart(
     )
 
 
-def _short(value: float) -> str:
+def _three_digits(value: float) -> str:
     return "0" if abs(value) < 5e-4 else f"{value:.3g}"
 
 
@@ -187,8 +186,8 @@ def _round_values(low: float, high: float) -> list[float]:
     return [round(i * step, 10) for i in range(int(np.ceil(low / step - 1e-9)), int(high / step + 1e-9) + 1)]
 
 
-def confusion(predicted: Int[np.ndarray, " N"], labels: Int[np.ndarray, " N"], actions: Sequence[str]) -> str:
-    """What each action (row) is taken for (column), as a share of its videos."""
+def confusion_svg(predicted: Int[np.ndarray, " N"], labels: Int[np.ndarray, " N"], actions: Sequence[str]) -> str:
+    """What each action (row) is taken for (column), as a share of its videos; each cell has a title with its counts."""
     count = len(actions)
     counts = confusion_counts(predicted, labels, count)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -226,7 +225,7 @@ def confusion(predicted: Int[np.ndarray, " N"], labels: Int[np.ndarray, " N"], a
 
 
 def interval(share: float, low: float, high: float, paper: float | None = None) -> str:
-    """A share with its interval on a line from 0 to 1; a hollow mark for what the paper has."""
+    """A share with its interval on a line from 0 to 1; a hollow mark shows the paper's."""
     theirs = "" if paper is None else f"<circle cx={100 * paper:.1f} cy=5 r=2.6 class=paper />"
     return (
         f"<svg class=interval viewBox='-3 0 106 10' role=img aria-label='{low:.3f} to {high:.3f}'>"

@@ -119,5 +119,5 @@ def _figures(sources: Sources) -> Iterator[Drawn]:
         "confusion",
         "What is taken for what",
         f"Late-fused scores of {sources.where}, test videos.",
-        figures.confusion(sources.fused_scores(), scores.labels, scores.actions),
+        figures.confusion_figure(sources.fused_scores(), scores.labels, scores.actions),
     )

@@ -78,7 +78,9 @@ def draw_localisation(sources: Sources) -> Drawn:
     )
     table = localisation_table(localise(sources.network, examples(videos), finer=(1, CELLS_FINER)))
     correlations = cascade(sources.network, list(examples(videos[:: max(1, len(videos) // 4)][:4])))
-    words = "; ".join(f"{figures.HEADS.get(head, head)} {correlations[head].iloc[0]:+.2f}" for head in correlations)
+    words = "; ".join(
+        f"{figures.HEAD_NAMES.get(head, head)} {correlations[head].iloc[0]:+.2f}" for head in correlations
+    )
     text = (
         f"Class activation maps of {sources.where} for the true action, {len(videos)} test videos, whole frames, "
         "means with bootstrap intervals of 95 %, in parts of the region's share of the frame. Rank correlation of the "

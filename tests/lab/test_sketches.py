@@ -49,7 +49,7 @@ def test_a_dashed_line_is_dashed_in_a_page_too():
 
 
 def test_a_confusion_cell_says_how_many_of_its_action():
-    html = sketches.confusion(np.array([0, 1, 1]), np.array([0, 0, 1]), ["run", "sit & wait"])
+    html = sketches.confusion_svg(np.array([0, 1, 1]), np.array([0, 0, 1]), ["run", "sit & wait"])
     svg = ElementTree.fromstring(re.sub(r"([\w-]+)=([^'\s>/]+)(?=[\s>/])", r"\1='\2'", html))
     told = [title.text for title in svg.iter("title")]
     assert "run taken for sit & wait: 1 of 2" in told
