@@ -16,7 +16,7 @@ from scipy.stats import binomtest
 from traitlets import Dict, HasTraits, Unicode
 from traitlets import Int as Integer
 
-from ifttn.data import diagnostic
+from ifttn.data.factors import factors_of_actions
 from ifttn.experiment.scores import Scores, factor_accuracy, fuse_runs, mean_class_accuracy, top1
 from ifttn.experiment.significance import wilson
 from ifttn.experiment.tables import LateFusion, load
@@ -175,7 +175,7 @@ class FusionDesk(Panel):
         return as_picture(f"<div style='{beside}'>{parts}</div>")
 
     def _accuracies(self, fused: Mapping[str, Float[np.ndarray, "N A"]], labels: Int[np.ndarray, " N"]) -> str:
-        factors = diagnostic.factors_of_actions(self.shelf.places.data(self.state.dataset))
+        factors = factors_of_actions(self.shelf.places.data(self.state.dataset))
         names = "".join(f"<th>{escape(name)}</th>" for name in factors)
         head = f"<thead><tr><td></td><th>top-1</th><th colspan=2>95 % interval</th><th>classes</th>{names}</tr></thead>"
         rows = []

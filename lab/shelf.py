@@ -10,7 +10,7 @@ import torch
 
 from ifttn.data.catalogue import read_split, split_numbers
 from ifttn.data.store import Store
-from ifttn.experiment import study
+from ifttn.experiment import results
 from ifttn.experiment.presets import PRESETS
 from ifttn.experiment.recipes import RECIPES
 from ifttn.experiment.runs import Run
@@ -112,7 +112,7 @@ class Shelf:
 
     def tables(self) -> dict[int, Table]:
         """The paper's tables by number, with what the tested runs measured."""
-        return {table.number: table for table in study.filled_tables(self.places.runs, self.places.root / "data")}
+        return {table.number: table for table in results.filled_tables(self.places.runs, self.places.root / "data")}
 
     def recognizer(self, run: Run) -> Recognizer:
         """The network of a finished run; the last two are kept.

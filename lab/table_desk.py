@@ -9,7 +9,7 @@ import pandas as pd
 from ipywidgets import HTML, Box, Button, HBox, Layout, Select, Textarea, ToggleButtons, VBox
 from traitlets import HasTraits, Int, Unicode, link
 
-from ifttn.experiment import study
+from ifttn.experiment import results
 from ifttn.experiment.claims import Finding
 from ifttn.experiment.scores import fuse_runs
 from ifttn.experiment.table_frames import shown, to_frame
@@ -113,12 +113,12 @@ class TableDesk(Panel):
 
     def _read(self) -> Iterator[float | None]:
         self.tables = self.shelf.tables()
-        self.findings = study.findings(self.shelf.places.runs, self.shelf.places.root / "data")
+        self.findings = results.findings(self.shelf.places.runs, self.shelf.places.root / "data")
         yield None
         self._show()
         found = list(self.tables.values())
         if not any(table.measured for table in found):
-            raise IfttnError(f"only the paper's numbers show: {study.not_shown(self.shelf.places.runs, found)}")
+            raise IfttnError(f"only the paper's numbers show: {results.not_shown(self.shelf.places.runs, found)}")
 
     @property
     def table(self) -> Table:

@@ -454,3 +454,11 @@ def test_reproduce_looks_into_every_data_set_before_it_begins(embedded, tmp_path
 def test_many_processes_are_for_training_alone(monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "torchrun" in mistake(capsys, "reproduce")
+
+
+def test_tables_wait_for_no_network_and_no_decoder(trained, embedded):
+    heavy = {"torch", "torchvision", "av", "decord", "cv2", "matplotlib"}
+    words = ["tables", "--runs", str(trained[0]), "--data", str(embedded.data.parent)]
+    script = f"import sys\nfrom ifttn import cli\nassert cli.main({words}) == 0\nassert not {heavy} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -18,13 +18,15 @@ from torch import nn
 
 from ifttn import cli, gallery
 from ifttn.bench import insight as bench_insight
+from ifttn.bench import systems
 from ifttn.bench import train as bench_train
 from ifttn.data import tvl1_triton
 from ifttn.data.flow import flow_of, luminance
 from ifttn.data.flow_service import serve
 from ifttn.data.tvl1 import FAST
-from ifttn.experiment import speed, study
+from ifttn.experiment import study
 from ifttn.experiment.recipes import RECIPES
+from ifttn.experiment.results import filled_tables
 from ifttn.experiment.runs import Run
 from ifttn.insight.drawing_settings import DRAWING_PRESETS
 from ifttn.insight.embedded import denoiser, ring_judges
@@ -202,23 +204,23 @@ def test_every_step_of_the_study_is_done(results, tmp_path):
         if task.function is not study.write_videos:
             task.function(*task.arguments)
     gallery.draw_split(places, places.datasets[0], 1, setup)
-    assert study.filled_tables(places.runs, tmp_path / "data")
+    assert filled_tables(places.runs, tmp_path / "data")
 
 
 def test_the_bench_of_training_runs(tmp_path, monkeypatch):
-    monkeypatch.setattr(bench_train, "matrix_product", partial(bench_train.matrix_product, side=8))
+    monkeypatch.setattr(bench_train, "product_rate", lambda clock, side, dtype: 1e12)
     small = ("--preset", "smallest", "--videos", 16, "--steps", 1, "--repetitions", 1, "--batch", 2)
     assert run("bench", "train", *small, "--device", GPU, "--folder", tmp_path) == 0
 
 
 def test_the_bench_of_insight_runs(monkeypatch):
-    monkeypatch.setattr(bench_insight, "BACKBONES", dict.fromkeys(bench_insight.BACKBONES, "smallest"))
+    monkeypatch.setattr(bench_insight, "DRAWN_BACKBONES", dict.fromkeys(bench_insight.DRAWN_BACKBONES, "smallest"))
     monkeypatch.setattr(nn.Module, "compile", lambda network: None)
     assert run("bench", "insight", "--device", GPU, "--batch", 1, "--repeat", 1) == 0
 
 
 def test_the_bench_of_speed_runs(tmp_path, monkeypatch, encode):
-    monkeypatch.setattr(speed, "floor_tasks", lambda conditions, num_frames: iter(()))  # a product of 8192 x 8192
+    monkeypatch.setattr(systems, "bounds", lambda conditions, num_frames: iter(()))  # a product of 8192 x 8192
     video = encode(tmp_path / "pan.avi", np.zeros((30, 72, 96, 3), np.uint8))
     small = ("--size", "small", "--segments", 2, "--repetitions", 1, "--batch", 1, "--rows", "tsn-rgb", "if-ttn")
     assert run("bench", "speed", *small, "--device", GPU, "--video", video) == 0

@@ -28,10 +28,10 @@ from jaxtyping import Bool, Float, Int, UInt8
 from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
+from ifttn.data.factors import FACTORS, factors
 from ifttn.files import held, remove_leftovers, write_whole, written_whole
 from ifttn.vocabulary import IfttnError
 
-FACTORS = ("scene", "speed", "binding", "order")
 WIDTH, HEIGHT, FPS = 160, 120, 25
 FRAME_COUNTS = (72, 80)
 """Shortest and longest video."""
@@ -362,21 +362,6 @@ def write(
         total, name = len(planned), f"{folder.name}: videos"
         for _ in tqdm(done, name, total, initial=total - len(rows), disable=not progress):
             pass
-
-
-def factors(root: Path) -> pd.DataFrame:
-    """The plan that `write` left in the data set's folder; IfttnError where there is none."""
-    if not (root / "factors.parquet").exists():
-        raise IfttnError(f"{root} has no factors.parquet: it is not the embedded data set")
-    return pd.read_parquet(root / "factors.parquet")
-
-
-def factors_of_actions(root: Path) -> dict[str, Int[np.ndarray, " A"]]:
-    """Factor -> its value for each action of the data set; empty where the data set is not the embedded one."""
-    if not (root / "factors.parquet").exists():
-        return {}
-    values = factors(root).groupby("action").first().sort_index()
-    return {factor: values[factor].to_numpy() for factor in FACTORS}
 
 
 def _same(stored: pd.DataFrame, planned: pd.DataFrame) -> bool:

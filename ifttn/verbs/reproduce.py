@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ifttn import gallery
 from ifttn.data import catalogue
-from ifttn.experiment import study
+from ifttn.experiment import results, study
 from ifttn.experiment.claims import claims_text
 from ifttn.experiment.steps import Progress, Step, run_steps
 from ifttn.experiment.table_frames import table_text
@@ -77,9 +77,9 @@ def reproduce(o: argparse.Namespace, places: study.Places) -> int:
                 page,
                 about,
                 progress,
-                study.filled_tables(places.runs, o.out / "data", on=studied),
+                results.filled_tables(places.runs, o.out / "data", on=studied),
                 gallery.load_figures(o.out / "figures"),
-                study.findings(places.runs, o.out / "data", studied),
+                results.findings(places.runs, o.out / "data", studied),
             )
         bar.update(progress.share, progress.running, progress.seconds_left(jobs))
         printed |= print_news(bar, progress, printed, None if o.brief else page)
@@ -149,9 +149,9 @@ def print_news(bar: StudyBar, progress: Progress, printed: set[str], page: Path 
 def print_results(progress: Progress, o: argparse.Namespace, studied: Sequence[str]) -> int:
     """Print the tables, where the time went, and what failed. Returns the exit code."""
     runs, data = o.out / "runs", o.out / "data"
-    found = study.filled_tables(runs, data, on=studied)
+    found = results.filled_tables(runs, data, on=studied)
     measured = [table_text(table) for table in found if table.measured]
-    print("\n\n".join([claims_text(study.findings(runs, data, studied)), *measured]))
+    print("\n\n".join([claims_text(results.findings(runs, data, studied)), *measured]))
     print("\nWhere the time went (seconds of each step; several ran at once):")
     for name, seconds in sorted(progress.seconds.items(), key=lambda item: -item[1]):
         print(f"  {seconds:7.1f}  {name}")

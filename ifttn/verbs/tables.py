@@ -5,7 +5,7 @@ import sys
 
 import pandas as pd
 
-from ifttn.experiment import study
+from ifttn.experiment import results
 from ifttn.experiment.claims import claims_text
 from ifttn.experiment.recipes import find
 from ifttn.experiment.table_frames import table_text, to_frame
@@ -16,17 +16,17 @@ from ifttn.vocabulary import IfttnError
 def run(o: argparse.Namespace) -> None:
     """Print those tables that are chosen, and the claims that they decide."""
     for name in o.on:
-        find(name, study.tested(o.runs), "data set with tested runs")
-    found = study.filled_tables(o.runs, o.data, o.seeds, o.on)
+        find(name, results.tested(o.runs), "data set with tested runs")
+    found = results.filled_tables(o.runs, o.data, o.seeds, o.on)
     unknown = set(o.numbers) - {table.number for table in found}
     if unknown:
         raise IfttnError(f"no Table {min(unknown)} in the paper: choose from 1 to {len(found)}")
     chosen = [table for table in found if (table.number in o.numbers if o.numbers else table.measured)]
-    not_shown = study.not_shown(o.runs, found)
+    not_shown = results.not_shown(o.runs, found)
     if not chosen:
         raise IfttnError(not_shown)
     numbers = {table.number for table in chosen}
-    decided = [finding for finding in study.findings(o.runs, o.data, o.on) if finding.table in numbers]
+    decided = [finding for finding in results.findings(o.runs, o.data, o.on) if finding.table in numbers]
     print("\n\n".join([claims_text(decided), *(table_text(table) for table in chosen)]))
     if not_shown:
         print(f"ifttn: {not_shown}", file=sys.stderr)

@@ -1,6 +1,6 @@
 import numpy as np
 
-from ifttn.experiment import study
+from ifttn.experiment import results, study
 from ifttn.experiment.claims import load_claims
 from ifttn.experiment.recipes import RECIPES
 from ifttn.experiment.runs import Run
@@ -89,17 +89,17 @@ def filled(tables) -> dict[int, set[str]]:
 
 def test_whatever_was_tested_fills_cells_under_its_own_name(tmp_path):
     save_scores(tmp_path, "holiday clips", "spatial", "temporal", "if-ttn")
-    found = study.filled_tables(tmp_path, tmp_path)
+    found = results.filled_tables(tmp_path, tmp_path)
     assert filled(found) == {number: {"holiday clips"} for number in range(1, 7)}
     assert "Measured: holiday clips in the place of UCF-101." in heading(found[2])
-    assert all(finding.evidence.startswith("holiday clips: ") for finding in study.findings(tmp_path, tmp_path))
-    assert any("points [" in finding.evidence for finding in study.findings(tmp_path, tmp_path))
-    assert study.not_shown(tmp_path, found) == ""
+    assert all(finding.evidence.startswith("holiday clips: ") for finding in results.findings(tmp_path, tmp_path))
+    assert any("points [" in finding.evidence for finding in results.findings(tmp_path, tmp_path))
+    assert results.not_shown(tmp_path, found) == ""
 
 
 def test_hmdb51_alone_fills_the_tables(tmp_path):
     save_scores(tmp_path, "HMDB51", "spatial", "temporal", "if-ttn")
-    found = study.filled_tables(tmp_path, tmp_path)
+    found = results.filled_tables(tmp_path, tmp_path)
     assert filled(found) == {number: {"HMDB51"} for number in range(1, 7)}
     assert {cell.column.dataset for cell in found[5].measured} == {"HMDB-51"}
 
@@ -107,24 +107,24 @@ def test_hmdb51_alone_fills_the_tables(tmp_path):
 def test_data_sets_of_ones_own_stand_before_the_embedded_ones_and_the_rest_is_named(tmp_path):
     for name, recipes in (("embedded-ucf", 3), ("b", 2), ("a", 1), ("c", 1)):
         save_scores(tmp_path, name, *("spatial", "temporal", "if-ttn")[:recipes])
-    found = study.filled_tables(tmp_path, tmp_path)
+    found = results.filled_tables(tmp_path, tmp_path)
     assert [column.ours for column in found[5].columns] == ["b", "a"]
     assert filled(found)[3] == {"b"}
-    assert study.not_shown(tmp_path, found) == (
+    assert results.not_shown(tmp_path, found) == (
         "tested, but not in these tables: c, embedded-ucf; `ifttn tables --on NAME` shows one"
     )
-    chosen = study.filled_tables(tmp_path, tmp_path, on=["embedded-ucf"])
+    chosen = results.filled_tables(tmp_path, tmp_path, on=["embedded-ucf"])
     assert filled(chosen)[3] == {"embedded-ucf"}
-    assert {each.evidence.split(":")[0] for each in study.findings(tmp_path, tmp_path, ["c"])} == {"c"}
+    assert {each.evidence.split(":")[0] for each in results.findings(tmp_path, tmp_path, ["c"])} == {"c"}
 
 
 def test_tested_runs_that_fill_no_cell_are_not_said_to_be_missing(tmp_path):
-    assert "no tested run in" in study.not_shown(tmp_path, study.filled_tables(tmp_path, tmp_path))
+    assert "no tested run in" in results.not_shown(tmp_path, results.filled_tables(tmp_path, tmp_path))
     save_scores(tmp_path, "mine", "ifm-average")
     save_scores(tmp_path, "mine", "if-ttn", split=2)
-    found = study.filled_tables(tmp_path, tmp_path)
+    found = results.filled_tables(tmp_path, tmp_path)
     assert not filled(found)
-    line = study.not_shown(tmp_path, found)
+    line = results.not_shown(tmp_path, found)
     assert "(mine/split1/ifm-average, mine/split2/if-ttn) fill no cell" in line
     assert "no tested run in" not in line
     assert "no tested run of if-ttn on mine, split 1" in table_text(found[2]).replace("\n  ", " ")
