@@ -37,7 +37,7 @@ def encode() -> Callable[..., Path]:
     def write(
         path: Path, frames: Sequence[np.ndarray], codec: str = "mpeg4", b_frames: int = 0, **options: str
     ) -> Path:
-        return doctor.write(path, frames, Codec(codec, options=options, b_frames=b_frames))
+        return doctor.write_video(path, frames, Codec(codec, options=options, b_frames=b_frames))
 
     return write
 

@@ -21,7 +21,7 @@ from jaxtyping import Shaped
 
 from ifttn.bench.clock import Clock, PrintedTable, one_core, use_one_core
 from ifttn.bench.peers import python_of
-from ifttn.data.doctor import CODECS, pan, write
+from ifttn.data.doctor import CODECS, pan, write_video
 from ifttn.data.video import Reader, exported
 from ifttn.vocabulary import IfttnError
 
@@ -98,7 +98,7 @@ def examples(folder: Path, frames: int) -> list[Path]:
     rng, clean = np.random.default_rng(0), pan(frames, 320, 240, (3, 1))
     noisy = np.stack([np.clip(frame + rng.normal(0, 1, frame.shape), 0, 255).astype(np.uint8) for frame in clean])
     codecs = [CODECS[name] for name in EXAMPLES]
-    return [write(folder / f"{codec.encoder}{codec.suffix}", noisy, codec) for codec in codecs]
+    return [write_video(folder / f"{codec.encoder}{codec.suffix}", noisy, codec) for codec in codecs]
 
 
 def print_readings(video: Path, o: argparse.Namespace, ffmpeg: str | None) -> bool:

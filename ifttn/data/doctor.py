@@ -76,8 +76,8 @@ def doctor(folder: Path | None = None) -> pd.DataFrame:
             continue
         stem = codec.encoder + "".join(f"-{value.strip('+')}" for value in codec.options.values() if "=" not in value)
         stem += f"-b{codec.b_frames}" * bool(codec.b_frames)
-        moving = decode(write(folder / f"pan-{stem}{codec.suffix}", pan(8), codec))
-        still = decode(write(folder / f"still-{stem}{codec.suffix}", pan(1).repeat(8, 0), codec))
+        moving = decode(write_video(folder / f"pan-{stem}{codec.suffix}", pan(8), codec))
+        still = decode(write_video(folder / f"still-{stem}{codec.suffix}", pan(1).repeat(8, 0), codec))
         rows += [_row(name, extractor, moving, still) for extractor in extractors]
     if not gpus:
         rows.append({"extractor": "flow on a GPU", "verdict": "no GPU here"})
@@ -103,7 +103,7 @@ def pan(count: int, width: int = 192, height: int = 144, step: tuple[int, int] =
     return np.stack([texture[top : top + height, left : left + width] for top, left in corners])
 
 
-def write(path: Path, frames: Sequence[np.ndarray] | UInt8[np.ndarray, "T H W 3"], codec: Codec) -> Path:
+def write_video(path: Path, frames: Sequence[np.ndarray] | UInt8[np.ndarray, "T H W 3"], codec: Codec) -> Path:
     """The frames as a file of 25 a second, with an I-frame every 12."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(path, "w") as container:

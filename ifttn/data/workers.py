@@ -27,7 +27,7 @@ Item = TypeVar("Item")
 Returned = TypeVar("Returned")
 
 # One thread a process, for the processes are the parallelism. A crash is reported, and not shown as a stack trace.
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": ""}
+PROCESS_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": ""}
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _alone(function: Callable[[Item], Returned], items: Sequence[Item]) -> Itera
 def _processes(count: int) -> Iterator[_Pool]:
     # Ctrl-C reaches every process of a terminal; the first one ends the others.
     ignore = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
-    pool = ProcessPoolExecutor(count, env=ENVIRONMENT, **ignore)
+    pool = ProcessPoolExecutor(count, env=PROCESS_ENVIRONMENT, **ignore)
     with warnings.catch_warnings():
         # A process that has grown is renewed; the warning about it is no news to a user.
         warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)

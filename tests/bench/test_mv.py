@@ -5,7 +5,7 @@ import pytest
 
 from ifttn.bench import mv
 from ifttn.cli import parser
-from ifttn.data.doctor import CODECS, Codec, pan, write
+from ifttn.data.doctor import CODECS, Codec, pan, write_video
 from ifttn.data.motion_vectors import BLOCK_SIDE
 from ifttn.data.video import decode, exported
 
@@ -27,7 +27,7 @@ def options(*words):
 
 
 def test_the_table_has_every_way_to_read_a_video(tmp_path, capsys):
-    video = write(tmp_path / "pan.avi", pan(40, 96, 80), CODECS["MPEG-4, B-frames"])
+    video = write_video(tmp_path / "pan.avi", pan(40, 96, 80), CODECS["MPEG-4, B-frames"])
     assert mv.run(options(str(video), "--repetitions", "2", "--no-extractor")) == 0
     printed = capsys.readouterr().out
     assert "mpeg4 96x80, 40 frames, encoded anew: B-frames" in printed
@@ -45,7 +45,7 @@ def test_examples_are_read_as_they_are(tmp_path):
 
 
 def test_a_difference_to_the_other_reader_is_counted(tmp_path):
-    video = write(tmp_path / "pan.avi", pan(6), CODECS["MPEG-4"])
+    video = write_video(tmp_path / "pan.avi", pan(6), CODECS["MPEG-4"])
     rows = [np.stack([blocks[f].astype(int) for f in mv.EXTRACTOR_FIELDS], 1) for _, blocks in exported(video)]
     same = mv.Extracted(rows, "IPPPPP", 1.0)
     assert mv.differing_frames(video, same) == 0
@@ -58,7 +58,7 @@ def test_a_difference_to_the_other_reader_is_counted(tmp_path):
 
 
 def test_a_reader_that_disagrees_with_itself_is_asked_again_and_a_difference_that_stays_is_told(tmp_path, monkeypatch):
-    video = write(tmp_path / "pan.avi", pan(6), CODECS["MPEG-4"])
+    video = write_video(tmp_path / "pan.avi", pan(6), CODECS["MPEG-4"])
     rows = [np.stack([blocks[f].astype(int) for f in mv.EXTRACTOR_FIELDS], 1) for _, blocks in exported(video)]
     same = mv.Extracted(rows, "IPPPPP", 1.0)
     first, second = (replace(same, rows=[x[:-1] if t == gone else x for t, x in enumerate(rows)]) for gone in (2, 4))
@@ -75,7 +75,7 @@ def test_motion_vector_extractor_reads_the_same_rows(tmp_path, name):
     codec = {**READ_AS_THEY_ARE, **OTHERS}[name]
     frames = pan(30, 150, 106)
     frames[:, 30:60, 40:90] = np.roll(frames[:, 30:60, 40:90], 5, axis=0)
-    video = write(tmp_path / f"pan{codec.suffix}", frames, codec)
+    video = write_video(tmp_path / f"pan{codec.suffix}", frames, codec)
     other = mv.extract(video)
     assert sum(map(len, other.rows)) > 1000
     assert mv.compared_again(video, other)[0] == 0
