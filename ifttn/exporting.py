@@ -71,7 +71,7 @@ def export(run: Run, path: Path) -> float:
         raise IfttnError(f"{path}: a network is exported to {' or '.join(WRITERS)}")
     preset, network = run.preset(), ExportedNetwork(run.network()).eval()
     metadata = {
-        "actions": json.dumps(run.asked["actions"]),
+        "actions": json.dumps(run.identity["actions"]),
         "inputs": json.dumps({m: ["videos", preset.segments, MODALITIES[m].channels] for m in network.modalities}),
         "outputs": json.dumps(network.outputs),
     }

@@ -144,7 +144,7 @@ class Recognizer:
             IfttnError: the folder has no finished run, or the number of crops is another one.
         """
         run = run if isinstance(run, Run) else Run(Path(run))
-        return cls(run.network(device), tuple(run.asked["actions"]), run.preset(), crops, machine)
+        return cls(run.network(device), tuple(run.identity["actions"]), run.preset(), crops, machine)
 
     def __call__(self, video: str | Path) -> Prediction:
         """Predict the action of a video file, in memory that does not grow with its length.

@@ -123,7 +123,7 @@ class DeepDrawStudio(Panel):
         if not ready:
             raise self.shelf.no_network(state.dataset, state.split)
         run = state.run if state.run in ready else self.shelf.usual_run(state.dataset, state.split)
-        asked = ready[run].asked
+        asked = ready[run].identity
         modalities, fusion = asked["network"]["modalities"], asked["network"]["fusion"]
         temporal = () if not fusion else tuple(f"ttn-{m}" for m in modalities) if fusion == "separate" else ("ttn",)
         heads = (*temporal, *modalities, *(("fused",) if len(modalities) > 1 else ()))
@@ -235,10 +235,10 @@ class DeepDrawStudio(Panel):
         return Material(palettes, motion, twice["rgb"] if chosen.start == "frame" else None, denoiser)
 
     def _store(self, chosen: StudioState, run: Run) -> Store:
-        store = self.shelf.store(chosen.dataset, run.asked["preset"])
+        store = self.shelf.store(chosen.dataset, run.identity["preset"])
         if store is None:
             raise IfttnError(
-                f"{chosen.dataset} is not prepared for the preset {run.asked['preset']}, so that its real frames "
+                f"{chosen.dataset} is not prepared for the preset {run.identity['preset']}, so that its real frames "
                 "cannot be read: `ifttn prepare` does it, or choose noise, any colours and drawn motion"
             )
         return store

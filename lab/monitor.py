@@ -136,7 +136,7 @@ class Monitor(Panel):
 def look_ahead(run: Run, metrics: pd.DataFrame) -> Outlook:
     """How far a run is, and how long it will take: the epochs to go, each as long as the last three took."""
     schedules = run.preset().schedules
-    epochs = {stage["name"]: schedules[stage["name"]].epochs for stage in run.asked["recipe_row"]["stages"]}
+    epochs = {stage["name"]: schedules[stage["name"]].epochs for stage in run.identity["recipe_row"]["stages"]}
     done, of = len(metrics), sum(epochs.values())
     stage = str(metrics["stage"].iloc[-1]) if done else next(iter(epochs))
     if run.finished:
@@ -163,7 +163,7 @@ def _row(name: str, colour: str, metrics: pd.DataFrame, outlook: Outlook) -> str
 
 
 def _recipe(run: Run) -> str:
-    asked, preset = run.asked, run.preset()
+    asked, preset = run.identity, run.preset()
     lines: dict[str, object] = {
         "recipe": asked["recipe"],
         "preset": asked["preset"],

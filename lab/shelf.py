@@ -120,9 +120,9 @@ class Shelf:
         Raises:
             IfttnError: the run is not finished, or the data set has other actions now than it was trained with.
         """
-        dataset = run.asked["dataset"]
+        dataset = run.identity["dataset"]
         if dataset in self.elsewhere or self.places.data(dataset).is_dir():
-            run.fitting(self.split(dataset, run.asked["split"]).actions)
+            run.fitting(self.split(dataset, run.identity["split"]).actions)
         return self._recognizer(run.folder)
 
     def preset(self, dataset: str) -> str:

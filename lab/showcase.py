@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from ifttn.experiment.training import Work
+from ifttn.experiment.work import Work
 from ifttn.files import write_whole
 from ifttn.insight.deepdraw import draw
 from ifttn.insight.drawing_settings import DRAWING_PRESETS, Material, preset_for

@@ -204,7 +204,7 @@ class TableDesk(Panel):
         runs = self.shelf.runs(accuracy.dataset, split)
         lines = [f"<h4>{escape(cell.method)}</h4>"]
         for recipe, heads in parts.items():
-            asked = runs[recipe].asked
+            asked = runs[recipe].identity
             weights = ", ".join(f"{head} {weight:g}" for head, weight in heads.items())
             stages = ", ".join(stage["name"] for stage in asked["recipe_row"]["stages"])
             network = asked["network"]

@@ -190,7 +190,7 @@ class VideoPanel(Panel):
         elif state.video:
             video = self.shelf.video(state.dataset, state.video)
             path, name, label = video.path, video.name, video.action
-            store = self.shelf.store(state.dataset, run.asked["preset"] if run else self.shelf.preset(state.dataset))
+            store = self.shelf.store(state.dataset, run.identity["preset"] if run else self.shelf.preset(state.dataset))
         else:
             return
         settings = run.preset().store if run else store.settings if store else PRESETS["tiny"].store

@@ -14,7 +14,7 @@ from ifttn.data.doctor import Codec
 from ifttn.data.preparation import prepare
 from ifttn.data.store import Store
 from ifttn.experiment.presets import PRESETS
-from ifttn.experiment.training import Work
+from ifttn.experiment.work import Work
 from ifttn.vocabulary import Split
 
 # Two OpenMP threads on a busy two-core machine can be ten times slower than one.

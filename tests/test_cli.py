@@ -265,7 +265,7 @@ def out_of_memory(*_, **__):
     [
         ("train spatial --precision fp32", "experiment.training.train", "--micro-batch --precision --recompute"),
         ("train spatial --micro-batch 1 --recompute", "experiment.training.train", ""),
-        ("test spatial --precision fp32", "experiment.training.test", "--micro-batch --precision"),
+        ("test spatial --precision fp32", "experiment.testing.test", "--micro-batch --precision"),
         ("figures", "gallery.draw", ""),
         (f"predict {__file__}", "verbs.predict.Recognizer.load", "--crops"),
         ("bench train --micro-batch 1", "bench.train.run", "--batch --recompute"),

@@ -45,7 +45,7 @@ def test_an_exported_program_answers_as_the_network_does_for_any_number_of_video
     assert export(run, path) < 1e-4
     about = {"actions": "", "outputs": ""}
     program = torch.export.load(path, extra_files=about).module()
-    assert json.loads(about["actions"]) == list(run.asked["actions"])
+    assert json.loads(about["actions"]) == list(run.identity["actions"])
     assert json.loads(about["outputs"]) == ["scores", "votes.rgb", "votes.flow", "votes.ttn"]
 
     def answer(planes):
@@ -66,7 +66,7 @@ def test_an_onnx_file_answers_as_the_network_does_for_any_number_of_videos(run, 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     assert [i.name for i in session.get_inputs()] == ["rgb", "flow"]
     about = session.get_modelmeta().custom_metadata_map
-    assert json.loads(about["actions"]) == list(run.asked["actions"])
+    assert json.loads(about["actions"]) == list(run.identity["actions"])
     assert [o.name for o in session.get_outputs()] == json.loads(about["outputs"])
     compare(run, lambda planes: session.run(None, dict(zip(("rgb", "flow"), planes, strict=True))))
 

@@ -1,4 +1,4 @@
-"""Which weights each part of a network starts from, and what became of every one of them (paper section 3.4)."""
+"""Loads the weights that each part of a network starts from, and reports which were loaded (paper section 3.4)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,31 +6,32 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ifttn.experiment.presets import Preset
-from ifttn.experiment.recipes import Recipe
+from ifttn.experiment.presets import PRESETS
+from ifttn.experiment.recipes import RECIPES, Recipe
 from ifttn.experiment.runs import Run
+from ifttn.experiment.work import Work
 from ifttn.model.backbone import adapt_stem, imagenet_weights, local_weights
 from ifttn.model.network import Scorer
 from ifttn.vocabulary import IfttnError
 
 TTN_LEAVES = ("conv1.", "bn1.", "layer1.")
-"""TTN has levels 3..5 of a stream, and no stem."""
+"""Weights of a stream that TTN does not have: TTN is its levels 3..5."""
 IMAGENET_LEAVES = ("fc.",)
-"""ImageNet's thousand classes."""
+"""The classifier of ImageNet's thousand classes."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a part took, and from where."""
+    """The weights that a part was given, and where they come from."""
 
     part: str
     source: str
     taken: int
-    """Tensors, of all that the part has."""
+    """The number of tensors, which is all that the part has."""
     left: tuple[str, ...]
-    """Names of the source's tensors that have no place in the part."""
+    """Names of the source's tensors that the part does not have."""
     averaged: bool
-    """The first convolution is the mean over the source's channels."""
+    """The first convolution is the mean over the channels of the source's."""
 
     def __str__(self) -> str:
         mean = ", the first convolution as its channels' mean" if self.averaged else ""
@@ -42,21 +43,21 @@ class Loaded:
 def load(
     part: nn.Module, weights: Mapping[str, Tensor], *, name: str, source: str, leaves: tuple[str, ...] = ()
 ) -> Loaded:
-    """Give a part every weight that it has; a backbone's first convolution is made to fit its channels.
+    """Load all weights of a part. The first convolution of a backbone is adapted to the number of channels.
 
     Args:
         part: of a network.
-        weights: by the names that the part gives them, and more.
-        name: of the part.
-        source: of the weights.
-        leaves: prefixes of weights that may be left over.
+        weights: by their names in the part; there may be more.
+        name: of the part, for messages.
+        source: of the weights, for messages.
+        leaves: prefixes of the names of weights that the part need not have.
 
     Raises:
-        IfttnError: the part has a weight that the source has not, or in another shape, or the source has one that is
-            neither taken nor expected to be left. Nothing was loaded then.
+        IfttnError: a weight of the part is missing or has another shape, or the source has a weight that is neither
+            loaded nor expected to be left. Then nothing was loaded.
     """
     wanted, averaged = part.state_dict(), False
-    # Files older than torch 0.4.1 do not count batches, and nothing of ours reads the count.
+    # Files older than torch 0.4.1 have no count of batches, and our code does not read it.
     counts = {key: tensor for key, tensor in wanted.items() if key.endswith("num_batches_tracked")}
     weights = {**{key: tensor for key, tensor in counts.items() if key not in weights}, **weights}
     if "conv1.weight" in wanted and "conv1.weight" in weights and weights["conv1.weight"].ndim == 4:
@@ -78,7 +79,7 @@ def load(
 
 
 def from_imagenet(network: Scorer, backbone: str, file: Path | None) -> Loaded:
-    """Give the spatial stream ImageNet's weights, from torchvision or a file."""
+    """Load ImageNet's weights into the spatial stream, from torchvision or a file."""
     if file:
         weights, source = local_weights(file, backbone)
     else:
@@ -87,7 +88,7 @@ def from_imagenet(network: Scorer, backbone: str, file: Path | None) -> Loaded:
 
 
 def from_runs(network: Scorer, recipe: Recipe, runs: Mapping[str, Run]) -> list[Loaded]:
-    """Give each part the weights of the finished run that its recipe says.
+    """Load the weights of each part from the finished run that the recipe names.
 
     Args:
         network: of that recipe.
@@ -106,6 +107,12 @@ def from_runs(network: Scorer, recipe: Recipe, runs: Mapping[str, Run]) -> list[
     ]
 
 
-def wants_imagenet(recipe: Recipe, preset: Preset) -> bool:
-    """A recipe of ours that starts from no other run, at a preset that starts from ImageNet."""
-    return preset.pretrained and not (recipe.starts_from or recipe.peer)
+def initialise(network: Scorer, work: Work, name: str) -> list[Loaded]:
+    """Give each part of a network the weights that its recipe says (paper section 3.4). Returns what was loaded.
+
+    At a preset that starts from ImageNet, a recipe of ours that starts from no other run takes ImageNet's weights.
+    """
+    recipe, preset = RECIPES[name], PRESETS[work.preset]
+    if preset.pretrained and not (recipe.starts_from or recipe.peer):
+        return [from_imagenet(network, preset.backbone, work.machine.imagenet)]
+    return from_runs(network, recipe, {needed: work.trained(needed) for needed in recipe.needs})

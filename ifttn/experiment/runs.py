@@ -1,9 +1,9 @@
-"""Run: the folder of one trained recipe. Nothing about a run is in a file name; everything is in the folder.
+"""Run: the folder of one trained recipe.
 
-recipe.json           what was asked: recipe, preset, data set, split, seed, actions
+recipe.json           the run's identity (recipe, preset, data set, split, seed, actions) and the machine
 loaded.json           which weights each part started from
 metrics.jsonl         one line an epoch
-checkpoint.pt         while training: weights, optimiser, random states, and how far it got
+checkpoint.pt         while training: weights, optimiser, random states, position
 weights.safetensors   when finished: weights, and the names of the videos that they were trained on
 scores.npz            when tested: of all views, and of the centre view with the snippets in three orders
 """
@@ -38,10 +38,10 @@ from ifttn.vocabulary import MODALITIES, IfttnError
 
 
 class Run:
-    """One run folder, whether begun, training, finished or tested.
+    """A run, whether it is begun, finished or tested.
 
     Args:
-        folder: by custom `<runs>/<data set>/split<n>/<recipe>`.
+        folder: usually `<runs>/<data set>/split<n>/<recipe>`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -54,17 +54,17 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """All its stages are trained."""
+        """Whether all stages are trained."""
         return (self.folder / "weights.safetensors").exists()
 
     @property
     def tested(self) -> bool:
-        """Its scores are there."""
+        """Whether it has scores."""
         return (self.folder / "scores.npz").exists()
 
     @property
-    def asked(self) -> dict[str, Any]:
-        """What was asked, as recipe.json holds it.
+    def identity(self) -> dict[str, Any]:
+        """The content of recipe.json: `identity_of` the run, and the machine that trained it.
 
         Raises:
             IfttnError: there is no run in the folder.
@@ -74,16 +74,16 @@ class Run:
         except FileNotFoundError:
             raise IfttnError(f"no run in {self.folder}: it holds no recipe.json; `ifttn train` makes one") from None
 
-    def begin(self, asked: Mapping[str, Any], device: str = "cpu") -> None:
-        """Make the folder, or find that it holds the same run. `device` trains it; its name is kept beside.
+    def begin(self, identity: Mapping[str, Any], device: str = "cpu") -> None:
+        """Make the folder, or find the same run in it. The name of `device`, which trains it, is recorded as well.
 
         Raises:
-            IfttnError: it holds another one; the line names what differs.
+            IfttnError: it holds another run; the message names what differs.
         """
-        asked = _tuples(json.loads(json.dumps(asked)))
+        identity = _tuples(json.loads(json.dumps(identity)))
         path = self.folder / "recipe.json"
         if path.exists():
-            if differing := _differing(self.asked, asked):
+            if differing := _differing(self.identity, identity):
                 raise IfttnError(
                     f"{self.folder} holds another run (its {', '.join(differing)} differ): "
                     "remove the folder, or choose another one for runs"
@@ -96,16 +96,16 @@ class Run:
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,
         }
-        write_whole(path, json.dumps({**asked, "made_with": made_with}, indent=1).encode())
+        write_whole(path, json.dumps({**identity, "made_with": made_with}, indent=1).encode())
 
     def fitting(self, actions: tuple[str, ...], store: StoreSettings | None = None) -> "Run":
-        """Itself, where it was trained on the actions of a data set, in their order, and on videos prepared like it.
+        """The run itself, if it was trained on these actions in this order, and on videos that were prepared alike.
 
         Raises:
-            IfttnError: the actions differ, or what the network sees was prepared otherwise; the line names the first
+            IfttnError: the actions differ, or the network's input was prepared otherwise. The message names the first
                 difference.
         """
-        own = self.asked["actions"]
+        own = self.identity["actions"]
         for number, (mine, theirs) in enumerate(zip_longest(own, actions), 1):
             if mine != theirs:
                 raise IfttnError(
@@ -123,22 +123,22 @@ class Run:
         return self
 
     def _seen(self) -> list[str]:
-        """The settings of a store that decide what the network sees."""
-        modalities = [MODALITIES[name] for name in settings_of(self.asked["network"]).modalities]
+        """The settings of a store that the network's input depends on."""
+        modalities = [MODALITIES[name] for name in settings_of(self.identity["network"]).modalities]
         seen = ["width", "height", "quality"]
         seen += ["bound"] * any(modality.is_motion for modality in modalities)
         return seen + ["flow"] * any(modality.name.startswith("flow") for modality in modalities)
 
     def preset(self) -> Preset:
-        """The preset that it was trained at; its `store` is how the videos were prepared that it was trained on."""
-        row = self.asked["preset_row"]
+        """The preset that it was trained at. Its `store` has the settings of the store that it was trained on."""
+        row = self.identity["preset_row"]
         known = {field.name: row[field.name] for field in fields(Preset)}
         known["store"] = StoreSettings(**row["store"])
         known["schedules"] = {name: Schedule(**schedule) for name, schedule in row["schedules"].items()}
         return Preset(**known)
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Add a line to metrics.jsonl, after what a crash may have left of the last one."""
+        """Add a line to metrics.jsonl, also where a crash cut the last line off."""
         with (self.folder / "metrics.jsonl").open("a+b") as file:
             if file.tell():
                 file.seek(-1, os.SEEK_END)
@@ -148,7 +148,7 @@ class Run:
     def metrics(self) -> pd.DataFrame:
         """One row an epoch: stage, epoch, of, loss, accuracy, lr, seconds, videos_per_second, waiting, ...
 
-        An epoch that was interrupted and trained again counts once; a line that a crash cut off does not count.
+        The last line of an epoch counts, as an interrupted epoch is trained again. A line that was cut off does not.
         """
         rows = []
         with suppress(FileNotFoundError):
@@ -161,10 +161,10 @@ class Run:
         return pd.DataFrame(rows).drop_duplicates(["stage", "epoch"], keep="last", ignore_index=True)
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Keep how far training got; until the new checkpoint is whole on the disk, the last one stays.
+        """Save a checkpoint. The last one stays until the new one is whole on the disk.
 
         Raises:
-            IfttnError: it cannot be written; the last one is still there.
+            IfttnError: it cannot be written. The last one is still there.
         """
         content = io.BytesIO()
         torch.save(dict(state), content)
@@ -174,7 +174,7 @@ class Run:
             raise IfttnError(f"{error}; the last one is whole, and the same command goes on from it") from error
 
     def checkpoint(self) -> dict[str, Any] | None:
-        """How far training got, or None.
+        """The last checkpoint, or None.
 
         Raises:
             IfttnError: it is damaged.
@@ -189,7 +189,7 @@ class Run:
         return state
 
     def finish(self, network: Scorer, trained_on: Iterable[str]) -> None:
-        """Write the trained weights and the names of all videos that had a part in them; drop the checkpoint."""
+        """Write the trained weights and the names of all videos that they depend on. Remove the checkpoint."""
         state = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
         names = {"trained_on": json.dumps(sorted(trained_on))}
         write_whole(self.folder / "weights.safetensors", safetensors.torch.save(state, metadata=names))
@@ -197,10 +197,10 @@ class Run:
 
     @property
     def trained_on(self) -> frozenset[str]:
-        """Names of the videos that its weights, and those that they started from, were trained on.
+        """Names of the videos that its weights, and the weights that they started from, were trained on.
 
         Raises:
-            IfttnError: the weights do not say.
+            IfttnError: the file of weights does not name them.
         """
         with safetensors.safe_open(self.folder / "weights.safetensors", "pt") as file:
             names = (file.metadata() or {}).get("trained_on")
@@ -212,7 +212,7 @@ class Run:
         return frozenset(json.loads(names))
 
     def weights(self, part: str = "") -> dict[str, torch.Tensor]:
-        """The trained weights of a part, named from that part on.
+        """The trained weights of a part, by their names within it.
 
         Raises:
             IfttnError: the run is not finished, or has no such part.
@@ -228,10 +228,10 @@ class Run:
         return chosen
 
     def network(self, device: str = "cpu") -> Network:
-        """The trained network, in evaluation mode, with all that there is to look into.
+        """The trained network in evaluation mode.
 
         Raises:
-            IfttnError: the run is not finished, or is a peer's.
+            IfttnError: the run is not finished, or is a peer's, which only has scores.
         """
         network = self.scorer(device)
         if not isinstance(network, Network):
@@ -241,13 +241,13 @@ class Run:
         return network
 
     def scorer(self, device: str = "cpu") -> Scorer:
-        """The trained network, a peer's as well, in evaluation mode, for its scores."""
-        network = build_network(settings_of(self.asked["network"]))
+        """The trained network in evaluation mode, which may be a peer."""
+        network = build_network(settings_of(self.identity["network"]))
         network.load_state_dict(self.weights())
         return network.to(device).eval()
 
     def scores(self) -> Scores:
-        """What the network said of the test videos.
+        """The scores of the test videos.
 
         Raises:
             IfttnError: it has not been tested.
@@ -257,12 +257,12 @@ class Run:
         return Scores.load(self.folder / "scores.npz")
 
 
-def asked(name: str, recipe: Recipe, preset_name: str, preset: Preset, **where: Any) -> dict[str, Any]:
-    """What identifies a run: the resolved recipe, and where it is trained (dataset, split, actions, seed, hold_out, and
-    `videos`, the identity of those in the store).
+def identity_of(name: str, recipe: Recipe, preset_name: str, preset: Preset, **where: Any) -> dict[str, Any]:
+    """What identifies a run: recipe, preset, and `where` it is trained (dataset, split, actions, seed, hold_out, and
+    `videos`, the identity of the videos in the store).
 
-    Of the preset's schedules only those of the recipe's own stages: another length of TTN leaves a stream what it was,
-    and so does another size of peers.
+    It has only the schedules of the recipe's own stages, and the size of peers only for a peer, so that a change to
+    another recipe's training does not make this one another run.
     """
     network = network_settings(recipe, preset, len(where["actions"]))
     own = {stage.name: preset.schedules[stage.name] for stage in recipe.stages}
@@ -277,7 +277,7 @@ def asked(name: str, recipe: Recipe, preset_name: str, preset: Preset, **where: 
 
 
 def _differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """Where two runs were asked for different things, such as "preset_row.store.flow"."""
+    """The keys in which two runs differ, such as "preset_row.store.flow"."""
     differing = []
     for key, value in here.items():
         if isinstance(value, dict) and isinstance(there.get(key), dict):
@@ -288,7 +288,7 @@ def _differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
 
 
 def _tuples(value: Any) -> Any:
-    """JSON knows lists only; ours were tuples."""
+    """JSON has lists where our rows have tuples."""
     if isinstance(value, dict):
         return {key: _tuples(item) for key, item in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -11,12 +11,13 @@ from ifttn.data import diagnostic
 from ifttn.data.catalogue import read_split, split_numbers
 from ifttn.data.preparation import prepare
 from ifttn.data.store import Store
-from ifttn.experiment import pyramids, training
+from ifttn.experiment import pyramids, testing, training
 from ifttn.experiment.presets import PRESETS
 from ifttn.experiment.processes import Machine
 from ifttn.experiment.recipes import RECIPES
 from ifttn.experiment.results import EMBEDDED
 from ifttn.experiment.steps import Step
+from ifttn.experiment.work import Work, without_failed
 from ifttn.vocabulary import IfttnError
 
 WEIGHTS = {
@@ -155,11 +156,11 @@ def prepare_store(places: Places, dataset: str, settings: StudySettings, jobs: i
         raise IfttnError(f"{len(failed)} videos of {dataset} failed; the first: {failed.iloc[0].reason}")
 
 
-def work_on(places: Places, dataset: str, split: int, settings: StudySettings) -> training.Work:
+def work_on(places: Places, dataset: str, split: int, settings: StudySettings) -> Work:
     """The split of a data set without the videos that could not be prepared, its store, and the folder of runs."""
     store = Store(places.store(dataset, settings.preset))
-    return training.Work(
-        split=training.without_failed(read_split(places.data(dataset), split), store),
+    return Work(
+        split=without_failed(read_split(places.data(dataset), split), store),
         store=store,
         runs=places.runs,
         preset=settings.preset,
@@ -174,7 +175,7 @@ def train_and_test(places: Places, dataset: str, split: int, settings: StudySett
     """Train a recipe and score its test videos."""
     work = work_on(places, dataset, split, settings)
     training.train(work, recipe)
-    training.test(work, recipe)
+    testing.test(work, recipe)
 
 
 def drop_pyramids(places: Places) -> None:

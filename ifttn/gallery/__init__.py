@@ -15,7 +15,7 @@ from ifttn.experiment.presets import PRESETS
 from ifttn.experiment.recipes import RECIPES, find
 from ifttn.experiment.runs import Run
 from ifttn.experiment.study import Places, StudySettings, work_on
-from ifttn.experiment.training import Work
+from ifttn.experiment.work import Work
 from ifttn.files import write_whole
 from ifttn.gallery.figure_6 import draw_figure_6, draw_localisation
 from ifttn.gallery.figures_1_7 import draw_figures_1_7

@@ -17,7 +17,7 @@ from ifttn.experiment.presets import PRESETS
 from ifttn.experiment.recipes import find
 from ifttn.experiment.runs import Run
 from ifttn.experiment.scores import late_fusion
-from ifttn.experiment.training import Work
+from ifttn.experiment.work import Work
 from ifttn.insight.embedded.denoiser import Denoiser, denoiser_file, load_denoiser
 from ifttn.insight.embedded.ring_judges import RingJury, train_jury
 from ifttn.insight.order import Frames, Pair

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ifttn.data.catalogue import Contents, read_split
 from ifttn.data.store import Store
-from ifttn.experiment import study, training
+from ifttn.experiment import study
 from ifttn.experiment.processes import Machine
+from ifttn.experiment.work import Work, without_failed
 from ifttn.vocabulary import Split
 
 
@@ -18,13 +19,13 @@ def store_of(o: argparse.Namespace) -> Path:
     return o.store or study.Places(Path("results")).store(o.data.resolve().name, o.preset)
 
 
-def work_of(o: argparse.Namespace) -> training.Work:
+def work_of(o: argparse.Namespace) -> Work:
     """The split, the store and the runs that the options name."""
     split = read_split(o.data, o.split)
     store = Store(store_of(o))
-    split = training.without_failed(split, store)
+    split = without_failed(split, store)
     print_left_out(split)
-    return training.Work(split, store, o.runs, o.preset, o.seed, o.device, machine=machine_of(o))
+    return Work(split, store, o.runs, o.preset, o.seed, o.device, machine=machine_of(o))
 
 
 def machine_of(o: argparse.Namespace) -> Machine:

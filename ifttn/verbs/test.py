@@ -2,7 +2,7 @@
 
 import argparse
 
-from ifttn.experiment import training
+from ifttn.experiment import testing
 from ifttn.experiment.scores import late_fusion, per_class, top1, tune
 from ifttn.experiment.significance import wilson
 from ifttn.verbs.inputs import work_of
@@ -11,7 +11,7 @@ from ifttn.verbs.inputs import work_of
 def run(o: argparse.Namespace) -> None:
     """Print a line for each head and for all together: accuracy, its interval, and the accuracy of other read-outs."""
     work = work_of(o)
-    run = training.test(work, o.recipe)
+    run = testing.test(work, o.recipe)
     scores = run.scores()
     fused = late_fusion(scores.heads)
     for name, each in (*scores.heads.items(), *([("together", fused)] if len(scores.heads) > 1 else [])):
@@ -25,7 +25,7 @@ def run(o: argparse.Namespace) -> None:
     if o.classes:
         print(per_class(fused, scores.labels, scores.actions).to_string(index=False, float_format="%.3f"))
     if o.tune:
-        tuned = tune(training.score_held_out(work, o.recipe), [video.name for video in work.split.test])
+        tuned = tune(testing.score_held_out(work, o.recipe), [video.name for video in work.split.test])
         weights = ", ".join(f"{head} {weight:g}" for head, weight in tuned.weights.items())
         reached = top1(late_fusion(scores.heads, tuned.weights), scores.labels)
         print(f"{tuned.label} ({weights}): top-1 {reached:.3f} of the test videos, {tuned.top1:.3f} of those held out")

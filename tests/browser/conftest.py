@@ -16,7 +16,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from ifttn.experiment import training
+from ifttn.experiment import testing, training
 
 TOKEN = "of-this-test"
 SHOTS = Path(os.environ.get("IFTTN_SHOTS", Path(__file__).resolve().parents[2] / "build" / "screenshots"))
@@ -264,5 +264,5 @@ def results_folder(request) -> Path:
     root = embedded.data.parents[1]
     for recipe in ("spatial", "temporal", "if-ttn"):
         training.train(embedded.work(root / "runs"), recipe)
-        training.test(embedded.work(root / "runs"), recipe)
+        testing.test(embedded.work(root / "runs"), recipe)
     return root

@@ -5,7 +5,7 @@ from ifttn.data import catalogue
 from ifttn.data.preparation import prepare
 from ifttn.data.preparation_report import ReportRow, kept_report, read_report, summary
 from ifttn.data.store import Store, StoreSettings
-from ifttn.experiment import training
+from ifttn.experiment.work import without_failed
 from ifttn.vocabulary import IfttnError
 
 SETTINGS = StoreSettings(48, 36, 5.0)
@@ -74,7 +74,7 @@ def test_a_report_that_a_spreadsheet_saved_says_the_same(root, tmp_path, spreads
     for name, row in after.items():
         assert (row.status, row.frames, row.bytes) == (before[name].status, before[name].frames, before[name].bytes)
         assert row.seconds == before[name].seconds
-    split = training.without_failed(catalogue.read_split(root), Store(store))
+    split = without_failed(catalogue.read_split(root), Store(store))
     assert [note.partition(":")[0] for note in split.notes] == ["Left/été"]
     again = prepare(root, store, SETTINGS, jobs=1, progress=False)
     pd.testing.assert_series_equal(again.stored_mean, first.stored_mean)
@@ -86,7 +86,7 @@ def test_a_report_that_is_no_report_is_named_in_one_line(root, tmp_path):
     for content in (b"my shopping\n1 egg\n", b"\x00\xff\x80" * 9):
         (store / "report.csv").write_bytes(content)
         for read in (
-            lambda: training.without_failed(catalogue.read_split(root), Store(store)),
+            lambda: without_failed(catalogue.read_split(root), Store(store)),
             lambda: prepare(root, store, SETTINGS, jobs=1, progress=False),
         ):
             with pytest.raises(IfttnError, match=r"report.csv is no report of a preparation.*remove it"):

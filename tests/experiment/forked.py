@@ -21,6 +21,7 @@ from ifttn.data.store import Store
 from ifttn.experiment import runs, training
 from ifttn.experiment.presets import PRESETS, Schedule
 from ifttn.experiment.processes import Machine, deterministic, joined
+from ifttn.experiment.work import Work
 from ifttn.vocabulary import IfttnError
 
 RECIPES = ("spatial", "temporal", "if-ttn")
@@ -79,12 +80,12 @@ def deadly(moment: str, countdown: int) -> None:
         runs.write_whole = training.write_whole = after(whole)
 
 
-def weights(folder: Path, work: training.Work) -> dict[str, bytes]:
+def weights(folder: Path, work: Work) -> dict[str, bytes]:
     work = replace(work, runs=folder)
     return {name: (work.run(name).folder / "weights.safetensors").read_bytes() for name in RECIPES}
 
 
-def faults(work: training.Work, folder: Path, kills: int) -> dict[str, object]:
+def faults(work: Work, folder: Path, kills: int) -> dict[str, object]:
     """Kill trainings at random moments, start them again, and compare what they end with."""
     draw = random.Random(0)
     for name in RECIPES:
@@ -110,11 +111,11 @@ def faults(work: training.Work, folder: Path, kills: int) -> dict[str, object]:
     return {"killed": len(killed), "where": sorted(set(killed)), "same": same}
 
 
-def finished(work: training.Work, folder: Path, name: str) -> bool:
+def finished(work: Work, folder: Path, name: str) -> bool:
     return replace(work, runs=folder).run(name).finished
 
 
-def together(work: training.Work, name: str, world: int, deaths: dict[int, int]) -> list[int]:
+def together(work: Work, name: str, world: int, deaths: dict[int, int]) -> list[int]:
     """Exit codes of `world` processes that train a recipe together; some die at a step."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -131,11 +132,11 @@ def together(work: training.Work, name: str, world: int, deaths: dict[int, int])
     return [end(pid) for pid in [forked(lambda rank=rank: one(rank)) for rank in range(world)]]
 
 
-def losses(work: training.Work, name: str) -> list[float]:
+def losses(work: Work, name: str) -> list[float]:
     return work.run(name).metrics().loss.tolist()
 
 
-def processes(work: training.Work, folder: Path, _: int) -> dict[str, object]:
+def processes(work: Work, folder: Path, _: int) -> dict[str, object]:
     """One process, one with micro-batches, two, and two of which one is lost; then both again."""
     found: dict[str, object] = {}
     for name in ("spatial", "temporal", "if-ttn"):
@@ -181,7 +182,7 @@ def main(what: str, data: str, store: str, folder: str, kills: str = "0", device
         dropout=dict.fromkeys(smallest.dropout, 0.2 if what == "faults" else 0.0),
         batch_norm="trained" if what == "faults" else "frozen",
     )
-    work = training.Work(
+    work = Work(
         read_split(Path(data), 1),
         Store(Path(store)),
         Path(folder),

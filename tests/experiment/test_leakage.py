@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from ifttn.experiment import training
+from ifttn.experiment import testing, training
 from ifttn.experiment.leakage import refuse_leak
 from ifttn.vocabulary import IfttnError, Split, Video
 
@@ -31,13 +31,13 @@ def test_a_trained_network_knows_its_videos_and_those_of_its_parents(embedded, t
     assert run.trained_on == {video.name for video in work.split.train}
     swapped = replace(work, split=replace(work.split, train=work.split.test, test=work.split.train))
     with pytest.raises(IfttnError, match="was trained on 16 of the videos"):
-        training.test(swapped, "spatial")
+        testing.test(swapped, "spatial")
     assert not run.tested
     with pytest.raises(IfttnError, match="temporal starts from spatial, which was trained on 16"):
         training.train(swapped, "temporal")
-    assert training.test(work, "spatial").tested
+    assert testing.test(work, "spatial").tested
     with pytest.raises(IfttnError, match="held nothing out of training: train one with --hold-out"):
-        training.score_held_out(work, "spatial")
+        testing.score_held_out(work, "spatial")
 
 
 def test_held_out_videos_are_scored_and_not_trained_on(embedded, tmp_path):
@@ -47,7 +47,7 @@ def test_held_out_videos_are_scored_and_not_trained_on(embedded, tmp_path):
     run = training.train(replace(work, split=both, hold_out=0.5), "spatial")
     assert len(run.trained_on) == 16
     assert run.metrics().held_out.between(0, 1).all()
-    held = training.score_held_out(replace(work, split=both), "spatial")
+    held = testing.score_held_out(replace(work, split=both), "spatial")
     assert len(held.videos) == 16
     assert not set(held.videos) & run.trained_on
     with pytest.raises(IfttnError, match="hold_out differ"):

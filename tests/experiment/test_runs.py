@@ -6,21 +6,23 @@ import pytest
 
 from ifttn.experiment.presets import PRESETS
 from ifttn.experiment.recipes import RECIPES
-from ifttn.experiment.runs import Run, asked
+from ifttn.experiment.runs import Run, identity_of
 from ifttn.vocabulary import IfttnError
 
 
 def begun(folder, **changes):
     run = Run(folder)
     where = {"dataset": "d", "split": 1, "seed": 0, "actions": ("a", "b"), **changes}
-    run.begin(asked("spatial", RECIPES["spatial"], "tiny", PRESETS["tiny"], **where))
+    run.begin(identity_of("spatial", RECIPES["spatial"], "tiny", PRESETS["tiny"], **where))
     return run
 
 
 def test_a_run_folder_says_how_to_rebuild_its_preset(tmp_path):
     for name, preset in PRESETS.items():
         run = Run(tmp_path / name)
-        run.begin(asked("spatial", RECIPES["spatial"], name, preset, dataset="d", split=1, seed=0, actions=("a",)))
+        run.begin(
+            identity_of("spatial", RECIPES["spatial"], name, preset, dataset="d", split=1, seed=0, actions=("a",))
+        )
         own = replace(preset, schedules={"spatial": preset.schedules["spatial"]}, peers=None)
         assert json.dumps(run.preset(), default=vars) == json.dumps(own, default=vars)
 
@@ -52,7 +54,7 @@ def test_an_epoch_that_was_trained_twice_counts_once(tmp_path):
 
 def test_what_is_not_there_is_said_in_one_line(tmp_path):
     with pytest.raises(IfttnError, match="no run in"):
-        Run(tmp_path / "none").asked  # noqa: B018
+        Run(tmp_path / "none").identity  # noqa: B018
     run = begun(tmp_path / "run")
     for ask in (run.network, run.weights):
         with pytest.raises(IfttnError, match="is not finished"):

@@ -10,7 +10,7 @@ import torch
 
 from ifttn.data.loading import SnippetDataset
 from ifttn.data.store import Entry, Store
-from ifttn.experiment import training
+from ifttn.experiment import testing, training
 from ifttn.experiment.networks import network_settings
 from ifttn.experiment.presets import PRESETS, Schedule
 from ifttn.experiment.processes import Machine
@@ -124,22 +124,22 @@ def test_a_finished_run_is_found_done(streams, monkeypatch):
 
 
 def test_a_run_is_tested_once_and_again_when_the_test_videos_have_changed(streams, monkeypatch):
-    run = training.test(streams, "spatial")
+    run = testing.test(streams, "spatial")
     scores = run.scores()
     assert tuple(scores.readings) == READINGS
     fewer = replace(streams, split=replace(streams.split, test=streams.split.test[1:]))
-    assert training.test(fewer, "spatial").scores().videos == scores.videos[1:]
-    again = training.test(streams, "spatial").scores()
+    assert testing.test(fewer, "spatial").scores().videos == scores.videos[1:]
+    again = testing.test(streams, "spatial").scores()
     np.testing.assert_array_equal(again.heads["rgb"], scores.heads["rgb"])
-    monkeypatch.setattr(training, "evaluate", lambda *_, **__: pytest.fail("scored again"))
-    training.test(streams, "spatial")
+    monkeypatch.setattr(testing, "evaluate", lambda *_, **__: pytest.fail("scored again"))
+    testing.test(streams, "spatial")
 
 
 def test_a_run_is_used_only_with_the_actions_that_it_was_trained_on_in_their_order(streams):
     first, second, *rest = streams.split.actions
     swapped = replace(streams, split=replace(streams.split, actions=(second, first, *rest)))
     line = rf"was trained with {first} as action 1 of 16, and the data set has {second} there, of 16"
-    for use in (training.test, training.score_held_out):
+    for use in (testing.test, testing.score_held_out):
         with pytest.raises(IfttnError, match=line):
             use(swapped, "spatial")
     with pytest.raises(IfttnError, match=line):
@@ -148,7 +148,7 @@ def test_a_run_is_used_only_with_the_actions_that_it_was_trained_on_in_their_ord
         )
     fewer = replace(streams, split=replace(streams.split, actions=streams.split.actions[:-1]))
     with pytest.raises(IfttnError, match=r"as action 16 of 16, and the data set has nothing there, of 15"):
-        training.test(fewer, "spatial")
+        testing.test(fewer, "spatial")
 
 
 def test_a_run_records_the_store_that_it_was_trained_on_and_is_used_with_no_other(streams, tmp_path):
@@ -167,9 +167,9 @@ def test_a_run_records_the_store_that_it_was_trained_on_and_is_used_with_no_othe
         training.train(replace(work, runs=streams.runs), "spatial")
     for recipe in ("spatial", "temporal"):
         assert training.train(work, recipe).preset().store == other.settings
-    training.test(replace(work, store=streams.store), "spatial")  # RGB has no bound
+    testing.test(replace(work, store=streams.store), "spatial")  # RGB has no bound
     with pytest.raises(IfttnError, match=r"temporal was trained on a store with bound 9\.0, and this one has 5\.0"):
-        training.test(replace(work, store=streams.store), "temporal")
+        testing.test(replace(work, store=streams.store), "temporal")
     large = Store.create(tmp_path / "large", PRESETS["paper"].store)
     with pytest.raises(
         IfttnError, match=r"holds pictures of 340x256, and preset smallest trains on 96x72: `ifttn prepare"
@@ -185,7 +185,7 @@ def test_a_run_is_trained_by_one_process_at_a_time(streams, tmp_path):
     with held(work.run("spatial").folder):
         training.train(work, "spatial")  # it is found done
         with pytest.raises(IfttnError, match="is in use by"):
-            training.test(work, "spatial")
+            testing.test(work, "spatial")
 
 
 def test_the_folder_of_another_run_is_left_alone(embedded, streams):
@@ -220,7 +220,7 @@ def test_a_network_learns_what_it_trains_on(embedded, tmp_path, monkeypatch, rec
 
 def test_every_recipe_trains_and_tests(streams):
     for recipe in ("if-ttn", "mv-temporal", "mv-if-ttn", "ttn-separate", "if-ttn-adaptive", "trn", "ifm-average"):
-        run = training.test(streams, training.train(streams, recipe).folder.name)
+        run = testing.test(streams, training.train(streams, recipe).folder.name)
         scores = run.scores()
         assert set(scores.videos) == {video.name for video in streams.split.test}
         assert all(np.isfinite(head).all() and head.shape == (16, 16) for head in scores.heads.values())
@@ -231,7 +231,7 @@ def test_every_recipe_trains_and_tests(streams):
 def test_a_peer_trains_and_tests_and_opens_for_nothing_else(embedded, tmp_path, recipe):
     work = embedded.work(tmp_path)
     training.train(work, recipe)
-    run = training.test(work, recipe)
+    run = testing.test(work, recipe)
     scores = run.scores()
     assert set(scores.videos) == {video.name for video in work.split.test}
     for head, once in scores.readings["one view"].items():  # votes by snippet: no order, and the mean of one crop
@@ -382,14 +382,3 @@ def test_a_gradient_that_is_no_number_stops_before_it_moves_a_weight(embedded, t
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda *_: pytest.fail("moved"))
     with pytest.raises(IfttnError, match=r"the gradient of spatial, epoch 0, step 0 is inf; its videos: \w+/v_"):
         training.train(embedded.work(tmp_path), "spatial")
-
-
-def test_a_moving_average_is_what_a_finished_stage_has(embedded, tmp_path, monkeypatch):
-    last = training.train(embedded.work(tmp_path / "last"), "spatial").weights()
-    monkeypatch.setitem(PRESETS, "smallest", replace(PRESETS["smallest"], ema=0.9))
-    mean = training.train(embedded.work(tmp_path / "mean"), "spatial").weights()
-    key = "streams.rgb.conv1.weight"
-    torch.manual_seed(0)
-    first = Network(network_settings(RECIPES["spatial"], PRESETS["smallest"], 16)).state_dict()[key]
-    torch.testing.assert_close(mean[key], torch.lerp(first, last[key], 0.1))  # one step
-    assert torch.equal(mean["streams.rgb.bn1.running_mean"], last["streams.rgb.bn1.running_mean"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ipywidgets.widgets.widget import _instances
 
-from ifttn.experiment import training
+from ifttn.experiment import testing, training
 from lab.panel import Panel
 from lab.shelf import Shelf
 
@@ -21,7 +21,7 @@ def results(embedded) -> Path:
     work = embedded.work(root / "runs")
     for recipe in ("spatial", "temporal", "if-ttn"):
         training.train(work, recipe)
-        training.test(work, recipe)
+        testing.test(work, recipe)
     return root
 
 
@@ -38,7 +38,7 @@ def wider(results, embedded, tmp_path_factory) -> Shelf:
     work = embedded.work(root / "runs")
     for recipe in ("rgbdiff", "c3d"):
         training.train(work, recipe)
-        training.test(work, recipe)
+        testing.test(work, recipe)
     return Shelf(root)
 
 

@@ -500,7 +500,7 @@ def test_a_monitor_refuses_a_run_that_there_is_not_and_names_those_there_are(ope
 
 
 def test_the_time_to_go_is_that_of_the_epochs_to_come(results, tmp_path):
-    asked = Run(results / "runs" / "embedded-ucf" / "split1" / "if-ttn").asked
+    asked = Run(results / "runs" / "embedded-ucf" / "split1" / "if-ttn").identity
     run = Run(tmp_path / "run")
     run.folder.mkdir()
     run.begin({key: value for key, value in asked.items() if key != "made_with"})

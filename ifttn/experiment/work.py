@@ -1,0 +1,69 @@
+"""What every training and every test of a study needs: videos, their store, the folder of runs, the device."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ifttn.data.preparation_report import read_report
+from ifttn.data.store import Store
+from ifttn.experiment.presets import PRESETS
+from ifttn.experiment.processes import Machine, Processes
+from ifttn.experiment.recipes import find
+from ifttn.experiment.runs import Run
+from ifttn.vocabulary import Split
+
+
+@dataclass(frozen=True)
+class Work:
+    """Where the videos are, where the runs go, and how this machine trains."""
+
+    split: Split
+    store: Store
+    runs: Path
+    preset: str
+    seed: int = 0
+    device: str = "cpu"
+    progress: bool = True
+    hold_out: float = 0.0
+    """Share of the training videos, in whole groups, that is not trained on but scored after every epoch."""
+    machine: Machine = field(default_factory=Machine)
+    processes: Processes = field(default_factory=Processes)
+
+    @property
+    def workers(self) -> int:
+        """Processes that load batches."""
+        own = self.machine.workers
+        return find(self.preset, PRESETS, "preset").workers if own is None else own
+
+    def run(self, recipe: str) -> Run:
+        """The run of a recipe on this split."""
+        return Run.of(self.runs, self.split.dataset, self.split.number, recipe)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of all runs on this split."""
+        return self.run("").folder
+
+    def trained(self, recipe: str) -> Run:
+        """The run of a recipe, for work with these videos.
+
+        Raises:
+            IfttnError: there is no such run, its actions are not the split's, or its videos were prepared otherwise.
+        """
+        return self.run(recipe).fitting(self.split.actions, self.store.settings)
+
+
+def without_failed(split: Split, store: Store) -> Split:
+    """The split without the videos that preparation could not read. Its notes name them.
+
+    Raises:
+        IfttnError: the report of the preparation cannot be read.
+    """
+    report = read_report(store.folder)
+    failed = {name for name, row in report.items() if row.status == "failed"} - set(store.index().video)
+    left_out = [video.name for video in (*split.train, *split.test) if video.name in failed]
+    return replace(
+        split,
+        train=tuple(video for video in split.train if video.name not in failed),
+        test=tuple(video for video in split.test if video.name not in failed),
+        notes=(*split.notes, *(f"{name}: {report[name].reason}" for name in left_out)),
+    )
