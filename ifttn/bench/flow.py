@@ -155,16 +155,16 @@ def run(o: argparse.Namespace) -> int:
         for width, height in o.sizes:
             pairs = {video.name: pairs_of(video, (width, height), o.pairs) for video in videos}
             for name, own in pairs.items():
-                table.row(f"{name} {width}x{height}", *_cells(compare(peer, own, o.repetitions, pyramid=pyramid)))
+                table.row(f"{name} {width}x{height}", *_cells(compare_flows(peer, own, o.repetitions, pyramid=pyramid)))
             for motion in MOTIONS:
-                known = compare(peer, [motion.pair(height, width)], 1, motion.flow(height, width), pyramid)
+                known = compare_flows(peer, [motion.pair(height, width)], 1, motion.flow(height, width), pyramid)
                 table.row(f"{motion.name} {width}x{height}", *_cells(known))
             if not o.fast:
-                print(on_gpu(np.concatenate(list(pairs.values()))))
+                print(gpu_line(np.concatenate(list(pairs.values()))))
     return 0
 
 
-def compare(
+def compare_flows(
     peer: Callable[[np.ndarray], tuple[np.ndarray, float]],
     pairs: Sequence[UInt8[np.ndarray, "2 H W"]],
     repetitions: int,
@@ -215,7 +215,7 @@ def _cells(compared: Compared) -> Iterator[str]:
     yield from () if np.isnan(compared.errors[0]) else (f"{error:.4f}" for error in compared.errors)
 
 
-def on_gpu(pairs: UInt8[np.ndarray, "P 2 H W"]) -> str:
+def gpu_line(pairs: UInt8[np.ndarray, "P 2 H W"]) -> str:
     """A line: what a pair costs, and, where there is a GPU, its rate beside the bound of its memory."""
     height, width = pairs.shape[2:]
     solver = Solver(height, width)

@@ -178,7 +178,7 @@ def train_and_test(places: Places, dataset: str, split: int, settings: StudySett
     testing.test(work, recipe)
 
 
-def drop_pyramids(places: Places) -> None:
+def drop_all_pyramids(places: Places) -> None:
     """Remove the pyramids that runs shared: gigabytes that only another training of a TTN would read."""
     for folder in places.runs.glob("*/split*"):
         pyramids.drop_pyramids(folder)

@@ -84,7 +84,7 @@ def reproduce(o: argparse.Namespace, places: study.Places) -> int:
         bar.update(progress.share, progress.running, progress.seconds_left(jobs))
         printed |= print_news(bar, progress, printed, None if o.brief else page)
     if not progress.failed:
-        study.drop_pyramids(places)
+        study.drop_all_pyramids(places)
     if o.brief:
         sentence = in_short(progress, before or {}, time.monotonic() - started)
         bar.end(sentence, {"report": page, "runs": places.runs})

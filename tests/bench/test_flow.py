@@ -37,7 +37,7 @@ def test_clockwise_on_the_screen_is_positive():
 
 def test_both_are_timed_and_measured_against_each_other_and_the_truth():
     motion = Motion("pan", (1.0, 1.0))
-    compared = flow.compare(Twin(), [motion.pair(40, 50)], 1, motion.flow(40, 50))
+    compared = flow.compare_flows(Twin(), [motion.pair(40, 50)], 1, motion.flow(40, 50))
     assert compared.theirs == 0.1
     assert compared.ours > 0
     assert compared.distances == pytest.approx((1,), rel=1e-3)
@@ -73,7 +73,7 @@ class _Twins:
 def test_on_real_videos_opencvs_flow_comes_out_five_times_as_fast(shared_data, name):
     with flow.opencv() as peer:
         for size in FRAME_SIZES:
-            compared = flow.compare(peer, flow.pairs_of(shared_data / "clips" / name, size, 2), 2)
+            compared = flow.compare_flows(peer, flow.pairs_of(shared_data / "clips" / name, size, 2), 2)
             assert np.mean(compared.distances) < 0.05
             assert compared.theirs > 5 * compared.ours
 
@@ -82,7 +82,7 @@ def test_on_real_videos_opencvs_flow_comes_out_five_times_as_fast(shared_data, n
 def test_on_known_motions_the_truth_is_as_near_as_opencv_gets():
     with flow.opencv() as peer:
         for motion in MOTIONS:
-            compared = flow.compare(peer, [motion.pair(120, 160)], 1, motion.flow(120, 160))
+            compared = flow.compare_flows(peer, [motion.pair(120, 160)], 1, motion.flow(120, 160))
             assert compared.errors[0] < compared.errors[1] + 0.002
             assert compared.distances[0] < 0.05
 
