@@ -52,7 +52,7 @@ def meta_network(recipe: Recipe, preset: Preset, actions: int) -> Scorer:
 
 def meta_inputs(recipe: Recipe, preset: Preset, videos: int) -> dict[str, Tensor]:
     """A batch on the meta device: modality -> (videos, K, C, H, W)."""
-    segments, size = preset.fitted(recipe).segments, preset.size
+    segments, size = recipe.segments or preset.segments, preset.size
     return {
         name: torch.empty(videos, segments, MODALITIES[name].channels, size, size, device="meta")
         for name in recipe.modalities
@@ -119,7 +119,7 @@ def _storages_kept() -> Iterator[tuple[dict[int, Tensor], Callable[[Tensor], Ten
 def as_text(name: str, preset_name: str, *, videos: int, actions: int, machine: Machine, world: int = 1) -> str:
     """A recipe and a preset with the reasons for their choices, and a table of the stages' cost."""
     recipe = find(name, RECIPES, "recipe")
-    preset = find(preset_name, PRESETS, "preset").fitted(recipe)
+    preset = find(preset_name, PRESETS, "preset").fitted(recipe, videos)
     network = meta_network(recipe, preset, actions)
     share = -(-preset.batch // world)
     at_once = min(machine.micro_batch or share, share)

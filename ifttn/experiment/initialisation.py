@@ -12,10 +12,12 @@ from ifttn.experiment.runs import Run
 from ifttn.experiment.work import Work
 from ifttn.model.backbone import adapt_stem, imagenet_weights, local_weights
 from ifttn.model.network import Scorer
-from ifttn.vocabulary import IfttnError
+from ifttn.vocabulary import MODALITIES, IfttnError
 
 TTN_LEAVES = ("conv1.", "bn1.", "layer1.")
 """Weights of a stream that TTN does not have: TTN is its levels 3..5."""
+MOTION = tuple(name for name, modality in MODALITIES.items() if modality.is_motion)
+"""Modalities with planes x, y, x, y, ..."""
 IMAGENET_LEAVES = ("fc.",)
 """The classifier of ImageNet's thousand classes."""
 
@@ -32,16 +34,25 @@ class Loaded:
     """Names of the source's tensors that the part does not have."""
     averaged: bool
     """The first convolution is the mean over the channels of the source's."""
+    by_axis: bool
+    """Of that mean, each filter sees either x or y of the motion."""
 
     def __str__(self) -> str:
         mean = ", the first convolution as its channels' mean" if self.averaged else ""
+        mean += ", each filter for x or for y" if self.by_axis else ""
         modules = dict.fromkeys(".".join(key.split(".")[:1]) for key in self.left)
         left = f"; left: {', '.join(modules)} ({len(self.left)} tensors)" if self.left else ""
         return f"{self.part} from {self.source}: all its {self.taken} tensors taken{mean}{left}"
 
 
 def load(
-    part: nn.Module, weights: Mapping[str, Tensor], *, name: str, source: str, leaves: tuple[str, ...] = ()
+    part: nn.Module,
+    weights: Mapping[str, Tensor],
+    *,
+    name: str,
+    source: str,
+    leaves: tuple[str, ...] = (),
+    by_axis: bool = False,
 ) -> Loaded:
     """Load all weights of a part. The first convolution of a backbone is adapted to the number of channels.
 
@@ -51,6 +62,7 @@ def load(
         name: of the part, for messages.
         source: of the weights, for messages.
         leaves: prefixes of the names of weights that the part need not have.
+        by_axis: where the first convolution is averaged, each filter sees either x or y of the motion.
 
     Raises:
         IfttnError: a weight of the part is missing or has another shape, or the source has a weight that is neither
@@ -63,7 +75,7 @@ def load(
     if "conv1.weight" in wanted and "conv1.weight" in weights and weights["conv1.weight"].ndim == 4:
         channels = wanted["conv1.weight"].shape[1]
         averaged = weights["conv1.weight"].shape[1] != channels
-        weights = adapt_stem(weights, channels)
+        weights = adapt_stem(weights, channels, by_axis)
     missing = [key for key in wanted if key not in weights]
     differing = [key for key in wanted if key in weights and weights[key].shape != wanted[key].shape]
     left = tuple(key for key in weights if key not in wanted)
@@ -75,7 +87,7 @@ def load(
                 f"({len(keys)} of {len(wanted)} tensors)"
             )
     part.load_state_dict({key: weights[key] for key in wanted})
-    return Loaded(name, source, len(wanted), left, averaged)
+    return Loaded(name, source, len(wanted), left, averaged, averaged and by_axis)
 
 
 def from_imagenet(network: Scorer, backbone: str, file: Path | None) -> Loaded:
@@ -87,13 +99,14 @@ def from_imagenet(network: Scorer, backbone: str, file: Path | None) -> Loaded:
     return load(network.streams["rgb"], weights, name="streams.rgb", source=source, leaves=IMAGENET_LEAVES)
 
 
-def from_runs(network: Scorer, recipe: Recipe, runs: Mapping[str, Run]) -> list[Loaded]:
+def from_runs(network: Scorer, recipe: Recipe, runs: Mapping[str, Run], by_axis: bool) -> list[Loaded]:
     """Load the weights of each part from the finished run that the recipe names.
 
     Args:
         network: of that recipe.
         recipe: with its starts.
         runs: by name of recipe.
+        by_axis: see `load`; for streams of motion.
     """
     return [
         load(
@@ -102,6 +115,7 @@ def from_runs(network: Scorer, recipe: Recipe, runs: Mapping[str, Run]) -> list[
             name=start.part,
             source=f"{start.source} of {start.recipe}",
             leaves=TTN_LEAVES if start.part.startswith("temporal.") and start.source.startswith("streams.") else (),
+            by_axis=by_axis and start.part.removeprefix("streams.") in MOTION,
         )
         for start in recipe.starts_from
     ]
@@ -115,4 +129,5 @@ def initialise(network: Scorer, work: Work, name: str) -> list[Loaded]:
     recipe, preset = RECIPES[name], PRESETS[work.preset]
     if preset.pretrained and not (recipe.starts_from or recipe.peer):
         return [from_imagenet(network, preset.backbone, work.machine.imagenet)]
-    return from_runs(network, recipe, {needed: work.trained(needed) for needed in recipe.needs})
+    runs = {needed: work.trained(needed) for needed in recipe.needs}
+    return from_runs(network, recipe, runs, preset.stem == "by axis")

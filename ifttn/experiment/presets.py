@@ -16,6 +16,12 @@ class Schedule:
     lr: float
     decay_at: tuple[int, ...] | None = ()
     """Epochs at which the rate falls to a tenth; None: one cycle, up to `lr` and down to zero."""
+    least: int = 0
+    """Steps at least: a data set that is so small that `epochs` have fewer gets more epochs."""
+
+    def fitted(self, videos: int, batch: int) -> "Schedule":
+        """The schedule for so many training videos, with so many in a step."""
+        return replace(self, epochs=max(self.epochs, -(-self.least // -(-videos // batch))))
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,9 @@ class Preset:
     dropout: Mapping[str, float]
     pretrained: bool
     """Spatial streams start from ImageNet."""
+    stem: str
+    """How a stream of motion starts from the spatial one. "averaged": its first convolution is the mean over RGB, and
+    then learns at five times the rate (TSN). "by axis": each filter of that mean sees either x or y of the motion."""
     batch_norm: str
     """Batch norm of the streams while they train: "trained", or "partial", which freezes all but the first (TSN)."""
     joint_batch_norm: str | None
@@ -55,14 +64,17 @@ class Preset:
     """Processes that load batches."""
     peers: str | None
     """Size of a peer (a name of PEER_SIZES); None: no size fits."""
+    arrives: Mapping[str, float]
+    """Stage -> share of its training videos that the last epoch has right where the network learnt what it should."""
 
     def batch_norm_in(self, stage: Stage) -> str:
         """Batch norm of the streams in a stage."""
         return (stage == JOINT and self.joint_batch_norm) or self.batch_norm
 
-    def fitted(self, recipe: Recipe) -> "Preset":
-        """The preset with the recipe's own number of segments, where it has one."""
-        return replace(self, segments=recipe.segments or self.segments)
+    def fitted(self, recipe: Recipe, videos: int) -> "Preset":
+        """The preset for a recipe, which may have its own number of segments, and for so many training videos."""
+        schedules = {name: schedule.fitted(videos, self.batch) for name, schedule in self.schedules.items()}
+        return replace(self, segments=recipe.segments or self.segments, schedules=schedules)
 
 
 class Choice(NamedTuple):
@@ -134,6 +146,8 @@ _CHOICES: Mapping[str, Mapping[str, Choice]] = {
             "which the copied statistics do not describe",
         ),
         "joint_batch_norm": Choice("frozen", "the features that TTN was trained on keep their statistics"),
+        "stem": Choice("averaged", "TSN"),
+        "arrives": Choice({}, "not known beforehand for a data set of one's own"),
         "frozen_views": Choice(None, "new views every epoch, as the paper asks for strong augmentation"),
         "workers": Choice(8, "8 keep one GPU busy"),
         "peers": Choice("paper", "as in their papers"),
@@ -148,10 +162,10 @@ _CHOICES: Mapping[str, Mapping[str, Choice]] = {
         "size": Choice(64, "64 of 72 rows leaves room for the corners"),
         "schedules": Choice(
             {
-                "spatial": Schedule(4, 2e-3, decay_at=None),
-                "temporal": Schedule(4, 2e-3, decay_at=None),
+                "spatial": Schedule(3, 2e-3, decay_at=None, least=129),
+                "temporal": Schedule(2, 1e-3, decay_at=None, least=86),
                 "mv-temporal": Schedule(2, 1e-3, decay_at=None),
-                "ttn": Schedule(16, 5e-3, decay_at=None),
+                "ttn": Schedule(26, 5e-3, decay_at=None, least=1118),
                 "mv-ttn": Schedule(6, 2e-3, decay_at=None),
                 "joint": Schedule(1, 5e-4, decay_at=None),
                 "two-stream-i3d": Schedule(3, 3e-3, decay_at=None),
@@ -162,15 +176,22 @@ _CHOICES: Mapping[str, Mapping[str, Choice]] = {
                 "off": Schedule(4, 2e-3, decay_at=None),
                 "off-flow": Schedule(4, 2e-3, decay_at=None),
             },
-            "one cycle learns in few epochs; TTN needs the most, as only TTN sees order",
+            "one cycle learns in few epochs, and a small set needs as many steps; TTN needs the most, as only TTN sees "
+            "order; the temporal stage is short: for longer it unlearns to tell x from y, which TTN needs and no label "
+            "of its own asks for",
         ),
         "scales": Choice({"rgb": (1.0, 0.875), "motion": (1.0, 0.875)}, "smaller crops would cut shapes off"),
         "crops": Choice(3, "left, centre, right"),
         "batch": Choice(16, "enough steps in an epoch of 640 videos"),
-        "optimiser": Choice(
-            "adamw",
-            "AdamW needs no tuning from random weights; an averaged first convolution has five times the rate (TSN): "
-            "at first it cannot tell x from y, and TTN learns binding late from a stream that confuses them",
+        "optimiser": Choice("adamw", "AdamW needs no tuning from random weights"),
+        "stem": Choice(
+            "by axis",
+            "the mean sees x + y, and no label of the temporal stage asks for more: TTN then learnt by luck, or not, "
+            "what moves in which way",
+        ),
+        "arrives": Choice(
+            {"ttn": 0.75, "joint": 0.75},
+            "with dropout, a TTN that knows all four factors has 0.82 or more right, and one that lacks a factor 0.65",
         ),
         "weight_decay": Choice(0.02, "AdamW's weight decay is decoupled, and so is larger"),
         "clip": Choice({"rgb": 0.5, "motion": 0.5}, "most steps are shortened, so that no step outweighs the others"),
@@ -182,7 +203,7 @@ _CHOICES: Mapping[str, Mapping[str, Choice]] = {
         "pretrained": Choice(False, "nothing to download"),
         "batch_norm": Choice("trained", "there are no ImageNet statistics to keep"),
         "joint_batch_norm": Choice(None, "one short epoch"),
-        "frozen_views": Choice(8, "8 views, computed once: the streams are most of the work"),
+        "frozen_views": Choice(6, "6 views, computed once: the streams are most of the work"),
         "workers": Choice(0, "the second core trains another recipe"),
         "peers": Choice("small", "narrow networks for images of 64 px: a minute or a few each"),
     },
@@ -233,6 +254,7 @@ _CHOICES: Mapping[str, Mapping[str, Choice]] = {
         ),
         "crops": Choice(1, "the centre"),
         "frozen_views": Choice(1, "one is enough for one epoch"),
+        "arrives": Choice({}, "one epoch is too short"),
     },
 }
 

@@ -160,6 +160,17 @@ class Run:
             return pd.DataFrame(columns=columns)
         return pd.DataFrame(rows).drop_duplicates(["stage", "epoch"], keep="last", ignore_index=True)
 
+    def shortfalls(self) -> list[str]:
+        """A line for each finished stage that had fewer training videos right at its end than its preset expects."""
+        metrics = self.metrics()
+        last = metrics[metrics.epoch == metrics["of"] - 1].set_index("stage").accuracy
+        return [
+            f"{self.folder.name}, stage {stage}: {last[stage]:.2f} of its training videos are right at its end, where "
+            f"{share:.2f} or more are usual: another seed or a longer stage may do better"
+            for stage, share in self.preset().arrives.items()
+            if stage in last.index and last[stage] < share
+        ]
+
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Save a checkpoint. The last one stays until the new one is whole on the disk.
 

@@ -7,6 +7,7 @@ ends with the same weights as an undisturbed one.
 
 import json
 import math
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -51,9 +52,9 @@ def train(work: Work, name: str) -> Run:
             trained on a video that is held out, a video is not in the store, the loss is no longer a number, or a
             checkpoint cannot be written.
     """
-    preset = find(work.preset, PRESETS, "preset").fitted(find(name, RECIPES, "recipe"))
+    videos = len(work.split.side("train"))
+    preset = find(work.preset, PRESETS, "preset").fitted(find(name, RECIPES, "recipe"), videos)
     run, processes = work.run(name), work.processes
-    work.split.side("train")
     with held(run.folder) if processes.leads and not run.finished else nullcontext():
         if processes.leads:
             _begin(work, run, name, preset)
@@ -99,6 +100,8 @@ def _train(work: Work, run: Run, name: str, preset: Preset) -> None:
         Training(work, run, network, stage, index, preset, held_out).train(checkpoint if index == first else None)
     if leads:
         run.finish(network, trained_on)
+        for line in run.shortfalls():
+            tqdm.write(line, file=sys.stderr)
     work.processes.wait()
 
 
@@ -199,7 +202,8 @@ class Training:
         self.held_out = replace(self.dataset, videos=held_out, scales=None) if held_out else None
         self.labels = torch.tensor([video.label for video in work.split.train])
         freeze_all_but(network, stage.trains, preset.batch_norm_in(stage))
-        self.optimiser = optimiser(network, preset, stage.heads if stage == TEMPORAL else ())
+        averaged = stage.heads if stage == TEMPORAL and preset.stem == "averaged" else ()
+        self.optimiser = optimiser(network, preset, averaged)
         half = work.machine.dtype(work.device) == torch.float16
         self.scaler = torch.amp.GradScaler(torch.device(work.device).type, enabled=half)
         self.views = preset.frozen_views or 1

@@ -80,14 +80,23 @@ def build_backbone(name: str, channels: int) -> Backbone:
     return Backbone(channels, block, depths, width)
 
 
-def adapt_stem(weights: Mapping[str, Tensor], channels: int) -> dict[str, Tensor]:
+def adapt_stem(weights: Mapping[str, Tensor], channels: int, by_axis: bool = False) -> dict[str, Tensor]:
     """Weights of a backbone, its first convolution made to fit another number of channels.
 
-    Cross-modality initialisation (TSN; paper section 3.4): every new channel starts as the mean of the old ones.
+    Cross-modality initialisation (TSN; paper section 3.4): every new channel starts as the mean of the old ones. On
+    planes x, y, x, y, ... of a motion all filters then see x + y, and no later layer can tell x from y. With `by_axis`
+    the filters see x alone and y alone by turns. A factor of the square root of two keeps their response as strong
+    where x and y are independent.
     """
     stem = weights["conv1.weight"]
-    adapted = stem if stem.shape[1] == channels else stem.mean(dim=1, keepdim=True).expand(-1, channels, -1, -1)
-    return {**weights, "conv1.weight": adapted.clone()}
+    if stem.shape[1] == channels:
+        return {**weights, "conv1.weight": stem.clone()}
+    adapted = stem.mean(dim=1, keepdim=True).repeat(1, channels, 1, 1)
+    if by_axis:
+        for axis in (0, 1):
+            adapted[axis::2, axis::2] *= 2**0.5
+            adapted[axis::2, 1 - axis :: 2] = 0
+    return {**weights, "conv1.weight": adapted}
 
 
 def imagenet_weights(name: str) -> dict[str, Tensor]:

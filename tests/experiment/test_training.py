@@ -304,7 +304,7 @@ def test_pyramids_are_announced_and_dropped_unless_a_training_reads_them(streams
 )
 def test_the_smallest_crops_are_for_rgb_images_alone(embedded, tmp_path, monkeypatch, recipe, kind):
     scales = {"rgb": (1.0, 0.875, 0.66), "motion": (1.0, 0.875)}
-    preset = replace(PRESETS["smallest"].fitted(RECIPES[recipe]), scales=scales)
+    preset = replace(PRESETS["smallest"].fitted(RECIPES[recipe], 32), scales=scales)
     network = build_network(network_settings(RECIPES[recipe], preset, 16))
     work = embedded.work(tmp_path)
     stage = training.Training(work, work.run(recipe), network, RECIPES[recipe].stages[0], 0, preset)

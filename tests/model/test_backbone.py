@@ -36,3 +36,15 @@ def test_a_stem_for_more_channels_starts_as_the_mean_of_the_old_ones():
     for channel in range(10):
         assert torch.equal(flow.conv1.weight[:, channel], mean)
     assert torch.equal(adapt_stem(weights, 3)["conv1.weight"], weights["conv1.weight"])
+
+
+def test_a_stem_by_axis_sees_x_and_y_of_a_motion_by_turns_and_responds_as_strongly():
+    weights = {key: value.clone() for key, value in build_backbone("smallest", channels=3).state_dict().items()}
+    stem, mean = adapt_stem(weights, 10, by_axis=True)["conv1.weight"], weights["conv1.weight"].mean(1)
+    for number, filters in enumerate(stem):
+        for channel in range(10):
+            seen = mean[number] * 2**0.5 if channel % 2 == number % 2 else torch.zeros_like(mean[number])
+            assert torch.equal(filters[channel], seen)
+    averaged = adapt_stem(weights, 10)["conv1.weight"]
+    torch.testing.assert_close(stem.square().sum((1, 2, 3)), averaged.square().sum((1, 2, 3)))
+    assert torch.equal(adapt_stem(weights, 3, by_axis=True)["conv1.weight"], weights["conv1.weight"])
