@@ -19,8 +19,8 @@ from lab.sketches import prose
 from lab.tables import details, page_html, page_table
 
 
-class Picture(NamedTuple):
-    """A picture of the report."""
+class Illustration(NamedTuple):
+    """A picture of the report, with its caption."""
 
     title: str
     """A screen reader reads it in the picture's place."""
@@ -62,7 +62,7 @@ def write(
     about: About,
     progress: Progress,
     tables: Sequence[Table],
-    pictures: Sequence[Picture],
+    pictures: Sequence[Illustration],
     findings: Sequence[Finding] = (),
 ) -> None:
     """Write the report, whole or not at all; call it again after every step.

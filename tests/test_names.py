@@ -15,8 +15,6 @@ SHARED = {
     "to_frame": "a DataFrame of a table, and of a preparation",
 }
 """Names that several modules define on purpose, and why."""
-STILL_TWICE = {"Choice", "ENVIRONMENT", "Picture", "in_order"}
-"""Names with two meanings that are still to be renamed; the set only shrinks."""
 
 
 def names_of(path: Path) -> Iterator[str]:
@@ -34,7 +32,4 @@ def test_no_public_name_has_two_meanings() -> None:
     for path in [*(ROOT / "ifttn").rglob("*.py"), *(ROOT / "lab").rglob("*.py")]:
         for name in {name for name in names_of(path) if not name.startswith("_")}:
             found[name].append(str(path.relative_to(ROOT)))
-    twice = {
-        name: sorted(paths) for name, paths in found.items() if len(paths) > 1 and name not in {*SHARED, *STILL_TWICE}
-    }
-    assert not twice
+    assert not {name: sorted(paths) for name, paths in found.items() if len(paths) > 1 and name not in SHARED}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from av.video.frame import VideoFrame
 
-from ifttn.data.video import Choice, Chunk, Reader, resize_into
+from ifttn.data.video import Chunk, FrameChoice, Reader, resize_into
 
 
 class LiveReader(Reader):
@@ -24,7 +24,7 @@ class LiveReader(Reader):
         self.fps, self._source = fps, iter(frames)
 
     def chunks(
-        self, choose: Choice | None = None, length: int = 64, keep: Callable[[int], bool] = lambda index: True
+        self, choose: FrameChoice | None = None, length: int = 64, keep: Callable[[int], bool] = lambda index: True
     ) -> Iterator[Chunk]:
         """As `Reader.chunks`; frames that are not encoded come one at a time."""
         if self.is_encoded:

@@ -40,7 +40,7 @@ from ifttn.vocabulary import IfttnError
 SHORT = 256
 """Short side in pixels of a large video that is encoded anew, unless more is asked for."""
 
-Choice = Callable[[int], Sequence[int] | Integer[np.ndarray, "..."]]
+FrameChoice = Callable[[int], Sequence[int] | Integer[np.ndarray, "..."]]
 """Takes the number of frames of a video, and returns the indices of those wanted."""
 
 DRAWN = ("ansi", "bintext", "idf", "xbin")
@@ -98,7 +98,7 @@ def read_frames(path: str | Path, indices: Sequence[int] | None = None) -> UInt8
     raise IfttnError(f"{path}: has {len(video)} frames; asked for {list(wanted) or 'all'}")
 
 
-def decode(path: str | Path, size: tuple[int, int] | None = None, choose: Choice | None = None) -> Decoded:
+def decode(path: str | Path, size: tuple[int, int] | None = None, choose: FrameChoice | None = None) -> Decoded:
     """All motion vectors and the frames that `choose` picks (by default all), at `size` (width, height) where given.
 
     Raises as `Reader` does. A video of more than a few minutes is better read in chunks, by `Reader`.
@@ -211,7 +211,7 @@ class Reader:
         self._turn, self._length_size, self._to_rgb = UPRIGHT, -1, VideoReformatter()
 
     def chunks(
-        self, choose: Choice | None = None, length: int = 64, keep: Callable[[int], bool] = lambda index: True
+        self, choose: FrameChoice | None = None, length: int = 64, keep: Callable[[int], bool] = lambda index: True
     ) -> Iterator[Chunk]:
         """The video from its start, `length` frames at a time.
 

@@ -228,7 +228,7 @@ def find(name: str, table: Mapping[str, Value], what: str) -> Value:
     return table[name]
 
 
-def in_order(name: str) -> list[str]:
+def with_its_sources(name: str) -> list[str]:
     """A recipe, after all recipes whose runs it starts from, directly or not."""
-    needed = [each for need in RECIPES[name].needs for each in in_order(need)]
+    needed = [each for need in RECIPES[name].needs for each in with_its_sources(need)]
     return [*dict.fromkeys([*needed, name])]

@@ -29,7 +29,7 @@ COMPLETE = ("if-ttn", "mv-if-ttn")
 """Recipes whose network is complete; the figures show the first that is trained."""
 
 
-def draw_figures(work: Work, out: Path, *, full: bool = False) -> list[report.Picture]:
+def draw_figures(work: Work, out: Path, *, full: bool = False) -> list[report.Illustration]:
     """Draw every figure that the trained runs of a split allow, each as a PNG file with its caption beside it.
 
     Args:
@@ -47,14 +47,14 @@ def draw_figures(work: Work, out: Path, *, full: bool = False) -> list[report.Pi
         write_whole(out / f"{each.name}.txt", f"{each.title}\n{each.caption}\n".encode())
         if each.table is not None:
             write_whole(out / f"{each.name}.csv", each.table.to_csv().encode())
-        done.append(report.Picture(each.title, each.caption, png))
+        done.append(report.Illustration(each.title, each.caption, png))
     return done
 
 
-def load_figures(out: Path) -> list[report.Picture]:
+def load_figures(out: Path) -> list[report.Illustration]:
     """The figures that `draw_figures` wrote."""
     texts = {path.with_suffix(".png"): path.read_text().split("\n") for path in sorted(out.glob("*.txt"))}
-    return [report.Picture(title, caption, png.read_bytes()) for png, (title, caption, _) in texts.items()]
+    return [report.Illustration(title, caption, png.read_bytes()) for png, (title, caption, _) in texts.items()]
 
 
 def draw_split(places: Places, dataset: str, split: int, setup: StudySettings) -> None:

@@ -10,7 +10,7 @@ from ifttn.data.catalogue import read_split
 from ifttn.experiment import cost, training
 from ifttn.experiment.processes import deterministic, joined
 from ifttn.experiment.pyramids import drop_pyramids
-from ifttn.experiment.recipes import in_order
+from ifttn.experiment.recipes import with_its_sources
 from ifttn.verbs.inputs import machine_of, work_of
 
 
@@ -24,7 +24,7 @@ def run(o: argparse.Namespace) -> None:
         deterministic()
     with joined(o.device) as (processes, device):
         work = replace(work_of(o), device=device, hold_out=o.hold_out, processes=processes)
-        for recipe in in_order(o.recipe):
+        for recipe in with_its_sources(o.recipe):
             run = training.train(work, recipe)
             if processes.leads:
                 print(f"{recipe}: trained, in {run.folder}")

@@ -6,13 +6,13 @@ from torch.nn.functional import cross_entropy
 from ifttn.experiment.cost import meta_network
 from ifttn.experiment.optimisation import freeze_all_but
 from ifttn.experiment.presets import PRESETS
-from ifttn.experiment.recipes import RECIPES, SPATIAL, in_order
+from ifttn.experiment.recipes import RECIPES, SPATIAL, with_its_sources
 from ifttn.experiment.training import stage_loss
 from ifttn.model.network import Output
 
 
 def test_a_recipe_comes_after_all_that_it_starts_from():
-    order = in_order("mv-if-ttn")
+    order = with_its_sources("mv-if-ttn")
     assert order[-1] == "mv-if-ttn"
     assert set(order) == {"spatial", "temporal", "mv-temporal", "if-ttn", "mv-if-ttn"}
     for name in order:

@@ -12,10 +12,10 @@ from ifttn.experiment.scores import READINGS, Scores
 from ifttn.experiment.significance import mcnemar
 from ifttn.experiment.steps import Progress, Step
 from ifttn.experiment.tables import Table, fill, load
-from lab.report import About, Picture, steps, write
+from lab.report import About, Illustration, steps, write
 
 PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII=")
-PICTURE = Picture("Figure 6: class activation maps", "Where each stream looks.", PNG)
+PICTURE = Illustration("Figure 6: class activation maps", "Where each stream looks.", PNG)
 VOID = {"meta", "img", "br", "hr", "input", "link"}
 
 
