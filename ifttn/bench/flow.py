@@ -224,17 +224,21 @@ def gpu_line(pairs: UInt8[np.ndarray, "P 2 H W"]) -> str:
     line = f"{width}x{height}: {solver.iterations:.1f} iterations a warp, {cost / 1e9:.2f} GB moved a pair; "
     if not torch.cuda.is_available():
         return f"{line}no GPU is here: no rate on one"
-    from ifttn.data.tvl1_triton import solve
+    from ifttn.data import tvl1_cuda, tvl1_triton
 
-    repeated = torch.from_numpy(np.resize(pairs, (256, *pairs.shape[1:]))).cuda()
-    big = torch.empty(2**28, device="cuda")
-    sides = {"flow": lambda: solve(repeated[:, 0], repeated[:, 1]), "copy": big.clone}
-    seconds = Clock("cuda").best(sides, 3, warm_up=True)
-    bandwidth = 2 * big.nbytes / seconds["copy"]
-    rate, bound = len(repeated) / seconds["flow"], bandwidth / cost
-    flow = solve(repeated[: len(pairs), 0], repeated[: len(pairs), 1]).cpu().numpy()
-    apart = np.mean([distance(a, b) for a, b in zip(flow, on_cpu, strict=True)])
-    return (
-        f"{line}{device_name('cuda')}: {rate:.0f} pairs/s, {rate / bound:.0%} of the {bound:.0f} that its "
-        f"{bandwidth / 1e12:.2f} TB/s of copies would allow without caches; {apart:.4f} px from the CPU's flow"
-    )
+    clock, big = Clock("cuda"), torch.empty(2**28, device="cuda")
+    bandwidth = 2 * big.nbytes / clock.best({"copy": big.clone}, 3, warm_up=True)["copy"]
+    repeated, bound = torch.from_numpy(np.resize(pairs, (256, *pairs.shape[1:]))).cuda(), bandwidth / cost
+    line += f"{device_name('cuda')} copies {bandwidth / 1e12:.2f} TB/s, which allows {bound:.0f} pairs/s without caches"
+    for name, solve in {"Triton": tvl1_triton.solve, "CUDA C++ (not yet the default)": tvl1_cuda.solve}.items():
+        try:
+            seconds = clock.best({name: lambda solve=solve: solve(repeated[:, 0], repeated[:, 1])}, 3, warm_up=True)[
+                name
+            ]
+            flow = solve(repeated[: len(pairs), 0], repeated[: len(pairs), 1]).cpu().numpy()
+        except (ImportError, RuntimeError) as error:  # NVRTC or the driver may be missing or refuse
+            line += f"; {name}: not run, {error}"
+            continue
+        apart = np.mean([distance(a, b) for a, b in zip(flow, on_cpu, strict=True)])
+        line += f"; {name}: {len(repeated) / seconds:.0f} pairs/s, {apart:.4f} px from the CPU's flow"
+    return line

@@ -52,6 +52,27 @@ def test_an_epoch_that_was_trained_twice_counts_once(tmp_path):
     pd.testing.assert_series_equal(run.metrics().loss, pd.Series([3.0, 2.5], name="loss"))
 
 
+def test_a_stage_that_ended_short_of_what_is_usual_is_named(tmp_path):
+    run = Run(tmp_path)
+    where = {"dataset": "d", "split": 1, "seed": 0, "actions": ("a",)}
+    run.begin(identity_of("if-ttn", RECIPES["if-ttn"], "tiny", PRESETS["tiny"], **where))
+    assert run.shortfalls() == []
+    for stage, epoch, accuracy in (("ttn", 0, 0.3), ("ttn", 1, 0.64), ("joint", 0, 0.9)):
+        run.log({"stage": stage, "epoch": epoch, "of": {"ttn": 2, "joint": 1}[stage], "accuracy": accuracy})
+    (line,) = run.shortfalls()
+    assert "stage ttn: 0.64 of its training videos are right at its end, where 0.75 or more are usual" in line
+
+
+def test_a_small_data_set_trains_for_as_many_steps_as_a_large_one():
+    def steps(videos):
+        schedule = PRESETS["tiny"].fitted(RECIPES["if-ttn"], videos).schedules["ttn"]
+        return schedule.epochs * -(-videos // 16)
+
+    assert steps(688) == 26 * 43
+    assert 26 * 43 <= steps(432) < 27 * 43
+    assert steps(1376) == 2 * steps(688)
+
+
 def test_what_is_not_there_is_said_in_one_line(tmp_path):
     with pytest.raises(IfttnError, match="no run in"):
         Run(tmp_path / "none").identity  # noqa: B018
