@@ -86,7 +86,7 @@ def test_a_dry_run_says_what_a_recipe_will_cost_and_stops(embedded, capsys, tmp_
     options = ("--data", embedded.data, "--runs", tmp_path / "runs", "--dry-run")
     assert run("train", "if-ttn-adaptive", "--preset", "smallest", *options) == 0
     text = capsys.readouterr().out
-    assert "recipe if-ttn-adaptive, like if-ttn but for fusion" in text
+    assert "recipe if-ttn-adaptive\n  why: Table 1: Eq. 3" in text
     assert "preset smallest, like tiny but for backbone" in text
     assert "parameters: " in text
     assert "16 videos of 16 actions" in text
@@ -266,7 +266,7 @@ def out_of_memory(*_, **__):
         ("train spatial --precision fp32", "experiment.training.train", "--micro-batch --precision --recompute"),
         ("train spatial --micro-batch 1 --recompute", "experiment.training.train", ""),
         ("test spatial --precision fp32", "experiment.testing.test", "--micro-batch --precision"),
-        ("figures", "gallery.draw", ""),
+        ("figures", "gallery.draw_figures", ""),
         (f"predict {__file__}", "verbs.predict.Recognizer.load", "--crops"),
         ("bench train --micro-batch 1", "bench.train.run", "--batch --recompute"),
         ("bench flow", "bench.flow.run", ""),

@@ -28,6 +28,7 @@ from ifttn.experiment import study
 from ifttn.experiment.recipes import RECIPES
 from ifttn.experiment.results import filled_tables
 from ifttn.experiment.runs import Run
+from ifttn.gallery import figures_1_7, sources
 from ifttn.insight.drawing_settings import DRAWING_PRESETS
 from ifttn.insight.embedded import denoiser, ring_judges
 from lab.cam_explorer import CamExplorer
@@ -70,8 +71,8 @@ def short(gpus):
         patch.setattr(ring_judges, "train_judge", partial(ring_judges.train_judge, videos=16, steps=2))
         patch.setattr(gallery, "train_denoiser", partial(gallery.train_denoiser, epochs=1))
         patch.setattr(denoiser, "SAVE_EVERY", 0.0)
-        patch.setattr(gallery, "SEEDS", 1)
-        patch.setattr(gallery, "JUDGES", 2)
+        patch.setattr(figures_1_7, "SEEDS", 1)
+        patch.setattr(sources, "JUDGES", 2)
         yield
 
 
@@ -275,7 +276,7 @@ def test_the_studio_draws(chosen, opened):
     panel = opened(DeepDrawStudio, **{"settings": "tiny", **chosen})
     panel.start()
     done(panel)
-    assert panel.drawn.step == panel.drawn.of
+    assert panel.drawn.step == panel.drawn.steps
     panel.keep()
 
 

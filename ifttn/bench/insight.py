@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ifttn.bench.clock import Clock, PrintedTable, device_name
 from ifttn.bench.options import DRAWN_BACKBONES
 from ifttn.insight.cam import OneTensor, class_activation_maps, stack
-from ifttn.insight.deepdraw import draw_many
+from ifttn.insight.deepdraw import DrawingStep, draw_many
 from ifttn.insight.drawing_settings import DRAWING_PRESETS
 from ifttn.model.network import Network, NetworkSettings
 
@@ -85,7 +85,7 @@ def print_steps(network: Network, preset: str, batches: list[int], clock: Clock,
     table = PrintedTable("DeepDraw", "steps/s", "drawings x steps/s", first=28)
     for batch in batches:
         states = draw_many([network], [(a % 16, a) for a in range(batch)], DRAWING_PRESETS[preset])
-        seconds = clock.best({"": partial(next, states)}, repeat, warm_up=True)[""]
+        seconds = clock.best({"": lambda states=states: list(islice(states, 1))}, repeat, warm_up=True)[""]
         table.row(f"batch {batch}", f"{1 / seconds:.2f}", f"{batch / seconds:.1f}")
 
 
@@ -102,7 +102,7 @@ def print_limits(network: Network, preset: str, clock: Clock, repeat: int) -> No
         return torch.autograd.grad(network(crops).logits["ttn"][:, 0].sum(), list(crops.values()))
 
     states = draw_many([network], [(0, 0)], DRAWING_PRESETS[preset])
-    sides = {"step": partial(next, states), "passes": passes, "product": lambda: a @ b}
+    sides = {"step": lambda: list(islice(states, 1)), "passes": passes, "product": lambda: a @ b}
     seconds = clock.best(sides, max(3, repeat), warm_up=True)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(crops)
@@ -129,8 +129,9 @@ def print_forms(preset: str, clock: Clock) -> None:
             network.compile()
         states = draw_many([network], [(0, 0)], DRAWING_PRESETS[preset])
         next(states)
-        seconds = clock.seconds(lambda states=states: islice(states, many - 2))
-        (drawn,) = next(states)
+        steps = list[tuple[DrawingStep, ...]]()
+        seconds = clock.seconds(lambda states=states, steps=steps: steps.extend(islice(states, many - 1)))
+        (drawn,) = steps[-1]
         assert drawn.rgb is not None
         verdict = "as it is used"
         if usual is None:
@@ -138,5 +139,5 @@ def print_forms(preset: str, clock: Clock) -> None:
         else:
             verdict = "the same" if (drawn.rgb - usual).abs().mean() < SAME_PICTURE else "another"
         apart = (drawn.rgb - usual).abs().mean().item()
-        table.row(name, f"{(many - 2) / seconds:.2f}", f"{apart:.2f}", verdict)
+        table.row(name, f"{(many - 1) / seconds:.2f}", f"{apart:.2f}", verdict)
     print(f"levels apart: of 255, in the mean, after {many} steps")
