@@ -5,7 +5,7 @@ as many different videos.
 """
 
 from collections.abc import Sequence
-from math import sqrt
+from math import comb, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -114,12 +114,11 @@ def flip_test(changes: Int[np.ndarray, " V"]) -> float:
 
     Where every change is one answer, this is the sign test and McNemar's test.
     """
-    from scipy.stats import binom  # takes long to import, and not every table needs it
-
-    chances = np.ones(1)  # of each sum from -total to total
-    for size, count in zip(*np.unique(np.abs(changes[changes != 0]), return_counts=True), strict=True):
+    chances = np.ones(1)  # of each sum from -total to total; SciPy would take a second to import
+    sizes, counts = np.unique(np.abs(changes[changes != 0]), return_counts=True)
+    for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
         coins = np.zeros(2 * size * count + 1)
-        coins[:: 2 * size] = binom.pmf(np.arange(count + 1), count, 0.5)
+        coins[:: 2 * size] = [comb(count, heads) / 2**count for heads in range(count + 1)]
         chances = np.convolve(chances, coins)
     sums = np.arange(len(chances)) - len(chances) // 2
     return float(min(1.0, chances[np.abs(sums) >= abs(changes.sum())].sum()))
