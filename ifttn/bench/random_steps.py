@@ -11,12 +11,11 @@ from ifttn.bench.clock import Clock, PrintedTable
 from ifttn.bench.memory import peak_bytes, reset_peak
 from ifttn.experiment.cost import stage_cost
 from ifttn.experiment.networks import network_settings
-from ifttn.experiment.optimisation import clip, freeze_all_but, optimiser
+from ifttn.experiment.optimisation import clip, freeze_all_but, optimiser, stage_loss
 from ifttn.experiment.presets import PRESETS, Preset
 from ifttn.experiment.processes import Machine
 from ifttn.experiment.recipes import JOINT, RECIPES
 from ifttn.experiment.recomputing import recompute
-from ifttn.experiment.training import stage_loss
 from ifttn.memory import lacks_memory
 from ifttn.model.network import Network
 from ifttn.vocabulary import MODALITIES, IfttnError

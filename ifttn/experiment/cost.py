@@ -13,12 +13,11 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ifttn.experiment.networks import network_settings
-from ifttn.experiment.optimisation import freeze_all_but
+from ifttn.experiment.optimisation import freeze_all_but, stage_loss
 from ifttn.experiment.presets import CHOICES, PARENTS, PRESETS, Preset, own_choices
 from ifttn.experiment.processes import Machine
 from ifttn.experiment.recipes import RECIPES, Recipe, Stage, find
 from ifttn.experiment.recomputing import recompute
-from ifttn.experiment.training import stage_loss
 from ifttn.model.network import Scorer
 from ifttn.model.peers.trained import build_network
 from ifttn.vocabulary import MODALITIES

@@ -1,12 +1,15 @@
-"""How a stage moves the weights: what is frozen, at which rate, how far at most."""
+"""How a stage moves the weights: its loss, what is frozen, the learning rate, the largest gradient norm."""
 
 import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ifttn.experiment.presets import Preset, Schedule
-from ifttn.model.network import Scorer
+from ifttn.experiment.recipes import Stage
+from ifttn.experiment.scores import late_fusion
+from ifttn.model.network import Output, Scorer
 from ifttn.vocabulary import MODALITIES
 
 
@@ -95,3 +98,16 @@ def _kind(part: str) -> str:
     if part not in MODALITIES:
         return part
     return "motion" if MODALITIES[part].is_motion else "rgb"
+
+
+def stage_loss(stage: Stage, output: Output, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """A stage's loss, and the logits that its accuracy is about.
+
+    The stage has a loss for each of its heads; a stage that names no head has one loss on the late-fused logits.
+    """
+    if stage.heads:
+        heads = torch.stack([output.logits[head] for head in stage.heads])
+        losses = torch.stack([functional.cross_entropy(logits.float(), labels) for logits in heads])
+        return losses.sum(), heads.sum(0).detach()
+    fused = late_fusion({head: logits.float() for head, logits in output.logits.items()})
+    return functional.cross_entropy(fused, labels), fused.detach()

@@ -160,6 +160,18 @@ class Run:
             return pd.DataFrame(columns=columns)
         return pd.DataFrame(rows).drop_duplicates(["stage", "epoch"], keep="last", ignore_index=True)
 
+    def tensorboard(self) -> Any:
+        """A writer of <run>/tensorboard.
+
+        Raises:
+            IfttnError: TensorBoard is not installed.
+        """
+        try:
+            from torch.utils.tensorboard.writer import SummaryWriter
+        except ImportError as error:
+            raise IfttnError("TensorBoard is not installed: `pip install tensorboard`, or train without it") from error
+        return SummaryWriter(str(self.folder / "tensorboard"))
+
     def shortfalls(self) -> list[str]:
         """A line for each finished stage that had fewer training videos right at its end than its preset expects."""
         metrics = self.metrics()

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
@@ -28,7 +27,7 @@ from ifttn.experiment.evaluation import evaluate
 from ifttn.experiment.initialisation import Loaded, initialise
 from ifttn.experiment.leakage import refuse_leak
 from ifttn.experiment.networks import network_settings
-from ifttn.experiment.optimisation import clip, freeze_all_but, learning_rate, optimiser
+from ifttn.experiment.optimisation import clip, freeze_all_but, learning_rate, optimiser, stage_loss
 from ifttn.experiment.presets import PRESETS, Preset
 from ifttn.experiment.processes import Share, shares
 from ifttn.experiment.pyramids import FrozenPyramids, announce
@@ -121,19 +120,6 @@ def _trained_on(work: Work, name: str, held_out: tuple[Video, ...]) -> set[str]:
             refuse_leak(run.trained_on, (*held_out, *work.split.test), f"{name} starts from {needed}, which")
             names |= run.trained_on
     return names
-
-
-def stage_loss(stage: Stage, output: Output, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """A stage's loss, and the logits that its accuracy is about.
-
-    The stage has a loss for each of its heads; a stage that names no head has one loss on the late-fused logits.
-    """
-    if stage.heads:
-        heads = torch.stack([output.logits[head] for head in stage.heads])
-        losses = torch.stack([functional.cross_entropy(logits.float(), labels) for logits in heads])
-        return losses.sum(), heads.sum(0).detach()
-    fused = late_fusion({head: logits.float() for head, logits in output.logits.items()})
-    return functional.cross_entropy(fused, labels), fused.detach()
 
 
 class Forward(nn.Module):
@@ -245,7 +231,7 @@ class Training:
                 unit="step",
                 disable=not (self.work.progress and leads),
             ) as self.bar,
-            tensorboard(self.run, self.work.machine.tensorboard and leads) as board,
+            self.run.tensorboard() if self.work.machine.tensorboard and leads else nullcontext() as board,
             # The lock keeps other processes from dropping the pyramids.
             held(self.work.folder, shared=True, wait=True) if self.frozen else nullcontext(),
         ):
@@ -409,18 +395,3 @@ class Training:
         torch.set_rng_state(state[0])
         if len(state) > 1:
             torch.cuda.set_rng_state(state[1], self.work.device)
-
-
-def tensorboard(run: Run, wanted: bool) -> Any:
-    """A writer of <run>/tensorboard, or nothing.
-
-    Raises:
-        IfttnError: it is wanted and not installed.
-    """
-    if not wanted:
-        return nullcontext()
-    try:
-        from torch.utils.tensorboard.writer import SummaryWriter
-    except ImportError as error:
-        raise IfttnError("TensorBoard is not installed: `pip install tensorboard`, or train without it") from error
-    return SummaryWriter(str(run.folder / "tensorboard"))

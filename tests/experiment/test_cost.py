@@ -2,11 +2,10 @@ import pytest
 import torch
 
 from ifttn.experiment.cost import as_text, meta_inputs, meta_network, stage_cost
-from ifttn.experiment.optimisation import clip, freeze_all_but, optimiser
+from ifttn.experiment.optimisation import clip, freeze_all_but, optimiser, stage_loss
 from ifttn.experiment.presets import PRESETS
 from ifttn.experiment.processes import Machine
 from ifttn.experiment.recipes import JOINT, RECIPES
-from ifttn.experiment.training import stage_loss
 from ifttn.vocabulary import IfttnError
 
 

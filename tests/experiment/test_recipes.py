@@ -4,10 +4,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from ifttn.experiment.cost import meta_network
-from ifttn.experiment.optimisation import freeze_all_but
+from ifttn.experiment.optimisation import freeze_all_but, stage_loss
 from ifttn.experiment.presets import PRESETS
 from ifttn.experiment.recipes import RECIPES, SPATIAL, with_its_sources
-from ifttn.experiment.training import stage_loss
 from ifttn.model.network import Output
 
 

@@ -3,11 +3,10 @@ import copy
 import torch
 
 from ifttn.experiment.networks import network_settings
-from ifttn.experiment.optimisation import freeze_all_but
+from ifttn.experiment.optimisation import freeze_all_but, stage_loss
 from ifttn.experiment.presets import PRESETS
 from ifttn.experiment.recipes import JOINT, RECIPES
 from ifttn.experiment.recomputing import recompute
-from ifttn.experiment.training import stage_loss
 from ifttn.model.network import Network
 
 
