@@ -61,13 +61,17 @@ def test_a_frozen_stream_neither_drops_nor_counts():
     assert network.temporal["ttn"].layer2[0].bn1.training  # signed input: TTN's statistics are its own
 
 
-def test_each_part_starts_where_its_recipe_says(streams):
+def test_each_part_starts_where_its_recipe_says(streams, monkeypatch):
     spatial = streams.run("spatial").weights("streams.rgb")
     preset = PRESETS["smallest"]
     temporal = Network(network_settings(RECIPES["temporal"], preset, 16))
     training.initialise(temporal, streams, "temporal")
-    stem = temporal.streams["flow"].conv1.weight
-    assert all(torch.equal(stem[:, channel], spatial["conv1.weight"].mean(1)) for channel in range(10))
+    stem, mean = temporal.streams["flow"].conv1.weight, spatial["conv1.weight"].mean(1)
+    assert all(torch.equal(stem[axis::2, axis::2], 2**0.5 * mean[axis::2, None].repeat(1, 5, 1, 1)) for axis in (0, 1))
+    assert not stem[0::2, 1::2].any()
+    monkeypatch.setitem(PRESETS, "smallest", replace(preset, stem="averaged"))
+    training.initialise(temporal, streams, "temporal")
+    assert all(torch.equal(stem[:, channel], mean) for channel in range(10))
     complete = Network(network_settings(RECIPES["if-ttn"], preset, 16))
     training.initialise(complete, streams, "if-ttn")
     for key, value in complete.temporal["ttn"].state_dict().items():
