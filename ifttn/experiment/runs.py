@@ -173,7 +173,12 @@ class Run:
         return SummaryWriter(str(self.folder / "tensorboard"))
 
     def shortfalls(self) -> list[str]:
-        """A line for each finished stage that had fewer training videos right at its end than its preset expects."""
+        """A line for each finished stage that had fewer training videos right at its end than its preset expects.
+
+        The preset expects it of networks that fuse their streams: the others cannot see every factor.
+        """
+        if self.identity["recipe_row"]["fusion"] in (None, "separate"):
+            return []
         metrics = self.metrics()
         last = metrics[metrics.epoch == metrics["of"] - 1].set_index("stage").accuracy
         return [

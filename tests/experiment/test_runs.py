@@ -63,6 +63,14 @@ def test_a_stage_that_ended_short_of_what_is_usual_is_named(tmp_path):
     assert "stage ttn: 0.64 of its training videos are right at its end, where 0.75 or more are usual" in line
 
 
+def test_of_a_network_without_fusion_no_share_is_expected(tmp_path):
+    run = Run(tmp_path)
+    where = {"dataset": "d", "split": 1, "seed": 0, "actions": ("a",)}
+    run.begin(identity_of("ttn-separate", RECIPES["ttn-separate"], "tiny", PRESETS["tiny"], **where))
+    run.log({"stage": "ttn", "epoch": 0, "of": 1, "accuracy": 0.5})
+    assert run.shortfalls() == []
+
+
 def test_a_small_data_set_trains_for_as_many_steps_as_a_large_one():
     def steps(videos):
         schedule = PRESETS["tiny"].fitted(RECIPES["if-ttn"], videos).schedules["ttn"]
