@@ -169,7 +169,7 @@ class VideoPanel(Panel):
             self._maps.clear()
             try:
                 yield from self._read_source(run)
-            except Exception:
+            except Exception:  # the error goes on; the panel first shows that there is no clip
                 self.loaded()
                 raise
             self._source = source

@@ -81,7 +81,7 @@ class Workload:
     row: str
     definition: str
     count: float
-    """How many of what the definition counts one repetition does."""
+    """The number of units (snippets or videos) that one repetition processes."""
     work: Callable[[], object]
     weight: float
     """About how long it takes beside the others, in any unit."""
@@ -147,7 +147,7 @@ def device_name(device: str) -> str:
 
 
 def one_core() -> str:
-    """What a rate of one core was measured on."""
+    """Describes the machine on which a rate of one core was measured."""
     return f"{device_name('cpu')}, one core of {os.cpu_count()}"
 
 

@@ -90,7 +90,7 @@ def print_steps(network: Network, preset: str, batches: list[int], clock: Clock,
 
 
 def print_limits(network: Network, preset: str, clock: Clock, repeat: int) -> None:
-    """How much of a step of one drawing is the forward and backward pass of the network."""
+    """Print which share of a drawing step the forward and backward pass of the network take."""
     size = DRAWING_PRESETS[preset].crop
     crops = {
         m: torch.rand((1, 2, c, size, size), device=clock.device).requires_grad_()

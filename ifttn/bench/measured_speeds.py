@@ -54,12 +54,12 @@ class MeasuredSpeeds:
         return np.array([t.seconds for t in self.timings_of(row, definition)], np.float64)
 
     def rate(self, row: str, definition: str = "") -> Spread | None:
-        """How many a second; None where nothing was measured."""
+        """The rate a second; None where nothing was measured."""
         found = self.timings_of(row, definition)
         return Spread.of([t.workload.count / t.seconds for t in found]) if found else None
 
     def ratio(self, quick: str, slow: str) -> Spread | None:
-        """How many times as fast one row is end to end as another, both of the same round.
+        """The end-to-end speed of one row divided by that of another in the same round.
 
         Where the two were measured unequally often, the last figure of each stands for the rounds that it lacks.
         """
@@ -98,7 +98,7 @@ class MeasuredSpeeds:
             yield from self._why(slow)
 
     def _why(self, slow: str) -> Iterator[str]:
-        """What limits the ratio, and what it is where the flow of all fields of a video is needed."""
+        """Says what limits the ratio, and gives the ratio where the flow of all fields of a video is needed."""
         network, own_network, reading = self.rate(slow, VIDEOS), self.rate("mv-if-ttn", VIDEOS), self.rate(VECTORS)
         if not (network and own_network and reading):
             return

@@ -183,7 +183,7 @@ def _extracted(video: Path, repetitions: int) -> Extracted | None:
 
 
 def differing_frames(video: Path, *readings: Extracted) -> int:
-    """How many frames have another type or other vectors than in each reading, or are missing on one side.
+    """Counts the frames whose type or vectors differ from each reading, or that are missing on one side.
 
     Of a B-frame of MPEG-4 only the blocks are compared: where a block has no vector of its own (direct mode), FFmpeg
     exports what happens to lie in memory, which is one reason to encode such videos anew.

@@ -67,7 +67,7 @@ def run(o: argparse.Namespace) -> int:
 
 
 def _header(o: argparse.Namespace, store: Store, preset: Preset) -> Iterator[str]:
-    """What is measured, and what the columns say."""
+    """Says what is measured, and explains the columns."""
     settings, index = store.settings, store.index()
     gpu = device_name("cuda") if torch.cuda.is_available() else "no GPU"
     yield f"{device_name('cpu')}, {gpu}; OpenCV {cv2.__version__}, torch {torch.__version__}"

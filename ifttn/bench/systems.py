@@ -39,7 +39,7 @@ DEFINITIONS: Mapping[str, str] = {
     END_TO_END: "videos a second from a file on disk to class scores: decoding, motion, crop, network, late fusion",
 }
 DECODE, VECTORS, PRODUCT = "decoding alone", "decoding, vectors and frames", "a large product"
-"""What is measured beside the rows, to know how fast they could be."""
+"""These workloads are measured beside the rows; they bound how fast the rows could be."""
 ACTIONS = 101
 TVL1_GMACS = 1e-4
 """About what a pixel of TV-L1 costs, in convolution; it serves to guess how long a measurement takes."""
@@ -47,7 +47,7 @@ TVL1_GMACS = 1e-4
 
 @dataclass(frozen=True)
 class Conditions:
-    """What is measured, and on what."""
+    """The rows that are measured, the video, and the machine."""
 
     video: Path
     size: str = "paper"
@@ -67,7 +67,7 @@ class Conditions:
 
     @property
     def dtype(self) -> str:
-        """What is computed in."""
+        """The number format of the computation."""
         return str(self.machine.dtype(self.device)).removeprefix("torch.")
 
 
@@ -192,7 +192,7 @@ class System:
         return self.scores(read_inputs(on.video, self.variant, on.segments, on.device))
 
     def workloads(self) -> Iterator[Workload]:
-        """What is timed of it: one workload a definition, after a warm-up."""
+        """The workloads that are timed, one a definition, after a warm-up."""
         on, generator = self.conditions, torch.Generator().manual_seed(0)
         shapes = self.variant.inputs(1, self.taken)
         inputs = {m: torch.randint(0, 256, s, generator=generator, dtype=torch.uint8) for m, s in shapes.items()}
