@@ -10,7 +10,7 @@ import torch
 
 from ifttn.data.loading import SnippetDataset
 from ifttn.data.store import Entry, Store
-from ifttn.experiment import testing, training
+from ifttn.experiment import optimisation, testing, training
 from ifttn.experiment.networks import network_settings
 from ifttn.experiment.presets import PRESETS, Schedule
 from ifttn.experiment.processes import Machine
@@ -208,7 +208,7 @@ def test_an_unknown_recipe_names_the_choices(embedded, tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_with_the_videos(embedded, tmp_path, monkeypatch):
-    monkeypatch.setattr(training.functional, "cross_entropy", lambda *_: torch.tensor(math.nan, requires_grad=True))
+    monkeypatch.setattr(optimisation.functional, "cross_entropy", lambda *_: torch.tensor(math.nan, requires_grad=True))
     with pytest.raises(IfttnError, match=r"epoch 0, step 0 is nan; its videos: \w+/v_"):
         training.train(embedded.work(tmp_path), "spatial")
 
