@@ -25,6 +25,7 @@ def two_steps(monkeypatch):
         monkeypatch.setitem(DRAWING_PRESETS, name, replace(settings, octaves=octaves))
 
 
+@pytest.mark.slow
 def test_of_all_drawings_only_those_that_are_shown_are_kept(two_steps, embedded, tmp_path, monkeypatch):
     work = embedded.work(tmp_path)
     for recipe in ("spatial", "temporal", "if-ttn"):
