@@ -1,8 +1,9 @@
 import pytest
 import torch
+from torch import nn
 from torchvision.models import resnet18, resnet50
 
-from ifttn.model.backbone import BACKBONES, LEVELS, adapt_stem, build_backbone
+from ifttn.model.backbone import BACKBONES, LEVELS, BatchNorm, adapt_stem, build_backbone
 
 
 @pytest.mark.parametrize(("name", "reference"), [("resnet18", resnet18), ("resnet50", resnet50)])
@@ -48,3 +49,23 @@ def test_a_stem_by_axis_sees_x_and_y_of_a_motion_by_turns_and_responds_as_strong
     averaged = adapt_stem(weights, 10)["conv1.weight"]
     torch.testing.assert_close(stem.square().sum((1, 2, 3)), averaged.square().sum((1, 2, 3)))
     assert torch.equal(adapt_stem(weights, 3, by_axis=True)["conv1.weight"], weights["conv1.weight"])
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_frozen_batch_norm_has_torchs_values_and_gradient_and_keeps_no_input(layout):
+    ours, theirs = BatchNorm(16), nn.BatchNorm2d(16)
+    for tensor in ours.state_dict().values():
+        tensor.copy_(torch.rand(tensor.shape) + 0.5)
+    theirs.load_state_dict(ours.state_dict())
+    x, gradient = torch.randn(2, 8, 16, 5, 7).unbind()
+    found = []
+    for norm in (ours.eval().requires_grad_(False), theirs.eval().requires_grad_(False)):
+        input = x.contiguous(memory_format=layout).requires_grad_()
+        kept: list[torch.Tensor] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, kept=kept: kept.append(x) or x, lambda x: x):
+            output = norm(input)
+        output.backward(gradient)
+        found.append((output.detach(), input.grad, kept))
+    torch.testing.assert_close(found[0][:2], found[1][:2])
+    assert all(tensor.shape == (16,) for tensor in found[0][2])
+    assert any(tensor.shape == x.shape for tensor in found[1][2])
