@@ -9,8 +9,8 @@ Their tensors hold real values in the memory of the CPU, so whole trainings, dra
 - gives the result the device of its arguments, or the one that was asked for;
 - refuses numpy a tensor that is on a GPU, and a GPU the random generator of the CPU.
 
-What it cannot see: work in other processes, and what Triton or CUDA would compute. `a_machine_with_gpus` puts numba's
-TV-L1 in the place of Triton's.
+What it cannot see: work in other processes, and what CUDA would compute. `a_machine_with_gpus` puts numba's TV-L1 in
+the place of CUDA's.
 """
 
 import threading
@@ -27,7 +27,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import checkpoint
 
-from ifttn.data import tvl1_cpu, tvl1_triton
+from ifttn.data import tvl1_cpu, tvl1_cuda
 from ifttn.data.tvl1 import CoarseToFine
 
 CPU = torch.device("cpu")
@@ -288,13 +288,13 @@ _ATTRIBUTES: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
-def _solved(previous: torch.Tensor, following: torch.Tensor, pyramid: CoarseToFine) -> torch.Tensor:
-    """TV-L1 of pairs that lie on a GPU: numba's in the place of Triton's, which sees the current device alone."""
+def _solved(previous: torch.Tensor, following: torch.Tensor, pyramid: CoarseToFine, launch: object) -> torch.Tensor:
+    """TV-L1 of pairs that lie on a GPU: numba's in the place of CUDA's, which sees the current device alone."""
     _meeting("solve", (previous, following))
     if previous.device != torch.device("cuda", torch.cuda.current_device()):
-        raise ValueError("Pointer argument (at 0) cannot be accessed from Triton (cpu tensor?)")
+        raise RuntimeError("CUDA: CUDA_ERROR_INVALID_VALUE")
     solver = tvl1_cpu.Solver(*previous.shape[1:], pyramid)
-    pairs = zip(previous.cpu().numpy(), following.cpu().numpy(), strict=True)
+    pairs = zip(previous.cpu().float().numpy(), following.cpu().float().numpy(), strict=True)
     return torch.from_numpy(np.stack([solver(*pair) for pair in pairs])).to(previous.device)
 
 
@@ -418,7 +418,8 @@ def a_machine_with_gpus() -> Iterator[None]:
             (torch.Tensor, "record_stream", _record_stream),  # the real one looks at its stream before it asks `_call`
             (safetensors, "safe_open", _opened),
             (threading.Thread, "run", _run_thread),
-            (tvl1_triton, "_solve_chunk", _solved),
+            (tvl1_cuda, "_solve_chunk", _solved),
+            (tvl1_cuda, "on_gpu", lambda device: None),
         ):
             patch.setattr(owner, name, stand_in)
         # What is computed again is compared with what was kept, of which only the shape has a true copy here.

@@ -20,10 +20,8 @@ from ifttn import cli, gallery
 from ifttn.bench import insight as bench_insight
 from ifttn.bench import systems
 from ifttn.bench import train as bench_train
-from ifttn.data import tvl1_triton
 from ifttn.data.flow import flow_of, luminance
 from ifttn.data.flow_service import serve
-from ifttn.data.tvl1 import FAST
 from ifttn.experiment import study
 from ifttn.experiment.recipes import RECIPES
 from ifttn.experiment.results import filled_tables
@@ -38,10 +36,8 @@ from lab.inspector import Inspector
 from lab.monitor import Monitor
 from lab.shelf import Shelf
 from lab.table_desk import TableDesk
-from tests.data import tvl1_reference
 
 GPU = "cuda:1"
-SOLVE_CHUNK = tvl1_triton._solve_chunk
 
 
 def _refusing():
@@ -144,22 +140,6 @@ def test_other_processes_are_served_with_flow():
     with serve("tvl1-fast", GPU) as service:
         answer = service(luminance(frames), 5.0, np.arange(2))
     np.testing.assert_array_equal(answer.sampled, flow_of("tvl1-fast", frames))
-
-
-def test_flow_is_computed_where_its_frames_are(monkeypatch):
-    def step_of(name):
-        def step(*tensors):
-            assert {each.device for each in tensors} == {torch.device(GPU)}
-            found = getattr(tvl1_reference, name)(*(each.cpu() for each in tensors))
-            return found.to(GPU) if torch.is_tensor(found) else tuple(each.to(GPU) for each in found)
-
-        return step
-
-    for name in ("linearise", "median", "relax"):
-        monkeypatch.setattr(tvl1_triton, name, step_of(name))
-    images = torch.randint(0, 256, (2, 24, 32), generator=torch.Generator().manual_seed(0)).float()
-    there = SOLVE_CHUNK(images.to(GPU), images.flip(0).to(GPU), FAST)
-    torch.testing.assert_close(there.cpu(), tvl1_reference.solve(images, images.flip(0), FAST), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("recipe", [name for name, row in RECIPES.items() if not row.needs])

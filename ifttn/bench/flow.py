@@ -23,7 +23,7 @@ from jaxtyping import Float, Float32, UInt8
 
 from ifttn.bench.clock import Clock, PrintedTable, device_name, one_core, use_one_core
 from ifttn.bench.peers import python_of
-from ifttn.data import diagnostic
+from ifttn.data import diagnostic, tvl1_cuda
 from ifttn.data.flow import luminance
 from ifttn.data.tvl1 import FAST, OPENCV, CoarseToFine, bytes_moved
 from ifttn.data.tvl1_cpu import Solver
@@ -220,25 +220,17 @@ def gpu_line(pairs: UInt8[np.ndarray, "P 2 H W"]) -> str:
     height, width = pairs.shape[2:]
     solver = Solver(height, width)
     on_cpu = np.stack([solver(*pair.astype(np.float32)) for pair in pairs])
-    cost = bytes_moved(height, width, solver.iterations)
-    line = f"{width}x{height}: {solver.iterations:.1f} iterations a warp, {cost / 1e9:.2f} GB moved a pair; "
+    cost = bytes_moved(height, width, solver.iterations, tvl1_cuda.FUSED)
+    line = f"{width}x{height}: {solver.iterations:.1f} iterations a warp, at least {cost / 1e9:.2f} GB moved a pair; "
     if not torch.cuda.is_available():
         return f"{line}no GPU is here: no rate on one"
-    from ifttn.data import tvl1_cuda, tvl1_triton
-
     clock, big = Clock("cuda"), torch.empty(2**28, device="cuda")
-    bandwidth = 2 * big.nbytes / clock.best({"copy": big.clone}, 3, warm_up=True)["copy"]
-    repeated, bound = torch.from_numpy(np.resize(pairs, (256, *pairs.shape[1:]))).cuda(), bandwidth / cost
-    line += f"{device_name('cuda')} copies {bandwidth / 1e12:.2f} TB/s, which allows {bound:.0f} pairs/s without caches"
-    for name, solve in {"Triton": tvl1_triton.solve, "CUDA C++ (not yet the default)": tvl1_cuda.solve}.items():
-        try:
-            seconds = clock.best({name: lambda solve=solve: solve(repeated[:, 0], repeated[:, 1])}, 3, warm_up=True)[
-                name
-            ]
-            flow = solve(repeated[: len(pairs), 0], repeated[: len(pairs), 1]).cpu().numpy()
-        except (ImportError, RuntimeError) as error:  # NVRTC or the driver may be missing or refuse
-            line += f"; {name}: not run, {error}"
-            continue
-        apart = np.mean([distance(a, b) for a, b in zip(flow, on_cpu, strict=True)])
-        line += f"; {name}: {len(repeated) / seconds:.0f} pairs/s, {apart:.4f} px from the CPU's flow"
-    return line
+    bandwidth = 2 * big.nbytes / clock.best({"": big.clone}, 3, warm_up=True)[""]
+    first, second = torch.from_numpy(np.resize(pairs, (1024, *pairs.shape[1:]))).cuda().unbind(1)
+    flow = tvl1_cuda.solve(first[: len(pairs)], second[: len(pairs)]).cpu().numpy()
+    apart = np.mean([distance(a, b) for a, b in zip(flow, on_cpu, strict=True)])
+    seconds = clock.best({"": lambda: tvl1_cuda.solve(first, second)}, 3, warm_up=True)[""]
+    return (
+        f"{line}{device_name('cuda')} copies {bandwidth / 1e12:.2f} TB/s, which allows {bandwidth / cost:.0f} pairs/s; "
+        f"{1024 / seconds:.0f} pairs/s with 1,024 at once, {apart:.4f} px from the CPU's flow"
+    )

@@ -8,14 +8,14 @@ one step of the motion in where they draw an edge.
 Every flow sees luminance only. T frames have T - 1 fields; M fields are those that were asked for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, Integer, Num, UInt8
+from jaxtyping import Float32, Integer, UInt8
 
 from ifttn.data.tvl1 import FAST, OPENCV, CoarseToFine
 from ifttn.memory import Pieces
@@ -27,9 +27,23 @@ Starts = Integer[np.ndarray, " M"]
 class Flow(Protocol):
     """Luminance (T, H, W) in 0..255 -> fields (M, 2, H, W) in pixels."""
 
-    def __call__(self, images: np.ndarray, starts: np.ndarray, /, device: str = "cpu") -> np.ndarray:
-        """`starts` are the earlier frames t of the fields. `device` is one that `device_for` returned."""
+    def __call__(self, images: Any, starts: np.ndarray, /, device: str = "cpu") -> Any:
+        """`starts` are the earlier frames t of the fields. `device` is one that `device_for` returned; there the fields
+        are: an array on a CPU, a tensor on a GPU."""
         ...
+
+
+class StoredFlow(NamedTuple):
+    """The motion of some frames as a store keeps it: arrays, or tensors on the GPU that computed them."""
+
+    levels: Any
+    """UInt8 (M, 2, H, W): all fields as bytes of `to_bytes`."""
+    sampled: Any
+    """Float32 (n, 2, H, W): some of them in pixels, to measure what is lost."""
+
+    def on_host(self) -> "StoredFlow":
+        """As arrays."""
+        return StoredFlow(*map(_on_host, self))
 
 
 def dis(images: UInt8[np.ndarray, "T H W"], starts: Starts, device: str = "cpu") -> Float32[np.ndarray, "M 2 H W"]:
@@ -42,10 +56,11 @@ def dis(images: UInt8[np.ndarray, "T H W"], starts: Starts, device: str = "cpu")
     return fields
 
 
-def tvl1(
-    images: UInt8[np.ndarray, "T H W"], starts: Starts, device: str = "cpu", pyramid: CoarseToFine = OPENCV
-) -> Float32[np.ndarray, "M 2 H W"]:
-    """TV-L1 (Zach et al. 2007) with OpenCV's defaults, the flow of TSN and of the paper: see `ifttn.data.tvl1`."""
+def tvl1(images: Any, starts: Starts, device: str = "cpu", pyramid: CoarseToFine = OPENCV) -> Any:
+    """TV-L1 (Zach et al. 2007) with OpenCV's defaults, the flow of TSN and of the paper: see `ifttn.data.tvl1`.
+
+    On a GPU the images may be a tensor there, and the fields are one.
+    """
     if device == "cpu":
         from ifttn.data.tvl1_cpu import Solver
 
@@ -56,10 +71,10 @@ def tvl1(
         return fields
     import torch
 
-    from ifttn.data.tvl1_triton import solve
+    from ifttn.data import tvl1_cuda
 
-    there = torch.from_numpy(images).to(device)
-    return solve(there[starts], there[starts + 1], pyramid).cpu().numpy()
+    there = torch.as_tensor(images, device=device)
+    return tvl1_cuda.solve(there[starts], there[starts + 1], pyramid)
 
 
 FLOWS: Mapping[str, Flow] = {"tvl1": tvl1, "tvl1-fast": partial(tvl1, pyramid=FAST), "dis": dis}
@@ -74,8 +89,9 @@ def device_for(name: str, device: str) -> str:
     """
     if name not in FLOWS:
         raise IfttnError(f"unknown optical flow {name}; choose from {', '.join(FLOWS)}")
-    # Triton has no wheels for macOS and Windows, and OpenCV's DIS knows no GPU.
-    return device if device.startswith("cuda") and name != "dis" and find_spec("triton") else "cpu"
+    # The bindings of CUDA come with torch on Linux, and OpenCV's DIS knows no GPU.
+    on_gpu = device.startswith("cuda") and name != "dis" and find_spec("cuda") and find_spec("cuda.bindings")
+    return device if on_gpu else "cpu"
 
 
 def flow_of(
@@ -94,19 +110,67 @@ def flow_of(
     Raises:
         IfttnError: there is no such flow, or memory does not suffice for a single pair.
     """
-    device = device_for(name, device)
-    starts = np.arange(len(frames) - 1) if starts is None else starts
-    if not len(starts):
-        return np.empty((0, 2, *frames.shape[1:3]), np.float32)
     images = luminance(frames) if frames.ndim == 4 else frames
+    return np.concatenate([_on_host(fields) for fields in _pieces(name, images, device, starts)])
 
-    def compute(part: slice) -> Float32[np.ndarray, "m 2 H W"]:
+
+def stored_flow(
+    name: str,
+    images: Any,
+    bound: float,
+    sampled: Integer[np.ndarray, " n"],
+    device: str = "cpu",
+    starts: Starts | None = None,
+) -> StoredFlow:
+    """As `flow_of`, but as bytes: a GPU hands out an eighth of what the fields in pixels would be.
+
+    Args:
+        name: of the flow.
+        images: luminance (T, H, W) in 0..255, an array, or a tensor on the device.
+        bound: displacement in pixels that byte 255 stands for.
+        sampled: which fields are wanted in pixels as well, in rising order.
+        device: "cpu", "cuda", "cuda:1", ...
+        starts: the earlier frames of the fields; by default all frames but the last.
+
+    Raises:
+        IfttnError: as `flow_of`.
+    """
+    levels, kept, first = [], [], 0
+    for fields in _pieces(name, images, device, starts):
+        levels.append(to_bytes(fields, bound))
+        kept.append(fields[sampled[(sampled >= first) & (sampled < first + len(fields))] - first])
+        first += len(fields)
+    return StoredFlow(concatenated(levels), concatenated(kept))
+
+
+def _pieces(name: str, images: Any, device: str, starts: Starts | None) -> Iterator[Any]:
+    """The fields, as many at once as memory allows, where they were computed."""
+    device = device_for(name, device)
+    starts = np.arange(len(images) - 1) if starts is None else starts
+    if not len(starts):
+        yield np.empty((0, 2, *images.shape[1:]), np.float32)
+        return
+
+    def compute(part: slice) -> Any:
         first = int(starts[part].min())
         return FLOWS[name](images[first : int(starts[part].max()) + 2], starts[part] - first, device=device)
 
-    pieces = Pieces(len(starts), f"pair of {frames.shape[2]} x {frames.shape[1]} pixels")
-    fields = list(pieces(compute, len(starts)))
-    return fields[0] if len(fields) == 1 else np.concatenate(fields)
+    yield from Pieces(len(starts), f"pair of {images.shape[2]} x {images.shape[1]} pixels")(compute, len(starts))
+
+
+def _on_host(values: Any) -> np.ndarray:
+    return values if isinstance(values, np.ndarray) else values.cpu().numpy()
+
+
+def concatenated(parts: Sequence[Any]) -> Any:
+    """Arrays, or tensors of one device, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    import torch
+
+    return torch.cat(list(parts))
 
 
 def luminance(frames: UInt8[np.ndarray, "T H W 3"]) -> UInt8[np.ndarray, "T H W"]:
@@ -114,9 +178,13 @@ def luminance(frames: UInt8[np.ndarray, "T H W 3"]) -> UInt8[np.ndarray, "T H W"
     return np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])
 
 
-def to_bytes(field: Num[np.ndarray, "*shape"], bound: float) -> UInt8[np.ndarray, "*shape"]:
-    """Displacements in pixels as bytes: zero is exactly 128, +-bound is 255 and 1, and more than that saturates."""
-    return np.clip(np.rint(128 + 127 / bound * field), 1, 255).astype(np.uint8)
+def to_bytes(field: Any, bound: float) -> Any:
+    """Displacements in pixels (an array or a tensor) as bytes of the same shape.
+
+    Zero is exactly 128, +-bound is 255 and 1, and more than that saturates.
+    """
+    levels = (128 + 127 / bound * field).round().clip(1, 255)
+    return levels.astype(np.uint8) if isinstance(levels, np.ndarray) else levels.byte()
 
 
 def from_bytes(levels: UInt8[np.ndarray, "*shape"], bound: float) -> Float32[np.ndarray, "*shape"]:

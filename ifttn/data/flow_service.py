@@ -1,32 +1,31 @@
 """Optical flow on one device for many processes of one machine.
 
 Processes on the CPU decode and write; each sends its luminance to the process that owns the GPU, and receives motion as
-bytes. None holds more than a piece of one video, so that the memory is bounded by the number of processes.
+bytes. None holds more than a piece of one video, so that the memory is bounded by the number of processes. Pieces that
+wait at the same time are computed together, because a few small images do not fill a GPU.
 """
 
+import math
 import secrets
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from itertools import pairwise
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, Listener, answer_challenge, deliver_challenge
-from typing import NamedTuple
+from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Integer, UInt8
+from jaxtyping import Integer, UInt8
 
-from ifttn.data.flow import flow_of, to_bytes
+from ifttn.data.flow import StoredFlow, concatenated, stored_flow
 from ifttn.vocabulary import IfttnError
 
-
-class StoredFlow(NamedTuple):
-    """The motion of some frames as a store keeps it."""
-
-    levels: UInt8[np.ndarray, "M 2 H W"]
-    """All fields as bytes of `flow.to_bytes`."""
-    sampled: Float32[np.ndarray, "n 2 H W"]
-    """Some of them in pixels, to measure what is lost."""
+TOGETHER = 50_000_000
+"""Pixels: pieces are computed together until they have as many."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +43,12 @@ class FlowHere:
         Args:
             images: in 0..255.
             bound: displacement in pixels that byte 255 stands for.
-            sampled: which fields are wanted in pixels as well.
+            sampled: which fields are wanted in pixels as well, in rising order.
 
         Raises:
             IfttnError: the flow cannot be computed.
         """
-        return _stored(flow_of(self.name, images, self.device), bound, sampled)
+        return stored_flow(self.name, images, bound, sampled, self.device).on_host()
 
 
 @dataclass(frozen=True)
@@ -74,8 +73,8 @@ class FlowService:
 
 @contextmanager
 def serve(name: str, device: str) -> Iterator[FlowService]:
-    """Serve the flow `name` on `device` for as long as the context lasts, one request at a time on the device."""
-    key, turn, ended = secrets.token_bytes(32), threading.Lock(), threading.Event()
+    """Serve the flow `name` on `device` for as long as the context lasts."""
+    key, ended, requests = secrets.token_bytes(32), threading.Event(), SimpleQueue[_Request | None]()
 
     def answer(connection: Connection) -> None:
         # A process that died, or that lacks the key, concerns nobody here.
@@ -84,9 +83,12 @@ def serve(name: str, device: str) -> Iterator[FlowService]:
             answer_challenge(connection, key)
             images, bound, sampled = connection.recv()
             try:
-                with turn:
-                    flow = flow_of(name, images, device)
-                connection.send(_stored(flow, bound, sampled))
+                # A stream of its own, so that copies go on while the device computes for others.
+                with _stream(device):
+                    request = _Request(_moved(images, device), bound, sampled)
+                    requests.put(request)
+                    flow = request.answer.result().on_host()
+                connection.send(flow)
             except Exception as error:  # the process that asked must know
                 connection.send(IfttnError(f"{name} on {device} failed: {' '.join(str(error).split())}"))
 
@@ -96,15 +98,96 @@ def serve(name: str, device: str) -> Iterator[FlowService]:
                 threading.Thread(target=answer, args=(listener.accept(),), daemon=True).start()
 
     with Listener(("localhost", 0), backlog=256) as listener:
-        thread = threading.Thread(target=accept)
-        thread.start()
+        threads = [
+            threading.Thread(target=accept),
+            threading.Thread(target=_compute_all, args=(name, device, requests)),
+        ]
+        for thread in threads:
+            thread.start()
         try:
             yield FlowService(listener.address, key)
         finally:
             ended.set()
             Client(listener.address).close()  # wakes the thread
-            thread.join()
+            requests.put(None)
+            for thread in threads:
+                thread.join()
 
 
-def _stored(flow: Float32[np.ndarray, "M 2 H W"], bound: float, sampled: Integer[np.ndarray, " n"]) -> StoredFlow:
-    return StoredFlow(to_bytes(flow, bound), flow[sampled])
+# torch is imported only for a GPU: the processes that ask do without.
+
+
+def _stream(device: str) -> AbstractContextManager[Any]:
+    if not device.startswith("cuda"):
+        return nullcontext()
+    import torch
+
+    return torch.cuda.stream(torch.cuda.Stream(device))
+
+
+def _moved(images: UInt8[np.ndarray, "T H W"], device: str) -> Any:
+    if not device.startswith("cuda"):
+        return images
+    import torch
+
+    return torch.from_numpy(images).to(device)
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.current_stream(device).synchronize()
+
+
+@dataclass(frozen=True, eq=False)
+class _Request:
+    """A piece of a video whose motion somebody waits for."""
+
+    images: Any
+    """Luminance (T, H, W) on the device."""
+    bound: float
+    sampled: Integer[np.ndarray, " n"]
+    answer: Future[StoredFlow] = field(default_factory=Future)
+
+
+def _compute_all(name: str, device: str, requests: "SimpleQueue[_Request | None]") -> None:
+    """Compute the motion of all requests until one is None."""
+    waiting: list[_Request] = []
+    while True:
+        if not (waiting and requests.empty()):
+            request = requests.get()
+            if request is None:
+                break
+            waiting.append(request)
+            continue
+        first = waiting[0].images
+        alike = [each for each in waiting if (each.images.shape[1:], each.bound) == (first.shape[1:], waiting[0].bound)]
+        group = alike[: max(1, TOGETHER // math.prod(first.shape))]
+        waiting = [each for each in waiting if each not in group]
+        _compute(name, device, group)
+    for request in waiting:
+        request.answer.cancel()
+
+
+def _compute(name: str, device: str, group: Sequence[_Request]) -> None:
+    """Compute the motion of requests for images of the same size together. Where that fails, compute each alone."""
+    frames, fields = (np.cumsum([0, *(len(each.images) - less for each in group)]) for less in (0, 1))
+    starts = np.concatenate([np.arange(begin, end - 1) for begin, end in pairwise(frames)])
+    sampled = [begin + each.sampled for begin, each in zip(fields, group, strict=False)]
+    samples = np.cumsum([0, *map(len, sampled)])
+    try:
+        flow = stored_flow(
+            name, concatenated([each.images for each in group]), group[0].bound, np.concatenate(sampled), device, starts
+        )
+        _wait(device)  # the copies are on other streams
+    except Exception as error:
+        if len(group) == 1:
+            group[0].answer.set_exception(error)
+            return
+    else:
+        for each, own, few in zip(group, pairwise(fields), pairwise(samples), strict=True):
+            each.answer.set_result(StoredFlow(flow.levels[slice(*own)], flow.sampled[slice(*few)]))
+        return
+    for each in group:
+        _compute(name, device, [each])

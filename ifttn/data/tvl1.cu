@@ -188,21 +188,34 @@ linearise(const float *firsts, const float *seconds, const float *flows, float *
     const float *flow = flows + (2ll * states[pair].flow * count + 2 * pair) * size;
     const float *second = seconds + pair * size;
     const float u = flow[at], v = flow[size + at], across = x + u, down = y + v;
-    const float left = floorf(fminf(fmaxf(across, -4.f), width + 4.f)), top = floorf(fminf(fmaxf(down, -4.f), height + 4.f));
-    float warped = 0.f, g_x = 0.f, g_y = 0.f;
-    const auto pixel = [&](int line, int place) { // beyond an edge, its pixels go on
-        return second[static_cast<long long>(min(max(line, 0), height - 1)) * stride + min(max(place, 0), width - 1)];
-    };
+    const int left = static_cast<int>(floorf(fminf(fmaxf(across, -4.f), width + 4.f)));
+    const int top = static_cast<int>(floorf(fminf(fmaxf(down, -4.f), height + 4.f)));
+    float of_row[4], of_column[4], p[6][6];
+    int column[6];
     #pragma unroll
-    for (int j = -1; j < 3; ++j) {
+    for (int k = 0; k < 4; ++k) {
+        const int line = top + k - 1, place = left + k - 1;
+        of_row[k] = line >= 0 && line < height ? cubic(down - line) : 0.f;
+        of_column[k] = place >= 0 && place < width ? cubic(across - place) : 0.f;
+    }
+    #pragma unroll
+    for (int k = 0; k < 6; ++k) column[k] = min(max(left + k - 2, 0), width - 1); // beyond an edge, its pixels go on
+    #pragma unroll
+    for (int j = 0; j < 6; ++j) {
+        const float *row = second + static_cast<long long>(min(max(top + j - 2, 0), height - 1)) * stride;
+        const bool inner = j > 0 && j < 5;
         #pragma unroll
-        for (int k = -1; k < 3; ++k) {
-            const int line = static_cast<int>(top) + j, place = static_cast<int>(left) + k;
-            const bool there = line >= 0 && line < height && place >= 0 && place < width;
-            const float weight = there ? cubic(across - place) * cubic(down - line) : 0.f;
-            warped += weight * pixel(line, place);
-            g_x += weight * 0.5f * (pixel(line, place + 1) - pixel(line, place - 1));
-            g_y += weight * 0.5f * (pixel(line + 1, place) - pixel(line - 1, place));
+        for (int k = inner ? 0 : 1; k < (inner ? 6 : 5); ++k) p[j][k] = row[column[k]];
+    }
+    float warped = 0.f, g_x = 0.f, g_y = 0.f;
+    #pragma unroll
+    for (int j = 1; j < 5; ++j) {
+        #pragma unroll
+        for (int k = 1; k < 5; ++k) {
+            const float weight = of_column[k - 1] * of_row[j - 1];
+            warped += weight * p[j][k];
+            g_x += weight * 0.5f * (p[j][k + 1] - p[j][k - 1]);
+            g_y += weight * 0.5f * (p[j + 1][k] - p[j - 1][k]);
         }
     }
     float *out = data + 3ll * pair * size;
@@ -218,33 +231,45 @@ __device__ void sort(float &a, float &b, float &c, float &d, float &e) {
     sort(a, b), sort(d, e), sort(c, e), sort(c, d), sort(b, e), sort(a, d), sort(a, c), sort(b, d), sort(b, c);
 }
 
-// The 5 x 5 median of u and v; the next launch of `relax` begins anew. Beyond an edge, its pixels go on.
+// The 5 x 5 median of u and v; the next launch of `relax` begins anew. Beyond an edge, its pixels go on. A thread has
+// four pixels of a row, which share sorted columns.
 extern "C" __global__ void __launch_bounds__(256)
 median(float *flows, State *states, const int *pairs, int count, int height, int width, int stride) {
-    const int i = blockIdx.x * 256 + threadIdx.x, pair = pairs[blockIdx.z];
+    const int fours = (width + 3) / 4, i = blockIdx.x * 256 + threadIdx.x, pair = pairs[blockIdx.z];
     State &state = states[pair];
-    const int x = i % width, y = i / width;
+    const int x = i % fours * 4, y = i / fours;
     const long long size = static_cast<long long>(height) * stride;
     const float *flow = flows + (2ll * state.flow * count + 2 * pair) * size;
     float *out = flows + (2ll * (state.flow ^ 1) * count + 2 * pair) * size;
     #pragma unroll 1
-    for (int plane = 0; plane < 2 && i < height * width; ++plane, flow += size, out += size) {
-        float m[5][5];
+    for (int plane = 0; plane < 2 && i < height * fours; ++plane, flow += size, out += size) {
+        float column[8][5], found[4];
         #pragma unroll
-        for (int c = 0; c < 5; ++c) {
+        for (int c = 0; c < 8; ++c) {
             const int place = min(max(x + c - 2, 0), width - 1);
             #pragma unroll
-            for (int r = 0; r < 5; ++r) m[r][c] = flow[static_cast<long long>(min(max(y + r - 2, 0), height - 1)) * stride + place];
-            sort(m[0][c], m[1][c], m[2][c], m[3][c], m[4][c]);
+            for (int r = 0; r < 5; ++r)
+                column[c][r] = flow[static_cast<long long>(min(max(y + r - 2, 0), height - 1)) * stride + place];
+            sort(column[c][0], column[c][1], column[c][2], column[c][3], column[c][4]);
         }
         #pragma unroll
-        for (int r = 0; r < 5; ++r) sort(m[r][0], m[r][1], m[r][2], m[r][3], m[r][4]);
-        // Columns and rows are sorted. All 252 ways to cut such a square into low and high say: the median is the middle
-        // one of the largest on the diagonal before the longest, the median of that, the smallest on the next.
-        const float before = fmaxf(fmaxf(m[3][0], m[2][1]), fmaxf(m[1][2], m[0][3]));
-        const float after = fminf(fminf(m[4][1], m[3][2]), fminf(m[2][3], m[1][4]));
-        sort(m[4][0], m[3][1], m[2][2], m[1][3], m[0][4]);
-        out[static_cast<long long>(y) * stride + x] = fmaxf(fminf(before, m[2][2]), fminf(fmaxf(before, m[2][2]), after));
+        for (int k = 0; k < 4; ++k) {
+            float m[5][5];
+            #pragma unroll
+            for (int r = 0; r < 5; ++r) {
+                #pragma unroll
+                for (int c = 0; c < 5; ++c) m[r][c] = column[k + c][r];
+                sort(m[r][0], m[r][1], m[r][2], m[r][3], m[r][4]);
+            }
+            // Columns and rows are sorted. All 252 ways to cut such a square into low and high say: the median is the
+            // middle one of the largest on the diagonal before the longest, the median of that, the smallest on the next.
+            const float before = fmaxf(fmaxf(m[3][0], m[2][1]), fmaxf(m[1][2], m[0][3]));
+            const float after = fminf(fminf(m[4][1], m[3][2]), fminf(m[2][3], m[1][4]));
+            sort(m[4][0], m[3][1], m[2][2], m[1][3], m[0][4]);
+            found[k] = fmaxf(fminf(before, m[2][2]), fminf(fmaxf(before, m[2][2]), after));
+        }
+        // Rows are padded to whole fours.
+        *reinterpret_cast<float4 *>(out + static_cast<long long>(y) * stride + x) = {found[0], found[1], found[2], found[3]};
     }
     if (last(state)) state.flow ^= 1, state.todo = min(FUSED, INNER), state.done = 0, state.arrived = 0;
 }

@@ -14,7 +14,7 @@ A 5 x 5 median smooths u before every 30 iterations. They end once the mean squa
 How many that takes depends on the motion (10 to 100 on real videos); a fixed number misses OpenCV's flow by up to half
 a pixel.
 
-This file holds what both engines share: numba on a CPU (`tvl1_cpu`) and Triton on a GPU (`tvl1_triton`).
+This file holds what both engines share: numba on a CPU (`tvl1_cpu`) and CUDA C++ on a GPU (`tvl1_cuda`).
 `ifttn.data.flow` chooses between them. The plain algorithm in torch, with which tests compare both, is
 tests/data/tvl1_reference.py.
 

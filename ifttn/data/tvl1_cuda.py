@@ -25,8 +25,10 @@ from torch import Tensor
 from ifttn.data.tvl1 import EPSILON, FLAT, INNER, LAMBDA, OPENCV, OUTER, TAU, THETA, CoarseToFine
 
 SOURCE = Path(__file__).with_name("tvl1.cu")
-CHUNK = 12_000_000
-"""Pixels at once, some 100 bytes each."""
+BYTES = 100
+"""What a pixel of the images takes, on all levels together."""
+SHARE = 0.25
+"""Of the free memory, what the pairs of a chunk take."""
 ROWS, WARPS, FUSED = 4, 12, 6
 """Rows of a tile that a warp holds, warps of a block, iterations of a launch: two blocks fit on an H100's processor."""
 DEFINED = {
@@ -68,12 +70,13 @@ def solve(
         pyramid: levels and warps.
         launch: how kernels are launched; by default on the GPU of the images.
     """
-    pairs = min(MOST_PAIRS, max(1, CHUNK // previous[0].numel()))
-    chunks = list(zip(previous.split(pairs), following.split(pairs), strict=True))
     if launch:
-        return torch.cat([_solve_chunk(first, second, pyramid, launch) for first, second in chunks])
+        return _solve_chunk(previous, following, pyramid, launch)
     with torch.cuda.device(previous.device):  # a kernel is launched in the context of the current device
         launch = on_gpu(torch.cuda.current_device())
+        pairs = int(SHARE * torch.cuda.mem_get_info()[0] / BYTES / previous[0].numel())
+        pairs = min(MOST_PAIRS, max(1, pairs))
+        chunks = zip(previous.split(pairs), following.split(pairs), strict=True)
         return torch.cat([_solve_chunk(first, second, pyramid, launch) for first, second in chunks])
 
 
@@ -134,13 +137,14 @@ class _Solver:
         turned, live = 2 * FUSED, 2 * FUSED + 4  # of a State: which buffer holds the flow, and whether the pair goes on
         everyone = torch.arange(self.pairs, dtype=torch.int32, device=flow.device)
         size, pixels = (self.pairs, height, width, stride), -(-height * width // THREADS)
+        fours = -(-height * -(-width // 4) // THREADS)
         tiles = _tiles(width, 64), _tiles(height, ROWS * WARPS)
         for _ in range(self.warps):
             fields = _arguments(first, second, flows, data, states, *size)
             self.launch("linearise", (pixels, self.pairs, 1), THREADS, 0, fields)
             chosen = everyone
             for _ in range(OUTER):
-                self.launch("median", (pixels, 1, len(chosen)), THREADS, 0, _arguments(flows, states, chosen, *size))
+                self.launch("median", (fours, 1, len(chosen)), THREADS, 0, _arguments(flows, states, chosen, *size))
                 fields = _arguments(flows, duals, data, states, chosen, *size)
                 for _ in range(-(-INNER // FUSED) + 1):  # the last is for pairs that end within a launch
                     self.launch("relax", (*tiles, len(chosen)), 32 * WARPS, shared_bytes(), fields)

@@ -43,7 +43,7 @@ def test_an_unknown_flow_is_refused_with_the_choices(pan):
 
 
 @pytest.mark.parametrize(
-    ("name", "wanted", "triton", "device"),
+    ("name", "wanted", "bindings", "device"),
     [
         ("tvl1", "cuda:1", True, "cuda:1"),
         ("tvl1-fast", "cuda", True, "cuda"),
@@ -53,8 +53,8 @@ def test_an_unknown_flow_is_refused_with_the_choices(pan):
         ("dis", "cuda", True, "cpu"),
     ],
 )
-def test_flow_is_computed_on_the_cpu_where_no_engine_is_for_the_device(name, wanted, triton, device, monkeypatch):
-    monkeypatch.setattr(flow, "find_spec", lambda package: triton or None)
+def test_flow_is_computed_on_the_cpu_where_no_engine_is_for_the_device(name, wanted, bindings, device, monkeypatch):
+    monkeypatch.setattr(flow, "find_spec", lambda package: bindings or None)
     assert device_for(name, wanted) == device
 
 

@@ -1,9 +1,3 @@
-import os
-import subprocess
-import sys
-from importlib.util import find_spec
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -86,57 +80,8 @@ def test_bytes_grow_with_pixels_and_iterations_and_shrink_with_fusion():
     assert bytes_moved(256, 340, 20.0, fused=10) < bytes_moved(256, 340, 20.0) / 4
 
 
-@pytest.mark.skipif(not find_spec("triton"), reason="Triton has no wheel for this platform")
-@pytest.mark.parametrize("pyramid", NAMES.values(), ids=NAMES)
-def test_the_pyramid_on_a_gpu_with_the_steps_of_the_reference_gives_its_flow(pyramid, monkeypatch):
-    from ifttn.data import tvl1_triton
-
-    for step in ("linearise", "median", "relax"):
-        monkeypatch.setattr(tvl1_triton, step, getattr(tvl1_reference, step))
-    first, second = torch.from_numpy(Motion("turn", (1.0, 0.5), degrees=1.0).pair(60, 80)).float()[:, None]
-    flow = tvl1_triton._solve_chunk(first, second, pyramid)
-    assert (flow - tvl1_reference.solve(first, second, pyramid)).abs().max() < 1e-3
-
-
-TRITON = """
-import torch
-from ifttn.bench.flow import Motion
-from ifttn.data import tvl1_triton
-from tests.data import tvl1_reference
-tvl1_triton.INNER = 4  # the interpreter is slow
-flow = torch.randn(2, 2, 14, 22, generator=torch.Generator().manual_seed(0))
-one, both = torch.tensor([True, False]), torch.tensor([True, True])
-assert torch.equal(tvl1_triton.median(flow, one), tvl1_reference.median(flow, one))
-first, second = torch.from_numpy(Motion("pan", (1.0, 0.5)).pair(14, 22)).float()[:, None].repeat(1, 2, 1, 1)
-planes = tvl1_reference.with_gradient(second)
-data = tvl1_reference.linearise(first, planes, flow)
-torch.testing.assert_close(tvl1_triton.linearise(first, planes, flow), data, rtol=1e-4, atol=1e-3)
-still = 0 * flow
-data = tvl1_reference.linearise(first, planes, still)
-data[1] = 0  # nothing to do for the second pair: it ends with its first iteration
-for start, live in ((0.1 * flow, one), (still, both)):
-    dual = torch.zeros(2, 4, 14, 22)
-    theirs = tvl1_reference.relax(start, dual, data, live, most=4)
-    ours = tvl1_triton.relax(start.clone(), dual.clone(), data, live)
-    assert theirs[2].tolist() == [True, False]
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
-"""
-
-
-@pytest.mark.slow  # Triton's interpreter is
-@pytest.mark.skipif(not find_spec("triton"), reason="Triton has no wheel for this platform")
-def test_triton_kernels_do_what_the_reference_does():
-    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", TRITON], env=environment, cwd=root, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.filterwarnings("ignore::UserWarning")  # Triton's about its own future defaults
 def test_the_gpu_agrees_with_the_cpu():
     images = np.concatenate([Motion("pan", (i - 2.0, 1.0)).pair(96, 131) for i in range(5)])
     starts = np.arange(0, 10, 2)

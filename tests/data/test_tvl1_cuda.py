@@ -5,16 +5,20 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from ifttn.bench.flow import Motion
 from ifttn.data import tvl1_cuda
+from ifttn.data.flow import flow_of
+from ifttn.data.flow_service import FlowHere, serve
 from ifttn.data.tvl1 import FAST, INNER, OUTER, CoarseToFine
 from tests.data import tvl1_reference
 
@@ -96,11 +100,11 @@ def test_the_flow_depends_neither_on_tiles_nor_on_how_many_iterations_a_launch_d
     assert torch.equal(tvl1_cuda.solve(previous, following, ONE_LEVEL, OnCpu(tmp_path)), flow)
 
 
-def test_a_pair_is_solved_as_it_is_alone_in_any_chunk(on_cpu, monkeypatch):
+def test_a_pair_is_solved_as_it_is_alone(on_cpu):
     previous, following = pairs_of(20, 30)
     flow = tvl1_cuda.solve(previous, following, ONE_LEVEL, on_cpu)
-    monkeypatch.setattr(tvl1_cuda, "CHUNK", 20 * 30)
-    assert torch.equal(tvl1_cuda.solve(previous, following, ONE_LEVEL, on_cpu), flow)
+    alone = [tvl1_cuda.solve(previous[i : i + 1], following[i : i + 1], ONE_LEVEL, on_cpu) for i in range(3)]
+    assert torch.equal(torch.cat(alone), flow)
 
 
 def test_a_launch_does_several_iterations_and_pairs_share_it(on_cpu):
@@ -129,12 +133,23 @@ def test_nvrtc_compiles_the_kernels_without_spilling_registers(architecture, tmp
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_the_gpu_finds_the_flow_of_triton_and_of_the_cpu():
-    from ifttn.data import tvl1_triton
-    from ifttn.data.flow import tvl1
+@pytest.mark.parametrize(("height", "width"), [(96, 131), (17, 40), (3, 3), (256, 340)])
+def test_a_gpu_finds_the_flow_of_the_cpu_in_chunks_of_any_size(height, width, monkeypatch):
+    images = torch.cat([pair for pair in pairs_of(height, width)]).numpy()
+    starts = np.array([0, 1, 2, 3, 4])
+    flow = flow_of("tvl1", images, "cuda", starts)
+    assert np.abs(flow - flow_of("tvl1", images, "cpu", starts)).mean() < 0.02
+    monkeypatch.setattr(tvl1_cuda, "SHARE", 1e-9)  # a pair a chunk
+    np.testing.assert_array_equal(flow_of("tvl1", images, "cuda", starts), flow)
 
-    previous, following = pairs_of(96, 131)
-    flow = tvl1_cuda.solve(previous.cuda(), following.cuda())
-    assert (flow.cpu() - tvl1(previous, following)).abs().mean() < 2e-3
-    assert (flow - tvl1_triton.solve(previous.cuda(), following.cuda())).abs().mean() < 1e-3
-    assert torch.equal(tvl1_cuda.solve(previous.cuda(), following.cuda()), flow)
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_service_on_a_gpu_answers_many_at_once_as_each_alone():
+    videos = [np.random.default_rng(n).integers(0, 256, (n, 72, 96), np.uint8) for n in range(2, 12)]
+    alone = [FlowHere("tvl1", "cuda")(images, 5.0, np.array([0])) for images in videos]
+    with serve("tvl1", "cuda") as service, ThreadPoolExecutor(10) as askers:
+        for answer, expected in zip(
+            askers.map(lambda images: service(images, 5.0, np.array([0])), videos), alone, strict=True
+        ):
+            np.testing.assert_equal(answer, expected)
