@@ -1,7 +1,8 @@
 """Fixtures that several rooms share."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from ifttn.data.preparation import prepare
 from ifttn.data.store import Store
 from ifttn.experiment.presets import PRESETS
 from ifttn.experiment.work import Work
+from ifttn.insight.drawing_settings import DRAWING_PRESETS
+from ifttn.insight.embedded import ring_judges
 from ifttn.vocabulary import Split
 
 # Two OpenMP threads on a busy two-core machine can be ten times slower than one.
@@ -65,3 +68,12 @@ def embedded(tmp_path_factory) -> Embedded:
     report = prepare(data, store, PRESETS["smallest"].store, jobs=1, progress=False)
     assert (report.status == "done").all()
     return Embedded(data, store)
+
+
+@pytest.fixture
+def two_steps(monkeypatch):
+    """Drawings of two steps, and judges of form that are trained for two."""
+    for name, settings in DRAWING_PRESETS.items():
+        octaves = tuple(replace(octave, steps=2) for octave in settings.octaves)
+        monkeypatch.setitem(DRAWING_PRESETS, name, replace(settings, octaves=octaves))
+    monkeypatch.setattr(ring_judges, "train_judge", partial(ring_judges.train_judge, videos=16, steps=2))

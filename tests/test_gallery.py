@@ -1,6 +1,5 @@
 import gc
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,19 +9,12 @@ from ifttn import cli
 from ifttn.experiment import training
 from ifttn.gallery import figures_1_7, sources
 from ifttn.insight.deepdraw import DrawingStep
-from ifttn.insight.drawing_settings import DRAWING_PRESETS, Material, preset_for
+from ifttn.insight.drawing_settings import Material, preset_for
 
 
 @pytest.mark.parametrize(("actions", "shown"), [(1, [0]), (2, [0, 1]), (3, [0, 1]), (101, [0, 1, 98, 99])])
 def test_the_actions_of_a_figure_are_actions_of_the_data_set(actions, shown):
     assert sources.spread_couples(actions, 4) == shown
-
-
-@pytest.fixture
-def two_steps(monkeypatch):
-    for name, settings in DRAWING_PRESETS.items():
-        octaves = tuple(replace(octave, steps=2) for octave in settings.octaves)
-        monkeypatch.setitem(DRAWING_PRESETS, name, replace(settings, octaves=octaves))
 
 
 @pytest.mark.slow
