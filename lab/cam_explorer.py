@@ -1,7 +1,7 @@
 """The CAM explorer: Figure 6 for any video, class and pair, with each head's probability beside its maps."""
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from ifttn.insight.cam import STRIDE, Scaling, scaled
 from lab import pictures
 from lab.clip import Clip, Reading
 from lab.figures import flow_colours
-from lab.panel import as_picture, dropdown
+from lab.panel import as_picture, dropdown, row
 from lab.shelf import Shelf
 from lab.video_panel import USUAL_FINER, VideoPanel, VideoState
 
@@ -65,19 +65,18 @@ class CamExplorer(VideoPanel):
 
     def __init__(self, results: Shelf | Path | str, **chosen: object) -> None:
         super().__init__("CAM explorer", CamState(), results)
-        self.asked, self.pair = dropdown("action", flex="1 1 260px", max_width="420px"), _buttons((), 46)
-        self.method = _buttons([(text, name) for name, text in METHOD_NAMES.items()], 92)
-        self.method.tooltips = list(METHODS.values())
-        self.scaling = _buttons([(name, name) for name in SCALINGS], 92)
-        self.scaling.tooltips = [meaning for *_, meaning in SCALINGS.values()]
+        self.asked = dropdown("action", flex="1 1 260px", max_width="420px")
+        self.pair, wide = ToggleButtons(style={"button_width": "46px"}), {"button_width": "92px"}
+        methods, meanings = [(text, name) for name, text in METHOD_NAMES.items()], [m for *_, m in SCALINGS.values()]
+        self.method = ToggleButtons(options=methods, tooltips=list(METHODS.values()), style=wide)
+        self.scaling = ToggleButtons(options=[(name, name) for name in SCALINGS], tooltips=meanings, style=wide)
         self.finer = dropdown("a cell every", list(CELLS.items()))
         self.opacity = IntSlider(min=10, max=100, readout=False, layout=Layout(width="130px"))
         self._grid, self._caption = HTML(), HTML()
-        row = Layout(flex_flow="row wrap", grid_gap="4px 14px", width="100%", align_items="center")
-        self.fill(self.pickers, HBox([self.asked, _with_name("pair", self.pair)], layout=row))
         controls = [_with_name("method", self.method), _with_name("scaling", self.scaling), self.finer]
-        self.fill(HBox([*controls, _with_name("opacity", self.opacity)], layout=row))
-        self.fill(self._grid, self._caption)
+        controls.append(_with_name("opacity", self.opacity))
+        self.fill(self.pickers, row(self.asked, _with_name("pair", self.pair), grid_gap="4px 14px"))
+        self.fill(row(*controls, grid_gap="4px 14px"), self._grid, self._caption)
         for name in ("method", "scaling", "finer", "opacity"):
             link((self.state, name), (getattr(self, name), "value"))
         self.offer("asked", "pair")
@@ -170,15 +169,9 @@ def _one_map_note(maps: Mapping[str, np.ndarray], snippets: int) -> str:
     return f" The one map of {' and '.join(heads)} stands for both snippets of a pair, which this head reads as one."
 
 
-def _buttons(options: Sequence[tuple[str, object]], width: int) -> ToggleButtons:
-    buttons = ToggleButtons(options=options)
-    buttons.style.button_width = f"{width}px"
-    return buttons
-
-
 def _with_name(text: str, control: Widget) -> HBox:
     """A control with its name before it, for controls whose own label stands above."""
-    return HBox([HTML(f"<small>{text}</small>"), control], layout=Layout(align_items="center", grid_gap="6px"))
+    return row(HTML(f"<small>{text}</small>"), control, flex_flow="row")
 
 
 def _picture(picture: np.ndarray, alt: str, below: str = "") -> str:

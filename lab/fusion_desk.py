@@ -23,7 +23,7 @@ from ifttn.experiment.tables import LateFusion, load
 from ifttn.vocabulary import IfttnError
 from lab import sketches
 from lab.inspector import Inspector
-from lab.panel import Panel, as_picture, columns, dropdown
+from lab.panel import Panel, as_picture, columns, dropdown, row
 from lab.shelf import Shelf
 
 
@@ -58,12 +58,8 @@ class FusionDesk(Panel):
         self.begin(chosen)
 
     def _build(self) -> None:
-        self.dataset, self.split, self.fusion = (
-            dropdown("data set"),
-            dropdown("split", (1, 2, 3)),
-            dropdown("late fusion"),
-        )
-        row = Layout(flex_flow="row wrap", grid_gap="6px", width="100%")
+        self.dataset, self.split = dropdown("data set"), dropdown("split", (1, 2, 3))
+        self.fusion = dropdown("late fusion")
         self._weights, self._warning, self._accuracy = VBox(), HTML(), HTML()
         self._matrix, self._told, self._note = HTML(), HTML(), HTML()
         self.changed = Select(rows=8, layout=Layout(width="auto"))
@@ -71,15 +67,15 @@ class FusionDesk(Panel):
         back = self.button("preset weights", self.back, "the weights that were set before any test", "p")
         equal = self.button("all 1", self.equal, "the same weight for every head")
         gap = Layout(grid_gap="5px")
-        weights = [HTML("<h4>Weights</h4>"), self._weights, HBox([back, equal]), self._warning]
+        weights = [HTML("<h4>Weights</h4>"), self._weights, row(back, equal), self._warning]
         changed = [HTML("<h4>Videos whose prediction the weights change</h4>"), self._told, self.changed, self._note]
         matrix = VBox([HTML("<h4>What is taken for what</h4>"), self._matrix], layout=gap)
-        self.fill(HBox([self.dataset, self.split, self.fusion], layout=row))
+        self.fill(row(self.dataset, self.split, self.fusion))
         self.fill(columns(VBox(weights, layout=gap), matrix), *changed, HTML("<h4>Accuracy</h4>"), self._accuracy)
         self.offer("dataset", "split", "fusion")
         self.watch(self.state, ["dataset", "split", "fusion"], self._open)
         self.watch(self.state, ["weights"], self._tell)
-        self.watch(self.changed, ["value"], self._show_video)
+        self.watch_choice(self.changed, self._show_video)
 
     def _open(self) -> None:
         """Read the scores of a split, and lay out the sliders of a late fusion."""
@@ -129,17 +125,16 @@ class FusionDesk(Panel):
         if (run, head) not in self._rows:
             slider = FloatSlider(min=0, max=3, step=0.05, description=f"{run}: {head}", layout=Layout(flex="1 1 auto"))
             slider.style.description_width = "110px"
-            row = HBox([slider, HTML()], layout=Layout(align_items="center", grid_gap="8px", width="100%"))
-            self._sliders[run, head], self._rows[run, head] = slider, row
-            self.owned.append(row)
-            self.watch(slider, ["value"], self._read_sliders)
-        row = self._rows[run, head]
-        cast(HTML, row.children[1]).value = f"<small>preset {self.preset[run][head]:g}</small>"
-        return row
+            self._sliders[run, head] = slider
+            self._rows[run, head] = row(slider, HTML(), flex_flow="row", grid_gap="8px", width="100%")
+            self.owned.append(self._rows[run, head])
+            self.watch_choice(slider, self._read_sliders)
+        made = self._rows[run, head]
+        cast(HTML, made.children[1]).value = f"<small>preset {self.preset[run][head]:g}</small>"
+        return made
 
     def _read_sliders(self) -> None:
-        if not self.silent:
-            self.state.weights = {key: self._sliders[key].value for key in self.state.weights}
+        self.state.weights = {key: self._sliders[key].value for key in self.state.weights}
 
     # -- what the weights do
 
@@ -198,7 +193,7 @@ class FusionDesk(Panel):
         told = f"{gained.sum()} become right, {lost.sum()} become wrong, {(changed & ~gained & ~lost).sum()} stay wrong"
         if gained.sum() + lost.sum():
             told += f" (sign test: p = {binomtest(gained.sum(), gained.sum() + lost.sum()).pvalue:.2g})"
-        told = told if changed.any() else "None: every video is taken for what the preset weights take it for."
+        told = told if changed.any() else "None: the predictions are those of the preset weights."
         self._told.value = f"<small role=status>{told}</small>"
         options = [
             (f"{mark} {scores.videos[i].rpartition('/')[2]}: {scores.actions[before[i]]} → {scores.actions[now[i]]}", i)
@@ -211,7 +206,7 @@ class FusionDesk(Panel):
         self.changed.layout.display = "" if options else "none"
 
     def _show_video(self) -> None:
-        if self.silent or self.changed.value is None:
+        if self.changed.value is None:
             return
         if self.inspector is None:
             self.inspector = Inspector(self.shelf)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from ipywidgets import HTML, Box, Button, HBox, Layout, Select, Textarea, ToggleButtons, VBox
+from ipywidgets import HTML, Button, HBox, Layout, Select, Textarea, ToggleButtons, VBox
 from traitlets import HasTraits, Int, Unicode, link
 
 from ifttn.experiment import results
@@ -18,7 +18,7 @@ from ifttn.files import write_whole
 from ifttn.vocabulary import IfttnError
 from lab import sketches
 from lab.inspector import Inspector
-from lab.panel import Panel, dropdown
+from lab.panel import Panel, dropdown, ends, row
 from lab.shelf import Shelf
 from lab.sketches import prose
 from lab.tables import to_latex
@@ -67,10 +67,9 @@ class TableDesk(Panel):
         self.reload()
 
     def _build(self) -> None:
-        self.number = ToggleButtons(options=[(f"Table {n}", n) for n in range(1, 7)], value=self.state.number)
-        self.number.style.button_width = "68px"
-        self.column = ToggleButtons(options=["accuracy"])
-        self.column.style.button_width = "130px"
+        numbers = [(f"Table {n}", n) for n in range(1, 7)]
+        self.number = ToggleButtons(options=numbers, value=self.state.number, style={"button_width": "68px"})
+        self.column = ToggleButtons(options=["accuracy"], style={"button_width": "130px"})
         self._caption, self._head, self._body, self._notes = HTML(), HTML(), VBox(), HTML()
         self._run, self._count, self._note = HTML(), HTML(), HTML()
         self.split = dropdown("split")
@@ -82,30 +81,21 @@ class TableDesk(Panel):
             self.button("CSV", lambda: self.export("csv"), "every digit, into the folder of tables"),
             self.button("read anew", self.reload, "runs that were tested since"),
         ]
-        wrap = Layout(flex_flow="row wrap", grid_gap="8px", width="100%", align_items="center")
-        apart = Layout(justify_content="space-between", align_items="center", width="100%")
-        detail = Box(
-            [
-                VBox([self._run], layout=Layout(flex="1 1 300px", min_width="280px")),
-                VBox(
-                    [HBox([self._count, self.split], layout=apart), self.errors, self._note],
-                    layout=Layout(flex="2 1 600px", min_width="320px"),  # names of videos and actions are long
-                ),
-            ],
-            layout=Layout(flex_flow="row wrap", grid_gap="18px", width="100%"),
-        )
+        run = VBox([self._run], layout=Layout(flex="1 1 300px", min_width="280px"))
+        wide = Layout(flex="2 1 600px", min_width="320px")  # names of videos and actions are long
+        errors = VBox([ends([self._count], [self.split]), self.errors, self._note], layout=wide)
         blank = HTML(layout=Layout(width=WIDE, margin="0 2px"))
         head = HBox([blank, self._head])
         head.add_class("ifttn-row")
         table = VBox([head, self._body], layout=Layout(width="100%", overflow="auto"))
-        self.fill(HBox([self.number, self.column], layout=wrap), self._caption, table, self._notes)
-        self.fill(HBox(actions, layout=wrap), self.text, detail)
+        self.fill(row(self.number, self.column), self._caption, table, self._notes)
+        self.fill(row(*actions), self.text, row(run, errors, align_items="stretch", grid_gap="18px", width="100%"))
         link((self.state, "number"), (self.number, "value"))
         self.offer("column", "split")
         self.watch(self.state, ["number"], self._turn)
         self.watch(self.state, ["column"], self._show)
         self.watch(self.state, ["row", "split"], self._show_row)
-        self.watch(self.errors, ["value"], self._pick_error)
+        self.watch_choice(self.errors, self._pick_error)
 
     def reload(self) -> None:
         """Read the scores of every run anew."""
@@ -162,7 +152,7 @@ class TableDesk(Panel):
             button.disabled = cell.accuracy is None
             place = table.cells.index(cell)
             html.value = f"{grid}{_cells_html(numbers[place], texts[place], factors)}</div>"
-        self._body.children = [row for row, _, _ in self._rows[: len(cells)]]
+        self._body.children = [made for made, _, _ in self._rows[: len(cells)]]
         found = "".join(
             f"<li><details><summary><b>{finding.verdict}</b>: {prose(finding.text)} <small>{escape(where)}</small>"
             f"</summary><small>{prose(evidence)}</small></details></li>"
@@ -178,10 +168,10 @@ class TableDesk(Panel):
     def _new_row(self, index: int) -> tuple[HBox, Button, HTML]:
         button = self.button("", lambda: self.choose("row", index), width=WIDE)
         html = HTML()
-        row = HBox([button, html], layout=Layout(align_items="center"))
-        row.add_class("ifttn-row")
-        self.owned.append(row)
-        return row, button, html
+        made = HBox([button, html], layout=Layout(align_items="center"))
+        made.add_class("ifttn-row")
+        self.owned.append(made)
+        return made, button, html
 
     # -- a row
 
@@ -241,7 +231,7 @@ class TableDesk(Panel):
             self.errors.value, self.errors.rows = None, min(9, max(2, len(wrong)))
 
     def _pick_error(self) -> None:
-        if self.silent or self.errors.value is None:
+        if self.errors.value is None:
             return
         cell = self.cells[self.state.row]
         assert cell.accuracy is not None
