@@ -176,7 +176,7 @@ def _tables(p: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="data sets to show, the first in the place of UCF-101; by default those of your own that have runs",
+        help="data sets to show, the first instead of UCF-101; by default those of your own that have runs",
     )
     _add_runs(p)
 
@@ -200,14 +200,14 @@ def _figures(p: argparse.ArgumentParser) -> None:
 
 
 def _reproduce(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--out", type=folder, default=Path("results"), help="folder for all of it")
+    p.add_argument("--out", type=folder, default=Path("results"), help="folder of the study")
     p.add_argument(
         "--data",
         type=existing_folder,
         nargs="+",
         default=[],
-        help="UCF101, HMDB51 or any folder of class folders, in the place of the embedded data sets; the first has all "
-        "tables, the others what the paper reports on all splits",
+        help="UCF101, HMDB51 or any folder of class folders, instead of the embedded data sets; the first fills all "
+        "tables, the others only the rows that the paper reports on all splits",
     )
     p.add_argument("--quick", action="store_true", help="Table 3 and the figures, on one split")
     p.add_argument(
@@ -302,7 +302,7 @@ VERBS: Mapping[str, Verb] = {
     "doctor": Verb(
         "a known pan through every flow and codec at hand: sign, size, zero", _doctor, module="ifttn.data.doctor"
     ),
-    "train": Verb("train a recipe, and first whatever it starts from; goes on where it stopped", _train),
+    "train": Verb("train a recipe, after the recipes that it starts from; goes on where it stopped", _train),
     "test": Verb("score the test videos with a trained recipe, and print how many are right", _test),
     "tables": Verb("print the paper's claims and tables, measured beside paper", _tables),
     "figures": Verb("draw Figures 1, 6 and 7 for trained runs, and the curves of their training", _figures),

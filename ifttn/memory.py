@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 LACKS = "the memory of the device does not suffice"
 SIGNS = ("out of memory", "STATUS_ALLOC_FAILED", "DefaultCPUAllocator")
-"""In the text of errors of CUDA, its libraries and the CPU that have no type of their own."""
+"""A part of the message of errors of CUDA, its libraries and the CPU, which have no type of their own."""
 HELPS: Sequence[tuple[str, str, Callable[[Any], bool]]] = (
     ("micro_batch", "--micro-batch with fewer videos at once", lambda videos: videos != 1),
     ("batch", "--batch with fewer videos", lambda videos: videos != 1),
@@ -21,7 +21,7 @@ HELPS: Sequence[tuple[str, str, Callable[[Any], bool]]] = (
     ("jobs", "--jobs 1", lambda jobs: (jobs or 1) > 1),
     ("device", "--device cpu", lambda device: device != "cpu"),
 )
-"""Name of an option, what of it needs less memory, whether its value leaves that open; the least harm first."""
+"""Name of an option, its choice that needs less memory, whether a value leaves this choice; the least harmful first."""
 
 
 def lacks_memory(error: BaseException) -> bool:
@@ -32,11 +32,11 @@ def lacks_memory(error: BaseException) -> bool:
 
 
 class Pieces:
-    """Does work on many items in pieces, half as large from the first time on that memory does not suffice.
+    """Does work on many items in pieces. Where memory does not suffice, the pieces are halved from then on.
 
     Args:
-        most: items of a piece at first.
-        item: what one is called.
+        most: number of items in the first piece.
+        item: name of an item in a message.
     """
 
     def __init__(self, most: int, item: str) -> None:
@@ -57,8 +57,8 @@ class Pieces:
                     raise
                 if piece.stop - first == 1:
                     raise IfttnError(
-                        f"a single {self.item} does not fit into the memory of the device ({_asked(error)}): end what "
-                        "else uses it, or take another one (--device cpu)"
+                        f"a single {self.item} does not fit into the memory of the device ({_asked(error)}): end the "
+                        "other programs that use it, or take another device (--device cpu)"
                     ) from error
                 self.most = (piece.stop - first) // 2
             else:
@@ -83,7 +83,7 @@ def explained(options: Mapping[str, Any]) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if lacks_memory(error):
             raise IfttnError(f"{LACKS} ({_asked(error)}){advice(options)}") from error
-        if "DataLoader worker (pid" in str(error):  # torch notices it anywhere, in the middle of a step as well
+        if "DataLoader worker (pid" in str(error):  # torch may notice it in the middle of a step
             raise loader_killed() from error
         raise
 
@@ -97,13 +97,13 @@ def loader_killed() -> IfttnError:
 
 
 def advice(options: Mapping[str, Any]) -> str:
-    """The end of a line: which of a verb's options need less memory than they do now."""
+    """The end of a line: the options of a verb that can still take less memory."""
     left = [how for name, how, is_open in HELPS if name in options and is_open(options[name])]
     return f"; what helps: {', '.join(left)}" if left else ""
 
 
 def _asked(error: BaseException) -> str:
-    """The sentence that says how much was asked for; the rest of torch's message is how its allocator is tuned."""
+    """How much memory was asked for. The rest of torch's message describes the settings of its allocator."""
     text = " ".join(str(error).split())
     found = re.search(r"Tried to allocate [\d.]+ \w+", text)
     return found[0] if found else text[:120] or type(error).__name__

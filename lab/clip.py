@@ -1,4 +1,4 @@
-"""A video and what a network says of it, ready to be looked at frame by frame.
+"""A video and the votes of a network, ready to be viewed frame by frame.
 
 What is kept does not grow with the video's length: at most a few hundred frames to show, and what networks sample.
 
@@ -202,7 +202,7 @@ def _decode_source(
 
 @dataclass(frozen=True)
 class Reading:
-    """What a network says of a clip, seen through one central crop."""
+    """The votes of a network for a clip, from one central crop."""
 
     actions: tuple[str, ...]
     sampled: Int[np.ndarray, " K"]

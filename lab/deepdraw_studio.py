@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from IPython.display import HTML as HTMLPicture
-from ipywidgets import HTML, Box, Dropdown, HBox, Image, Layout, Text, ToggleButton, VBox, Widget
+from ipywidgets import HTML, Dropdown, Image, Layout, Text, ToggleButton, VBox
 from torch import Tensor
 from traitlets import link
 
@@ -28,7 +28,7 @@ from lab import pictures, sketches
 from lab.drawing_choices import OPTIONS, StudioState, check_options
 from lab.drawings import TILES, Drawing, KeptDrawing, card, images_html, next_number, outcome, tiles
 from lab.figures import SERIES
-from lab.panel import Panel, as_picture, bind_key, dropdown, labelled
+from lab.panel import Panel, as_picture, bind_key, dropdown, labelled, row
 from lab.shelf import Shelf
 
 SHOW_EVERY = 0.15
@@ -77,10 +77,9 @@ class DeepDrawStudio(Panel):
         self.more = ToggleButton(description="options", tooltip="how it is drawn", layout=Layout(width="auto"))
         bind_key(self.more, "o")
         self.options: dict[str, Dropdown] = {name: dropdown(text, what) for name, (text, what) in OPTIONS.items()}
-        more = Layout(flex_flow="row wrap", grid_gap="6px 14px", width="100%", align_items="center", display="none")
-        self._options = HBox(list(self.options.values()), layout=more)
-        self.fill(_row(self.dataset, self.split, self.run, self.head), _row(self.action, self.settings, self.seed))
-        self.fill(_row(self.start_button, self.pause_button, self.stop_button, self.keep_button, self.more))
+        self._options = row(*self.options.values(), grid_gap="6px 14px", display="none")
+        self.fill(row(self.dataset, self.split, self.run, self.head), row(self.action, self.settings, self.seed))
+        self.fill(row(self.start_button, self.pause_button, self.stop_button, self.keep_button, self.more))
         self.fill(self._options)
 
     def _add_pictures(self) -> None:
@@ -89,8 +88,7 @@ class DeepDrawStudio(Panel):
         for name, image in zip(TILES, self.tiles, strict=True):
             image.add_class("picture")
             named.append(VBox([HTML(f"<small>{name}</small>"), image], layout=Layout(width="48%")))
-        hidden = Layout(flex_flow="row wrap", grid_gap="6px", width="100%", display="none")
-        self._tiles = Box(named, layout=hidden)
+        self._tiles = row(*named, align_items="stretch", width="100%", display="none")
         self._blank = HTML(
             "<div class=empty>Press <b>draw</b>: from noise towards what the action looks like to the network.<br>"
             "<kbd>d</kbd> draw · <kbd>Space</kbd> pause · <kbd>Esc</kbd> stop · <kbd>k</kbd> keep</div>"
@@ -101,8 +99,8 @@ class DeepDrawStudio(Panel):
             VBox(half, layout=Layout(flex="1 1 380px", min_width="300px", grid_gap="8px"))
             for half in ([self._blank, self._tiles], [self._chart, self._status_line])
         ]
-        self.fill(Box(columns, layout=Layout(flex_flow="row wrap", grid_gap="20px", width="100%")))
-        self.fill(HTML("<h4>Gallery</h4>"), self._kept, _row(self.first, self.second), self._compared)
+        self.fill(row(*columns, align_items="stretch", grid_gap="20px", width="100%"))
+        self.fill(HTML("<h4>Gallery</h4>"), self._kept, row(self.first, self.second), self._compared)
 
     def _watch_all(self) -> None:
         self.offer("dataset", "split", "run", "action", "head", "settings")
@@ -330,10 +328,6 @@ class DeepDrawStudio(Panel):
         self.pause_button.description = "▶ go on" if self.worker.paused else "pause"
 
 
-def _row(*controls: Widget) -> HBox:
-    return HBox(controls, layout=Layout(flex_flow="row wrap", grid_gap="8px", width="100%", align_items="center"))
-
-
 def _xy(drawing: Drawing, curve: str) -> tuple[tuple[int, ...], tuple[float, ...]]:
     steps, values = zip(*drawing.curves[curve], strict=True)
     return steps, values
@@ -354,7 +348,7 @@ def _status(drawing: Drawing, drawn: DrawingStep) -> str:
         text += "<br><b>apart</b>: a network trained on another split, which did not draw: the witness that counts."
     elif "p(B,A)" in drawing.curves:
         text += (
-            "<br>The network that drew a pair tells it from its swap whatever the pair shows: train another split, and "
-            "its network bears witness here."
+            "<br>The network that drew a pair tells it from its swap even where the pair shows no order. Train another "
+            "split: its network is then the witness."
         )
     return text

@@ -1,6 +1,6 @@
-"""The clip inspector: a video frame by frame, its motion, and what a network sees in it and says of it.
+"""The clip inspector: a video frame by frame, its motion, and what a network sees and predicts.
 
-Every frame is a picture of its own in the page, and the slider chooses one there, so scrubbing asks nothing of the
+The page holds a picture of every frame, and the slider chooses one there, so that scrubbing sends nothing to the
 kernel. Shapes: H x W pixels.
 """
 
@@ -28,7 +28,7 @@ from lab.video_panel import VideoPanel, VideoState
 
 NO_VIDEO = (
     "<div class='empty stage'><p><b>The video comes here.</b></p>"
-    "<p>Choose one above, or type the path of a file of your own: MP4, AVI, whatever FFmpeg reads.</p></div>"
+    "<p>Choose one above, or type the path of a file of your own: MP4, AVI, or any type that FFmpeg reads.</p></div>"
 )
 KEYS_HELP = (
     "<small><kbd>←</kbd><kbd>→</kbd> frame, with <kbd>Shift</kbd> snippet · <kbd>Space</kbd> play · "
@@ -283,7 +283,7 @@ class Inspector(VideoPanel):
         self._bars.value = sketches.bars(bars, reading.actions, clip.label)
 
     def _show_order(self) -> None:
-        """What each head says of the snippets as filmed, and of the snippets in the order that was chosen."""
+        """The prediction of each head for the snippets as filmed, and in the order that was chosen."""
         filmed, other = self.reading, self.reordered
         if filmed is None or other is None:
             self._verdict.value = ORDER_HELP if filmed else ""

@@ -70,7 +70,7 @@ class Panel(VBox):
                 other.close()
         self._panels.add(self)
         kernel = getattr(get_ipython(), "kernel", None)
-        if kernel is not None:  # which ignores an interrupt while no cell runs, and puts this in the place of that
+        if kernel is not None:  # it ignores an interrupt while no cell runs, but for this handler
             kernel.saved_sigint_handler = self._stop_all
 
     @classmethod

@@ -27,7 +27,7 @@ from lab.layers import VECTOR_INK
 from lab.pictures import Picture
 
 LIMIT = 300_000
-"""Most bytes of a picture, as a page loads six of them."""
+"""Largest size of a picture (bytes): a page loads six."""
 FIGURES = ("figure_1_7", "figure_6", "order")
 SHOTS = {"inspector": "inspector_layers", "deepdraw_studio": "deepdraw", "tables": "tables"}
 """Name here -> name of the screenshot."""

@@ -199,16 +199,16 @@ def _needs(each: Comparison, known: Mapping[str, LateFusion], scores: ScoresOf, 
 
 def claims_text(findings: Sequence[Finding], width: int = 110) -> str:
     """The claims for a terminal, with their verdicts and the evidence."""
-    head = f"What the paper claims, and what this study says of it. {EXPLAINED}"
+    head = f"What the paper claims, and what this study shows. {EXPLAINED}"
     lines = [head, *(f"[{each.verdict}] {each.text}. {each.evidence}" for each in findings)]
     return "\n".join(textwrap.fill(line, width, subsequent_indent="  ", break_on_hyphens=False) for line in lines)
 
 
 EXPLAINED = (
-    "Points are differences between answers to the same test videos, pooled over the splits that are there, with "
-    "Newcombe's 95% interval; p is McNemar's exact test, one by one, with how many videos the one alone and the other "
-    "alone has right. A video that several splits test, as in HMDB51, is one cluster in both. Each network was trained "
-    "once: what another seed would change is not in them. Equal and little mean within "
+    "Points are differences between answers to the same test videos, pooled over the tested splits, with Newcombe's "
+    "95% interval. p is McNemar's exact test of one comparison; beside it stand the numbers of videos that only the "
+    "first and only the second has right. A video that several splits test, as in HMDB51, is one cluster. Each network "
+    "was trained once, so the intervals do not cover other seeds. Equal and little mean within "
     f"{100 * MARGIN:g} points, set beforehand."
 )
 """How to read the findings."""

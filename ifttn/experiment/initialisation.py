@@ -80,7 +80,7 @@ def load(
     differing = [key for key in wanted if key in weights and weights[key].shape != wanted[key].shape]
     left = tuple(key for key in weights if key not in wanted)
     unexpected = [key for key in left if not key.startswith(leaves)] if leaves else list(left)
-    for what, keys in (("lacks", missing), ("has in other shapes", differing), ("has and nobody takes", unexpected)):
+    for what, keys in (("lacks", missing), ("has in other shapes", differing), ("also has", unexpected)):
         if keys:
             raise IfttnError(
                 f"{name} does not fit {source}, which {what} {', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''} "

@@ -41,7 +41,7 @@ ABLATIONS = ("ttn-separate", "if-ttn-adaptive", "if-ttn-additive", "if-ttn-multi
 SYSTEMS = ("two-stream-i3d", "din", "c3d", "emv-cnn", "coviar", "off", "off-flow")
 """The peers of Tables 5 and 6, which are trained where the preset has a size for them."""
 SYSTEMS_TWICE = ("two-stream-i3d", "coviar", "off", "off-flow")
-"""Peers whose accuracy on HMDB-51 the paper prints as well (Table 6). They are trained on one split of it."""
+"""Peers whose accuracy on HMDB-51 the paper prints as well (Table 6). They are trained on one of its splits."""
 EVERY_SPLIT = ("spatial", "temporal", "if-ttn", "mv-temporal", "mv-if-ttn")
 
 

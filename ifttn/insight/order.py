@@ -35,8 +35,9 @@ def swap_report(
 ) -> pd.DataFrame:
     """An action's probability for a pair in order, swapped, and with either snippet twice.
 
-    The network that drew a pair tells it from its swap whatever the pair shows: only a network that did not draw it
-    gives evidence. A network of differences gives the same probability for every (A, A). Without order the gap is 0.
+    The network that drew a pair tells it from its swap even where the pair shows no order: only a network that did not
+    draw it gives evidence. A network of differences gives the same probability for every (A, A). Without order the gap
+    is 0.
 
     Args:
         networks: name -> network; put one that was trained apart beside the one that drew.

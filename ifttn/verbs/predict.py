@@ -45,7 +45,7 @@ def print_prediction(prediction: Prediction, top: int, with_segments: bool) -> N
 
 def predictions(recognize: Recognizer, video: Path, every: float | None) -> Iterator[Prediction]:
     """The prediction of the whole video, or of each segment as it ends. Prints the video's name first, and at the end
-    what of the file was lost."""
+    which parts of the file were lost."""
     if every:
         print(video)
         notes = yield from recognize.stream(video, every)

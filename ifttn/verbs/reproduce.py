@@ -34,7 +34,7 @@ def run(o: argparse.Namespace) -> int:
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise IfttnError(
-            "reproduce runs in one process: `torchrun ... -m ifttn train RECIPE` first, and it is found done"
+            "reproduce runs in one process: `torchrun ... -m ifttn train RECIPE` first, and it skips that run"
         )
     places = study.Places(o.out, own_datasets(o.data))
     with held(o.out, wait=True):
@@ -57,7 +57,10 @@ def own_datasets(folders: Sequence[Path]) -> dict[str, Path]:
         print_left_out(found[0])
         if len(found) < 3:
             reason = "few videos a class, or no lists of the others"
-            print(f"ifttn: {name} has {len(found)} of three splits ({reason}), and is studied on that", file=sys.stderr)
+            print(
+                f"ifttn: {name} has {len(found)} of three splits ({reason}): the study uses these",
+                file=sys.stderr,
+            )
     return own
 
 
@@ -118,7 +121,7 @@ def quietly(function: Callable[..., object], *arguments: object) -> None:
 
 
 def about_study(o: argparse.Namespace, places: study.Places, studied: Sequence[str], jobs: int) -> report.About:
-    """What the report says of how the study is made."""
+    """How the study is made, for the report."""
 
     def described(name: str) -> str:
         if name in places.own:
@@ -138,7 +141,7 @@ def about_study(o: argparse.Namespace, places: study.Places, studied: Sequence[s
 
 def print_news(bar: StudyBar, progress: Progress, printed: set[str], page: Path | None) -> set[str]:
     """Print what is new: whose process was killed, and, where there is a page to name, how many steps are done."""
-    news = {f"{step}: its process was killed; it is done once more, alone" for step in progress.killed}
+    news = {f"{step}: its process was killed; it runs once more, alone" for step in progress.killed}
     if page and progress.done:
         news.add(f"{len(progress.done)} of {len(progress.steps)} steps done; report: {page}")
     for line in sorted(news - printed):

@@ -1,4 +1,4 @@
-"""`ifttn train`: train a recipe, and first whatever it starts from."""
+"""`ifttn train`: train a recipe, after the recipes that it starts from."""
 
 import argparse
 import os
