@@ -30,7 +30,7 @@ from ifttn.data.tvl1_cpu import Solver
 from ifttn.data.video import read_frames
 from ifttn.vocabulary import IfttnError
 
-REQUIREMENTS = ("opencv-contrib-python-headless>=4.11",)
+REQUIREMENTS = ("opencv-contrib-python-headless==4.14.*",)
 # It reads pickled pairs (2, H, W) and writes pickled (flow (2, H, W), seconds); its first answer is its version.
 _SCRIPT = """
 import pickle, sys, time, cv2

@@ -1,12 +1,17 @@
 """Optical flow on one device for many processes of one machine.
 
-Processes on the CPU decode and write; each sends its luminance to the process that owns the GPU, and receives motion as
+Processes on the CPU decode and write; each hands its luminance to the process that owns the GPU, and receives motion as
 bytes. None holds more than a piece of one video, so that the memory is bounded by the number of processes. Pieces that
 wait at the same time are computed together, because a few small images do not fill a GPU.
+
+Images and motion go through files in memory, and a connection says only that they are there: a process that unpickles
+them holds Python's lock, without which the thread that computes cannot launch the next kernel.
 """
 
 import math
 import secrets
+import shutil
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -15,6 +20,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, Listener, answer_challenge, deliver_challenge
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -26,6 +32,8 @@ from ifttn.vocabulary import IfttnError
 
 TOGETHER = 50_000_000
 """Pixels: pieces are computed together until they have as many."""
+IN_MEMORY, ROOM = Path("/dev/shm"), 2**30
+"""Linux's folder of files in memory, and the bytes that must be free there: a container of Docker has 64 MB."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +66,24 @@ class FlowService:
     address: str | tuple[str, int]
     key: bytes
     """Of 32 bytes; a process that lacks it is not served."""
+    folder: Path
+    """Where images and motion are handed over."""
 
     def __call__(
         self, images: UInt8[np.ndarray, "T H W"], bound: float, sampled: Integer[np.ndarray, " n"]
     ) -> StoredFlow:
         """As `FlowHere`."""
-        with Client(self.address, authkey=self.key) as connection:
-            connection.send((images, bound, sampled))
+        with (
+            Client(self.address, authkey=self.key) as connection,
+            tempfile.NamedTemporaryFile(dir=self.folder) as file,
+        ):
+            images.tofile(file.name)
+            connection.send((Path(file.name).name, images.shape, bound, sampled))
             answer = connection.recv()
-        if isinstance(answer, IfttnError):
-            raise answer
-        return answer
+            if isinstance(answer, IfttnError):
+                raise answer
+            shape = max(0, len(images) - 1), 2, *images.shape[1:]
+            return StoredFlow(np.fromfile(file.name, np.uint8).reshape(shape), answer)
 
 
 @contextmanager
@@ -81,14 +96,17 @@ def serve(name: str, device: str) -> Iterator[FlowService]:
         with connection, suppress(AuthenticationError, EOFError, OSError):
             deliver_challenge(connection, key)
             answer_challenge(connection, key)
-            images, bound, sampled = connection.recv()
+            file, shape, bound, sampled = connection.recv()
+            path = Path(folder) / Path(file).name
             try:
                 # A stream of its own, so that copies go on while the device computes for others.
                 with _stream(device):
+                    images = np.fromfile(path, np.uint8).reshape(shape)
                     request = _Request(_moved(images, device), bound, sampled)
                     requests.put(request)
                     flow = request.answer.result().on_host()
-                connection.send(flow)
+                flow.levels.tofile(path)
+                connection.send(flow.sampled)
             except Exception as error:  # the process that asked must know
                 connection.send(IfttnError(f"{name} on {device} failed: {' '.join(str(error).split())}"))
 
@@ -97,7 +115,10 @@ def serve(name: str, device: str) -> Iterator[FlowService]:
             with suppress(OSError):  # the caller is gone already, or this process has too many open files
                 threading.Thread(target=answer, args=(listener.accept(),), daemon=True).start()
 
-    with Listener(("localhost", 0), backlog=256) as listener:
+    with (
+        tempfile.TemporaryDirectory(prefix="ifttn-flow-", dir=_memory()) as folder,
+        Listener(("localhost", 0), backlog=256) as listener,
+    ):
         threads = [
             threading.Thread(target=accept),
             threading.Thread(target=_compute_all, args=(name, device, requests)),
@@ -105,13 +126,21 @@ def serve(name: str, device: str) -> Iterator[FlowService]:
         for thread in threads:
             thread.start()
         try:
-            yield FlowService(listener.address, key)
+            yield FlowService(listener.address, key, Path(folder))
         finally:
             ended.set()
             Client(listener.address).close()  # wakes the thread
             requests.put(None)
             for thread in threads:
                 thread.join()
+
+
+def _memory() -> str | None:
+    """Linux's folder of files in memory, where it has room; None stands for the usual temporary folder."""
+    with suppress(OSError):
+        if shutil.disk_usage(IN_MEMORY).free > ROOM:
+            return str(IN_MEMORY)
+    return None
 
 
 # torch is imported only for a GPU: the processes that ask do without.

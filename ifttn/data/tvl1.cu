@@ -178,10 +178,10 @@ __device__ float cubic(float distance) {
 }
 
 // The gradient and the residual of the second image, warped by the flow. Outside the image, the image is 0.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(PIXELS)
 linearise(const float *firsts, const float *seconds, const float *flows, float *data, const State *states, int count,
           int height, int width, int stride) {
-    const int i = blockIdx.x * 256 + threadIdx.x, pair = blockIdx.y;
+    const int i = blockIdx.x * PIXELS + threadIdx.x, pair = blockIdx.y;
     if (i >= height * width) return;
     const int x = i % width, y = i / width;
     const long long size = static_cast<long long>(height) * stride, at = static_cast<long long>(y) * stride + x;
@@ -233,9 +233,9 @@ __device__ void sort(float &a, float &b, float &c, float &d, float &e) {
 
 // The 5 x 5 median of u and v; the next launch of `relax` begins anew. Beyond an edge, its pixels go on. A thread has
 // four pixels of a row, which share sorted columns.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(PIXELS, 3)
 median(float *flows, State *states, const int *pairs, int count, int height, int width, int stride) {
-    const int fours = (width + 3) / 4, i = blockIdx.x * 256 + threadIdx.x, pair = pairs[blockIdx.z];
+    const int fours = (width + 3) / 4, i = blockIdx.x * PIXELS + threadIdx.x, pair = pairs[blockIdx.z];
     State &state = states[pair];
     const int x = i % fours * 4, y = i / fours;
     const long long size = static_cast<long long>(height) * stride;
@@ -275,10 +275,10 @@ median(float *flows, State *states, const int *pairs, int count, int height, int
 }
 
 // Planes at another size, linear between pixel centres that are `ratio_y` and `ratio_x` apart, times `gain`.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(PIXELS)
 resize(const float *planes, float *out, int height, int width, int stride, int new_height, int new_width, int new_stride,
        double ratio_y, double ratio_x, double gain) {
-    const int i = blockIdx.x * 256 + threadIdx.x;
+    const int i = blockIdx.x * PIXELS + threadIdx.x;
     if (i >= new_height * new_width) return;
     const double y = fmin(fmax((i / new_width + 0.5) * ratio_y - 0.5, 0.0), height - 1.0);
     const double x = fmin(fmax((i % new_width + 0.5) * ratio_x - 0.5, 0.0), width - 1.0);

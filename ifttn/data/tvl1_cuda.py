@@ -31,7 +31,10 @@ SHARE = 0.25
 """Of the free memory, what the pairs of a chunk take."""
 ROWS, WARPS, FUSED = 4, 12, 6
 """Rows of a tile that a warp holds, warps of a block, iterations of a launch: two blocks fit on an H100's processor."""
+THREADS = 128
+"""Threads of a block of the other kernels: each has a pixel, or four."""
 DEFINED = {
+    "PIXELS": THREADS,
     "ROWS": ROWS,
     "WARPS": WARPS,
     "FUSED": FUSED,
@@ -47,8 +50,6 @@ ROUNDED = ("--prec-sqrt=false", "--prec-div=false", "--ftz=true")
 """A root or a quotient may be off by its last bit, and what is below 1e-38 is 0: a quarter fewer instructions."""
 ALIGNED = 8
 """Floats: a row begins at a multiple."""
-THREADS = 256
-"""Threads of a block of the kernels that have a thread a pixel."""
 MOST_PAIRS = 65_535 // 2
 """A grid has at most 65,535 blocks along its second axis, and `resize` needs two a pair."""
 

@@ -71,7 +71,7 @@ def test_who_hangs_up_lacks_the_key_or_says_nothing_disturbs_nobody(pan, capfd):
     images = luminance(pan(2, 64, 48))
     with serve("dis", "cpu") as service:
         with pytest.raises(AuthenticationError):
-            FlowService(service.address, bytes(32))(images, 5.0, NONE)
+            FlowService(service.address, bytes(32), service.folder)(images, 5.0, NONE)
         Client(service.address).close()
         with Client(service.address):
             assert service(images, 5.0, NONE).levels.shape == (1, 2, 48, 64)
