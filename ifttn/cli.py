@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
-from ifttn.bench.options import PARTS
+from ifttn.bench.options import JSON_HELP, PARTS
 from ifttn.memory import explained
 from ifttn.options import (
     FLOW,
@@ -257,8 +257,9 @@ def _bench(p: argparse.ArgumentParser) -> None:
         part = parts.add_parser(
             name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
         )
-        part.set_defaults(part=name, module=f"ifttn.bench.{name}")
+        part.set_defaults(part=name, module="ifttn.bench")
         add_options(part)
+        part.add_argument("--json", type=new_file, help=JSON_HELP.get(name, "add every row to this file as well"))
 
 
 def _add_work(p: argparse.ArgumentParser) -> None:

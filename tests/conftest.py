@@ -3,16 +3,15 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from ifttn.data import diagnostic, doctor
+from ifttn.data import diagnostic
 from ifttn.data.catalogue import read_split
-from ifttn.data.doctor import Codec
-from ifttn.data.preparation import prepare
 from ifttn.data.store import Store
 from ifttn.experiment.presets import PRESETS
 from ifttn.experiment.work import Work
@@ -36,6 +35,9 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def encode() -> Callable[..., Path]:
     """encode(path, frames, codec, b_frames, **options): a video file of 25 frames/s with an I-frame every 12."""
+
+    from ifttn.data import doctor
+    from ifttn.data.doctor import Codec
 
     def write(
         path: Path, frames: Sequence[np.ndarray], codec: str = "mpeg4", b_frames: int = 0, **options: str
@@ -63,6 +65,12 @@ class Embedded:
 @pytest.fixture(scope="session")
 def embedded(tmp_path_factory) -> Embedded:
     folder = tmp_path_factory.mktemp("embedded")
+    if not find_spec("av"):  # a bare GPU machine, which runs the tests that need a GPU
+        from ifttn.bench.gpu_parts import drawn
+
+        return Embedded(folder / "embedded-ucf", drawn(folder, "smallest", 32)[1].folder)
+    from ifttn.data.preparation import prepare
+
     data, store = folder / "data" / "embedded-ucf", folder / "stores" / "embedded-ucf-smallest"
     diagnostic.write(data, "ucf", videos=32, seed=0, jobs=1, progress=False)
     report = prepare(data, store, PRESETS["smallest"].store, jobs=1, progress=False)

@@ -4,6 +4,7 @@ On a CPU the clock counts the time of this process, so that other work on the ma
 for the device and reads the wall clock.
 """
 
+import json
 import os
 import platform
 import re
@@ -120,13 +121,22 @@ class Spread(NamedTuple):
 class PrintedTable:
     """A table that prints each row as soon as it is measured. `first` is the width of the first column."""
 
+    kept: Path | None = None
+    """A file that gets every row of every table as well, a JSON object a line: "headings" of a table, then "row"s."""
+
     def __init__(self, *headings: str, first: int = 34, width: int = 10) -> None:
         self._widths = [max(width, len(heading) + 2) for heading in headings[1:]]
         self._first = first
-        self.row(*headings)
+        self._put("headings", *headings)
 
     def row(self, name: str, *cells: str) -> None:
         """Print a row."""
+        self._put("row", name, *cells)
+
+    def _put(self, kind: str, name: str, *cells: str) -> None:
+        if self.kept:
+            with self.kept.open("a") as file:
+                file.write(json.dumps({kind: [each.strip() for each in (name, *cells)]}) + "\n")
         columns = (f"{cell:>{width}}" for cell, width in zip(cells, self._widths, strict=False))
         print(f"{name:{self._first}}{''.join(columns)}".rstrip(), flush=True)
 

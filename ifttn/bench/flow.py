@@ -23,11 +23,10 @@ from jaxtyping import Float, Float32, UInt8
 
 from ifttn.bench.clock import Clock, PrintedTable, device_name, one_core, use_one_core
 from ifttn.bench.peers import python_of
-from ifttn.data import diagnostic, tvl1_cuda
+from ifttn.data import tvl1_cuda
 from ifttn.data.flow import luminance
 from ifttn.data.tvl1 import FAST, OPENCV, CoarseToFine, bytes_moved
 from ifttn.data.tvl1_cpu import Solver
-from ifttn.data.video import read_frames
 from ifttn.vocabulary import IfttnError
 
 REQUIREMENTS = ("opencv-contrib-python-headless==4.14.*",)
@@ -143,6 +142,10 @@ def opencv() -> Iterator[DualTVL1]:
 def run(o: argparse.Namespace) -> int:
     """Print a row for each video and each known motion, at each size."""
     use_one_core()
+    if o.gpu:
+        for width, height in o.sizes:
+            print(gpu_line(np.stack([motion.pair(height, width) for motion in MOTIONS])))
+        return 0
     pyramid = FAST if o.fast else OPENCV
     with opencv() as peer, tempfile.TemporaryDirectory(prefix="ifttn-bench-") as folder:
         print(f"{one_core()}; numba {numba.__version__}, OpenCV {cv2.__version__}")
@@ -197,6 +200,8 @@ def distance(flow: Float32[np.ndarray, "2 H W"], other: Float32[np.ndarray, "2 H
 
 def pairs_of(video: Path, size: tuple[int, int], count: int) -> list[UInt8[np.ndarray, "2 H W"]]:
     """Neighbouring frames at (width, height) as luminance, evenly spread; IfttnError where there are too few."""
+    from ifttn.data.video import read_frames  # only here: known motions need no decoder
+
     frames = read_frames(video)
     if len(frames) < 2:
         raise IfttnError(f"{video}: has one frame, and motion needs two")
@@ -205,6 +210,8 @@ def pairs_of(video: Path, size: tuple[int, int], count: int) -> list[UInt8[np.nd
 
 
 def _embedded(folder: Path) -> list[Path]:
+    from ifttn.data import diagnostic
+
     diagnostic.write(folder, "ucf", videos=16, seed=0, jobs=1, progress=False)
     return sorted(path for path in folder.rglob("*.*") if path.suffix in (".avi", ".mp4"))[::6]
 

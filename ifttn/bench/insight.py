@@ -8,13 +8,12 @@ negative values; ours gives the signed maps of all heads at once.
 
 import argparse
 from functools import partial
+from importlib.util import find_spec
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-from pytorch_grad_cam import GradCAM
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch.utils.flop_counter import FlopCounterMode
 
 from ifttn.bench.clock import Clock, PrintedTable, device_name
@@ -38,7 +37,7 @@ def run(o: argparse.Namespace) -> int:
     for preset in o.presets:
         network = network_of(preset, o.device)
         print(f"{preset}: {DRAWN_BACKBONES[preset]}, {DRAWING_PRESETS[preset].crop} px, pairs of RGB and flow")
-        print_maps(network, DRAWING_PRESETS[preset].crop, clock, o.repeat)
+        print_maps(network, preset, clock, o.repeat)
         print_steps(network, preset, o.batch, clock, o.repeat)
         print_limits(network, preset, clock, o.repeat)
         print_forms(preset, clock)
@@ -51,38 +50,47 @@ def network_of(preset: str, device: str) -> Network:
     return Network(NetworkSettings(actions=16, backbone=DRAWN_BACKBONES[preset])).to(device).eval()
 
 
-def print_maps(network: Network, size: int, clock: Clock, repeat: int) -> None:
-    """Class activation maps of eight pairs, ours and the package's, and the difference between the two."""
+def print_maps(network: Network, preset: str, clock: Clock, repeat: int) -> None:
+    """Class activation maps of eight pairs, ours and, where it is installed, those of the package grad-cam."""
+    size = DRAWING_PRESETS[preset].crop
     generator = torch.Generator().manual_seed(0)
     inputs = {m: torch.rand((8, 2, c, size, size), generator=generator) * 255 for m, c in (("rgb", 3), ("flow", 10))}
     inputs = {m: x.to(clock.device) for m, x in inputs.items()}
     actions = torch.zeros((8, 1), dtype=torch.long, device=clock.device)
-    adapter, stacked = OneTensor(network, "ttn"), stack(network, inputs)
-    package = GradCAM(adapter, [adapter.probe])
-    targets: list[Any] = [ClassifierOutputTarget(0)] * 8  # the package asks for modules, and takes any callable
     ours = partial(class_activation_maps, network, inputs, actions)
     sides = {
         "ours, signed, three heads": ours,
         "ours, 2x finer": partial(ours, finer=2),
         "ours, 4x finer": partial(ours, finer=4),
-        "grad-cam, one head": lambda: package(stacked, targets),
     }
+    adapter, stacked = OneTensor(network, "ttn"), stack(network, inputs)
+    package: Any = None
+    if find_spec("pytorch_grad_cam"):
+        from pytorch_grad_cam import GradCAM
+        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+        targets: list[Any] = [ClassifierOutputTarget(0)] * 8  # the package asks for modules, and takes any callable
+        package = partial(GradCAM(adapter, [adapter.probe]), stacked, targets)
+        sides["grad-cam, one head"] = package
     seconds = clock.best(sides, repeat, warm_up=True)
-    exact = ours()["ttn"][:, 0, 0].clamp_min(0)
-    resized = torch.nn.functional.interpolate(exact[:, None], (size, size), mode="bilinear")[:, 0].cpu().numpy()
-    resized -= resized.min((1, 2), keepdims=True)
-    difference = np.abs(resized / (1e-7 + resized.max((1, 2), keepdims=True)) - package(stacked, targets)).max()
-    package.activations_and_grads.release()
-    table = PrintedTable("maps", "maps/s", "pairs/s", first=28)
+    table = PrintedTable(f"maps, {preset}", "maps/s", "pairs/s", first=28)
     for name, own in seconds.items():
         maps = 8 if "one head" in name else 8 * 5  # two snippets of two streams, and the pair
         table.row(name, f"{maps / own:.1f}", f"{8 / own:.1f}")
+    if package is None:
+        print("grad-cam: not installed")
+        return
+    exact = ours()["ttn"][:, 0, 0].clamp_min(0)
+    resized = torch.nn.functional.interpolate(exact[:, None], (size, size), mode="bilinear")[:, 0].cpu().numpy()
+    resized -= resized.min((1, 2), keepdims=True)
+    difference = np.abs(resized / (1e-7 + resized.max((1, 2), keepdims=True)) - package()).max()
+    package.func.activations_and_grads.release()
     print(f"largest difference of the two pictures (0..1): {difference:.1e}")
 
 
 def print_steps(network: Network, preset: str, batches: list[int], clock: Clock, repeat: int) -> None:
     """Steps of drawings that are made at once."""
-    table = PrintedTable("DeepDraw", "steps/s", "drawings x steps/s", first=28)
+    table = PrintedTable(f"DeepDraw, {preset}", "steps/s", "drawings x steps/s", first=28)
     for batch in batches:
         states = draw_many([network], [(a % 16, a) for a in range(batch)], DRAWING_PRESETS[preset])
         seconds = clock.best({"": lambda states=states: list(islice(states, 1))}, repeat, warm_up=True)[""]
@@ -118,7 +126,7 @@ def print_forms(preset: str, clock: Clock) -> None:
     """The same drawing computed in other ways: how fast, and how far the picture is from the usual one."""
     many = 40 if preset == "tiny" else 10
     usual: torch.Tensor | None = None
-    table = PrintedTable("form", "steps/s", "levels apart", "the picture", first=28, width=14)
+    table = PrintedTable(f"form, {preset}", "steps/s", "levels apart", "the picture", first=28, width=14)
     for name in ("channels_last", "contiguous", "bf16", *(["compile"] if clock.on_gpu else [])):
         network = network_of(preset, clock.device)
         if name == "contiguous":

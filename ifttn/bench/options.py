@@ -38,6 +38,12 @@ TRAINED_STAGES = {
 DRAWN_BACKBONES = {"tiny": "tiny", "small": "resnet18", "paper": "resnet50"}
 """Preset of drawing -> the backbone that draws."""
 
+GPU_PARTS = (
+    *("tests", "resume", "flow", "train", "loader", "study", "largest", "jpeg"),
+    *("speed", "compile", "insight", "peers"),
+)
+"""The parts of `bench gpu` in order of worth: a run that is cut off has told the most."""
+
 
 def _flow(p: argparse.ArgumentParser) -> None:
     p.add_argument(
@@ -47,6 +53,7 @@ def _flow(p: argparse.ArgumentParser) -> None:
     p.add_argument("--repetitions", type=Whole(1), default=2, help="turns, of which the best counts")
     p.add_argument("--sizes", type=size, nargs="+", default=list(FRAME_SIZES), help="such as 340x256")
     p.add_argument("--fast", action="store_true", help="ours is tvl1-fast, as in the preset tiny: --sizes 96x72")
+    p.add_argument("--gpu", action="store_true", help="what a GPU does alone, on known motions, without OpenCV's")
 
 
 def _mv(p: argparse.ArgumentParser) -> None:
@@ -133,6 +140,17 @@ def _insight(p: argparse.ArgumentParser) -> None:
     p.add_argument("--repeat", type=Whole(1), default=3, help="turns of each side, of which the best counts")
 
 
+def _gpu(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--parts", nargs="+", default=list(GPU_PARTS), choices=GPU_PARTS, metavar="PART", help="%(choices)s")
+    p.add_argument("--minutes", type=Number(0), default=8.0, help="for all parts; one that is cut off keeps its rows")
+    p.add_argument(
+        "--docs", action="store_true", help="measure nothing: write docs/gpu-*.json into docs/speed.md of this checkout"
+    )
+    add_device(p)
+
+
+JSON_HELP: Mapping[str, str] = {"gpu": "the file to write, with a .md beside it; by default results/gpu.json"}
+"""What --json means to a part that does not add rows to a file, one JSON object a line."""
 PARTS: Mapping[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "flow": ("our TV-L1 beside OpenCV's DualTVL1: how fast on one core, and how far from known motions", _flow),
     "mv": ("frames and motion vectors in one pass, beside the same files decoded with nothing else done", _mv),
@@ -140,4 +158,5 @@ PARTS: Mapping[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "store": ("the loader alone beside a bare loop that decodes the same JPEGs", _store),
     "train": ("each stage of training with its data, beside the same network fed from memory", _train),
     "insight": ("class activation maps beside the package grad-cam, and the steps of DeepDraw", _insight),
+    "gpu": ("all that only a GPU can tell, part by part, in one JSON and one Markdown file; tiny on a CPU", _gpu),
 }

@@ -29,7 +29,6 @@ from ifttn.bench.options import TRAINED_STAGES
 from ifttn.bench.random_steps import print_largest_batch
 from ifttn.data import diagnostic
 from ifttn.data.catalogue import read_split
-from ifttn.data.preparation import prepare
 from ifttn.data.store import Store
 from ifttn.experiment.cost import stage_cost
 from ifttn.experiment.networks import network_settings
@@ -98,6 +97,8 @@ def prepared(folder: Path, o: argparse.Namespace, machine: Machine) -> Work:
     """Embedded videos, prepared at the preset's size, all of them to train on."""
     data, store = folder / "embedded-ucf", folder / f"store-{o.preset}"
     if not store.exists():
+        from ifttn.data.preparation import prepare  # its decoder is not needed for a store that is there
+
         diagnostic.write(data, "ucf", videos=o.videos, seed=0, jobs=os.cpu_count() or 1, progress=False)
         prepare(data, store, replace(PRESETS[o.preset].store, flow="dis"), progress=False)
     split = read_split(data, 1)

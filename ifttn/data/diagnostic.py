@@ -21,7 +21,6 @@ from itertools import pairwise, product
 from pathlib import Path
 from types import SimpleNamespace
 
-import av
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int, UInt8
@@ -371,6 +370,8 @@ def _same(stored: pd.DataFrame, planned: pd.DataFrame) -> bool:
 
 def _write_video(folder: Path, row: pd.Series) -> None:
     """MPEG-4 Part 2 without B-frames, a key frame every 12, at a constant quantiser."""
+    import av  # only here: the pictures can be drawn without a codec
+
     # At quantiser 3 with cheap decisions, the trace of a fast ball makes frames sharper, which tells speed.
     options = {"qmin": "2", "qmax": "2", "mbd": "rd", "bf": "0", "g": "12"}
     with written_whole(folder / row.file) as file, av.open(file, "w", format="avi") as container:

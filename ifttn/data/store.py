@@ -18,7 +18,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -287,4 +287,8 @@ class Store:
 
 @functools.cache
 def _versions() -> Mapping[str, str]:
-    return {name: version(name) for name in LIBRARIES}
+    found = {}
+    for name in LIBRARIES:
+        with contextlib.suppress(PackageNotFoundError):  # drawn frames need no decoder
+            found[name] = version(name)
+    return found

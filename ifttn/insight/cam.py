@@ -12,8 +12,6 @@ from typing import Literal, TypeVar, cast
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from pytorch_grad_cam import GradCAM
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 from torch.nn.functional import grid_sample
 from torchvision.models.resnet import BasicBlock, Bottleneck
@@ -149,6 +147,9 @@ class OneTensor(nn.Module):
 
     def maps(self, stacked: Float[Tensor, "N _ H W"], actions: Int[Tensor, " N"]) -> Float[np.ndarray, "NV H W"]:
         """Grad-CAM for one action of each video: cut at 0, each map scaled to 0..1 by itself."""
+        from pytorch_grad_cam import GradCAM  # only here: the exact maps need no package
+        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
         targets = [ClassifierOutputTarget(action) for action in actions.repeat_interleave(self.votes).tolist()]
         with undisturbed(self), _frozen(self), torch.enable_grad():
             cam = GradCAM(self, [self.probe])

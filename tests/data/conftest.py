@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 import pytest
@@ -28,6 +27,8 @@ def pan() -> Callable[..., np.ndarray]:
 @pytest.fixture(scope="session")
 def encode_sound() -> Callable[[Path], Path]:
     """encode_sound(path): a file with one second of silence and no picture."""
+
+    import av
 
     def write(path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)

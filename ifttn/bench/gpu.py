@@ -1,0 +1,323 @@
+"""All that only a GPU can tell: whether it computes the right things, and every figure that the docs leave to it.
+
+    python -m ifttn bench gpu                     the checkout on PYTHONPATH, nothing installed, no network
+    python -m ifttn bench gpu --minutes 4 --parts tests flow train
+    python -m ifttn bench gpu --docs              renew docs/speed.md from docs/gpu-*.json
+
+Each part is a process of its own with a time limit. Its rows are in the JSON file as soon as they are measured. A part
+may take twice its share of the time that is left. On a CPU every part runs at a tiny size, which shows that it works.
+"""
+
+import argparse
+import contextlib
+import datetime
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ifttn.bench.clock import device_name
+from ifttn.bench.options import GPU_PARTS
+from ifttn.files import write_whole
+from ifttn.vocabulary import IfttnError
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = (
+    *("torch", "torchvision", "triton", "cuda-bindings", "numpy", "numba", "opencv-python-headless", "av", "grad-cam"),
+)
+LAST_SECONDS = 10.0
+"""Seconds that a part has to print what it has measured, once it is interrupted."""
+BEGIN, END = "<!-- made by `ifttn bench gpu --docs` from docs/gpu-*.json -->", "<!-- until here -->"
+NO_RUN = "No run of `ifttn bench gpu` is kept in docs/ yet."
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a part runs."""
+
+    device: str
+    folder: Path
+    """What parts share: drawn stores, and the file of their rows."""
+    seconds: float = math.inf
+    """The limit."""
+
+    @property
+    def rows(self) -> Path:
+        """The file that gets the rows of a part."""
+        return self.folder / "rows.jsonl"
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether sizes are those of the paper."""
+        return self.device.startswith("cuda")
+
+    @property
+    def preset(self) -> str:
+        """The preset of training."""
+        return "paper" if self.on_gpu else "smallest"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One process."""
+
+    answers: str
+    weight: int
+    """About the seconds that it takes on an H100."""
+    words: Callable[[Place], Sequence[str]]
+    """What stands after `python -m`."""
+    needs: tuple[str, ...] = ()
+    """Packages without which it does not run."""
+
+
+def _bench(*words: str) -> Callable[[Place], Sequence[str]]:
+    return lambda place: ("ifttn", "bench", *words, "--json", str(place.rows))
+
+
+def _flow(place: Place) -> Sequence[str]:
+    return _bench("flow", "--gpu", *(() if place.on_gpu else ("--sizes", "48x32")))(place)
+
+
+def _train(*more: str) -> Callable[[Place], Sequence[str]]:
+    """`bench train` on the drawn store that `ifttn.bench.gpu_parts` makes first."""
+
+    def words(place: Place) -> Sequence[str]:
+        few = ("--steps", "4", "--repetitions", "2") if place.on_gpu else ("--steps", "1", "--repetitions", "1")
+        return (*_own("train")(place), *few, *more)
+
+    return words
+
+
+def _largest(place: Place) -> Sequence[str]:
+    return _bench("train", "--preset", place.preset, "--largest-batch", "--device", place.device)(place)
+
+
+def _speed(place: Place) -> Sequence[str]:
+    minutes = f"{place.seconds / 180:.2f}"  # building the rows takes the rest
+    few = () if place.on_gpu else ("--size", "small", "--rows", "mv-if-ttn", "--segments", "2")
+    return _bench("speed", "--device", place.device, "--minutes", minutes, "--repetitions", "5", *few)(place)
+
+
+def _insight(place: Place) -> Sequence[str]:
+    full = ("--presets", "tiny", "paper") if place.on_gpu else ("--batch", "1", "--repeat", "1")
+    return _bench("insight", "--device", place.device, *full)(place)
+
+
+def _own(name: str) -> Callable[[Place], Sequence[str]]:
+    """A part of `ifttn.bench.gpu_parts`."""
+    return lambda place: ("ifttn.bench.gpu_parts", name, place.device, str(place.folder))
+
+
+QUESTIONS: Mapping[str, Part] = {
+    "tests": Part("Do the tests that need a GPU pass?", 60, _own("tests"), ("pytest",)),
+    "resume": Part("Does a training that was killed again and again end with the same bits?", 60, _own("resume")),
+    "flow": Part("How many pairs/s does TV-L1 do, and how far is it from the CPU's flow?", 40, _flow),
+    "train": Part("How fast is each stage of training, with its data and from memory?", 60, _train()),
+    "loader": Part("How many videos/s does the loader give, with 4, 8 and all cores?", 50, _own("loader")),
+    "study": Part("Does a small study reach the accuracies of docs/results.md?", 80, _own("study")),
+    "largest": Part("How large can a batch of the joint stage be?", 60, _largest),
+    "jpeg": Part("How fast does nvJPEG decode the store's JPEGs, beside one core?", 20, _own("jpeg")),
+    "speed": Part("How fast is each system of Table 5?", 90, _speed, ("av",)),
+    "compile": Part("How fast is each stage of training with torch.compile?", 90, _train("--compile")),
+    "insight": Part("How many class activation maps and DeepDraw steps a second?", 60, _insight),
+    "peers": Part("How fast are OpenCV's own flows, where they are installed?", 20, _own("peers")),
+}
+
+
+def run(o: argparse.Namespace) -> int:
+    """Measure the parts and write both files. Exit code 1 when a part failed."""
+    if o.docs:
+        page = ROOT / "docs" / "speed.md"
+        write_whole(page, renewed(page.read_text(), kept_runs()).encode())
+        print(f"renewed: {page}")
+        return 0
+    out: Path = o.json or Path("results/gpu.json")
+    chosen = [name for name in GPU_PARTS if name in o.parts]
+    found: dict[str, Any] = {**about(o.device), "minutes": o.minutes, "parts": []}
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the part and keeps what is there
+    try:
+        with tempfile.TemporaryDirectory(prefix="ifttn-gpu-", ignore_cleanup_errors=True) as folder:
+            for part in measured(chosen, o.device, Path(folder), 60 * o.minutes):
+                found["parts"] = [p for p in found["parts"] if p["part"] != part["part"]] + [part]
+                write_both(out, found)
+                if part["status"] != "running":
+                    print("\n".join([f"{part['part']} {_ending(part)}", *part["printed"]]), flush=True)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        for part in found["parts"]:  # of a run that was interrupted
+            part["status"] = part["status"].replace("running", "cut off")
+        write_both(out, found)
+    print(f"results: {out} and {out.with_suffix('.md')}")
+    return int(any(part["status"] == "failed" for part in found["parts"]))
+
+
+def about(device: str) -> dict[str, Any]:
+    """Device, versions and commit, which IFTTN_COMMIT tells where git does not. No memory of the GPU is taken."""
+    import torch
+
+    versions = {"python": platform.python_version(), "CUDA": torch.version.cuda or "absent"}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    number = device.partition(":")[2] or "0"
+    gpu = _said("nvidia-smi", "-i", number, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
+    described = _said("git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12")
+    return {
+        "device": gpu or device if device.startswith("cuda") else "no GPU: tiny sizes, which show that the parts run",
+        "processor": f"{device_name('cpu')}, {len(os.sched_getaffinity(0))} cores",
+        "versions": versions,
+        "commit": described or os.environ.get("IFTTN_COMMIT", "unknown"),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def _said(*command: str) -> str:
+    """What a program prints; nothing where it is missing or fails."""
+    with contextlib.suppress(OSError):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return "" if done.returncode else done.stdout.strip()
+    return ""
+
+
+def measured(chosen: Sequence[str], device: str, folder: Path, seconds: float) -> Iterator[dict[str, Any]]:
+    """Each part whenever it has a new row, and at its end."""
+    end = time.monotonic() + seconds
+    for number, name in enumerate(chosen):
+        part, left = QUESTIONS[name], end - time.monotonic()
+        found = {"part": name, "answers": part.answers, "seconds": 0.0, "tables": [], "printed": []}
+        if absent := [need for need in part.needs if not find_spec(need)]:
+            yield found | {"status": "absent", "reason": f"{', '.join(absent)} is not installed"}
+        elif name == "largest" and not device.startswith("cuda"):
+            yield found | {"status": "absent", "reason": "it fills the memory of a GPU, and there is none"}
+        elif left < LAST_SECONDS:
+            yield found | {"status": "cut off", "reason": "no time was left"}
+        else:
+            share = left * part.weight / sum(QUESTIONS[each].weight for each in chosen[number:])
+            place = Place(device, folder, min(left, 2 * share))
+            title, ahead = f"{number + 1}/{len(chosen)} {name}", f"then {', '.join(chosen[number + 1 :]) or 'done'}"
+            often = 0.5 if sys.stderr.isatty() else 20  # a log keeps every line
+            with tqdm(total=round(place.seconds), desc=title, unit="s", leave=False, mininterval=often) as bar:
+                bar.set_postfix_str(ahead, refresh=False)
+                for state in process(part.words(place), place, bar):
+                    yield found | state
+
+
+def process(words: Sequence[str], place: Place, bar: tqdm) -> Iterator[dict[str, Any]]:
+    """Run `python -m WORDS` until its limit. Yields its rows whenever there is a new one, and how it ended."""
+    place.rows.unlink(missing_ok=True)
+    said, errors = place.folder / "stdout", place.folder / "stderr"
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    began, known = time.monotonic(), 0
+    with said.open("w") as stdout, errors.open("w") as stderr:
+        child = subprocess.Popen(
+            [sys.executable, "-m", *words],
+            **{"stdout": stdout, "stderr": stderr, "start_new_session": True},
+            env=os.environ | {"PYTHONPATH": path},
+        )
+        try:
+            while (code := child.poll()) is None and time.monotonic() - began < place.seconds:
+                time.sleep(0.2)
+                bar.update(round(time.monotonic() - began) - bar.n)
+                size = place.rows.stat().st_size if place.rows.exists() else 0
+                if size > known:
+                    known = size
+                    yield _state("running", began, place)
+            if code is None:
+                child.send_signal(signal.SIGINT)  # it may still print what it has measured
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(LAST_SECONDS)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+    state = _state("done", began, place)
+    if code is None:
+        state |= {"status": "cut off", "reason": f"its limit was {place.seconds:.0f} s"}
+    elif code:
+        lines = [line for line in re.split(r"[\r\n]+", errors.read_text(errors="replace")) if line.strip()]
+        state |= {"status": "failed", "reason": "\n".join(lines[-12:]) or f"exit code {code}"}
+    yield state
+
+
+def _state(status: str, began: float, place: Place) -> dict[str, Any]:
+    tables: list[dict[str, Any]] = []
+    lines = place.rows.read_text().splitlines() if place.rows.exists() else []
+    for line in lines:
+        with contextlib.suppress(ValueError):  # a line that was cut off
+            entry = json.loads(line)
+            if "headings" in entry:
+                tables.append({"headings": entry["headings"], "rows": []})
+            else:
+                tables[-1]["rows"].append(entry["row"])
+    printed = (place.folder / "stdout").read_text(errors="replace").splitlines()
+    return {"status": status, "seconds": round(time.monotonic() - began, 1), "tables": tables, "printed": printed}
+
+
+def write_both(out: Path, found: Mapping[str, Any]) -> None:
+    """The JSON file, and the Markdown file beside it."""
+    write_whole(out, json.dumps(found, indent=1).encode())
+    write_whole(out.with_suffix(".md"), as_markdown(found).encode())
+
+
+# Markdown
+
+
+def kept_runs() -> list[dict[str, Any]]:
+    """The runs that docs/ keeps, one a device."""
+    return [json.loads(path.read_text()) for path in sorted((ROOT / "docs").glob("gpu-*.json"))]
+
+
+def renewed(page: str, runs: Sequence[Mapping[str, Any]]) -> str:
+    """A page of the docs with the tables of these runs between its two marks; IfttnError where it lacks them."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise IfttnError(f"docs/speed.md lacks the lines {BEGIN} and {END}, between which its tables stand")
+    made = "\n".join(as_markdown(found) for found in runs) or f"{NO_RUN}\n"
+    return f"{before}{BEGIN}\n\n{made}\n{END}{after}"
+
+
+def as_markdown(found: Mapping[str, Any]) -> str:
+    """A run: its device, and each part with how it ended and its tables."""
+    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
+    lines = [
+        f"### {found['device']}",
+        "",
+        f"{found['processor']}. Commit {found['commit']}, {found['date']}.",
+        f"{versions[0].upper()}{versions[1:]}.",
+    ]
+    for part in found["parts"]:
+        lines += ["", f"**{part['part']}**: {part['answers']} {_ending(part)}"]
+        for table in part["tables"]:
+            lines += ["", *_rows(table["headings"], table["rows"])]
+        if not part["tables"] and part["printed"]:
+            lines += ["", *(f"- {_cell(line)}" for line in part["printed"] if line.strip())]
+    return "\n".join(lines) + "\n"
+
+
+def _ending(part: Mapping[str, Any]) -> str:
+    reason = f": {_cell(part['reason'].splitlines()[-1])}" if part.get("reason") else ""
+    return f"({part['status']}{reason}; {part['seconds']:.0f} s)"
+
+
+def _rows(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    for cells in (headings, ["---"] * len(headings), *rows):
+        yield f"| {' | '.join(_cell(cell) for cell in [*cells, *[''] * (len(headings) - len(cells))])} |"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "/").split())

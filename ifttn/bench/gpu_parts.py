@@ -1,0 +1,266 @@
+"""Those parts of `ifttn bench gpu` that are no part of `ifttn bench` for themselves, each run in a process of its own.
+
+    python -m ifttn.bench.gpu_parts PART DEVICE FOLDER [options of `ifttn bench train`]
+
+Their videos are the embedded ones, drawn into a store without a codec, so that no video library is needed.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+from xml.etree import ElementTree
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import UInt8
+from joblib import Parallel, delayed
+from torchvision.io import ImageReadMode, decode_jpeg
+
+from ifttn.bench import train as bench_train
+from ifttn.bench.clock import Clock, PrintedTable, use_one_core
+from ifttn.bench.flow import MOTIONS
+from ifttn.bench.gpu import ROOT, Place
+from ifttn.bench.options import PARTS
+from ifttn.bench.store import dataset_of
+from ifttn.data import diagnostic
+from ifttn.data.catalogue import read_split
+from ifttn.data.flow import flow_of, to_bytes
+from ifttn.data.loading import batches
+from ifttn.data.store import Store
+from ifttn.experiment import testing, training
+from ifttn.experiment.presets import PRESETS
+from ifttn.experiment.processes import Machine
+from ifttn.experiment.recipes import with_its_sources
+from ifttn.experiment.scores import late_fusion, top1
+from ifttn.experiment.work import Work
+from ifttn.files import write_whole
+
+KILLS = "test_training_killed_at_25_random_moments"
+"""A test that takes longer than all others; the part `resume` does the same with fewer kills."""
+LOADED = 16
+"""Videos of a batch of the loader."""
+
+
+def drawn(folder: Path, preset: str, videos: int, flow: str | None = None) -> tuple[Path, Store]:
+    """The embedded data set without its video files, and its store; found done the second time.
+
+    Motion vectors are the flow. The files of the videos are empty.
+    """
+    data, settings = folder / "embedded-ucf", PRESETS[preset].store
+    store = Store.create(folder / f"store-{preset}", replace(settings, flow=flow or settings.flow))
+    plan = diagnostic.plan_videos("ucf", videos, seed=0)
+    for name, text in diagnostic.FLAVOURS["ucf"].lists(plan).items():
+        write_whole(data / name, text.encode())
+    for file in plan.file:
+        (data / file).parent.mkdir(parents=True, exist_ok=True)
+        (data / file).touch()
+    rows = [row for name, row in plan.iterrows() if str(name) not in store]
+    if rows:
+        Parallel(n_jobs=-1)(delayed(_draw)(store.folder, row) for row in rows)
+        store.tidy()
+    return data, store
+
+
+def _draw(folder: Path, row: pd.Series) -> None:
+    use_one_core()
+    store = Store(folder)
+    size = (store.settings.width, store.settings.height)
+    frames = np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in diagnostic.render(row)])
+    flow = to_bytes(flow_of(store.settings.flow, frames), store.settings.bound)
+    store.write(str(row.name), frames, flow, flow, float(diagnostic.FPS))
+
+
+def _tests(place: Place) -> int:
+    """The tests that need a GPU, but for the one that kills trainings. Exit code 1 when one fails."""
+    files = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.gpu" in path.read_text()]
+    report = place.folder / "tests.xml"
+    plain = "addopts=--import-mode=importlib --strict-markers"  # without the plugins that only a developer has
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-k", f"not {KILLS}", "-o", plain, "-W", "default"]
+    command += ["-p", "no:cacheprovider", "-q", f"--junitxml={report}", *map(str, files)]
+    code = subprocess.run([*command, "--continue-on-collection-errors"], cwd=ROOT, check=False).returncode
+    table = PrintedTable("test", "outcome", "seconds", "why", first=70, width=24)
+    for case in ElementTree.parse(report).iter("testcase"):
+        outcome, why = "passed", ""
+        for kind in ("skipped", "failure", "error"):
+            if (found := case.find(kind)) is not None:
+                outcome, why = kind, (found.get("message") or "")[:200]
+        table.row(case.get("name") or "", outcome, case.get("time") or "", why)
+    return int(code not in (0, 5))  # 5: no test was collected
+
+
+def _resume(place: Place) -> int:
+    """Trainings in deterministic mode that are killed, against an undisturbed one. Exit code 1 when bits differ."""
+    data, store = drawn(place.folder / "resume", "smallest", 32)
+    with tempfile.TemporaryDirectory(dir=place.folder) as runs:
+        script = ROOT / "tests" / "experiment" / "forked.py"
+        kills = "4" if place.on_gpu else "1"
+        command = [sys.executable, str(script), "faults", str(data), str(store.folder), runs, kills, place.device]
+        said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    found = json.loads(said.splitlines()[-1])
+    table = PrintedTable("training in deterministic mode", "value", first=50)
+    table.row("times that it was killed", str(found["killed"]))
+    table.row(
+        "times that it ended with the bits of an undisturbed one", f"{sum(found['same'])} of {len(found['same'])}"
+    )
+    return int(not all(found["same"]))
+
+
+def _train(place: Place, *options: str) -> int:
+    """`ifttn bench train` on a drawn store, with all cores but one loading."""
+    folder = place.folder / "train"
+    videos = 64 if place.on_gpu else 16
+    drawn(folder, place.preset, videos, flow="dis")
+    parser = argparse.ArgumentParser()
+    PARTS["train"][1](parser)
+    words = ["--preset", place.preset, "--device", place.device, "--folder", str(folder)]
+    words += ["--workers", str(max(1, _cores() - 1) if place.on_gpu else 0), *options]
+    words += ["--videos", str(videos)]
+    return bench_train.run(parser.parse_args(words))
+
+
+def _loader(place: Place) -> int:
+    """Videos/s of the loader by itself, on so many cores, once every worker has given its first batch."""
+    _, store = drawn(place.folder / "train", place.preset, 64 if place.on_gpu else 16, flow="dis")
+    preset, all_cores = PRESETS[place.preset], sorted(os.sched_getaffinity(0))
+    sides = {"rgb": ("rgb",), "flow": ("flow",), "rgb and flow": ("rgb", "flow")}
+    table = PrintedTable("cores", *(f"{name}, videos/s" for name in sides), first=10)
+    for cores in sorted({min(count, len(all_cores)) for count in (4, 8, len(all_cores))}):
+        os.sched_setaffinity(0, all_cores[:cores])
+        table.row(str(cores), *(f"{_rate(store, preset, side, cores, place.device):.1f}" for side in sides.values()))
+    return 0
+
+
+def _rate(store: Store, preset: training.Preset, modalities: tuple[str, ...], workers: int, device: str) -> float:
+    waves = 3  # the first is not timed
+    dataset = dataset_of(store, preset, modalities, waves * workers * LOADED)
+    keys = [[(0, row) for row in range(first, first + LOADED)] for first in range(0, len(dataset), LOADED)]
+    feed, clock = batches(dataset, keys, device, workers), Clock(device, wall=True)
+    for _ in range(workers):
+        next(feed)
+    seconds = clock.seconds(lambda: sum(1 for _ in feed))
+    return (len(keys) - workers) * LOADED / seconds
+
+
+def _jpeg(place: Place) -> int:
+    """JPEGs of the store decoded by nvJPEG, as torchvision calls it, beside OpenCV on one core."""
+    use_one_core()
+    _, store = drawn(place.folder / "train", place.preset, 64 if place.on_gpu else 16, flow="dis")
+    clock = Clock(place.device, wall=True)
+    table = PrintedTable("JPEGs", "on the device, /s", "OpenCV on one core, /s", "levels apart", first=24)
+    for modality, mode, flag in (
+        ("rgb", ImageReadMode.RGB, cv2.IMREAD_COLOR_RGB),
+        ("flow", ImageReadMode.GRAY, cv2.IMREAD_GRAYSCALE),
+    ):
+        files = list(_jpegs(store, modality, 1024 if place.on_gpu else 16))
+        tensors = [torch.from_numpy(file.copy()) for file in files]
+        there = lambda tensors=tensors, mode=mode: decode_jpeg(tensors, mode=mode, device=place.device)  # noqa: E731
+        one_core = lambda files=files, flag=flag: [cv2.imdecode(file, flag) for file in files]  # noqa: E731
+        try:
+            seconds = clock.best({"": there}, 3, warm_up=True)[""]
+        except RuntimeError as error:
+            table.row(modality, f"not run: {str(error).splitlines()[0]}")
+            continue
+        decoded = torch.stack(cast(list[torch.Tensor], there())).cpu().squeeze(1).numpy()
+        other = np.stack(cast(list[np.ndarray], one_core()))
+        apart = np.abs(decoded.astype(int) - (np.moveaxis(other, -1, 1) if other.ndim == 4 else other)).mean()
+        height, width = decoded.shape[-2:]
+        rates = (f"{len(files) / seconds:.0f}", f"{len(files) / clock.seconds(one_core):.0f}")
+        table.row(f"{modality} {width}x{height}", *rates, f"{apart:.2f}")
+    return 0
+
+
+def _jpegs(store: Store, modality: str, count: int) -> Iterator[UInt8[np.ndarray, " _"]]:
+    for name in store.index().video:
+        with store.open(name) as entry:
+            for file in entry.jpegs(modality, np.arange(entry.frames - 1)):
+                if count == 0:
+                    return
+                count -= 1
+                yield file
+
+
+def _study(place: Place) -> int:
+    """IF-TTN and what it starts from, trained and tested at the preset `tiny` on 320 drawn videos."""
+    preset, videos = ("tiny", 320) if place.on_gpu else ("smallest", 32)
+    data, store = drawn(place.folder / "study", preset, videos)
+    machine = Machine(workers=min(8, _cores() - 1) if place.on_gpu else 0)
+    work = Work(read_split(data, 1), store, place.folder / "runs", preset, 0, place.device, False, machine=machine)
+    clock, table = Clock(place.device, wall=True), PrintedTable("recipe", "seconds of training", "top-1", first=28)
+    for recipe in with_its_sources("if-ttn"):
+        seconds = clock.seconds(lambda recipe=recipe: training.train(work, recipe))
+        scores = testing.test(work, recipe).scores()
+        table.row(recipe, f"{seconds:.1f}", f"{top1(late_fusion(scores.heads), scores.labels):.3f}")
+        for head, each in scores.heads.items() if len(scores.heads) > 1 else ():
+            table.row(f"{recipe}: {head}", "", f"{top1(each, scores.labels):.3f}")
+    return 0
+
+
+def _peers(place: Place) -> int:
+    """Pairs/s of OpenCV's flows at 340x256 where opencv-contrib, or an OpenCV made for CUDA, is installed."""
+    use_one_core()
+    pairs = [motion.pair(256, 340) if place.on_gpu else motion.pair(32, 48) for motion in MOTIONS]
+    table = PrintedTable("peer", "pairs/s", "why not", first=40, width=40)
+    found, cuda = cv2.cuda.getCudaEnabledDeviceCount() > 0, cast(Any, cv2).cuda
+    makers: Mapping[str, tuple[bool, Callable[[], Callable[[np.ndarray, np.ndarray], object]]]] = {
+        "DualTVL1, one core": (hasattr(cv2, "optflow"), _dual_tvl1),
+        "DualTVL1, cv2.cuda": (found, lambda: _on_gpu(cuda.OpticalFlowDual_TVL1.create())),
+        "NVIDIA's optical flow engine, cv2.cuda": (
+            found,
+            lambda: _on_gpu(cuda.NvidiaOpticalFlow_2_0.create(pairs[0].shape[:0:-1], perfPreset=5)),
+        ),
+    }
+    clock = Clock(place.device, wall=True)
+    for name, (is_there, make) in makers.items():
+        if not is_there:
+            table.row(name, "absent", "this OpenCV was built without it")
+            continue
+        try:
+            solve = make()
+            seconds = clock.best({"": lambda solve=solve: [solve(*pair) for pair in pairs]}, 2, warm_up=True)[""]
+            table.row(name, f"{len(pairs) / seconds:.1f}")
+        except (cv2.error, AttributeError) as error:
+            table.row(name, "not run", str(error).splitlines()[0])
+    return 0
+
+
+def _dual_tvl1() -> Callable[[np.ndarray, np.ndarray], object]:
+    solver = cast(Any, cv2).optflow.DualTVL1OpticalFlow_create()
+    return lambda first, second: solver.calc(first, second, None)
+
+
+def _on_gpu(solver: Any) -> Callable[[np.ndarray, np.ndarray], object]:
+    def solve(first: np.ndarray, second: np.ndarray) -> object:
+        there = [cv2.cuda.GpuMat(image) for image in (first, second)]
+        return solver.calc(*there, None)
+
+    return solve
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+OWN_PARTS: Mapping[str, Callable[..., int]] = {
+    "tests": _tests,
+    "resume": _resume,
+    "train": _train,
+    "loader": _loader,
+    "jpeg": _jpeg,
+    "study": _study,
+    "peers": _peers,
+}
+
+if __name__ == "__main__":
+    name, device, folder, *options = sys.argv[1:]
+    place = Place(device, Path(folder))
+    PrintedTable.kept = place.rows
+    sys.exit(OWN_PARTS[name](place, *options))
