@@ -19,6 +19,7 @@ from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import safetensors
@@ -27,7 +28,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import checkpoint
 
-from ifttn.data import tvl1_cpu, tvl1_cuda
+from ifttn.data import loading, tvl1_cpu, tvl1_cuda
+from ifttn.data.batch import Decode
 from ifttn.data.tvl1 import CoarseToFine
 
 CPU = torch.device("cpu")
@@ -344,6 +346,16 @@ def _opened(path: object, framework: str, device: object = "cpu") -> Iterator[Si
         )
 
 
+def _decoder(device: torch.device) -> Decode:
+    """OpenCV in the place of nvJPEG."""
+
+    def decode(files: list[torch.Tensor]) -> list[torch.Tensor]:
+        images = [cv2.imdecode(file.numpy(), cv2.IMREAD_GRAYSCALE) for file in files]
+        return [torch.from_numpy(image)[None].to(device) for image in images]
+
+    return decode
+
+
 def _run_thread(thread: threading.Thread) -> None:
     with Machine():
         BEGIN(thread)
@@ -418,6 +430,7 @@ def a_machine_with_gpus() -> Iterator[None]:
             (torch.Tensor, "record_stream", _record_stream),  # the real one looks at its stream before it asks `_call`
             (safetensors, "safe_open", _opened),
             (threading.Thread, "run", _run_thread),
+            (loading, "nvjpeg", _decoder),
             (tvl1_cuda, "_solve_chunk", _solved),
             (tvl1_cuda, "on_gpu", lambda device: None),
         ):

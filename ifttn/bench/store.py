@@ -128,7 +128,7 @@ def loader_rates(dataset: SnippetDataset, batch: int, repetitions: int) -> Loade
     fitted = replace(dataset, fitted=True)
     sides = {
         "bare": lambda: map(_decode, jpegs),
-        "loader": lambda: batches(dataset, in_order(dataset, batch), "cpu"),
+        "loader": lambda: map(dataset.__getitems__, in_order(dataset, batch)),
         "fitted": lambda: batches(fitted, in_order(fitted, batch), "cpu"),
     }
     return LoaderRates(**{name: len(dataset) / own for name, own in Clock().best(sides, repetitions).items()})

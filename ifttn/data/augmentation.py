@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, Integer, UInt8
 from torch import Tensor
 
 from ifttn.vocabulary import MODALITIES, IfttnError
@@ -41,6 +41,11 @@ class Crop:
     def region(self) -> tuple[slice, slice]:
         """Its rows and columns."""
         return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
+
+    @property
+    def facts(self) -> tuple[int, int, int, int, int]:
+        """Top, left, height, width, and whether it is mirrored, as a row of a table."""
+        return self.top, self.left, self.height, self.width, int(self.mirrored)
 
 
 def random_crop(height: int, width: int, size: int, scales: Sequence[float], rng: np.random.Generator) -> Crop:
@@ -104,58 +109,67 @@ def fit(
         x_planes += x_planes != 255  # 256 - x: 128 is no motion; of 0, which only JPEG can make of a byte, it is 255
 
 
-def fit_on_device(
-    cuts: UInt8[Tensor, "N K C S S"], crops: Int[Tensor, "N 3"], size: int, modality: str
+def fit_all(
+    planes: UInt8[Tensor, "N K C H W"], crops: Integer[np.ndarray, "N 5"], size: int, modality: str
 ) -> UInt8[Tensor, "N K C size size"]:
-    """`fit` of a whole batch on its device, with the same bytes.
+    """`fit` of a whole batch on the CPU; `crops` are `Crop.facts` of each video."""
+    fitted = np.empty((*planes.shape[:3], size, size), np.uint8)
+    for x, (*place, mirrored), own in zip(planes.numpy(), crops.tolist(), fitted, strict=True):
+        crop = Crop(*place, mirrored=bool(mirrored))
+        fit(x[..., *crop.region], crop, size, modality, own)
+    return torch.from_numpy(fitted)
+
+
+def fit_on_device(
+    planes: UInt8[Tensor, "N K C H W"], crops: Int[Tensor, "N 5"], size: int, modality: str
+) -> UInt8[Tensor, "N K C size size"]:
+    """`fit` of a whole batch on its device, with the same bytes. The host waits for nothing.
 
     Args:
-        cuts: the crop of video n in the first rows and columns of its planes.
-        crops: height, width and mirroring of each video; on the CPU.
+        planes: in which the crops lie.
+        crops: `Crop.facts` of each video, on the same device.
         size: side of the result in pixels.
         modality: decides what mirroring does.
     """
-    fitted = cuts.new_empty((*cuts.shape[:3], size, size))
-    for crop in {(height, width, mirrored) for height, width, mirrored in crops.tolist()}:
-        height, width, mirrored = crop
-        own = (crops == torch.tensor(crop)).all(1).nonzero().flatten().to(cuts.device)
-        planes = _resized(cuts[own][..., :height, :width], size)
-        if mirrored:
-            planes = planes.flip(-1)
-            if MODALITIES[modality].is_motion:
-                planes[..., 0::2, :, :] = -planes[..., 0::2, :, :].clamp(min=1)  # bytes: modulo 256
-        fitted[own] = planes
+    top, left, height, width, mirrored = crops.T
+    is_mirrored = mirrored[:, None].bool()
+    rows, of_rows = _taps(height, size, clamp=False)
+    columns, of_columns = (torch.where(is_mirrored, x.flip(-1), x) for x in _taps(width, size, clamp=True))
+    rows, columns = rows + top[:, None], columns + left[:, None]
+    place = [torch.arange(n, device=planes.device) for n in planes.shape[:3]]
+    video, snippet, channel = (x.view(-1, *(1,) * (4 - axis)) for axis, x in enumerate(place))
+    # OpenCV's INTER_LINEAR for bytes, in its own integers (HResizeLinear and VResizeLinear of its resize.cpp).
+    total: Tensor | None = None
+    for row, of_row in zip(rows, of_rows, strict=True):
+        line: Tensor | None = None
+        for column, of_column in zip(columns, of_columns, strict=True):
+            pixels = planes[video, snippet, channel, row[:, None, None, :, None], column[:, None, None, None]]
+            weighted = pixels * of_column[:, None, None, None]
+            line = weighted if line is None else line.add_(weighted)
+        assert line is not None
+        part = (line.bitwise_right_shift_(4).mul_(of_row[:, None, None, :, None])).bitwise_right_shift_(16)
+        total = part if total is None else total.add_(part)
+    assert total is not None
+    fitted = total.add_(2).bitwise_right_shift_(2).to(torch.uint8)
+    if MODALITIES[modality].is_motion:
+        x = fitted[:, :, 0::2]
+        x.copy_(torch.where(mirrored.view(-1, 1, 1, 1, 1).bool(), -x.clamp(min=1), x))  # bytes: modulo 256
     return fitted
 
 
-def _resized(planes: UInt8[Tensor, "*rest h w"], size: int) -> UInt8[Tensor, "*rest size size"]:
-    """OpenCV's INTER_LINEAR for bytes, in its own integers (HResizeLinear and VResizeLinear of its resize.cpp)."""
-    height, width = planes.shape[-2:]
-    if height == width == size:
-        return planes
-    (left, right), (of_left, of_right) = _taps(width, size, planes.device, clamp=True)
-    rows = planes[..., left] * of_left
-    rows += planes[..., right] * of_right
-    rows >>= 4
-    (above, below), (of_above, of_below) = _taps(height, size, planes.device, clamp=False)
-    total = (rows[..., above, :] * of_above[:, None]) >> 16
-    total += (rows[..., below, :] * of_below[:, None]) >> 16
-    return ((total + 2) >> 2).to(torch.uint8)
-
-
 def _taps(
-    length: int, size: int, device: torch.device, *, clamp: bool
-) -> tuple[Int[Tensor, "2 size"], Int[Tensor, "2 size"]]:
-    """The two neighbours of each place along an axis, and their weights in 2048ths."""
+    length: Int[Tensor, " N"], size: int, *, clamp: bool
+) -> tuple[Int[Tensor, "2 N size"], Int[Tensor, "2 N size"]]:
+    """The two neighbours of each place along an axis, and their weights in 2048ths, for N lengths in pixels."""
     # OpenCV divides twice, in double precision, and goes on in single precision.
-    places = ((np.arange(size) + 0.5) * (1 / (size / length)) - 0.5).astype(np.float32)
-    first = np.floor(places).astype(np.int64)
-    fraction = places - first.astype(np.float32)
+    centres = torch.arange(size, dtype=torch.float64, device=length.device) + 0.5
+    places = (centres * (1 / (size / length.double()))[:, None] - 0.5).float()
+    first = places.floor()
+    fraction, first, last = places - first, first.long(), length[:, None] - 1
     if clamp:  # along rows; columns keep the weights, and both neighbours are then the same
-        fraction[(first < 0) | (first >= length - 1)] = 0
-    weights = np.rint(np.stack([1 - fraction, fraction]) * np.float32(2048)).astype(np.int32)
-    neighbours = np.clip(np.stack([first, first + 1]), 0, length - 1)
-    return torch.from_numpy(neighbours).to(device), torch.from_numpy(weights).to(device)
+        fraction = fraction.masked_fill((first < 0) | (first >= last), 0)
+    weights = (torch.stack([1 - fraction, fraction]) * 2048).round().int()
+    return torch.stack([first, first + 1]).clamp(min=0).minimum(last), weights
 
 
 def _placed(height: int, width: int, shape: tuple[int, int], offset: tuple[int, int], mirrored: bool) -> Crop:

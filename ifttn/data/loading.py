@@ -1,6 +1,7 @@
-"""From a store to batches on a device: snippets of videos are drawn, cropped and stacked, by processes of their own.
+"""From a store to batches on a device: snippets of videos are drawn, decoded and cropped by processes of their own.
 
-Bytes go to a GPU once, from pinned memory, while it computes on the batch before; it resizes the crops itself.
+The processes live as long as their loader, and share each batch in parts of a few videos. For a GPU they leave it to
+resize the crops and to decode motion fields (`batch`).
 
 Shapes: N videos, K segments, C channels of a modality's snippet, L = STACK motion fields, H x W pixels.
 """
@@ -8,21 +9,25 @@ Shapes: N videos, K segments, C channels of a modality's snippet, L = STACK moti
 import shutil
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, cast
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Int, Integer, UInt8
+from jaxtyping import Integer, UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset
 
 from ifttn.data import augmentation, sampling
 from ifttn.data.augmentation import Crop
+from ifttn.data.batch import Batch, Decode, Jpegs, Part, ahead, nvjpeg, together
+from ifttn.data.entry import Entry
+from ifttn.data.frame_source import WHOLE
 from ifttn.data.planes import Snippets
 from ifttn.data.store import Store
 from ifttn.memory import lacks_memory, loader_killed
@@ -34,25 +39,10 @@ Keys = Sequence[tuple[int, int]]
 SHARED = Path("/dev/shm")
 """Where Linux keeps the memory through which processes hand batches over. A container of Docker has 64 MB of it."""
 PREFETCHED = 2
-"""Batches that each process has ready."""
-
-
-@dataclass
-class Batch:
-    """Videos as bytes, so that little crosses to the device."""
-
-    inputs: dict[str, UInt8[Tensor, "N K C H W"]]
-    """Per modality. All come from one index draw and one augmentation a video."""
-    labels: Int[Tensor, " N"]
-    names: list[str]
-    crops: Int[Tensor, "N 3"] | None = None
-    """Height, width and mirroring of each video's crop, where it has still to be fitted (`augmentation.fit_on_device`);
-    it lies in the first rows and columns of its planes."""
-
-    def pin_memory(self) -> "Batch":
-        """Called by a loader, so that the bytes can go to the device while it computes."""
-        inputs = {modality: x.pin_memory() for modality, x in self.inputs.items()}
-        return replace(self, inputs=inputs, labels=self.labels.pin_memory())
+"""Batches that all processes together have ready."""
+PART = 4
+"""Videos that a process makes at once: the first batch is there after the time of one part, and few cores wait for the
+last one of a batch."""
 
 
 @dataclass
@@ -75,51 +65,68 @@ class SnippetDataset(Dataset):
     crops: int = 1
     seed: int = 0
     fitted: bool = True
-    """Crops are resized and mirrored here. Else `finish` does it for a whole batch on a GPU, and the processes of a
-    loader do little but decode."""
+    """Crops are resized and mirrored here. Else it is left to whoever puts a batch together (`Uncut.cut`)."""
+    encoded: bool = False
+    """Motion fields are left as JPEG files, for a GPU to decode; then `fitted` is false."""
+    checked: tuple[Store, Sequence[Video]] | None = None
+    """Set here, so that `replace` does not look for the same videos in the same store again."""
 
     def __post_init__(self) -> None:
         """Raise IfttnError for an unknown modality or videos that are not in the store."""
         if unknown := set(self.modalities) - set(MODALITIES):
             raise IfttnError(f"unknown modality {', '.join(sorted(unknown))}; choose from {', '.join(MODALITIES)}")
-        stored = set(self.store.index().video)
-        if absent := [video.name for video in self.videos if video.name not in stored]:
-            raise IfttnError(
-                f"{len(absent)} of {len(self.videos)} videos are not in {self.store.folder}, the first is {absent[0]}; "
-                "run `ifttn prepare`"
-            )
+        if self.checked is None or self.checked[0] is not self.store or self.checked[1] is not self.videos:
+            stored = set(self.store.index().video)
+            if absent := [video.name for video in self.videos if video.name not in stored]:
+                raise IfttnError(
+                    f"{len(absent)} of {len(self.videos)} videos are not in {self.store.folder}, the first is "
+                    f"{absent[0]}; run `ifttn prepare`"
+                )
+            self.checked = self.store, self.videos
         settings = self.store.settings
         self.views = augmentation.test_crops(settings.height, settings.width, self.size, self.crops)
         self._memory = _Memory(2 * len(self.modalities))  # a batch in use, and the next
 
     @property
-    def side(self) -> int:
-        """Height and width of the planes of a batch, in pixels."""
+    def whole(self) -> bool:
+        """Frames are handed over whole, because several views are to be cut from them."""
+        return not self.fitted and self.scales is None and self.crops > 1
+
+    @property
+    def area(self) -> tuple[int, int]:
+        """Height and width of the planes of a part, in pixels."""
         settings = self.store.settings
-        return self.size if self.fitted else min(settings.height, settings.width)
+        shorter = self.size if self.fitted else min(settings.height, settings.width)
+        return (settings.height, settings.width) if self.whole else (shorter, shorter)
+
+    def encodes(self, modality: str) -> bool:
+        """Whether its planes are left as JPEG files."""
+        return self.encoded and (MODALITIES[modality].run_of or modality) in ("flow", "mv")
 
     def __len__(self) -> int:
         return len(self.videos)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[dict[str, UInt8[np.ndarray, "K C H W"]], int, str]:
         """Bytes of each modality, label, and name of the video."""
-        batch = self.__getitems__([key])
-        return {modality: x[0].numpy() for modality, x in batch.inputs.items()}, int(batch.labels[0]), batch.names[0]
+        part = replace(self, fitted=True, encoded=False).__getitems__([key])
+        return {modality: x[0].numpy() for modality, x in part.planes.items()}, part.labels[0], part.names[0]
 
-    def __getitems__(self, keys: Keys) -> Batch:
-        """A whole batch, each video decoded to its place in it."""
-        planes = {modality: self._empty(len(keys), modality) for modality in self.modalities}
-        crops = [self._fill(key, {m: x[row] for m, x in planes.items()}) for row, key in enumerate(keys)]
+    def __getitems__(self, keys: Keys) -> Part:
+        """Some videos of a batch, each decoded to its place in it."""
+        planes = {m: self._empty(len(keys), m) for m in self.modalities if not self.encodes(m)}
+        files = {m: _Files() for m in self.modalities if self.encodes(m)}
+        crops = [self._fill(key, {m: x[row] for m, x in planes.items()}, files) for row, key in enumerate(keys)]
         videos = [self.videos[index] for _, index in keys]
-        return Batch(
+        return Part(
             {modality: torch.from_numpy(x) for modality, x in planes.items()},
-            torch.tensor([video.label for video in videos]),
+            {modality: each.jpegs() for modality, each in files.items()},
+            np.array([crop.facts for crop in crops]),
+            [video.label for video in videos],
             [video.name for video in videos],
-            None if self.fitted else torch.tensor([(crop.height, crop.width, crop.mirrored) for crop in crops]),
         )
 
     def _empty(self, count: int, modality: str) -> UInt8[np.ndarray, "N K C H W"]:
-        shape = (count, self.segments, MODALITIES[modality].channels, self.side, self.side)
+        shape = (count, self.segments, MODALITIES[modality].channels, *self.area)
         return self._memory.array(shape) if self.fitted else _unfitted(shape, modality, self._memory.array)
 
     def draw(
@@ -135,19 +142,42 @@ class SnippetDataset(Dataset):
             crop = augmentation.random_crop(settings.height, settings.width, self.size, self.scales, rng)
         return *sampling.snippet_indices(starts, num_frames), crop
 
-    def _fill(self, key: tuple[int, int], planes: dict[str, UInt8[np.ndarray, "K C H W"]]) -> Crop:
-        """Put a sample into arrays of its shape."""
+    def _fill(
+        self, key: tuple[int, int], planes: dict[str, UInt8[np.ndarray, "K C H W"]], files: dict[str, "_Files"]
+    ) -> Crop:
+        """Put a sample into arrays of its shape, and the rest of it to the files."""
         with self.store.open(self.videos[key[1]].name) as entry:
             frames, fields, crop = self.draw(key, entry.frames)
             snippets = Snippets(entry, frames, fields)
+            for modality, own in files.items():
+                own.add(entry, *snippets.stack(modality, MODALITIES[modality].channels))
             for modality, x in planes.items():
                 if self.fitted:
                     cut = _unfitted((*x.shape[:2], crop.height, crop.width), modality)
                     snippets.planes(modality, crop.region, cut)
                     augmentation.fit(cut, crop, self.size, modality, x)
+                elif self.whole:
+                    snippets.planes(modality, WHOLE, x)
                 else:
                     snippets.planes(modality, crop.region, x[..., : crop.height, : crop.width])
         return crop
+
+
+class _Files:
+    """Collects the JPEG files of one modality."""
+
+    def __init__(self) -> None:
+        self.files, self.places = list[np.ndarray](), list[np.ndarray]()
+
+    def add(self, entry: Entry, stored: str, wanted: Integer[np.ndarray, " M"]) -> None:
+        """Those of one video."""
+        numbers, place = np.unique(wanted, return_inverse=True)
+        self.places.append(place + len(self.files))
+        self.files += entry.jpegs(stored, numbers)
+
+    def jpegs(self) -> Jpegs:
+        """All of them."""
+        return Jpegs(torch.from_numpy(np.concatenate(self.files)), list(map(len, self.files)), np.stack(self.places))
 
 
 def _unfitted(
@@ -185,41 +215,135 @@ def in_order(dataset: SnippetDataset, batch: int, view: int = 0) -> list[Keys]:
     return [[(view, row) for row in range(first, min(first + batch, count))] for first in range(0, count, batch)]
 
 
-def batches(dataset: SnippetDataset, keys: Sequence[Keys], device: str, workers: int = 0) -> Iterator[Batch]:
-    """These samples, batch by batch, on a device. A CPU resizes crops in the loader, a GPU by itself.
+def batches(
+    dataset: SnippetDataset, keys: Sequence[Keys], device: str | torch.device, workers: int = 0
+) -> Iterator[Batch]:
+    """These samples by a loader of their own, which ends with them (`Loader`)."""
+    loader = Loader(dataset, device, workers)
+    feed = loader(keys)
+
+    def closed() -> Iterator[Batch]:
+        with closing(loader):
+            yield from feed
+
+    return closed()
+
+
+class Loader:
+    """Makes batches of a data set on a device, with processes that live until `close`.
 
     Args:
-        dataset: what the keys refer to.
-        keys: of each batch.
-        device: "cpu", "cuda", "cuda:1", ...
+        dataset: what keys refer to.
+        device: "cpu", "cuda", "cuda:1", ... A CPU resizes crops in the processes, a GPU by itself.
         workers: processes that load; 0 is this process itself.
-
-    Raises:
-        IfttnError: a video cannot be read, or the batches do not fit into the memory that processes share.
+        decode: decodes motion fields on the device; by default nvJPEG on a GPU that has it, else the processes do it.
     """
-    on_gpu = torch.device(device).type == "cuda"
-    dataset = replace(dataset, fitted=False) if on_gpu else dataset
-    if workers and SHARED.is_dir():
-        _refuse_too_little_shared_memory(dataset, keys, workers)
-    loader = DataLoader(
-        cast(Dataset[Batch], _BatchesOrErrors(dataset)),
-        batch_sampler=[list(batch) for batch in keys],
-        num_workers=workers,
-        prefetch_factor=PREFETCHED if workers else None,
-        collate_fn=cast(Any, _unchanged),
-        worker_init_fn=_single_threaded,
-        pin_memory=on_gpu,
-    )
-    ready = _raised(loader)
-    return _one_ahead(ready, dataset.size, torch.device(device)) if on_gpu else ready
 
+    def __init__(
+        self, dataset: SnippetDataset, device: str | torch.device, workers: int = 0, decode: Decode | None = None
+    ) -> None:
+        self.device, self.workers = torch.device(device), workers
+        on_gpu = self.device.type == "cuda"
+        self.decode = decode or (nvjpeg(self.device) if on_gpu else None)
+        later = on_gpu or self.decode is not None or (dataset.scales is None and dataset.crops > 1)
+        self.dataset = replace(dataset, fitted=not later, encoded=self.decode is not None)
+        self._chunks = list[Keys]()
+        self._processes: Any = None
+        self._ready: Any = None
+        self._feed: Generator[Batch, None, None] | None = None
 
-def finish(batch: Batch, size: int, device: str | torch.device) -> Batch:
-    """The batch on the device, where its crops are resized if they have not been yet."""
-    inputs = {modality: x.to(device, non_blocking=True) for modality, x in batch.inputs.items()}
-    if batch.crops is not None:
-        inputs = {m: augmentation.fit_on_device(x, batch.crops, size, m) for m, x in inputs.items()}
-    return Batch(inputs, batch.labels.to(device, non_blocking=True), batch.names)
+    def __call__(self, keys: Sequence[Keys]) -> Iterator[Batch]:
+        """Batches of these samples, in their order. A call ends the one before.
+
+        Batches in a row that are views of the same videos are cut from the same pictures.
+
+        Raises:
+            IfttnError: a video cannot be read, or the batches do not fit into the memory that processes share.
+        """
+        if self.workers and not self._processes:
+            largest = max(map(len, keys), default=1)
+            prefetched = -(-PREFETCHED * -(-largest // PART) // self.workers)
+            if SHARED.is_dir():
+                most = largest + PART * prefetched * self.workers  # the batch that is put together, and what is ready
+                self._refuse_too_little_shared_memory(min(most, sum(map(len, keys))))
+            self._processes = DataLoader(
+                cast(Dataset[Part], _PartsOrErrors(self.dataset)),
+                batch_sampler=cast(Any, self._chunks),
+                num_workers=self.workers,
+                prefetch_factor=prefetched,
+                collate_fn=cast(Any, _unchanged),
+                worker_init_fn=_single_threaded,
+                persistent_workers=True,
+                generator=torch.Generator(),
+            )
+        if self._feed:
+            self._feed.close()
+        self._feed = self._batches(keys)
+        return self._feed
+
+    def close(self) -> None:
+        """End the processes."""
+        if self._feed:
+            self._feed.close()  # its thread must not wait for processes that are gone
+        self._end_processes()
+
+    def _end_processes(self) -> None:
+        ready, self._ready, self._processes = self._ready, None, None
+        if ready:
+            ready._shutdown_workers()
+
+    def _batches(self, keys: Sequence[Keys]) -> Generator[Batch, None, None]:
+        torch.empty((), dtype=torch.int64).random_()  # dropout goes on from here in torch's generator
+        groups = [[batch] for batch in keys]
+        if self.dataset.whole:
+            groups = [list(views) for _, views in groupby(keys, lambda batch: [index for _, index in batch])]
+        most = PART if self.workers else max(map(len, keys), default=1)
+        split = [[group[0][first : first + most] for first in range(0, len(group[0]), most)] for group in groups]
+        chunks = [chunk for each in split for chunk in each]
+        if self.workers:
+            self._chunks[:] = chunks
+            self._ready = iter(self._processes)  # in the thread that calls, which hears if a process dies
+        parts = self._raised() if self.workers else map(self.dataset.__getitems__, chunks)
+        made = self._made(groups, map(len, split), parts)
+        yield from ahead(made, len(keys), self.device) if self.device.type == "cuda" else made
+
+    def _made(self, groups: Sequence[Sequence[Keys]], counts: Iterable[int], parts: Iterator[Part]) -> Iterator[Batch]:
+        dataset = self.dataset
+        for group, count in zip(groups, counts, strict=True):
+            own = list(islice(parts, count))
+            uncut = together(own, dataset.store.settings, self.device, self.decode, dataset.whole)
+            del own
+            for keys in group:
+                if dataset.fitted:
+                    yield Batch(uncut.planes, uncut.labels, uncut.names)
+                else:
+                    facts = [dataset.views[view].facts for view, _ in keys] if dataset.whole else uncut.crops
+                    yield uncut.cut(dataset.size, np.array(facts))
+            del uncut
+
+    def _raised(self) -> Iterator[Part]:
+        """The parts that come; raises the errors that stand among them."""
+        try:
+            for part in self._ready:
+                if isinstance(part, IfttnError):
+                    raise part
+                yield part
+        except (EOFError, OSError, RuntimeError) as error:
+            if lacks_memory(error) or "in DataLoader worker" in str(error):
+                raise  # an error of a worker that lives
+            with suppress(RuntimeError):  # here, as torch would print a stack where it finds the worker dead at the end
+                self._end_processes()
+            raise loader_killed() from error
+
+    def _refuse_too_little_shared_memory(self, videos: int) -> None:
+        dataset, free = self.dataset, shutil.disk_usage(SHARED).free
+        # Of a field of bytes, a JPEG takes less than half.
+        channels = sum(MODALITIES[m].channels / (1 + dataset.encodes(m)) for m in dataset.modalities)
+        needed = videos * dataset.segments * channels * dataset.area[0] * dataset.area[1]
+        if needed > free:
+            raise _too_small(
+                f"{self.workers} workers need {needed / 1e6:,.0f} MB of it, and {free / 1e6:,.0f} MB are free"
+            )
 
 
 def whole_snippets(
@@ -236,14 +360,6 @@ def whole_snippets(
         return {modality: torch.from_numpy(snippets.planes(modality)) for modality in modalities}
 
 
-def _refuse_too_little_shared_memory(dataset: SnippetDataset, keys: Sequence[Keys], workers: int) -> None:
-    a_video = dataset.segments * sum(MODALITIES[m].channels for m in dataset.modalities) * dataset.side**2
-    at_once = min(PREFETCHED * workers + 1, len(keys))  # those of the workers, and the one in use
-    needed, free = a_video * max(map(len, keys), default=0) * at_once, shutil.disk_usage(SHARED).free
-    if needed > free:
-        raise _too_small(f"{workers} workers need {needed / 1e6:,.0f} MB of it, and {free / 1e6:,.0f} MB are free")
-
-
 def _too_small(why: str) -> IfttnError:
     return IfttnError(
         f"{SHARED}, the memory that processes share, is too small for the batches ({why}): give a container more "
@@ -251,21 +367,19 @@ def _too_small(why: str) -> IfttnError:
     )
 
 
-class _BatchesOrErrors(Dataset):
-    """Batches in memory that processes share, and an IfttnError in the place of a batch that cannot be made: if a
+class _PartsOrErrors(Dataset):
+    """Parts in memory that processes share, and an IfttnError in the place of a part that cannot be made: if a
     worker raised it, its line would come with a stack, and what a queue cannot share would never come at all."""
 
     def __init__(self, dataset: SnippetDataset) -> None:
         self.dataset = dataset
 
-    def __getitems__(self, keys: Keys) -> Batch | IfttnError:
+    def __getitems__(self, keys: Keys) -> Part | IfttnError:
         try:
-            batch = self.dataset.__getitems__(keys)
-            if get_worker_info():
-                for x in (*batch.inputs.values(), batch.labels, batch.crops):
-                    if x is not None:
-                        x.share_memory_()
-            return batch
+            part = self.dataset.__getitems__(keys)
+            for x in (*part.planes.values(), *(jpegs.content for jpegs in part.jpegs.values())):
+                x.share_memory_()
+            return part
         except IfttnError as error:
             return error
         except RuntimeError as error:
@@ -274,49 +388,10 @@ class _BatchesOrErrors(Dataset):
             return _too_small("it is full")
 
 
-def _unchanged(batch: Batch | IfttnError) -> Batch | IfttnError:
-    return batch
+def _unchanged(part: Part | IfttnError) -> Part | IfttnError:
+    return part
 
 
 def _single_threaded(worker: int) -> None:
     # OpenCV's own threads deadlock or starve one another in forked workers.
     cv2.setNumThreads(0)
-
-
-def _raised(loader: DataLoader[Batch]) -> Iterator[Batch]:
-    """The batches of a loader; raises the errors that stand among them."""
-    ready: Any = iter(loader)
-    try:
-        for batch in ready:
-            if isinstance(batch, IfttnError):
-                raise batch
-            yield batch
-    except (EOFError, OSError, RuntimeError) as error:
-        if not loader.num_workers or lacks_memory(error) or "in DataLoader worker" in str(error):
-            raise  # an error of this process, or of a worker that lives
-        with suppress(RuntimeError):  # here, as torch would print a stack where it finds the worker dead at the end
-            ready._shutdown_workers()
-        raise loader_killed() from error
-
-
-def _one_ahead(batches: Iterator[Batch], size: int, device: torch.device) -> Iterator[Batch]:
-    """Each batch on the device, while the next one is copied there."""
-    stream = torch.cuda.Stream(device)
-    ahead: list[tuple[Batch, torch.cuda.Event]] = []
-    for batch in batches:
-        arrived = torch.cuda.Event()
-        with torch.cuda.stream(stream):
-            ahead.append((finish(batch, size, device), arrived))
-            arrived.record(stream)
-        if len(ahead) == 2:
-            yield _arrived(*ahead.pop(0))
-    for batch, event in ahead:
-        yield _arrived(batch, event)
-
-
-def _arrived(batch: Batch, event: torch.cuda.Event) -> Batch:
-    current = torch.cuda.current_stream(batch.labels.device)
-    current.wait_event(event)
-    for tensor in (*batch.inputs.values(), batch.labels):
-        tensor.record_stream(current)  # made on another stream: not to be reused before this one is done with it
-    return batch

@@ -48,21 +48,25 @@ class Snippets:
             wanted, position = np.unique([self.fields, self.fields + 1], return_inverse=True)
             earlier, later = self.source.read("rgb", wanted, region)[position.reshape(2, *self.fields.shape)]
             out[:] = rgb_difference(earlier, later).reshape(out.shape)
-        elif modality == "rgb" or MODALITIES[modality].run_of:
-            self._run(MODALITIES[modality].run_of or "rgb", region, out)
         else:
-            images = out.reshape(self.fields.size, 2, *out.shape[2:], copy=False)
-            self.source.read(modality, self.fields.ravel(), region, images)
+            stored, wanted = self.stack(modality, out.shape[1])
+            # Single frames may lie in memory as in their JPEGs, colours side by side, which no other shape describes.
+            shape = (len(wanted), out.shape[0] * out.shape[1] // len(wanted), *out.shape[2:])
+            images = out if shape == out.shape else out.reshape(shape, copy=False)
+            self.source.read(stored, wanted, region, images)
         return out
 
-    def _run(self, stored: str, region: Region, out: UInt8[np.ndarray, "K C h w"]) -> None:
-        """Consecutive frames or fields around the middle of each snippet; past an end the last one is repeated."""
-        channels = 3 if stored == "rgb" else 2
-        count, last = out.shape[1] // channels, self.source.frames - (1 if stored == "rgb" else 2)
-        wanted = (self.frames[:, None] + np.arange(count) - count // 2).clip(0, last)
-        # A single frame may lie in memory as its JPEG has it, colours side by side, which no other shape can describe.
-        images = out if count == 1 else out.reshape(wanted.size, channels, *out.shape[2:], copy=False)
-        self.source.read(stored, wanted.ravel(), region, images)
+    def stack(self, modality: str, channels: int) -> tuple[str, Integer[np.ndarray, " n"]]:
+        """The stored images that lie one after another in the planes of `modality`: their name, and their numbers.
+
+        A run of consecutive frames or fields lies around the middle of its snippet; past an end the last one is
+        repeated. No other modalities than runs, "rgb" and the stored fields are such stacks.
+        """
+        stored = MODALITIES[modality].run_of or modality
+        if stored == modality != "rgb":
+            return stored, self.fields.ravel()
+        count, last = channels // (3 if stored == "rgb" else 2), self.source.frames - (1 if stored == "rgb" else 2)
+        return stored, (self.frames[:, None] + np.arange(count) - count // 2).clip(0, last).ravel()
 
     @cached_property
     def _groups(self) -> Groups:

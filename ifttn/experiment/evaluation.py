@@ -36,8 +36,8 @@ def evaluate(
 ) -> Scores:
     """Score every video of a data set: each head by itself, the mean over its votes and over fixed views.
 
-    Views come one after another, so that memory does not grow with them. A batch that does not fit into memory is split
-    into smaller ones.
+    The views of a batch come one after another, so that its videos are decoded once and memory does not grow with the
+    views. A batch that does not fit into memory is split into smaller ones.
 
     Args:
         network: the mode of every module is left as it was.
@@ -66,7 +66,7 @@ def evaluate(
     centre = dataset.views.index(test_crops(settings.height, settings.width, dataset.size, 1)[0])
     pieces = Pieces(min(batch, machine.micro_batch or batch), "video")
     rows = [range(first, min(first + pieces.most, len(row))) for first in range(0, len(row), pieces.most)]
-    keys = [[(view, index) for index in part] for view in range(dataset.crops) for part in rows]
+    keys = [[(view, index) for index in part] for part in rows for view in range(dataset.crops)]
     with undisturbed(network):
         for own, examples in zip(keys, batches(dataset, keys, device, workers), strict=True):
             score = partial(_score, network, machine, examples, orders and own[0][0] == centre)

@@ -11,7 +11,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple, cast
 
@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from ifttn.data.catalogue import hold_out
-from ifttn.data.loading import SnippetDataset, batches
+from ifttn.data.loading import Loader, SnippetDataset
 from ifttn.experiment.evaluation import evaluate
 from ifttn.experiment.initialisation import Loaded, initialise
 from ifttn.experiment.leakage import refuse_leak
@@ -185,6 +185,7 @@ class Training:
             scales=preset.scales[kind],
             seed=work.seed,
         )
+        self.loader = Loader(self.dataset, work.device, work.workers)
         self.held_out = replace(self.dataset, videos=held_out, scales=None) if held_out else None
         self.labels = torch.tensor([video.label for video in work.split.train])
         freeze_all_but(network, stage.trains, preset.batch_norm_in(stage))
@@ -234,6 +235,7 @@ class Training:
             self.run.tensorboard() if self.work.machine.tensorboard and leads else nullcontext() as board,
             # The lock keeps other processes from dropping the pyramids.
             held(self.work.folder, shared=True, wait=True) if self.frozen else nullcontext(),
+            closing(self.loader),
         ):
             for epoch in range(self.at.epoch, self.schedule.epochs):
                 row = self.epoch(epoch)
@@ -348,7 +350,7 @@ class Training:
                 yield pyramids, self.labels[part.rows].to(device), names
             return
         keys = [[(self._view(epoch), int(row)) for row in part.rows] for part in parts]
-        for batch in batches(self.dataset, keys, device, self.work.workers):
+        for batch in self.loader(keys):
             yield batch.inputs, batch.labels, batch.names
 
     def _held_out_accuracy(self) -> dict[str, float]:

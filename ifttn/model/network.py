@@ -172,8 +172,9 @@ def normalise(
     """Bytes 0..255 of one modality -> zero mean, unit deviation, in the memory layout that 2D convolutions prefer."""
 
     def column(values: tuple[float, ...]) -> Tensor:
-        repeated = values * (images.shape[1] // len(values))
-        return torch.tensor(repeated, device=images.device).view(1, -1, 1, 1)
+        # Filled on the device: a tensor of values would be copied there at every call, and the host would wait.
+        column = torch.stack([torch.full((), value, device=images.device) for value in values])
+        return column.repeat(images.shape[1] // len(values)).view(1, -1, 1, 1)
 
     statistics = MODALITIES[modality]
     return ((images - column(statistics.mean)) / column(statistics.std)).contiguous(memory_format=layout)

@@ -127,6 +127,7 @@ def one_by_one(crop: Crop, frames: np.ndarray, size: int, modality: str) -> np.n
     return fitted
 
 
+PLACES = [(0, 0), (3, 5), (10, 20)]
 CROPS = [(40, 40), (40, 32), (32, 24), (24, 30), (30, 30), (17, 40)]
 
 
@@ -145,10 +146,10 @@ def test_planes_together_give_the_bytes_of_planes_apart(modality, channels, mirr
 def test_a_device_fits_to_the_same_bytes(device, modality, channels, size):
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("no GPU")
-    crops = [Crop(0, 0, *shape, mirrored) for shape in CROPS for mirrored in (False, True)]
-    cuts = planes(len(crops), 2, channels, 40, 40, low=0)
-    facts = torch.tensor([(crop.height, crop.width, crop.mirrored) for crop in crops])
-    fitted = fit_on_device(torch.from_numpy(cuts).to(device), facts, size, modality).cpu().numpy()
+    crops = [Crop(*place, *shape, mirrored) for shape in CROPS for mirrored in (False, True) for place in PLACES]
+    cuts = planes(len(crops), 2, channels, 50, 60, low=0)
+    facts = torch.tensor([crop.facts for crop in crops])
+    fitted = fit_on_device(torch.from_numpy(cuts).to(device), facts.to(device), size, modality).cpu().numpy()
     for cut, crop, own in zip(cuts, crops, fitted, strict=True):
         np.testing.assert_array_equal(own, one_by_one(crop, cut, size, modality))
 
@@ -158,5 +159,5 @@ def test_the_paper_s_sizes_are_fitted_to_the_same_bytes():
         cut = planes(1, 1, 3, height, width, low=0)
         square = np.zeros((1, 1, 3, 256, 256), np.uint8)
         square[..., :height, :width] = cut
-        fitted = fit_on_device(torch.from_numpy(square), torch.tensor([(height, width, 0)]), 224, "rgb").numpy()
+        fitted = fit_on_device(torch.from_numpy(square), torch.tensor([(0, 0, height, width, 0)]), 224, "rgb").numpy()
         np.testing.assert_array_equal(fitted, one_by_one(Crop(0, 0, height, width), cut, 224, "rgb"))

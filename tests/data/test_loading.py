@@ -2,18 +2,24 @@ import multiprocessing
 import os
 import pickle
 import signal
+import time
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from ifttn.data import augmentation, loading, sampling
+from ifttn.data.batch import Batch, nvjpeg, together
+from ifttn.data.entry import Entry
 from ifttn.data.flow import from_bytes, to_bytes
 from ifttn.data.gop import FURTHER, accumulate, p_frames, residual
-from ifttn.data.loading import Batch, SnippetDataset, batches, finish, in_order
+from ifttn.data.loading import Loader, SnippetDataset, batches, in_order
 from ifttn.data.store import Store, StoreSettings
 from ifttn.vocabulary import MODALITIES, IfttnError, Video
 
@@ -99,7 +105,7 @@ def test_rgb_differences_are_halves_around_128(store):
 def test_a_run_of_images_stands_around_the_middle_of_its_snippet_and_stops_at_the_ends(store, modality, stored, count):
     for options in ({"fitted": True}, {"fitted": False}):
         data = dataset(store, "noise", modalities=(modality,), **options)
-        found = data.__getitems__([(0, 0)]).inputs[modality][0, ..., :32, :32].numpy()
+        found = data.__getitems__([(0, 0)]).planes[modality][0, ..., :32, :32].numpy()
         last = 29 if stored == "rgb" else 28
         for k, middle in enumerate((5, 11, 17, 23)):
             wanted = np.arange(middle - count // 2, middle - count // 2 + count).clip(0, last)
@@ -209,20 +215,121 @@ def test_a_sample_is_what_whole_planes_give(store, options):
                 np.testing.assert_array_equal(inputs[modality], expected[modality])
 
 
-@pytest.mark.parametrize("options", [{"crops": 10}, {"scales": SCALES}])
-def test_what_is_finished_later_is_the_same(store, options):
-    names = ("noise", "0", "3", "noise", "4", "1")
-    fitted = dataset(store, *names, modalities=EVERY, **options)
-    later = dataset(store, *names, modalities=EVERY, fitted=False, **options)
-    for view in (0, 7):
-        pairs = (batches(data, in_order(data, 4, view), "cpu") for data in (later, fitted))
-        for batch, expected in zip(*pairs, strict=True):
-            finished = finish(batch, 32, "cpu")
-            assert finished.names == expected.names
-            assert torch.equal(finished.labels, expected.labels)
-            assert finished.crops is expected.crops is None
-            for modality in EVERY:
-                assert torch.equal(finished.inputs[modality], expected.inputs[modality])
+def grey(files: list[torch.Tensor]) -> list[torch.Tensor]:
+    """In the place of a GPU's decoder: OpenCV's."""
+    images = [cv2.imdecode(file.numpy(), cv2.IMREAD_GRAYSCALE) for file in files]
+    if any(image is None for image in images):
+        raise RuntimeError("no JPEG")
+    return [torch.from_numpy(image)[None] for image in images]
+
+
+NAMES = ("noise", "0", "3", "noise", "4", "1")
+STACKED = (*EVERY, "rgb10", "flow8", "mv10")
+
+
+def assert_same(one: Batch, other: Batch) -> None:
+    assert one.names == other.names
+    assert torch.equal(one.labels, other.labels.cpu())
+    assert [*one.inputs] == [*other.inputs]
+    for modality, x in one.inputs.items():
+        assert torch.equal(x, other.inputs[modality].cpu()), modality
+
+
+@pytest.mark.parametrize("options", [{"crops": 10}, {"crops": 1}, {"scales": SCALES}])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_fields_that_are_decoded_and_crops_that_are_cut_for_a_whole_batch_are_the_same(store, options, workers):
+    data = dataset(store, *NAMES, modalities=STACKED, **options)
+    views = range(data.crops) if data.scales is None else (0, 7)
+    keys = [key for view in views for key in in_order(data, 5, view)]
+    with closing(Loader(data, "cpu", workers, decode=grey)) as loader:
+        for batch, own in zip(loader(keys), keys, strict=True):
+            expected = [data[key] for key in own]
+            assert batch.names == [name for _, _, name in expected]
+            assert batch.labels.tolist() == [label for _, label, _ in expected]
+            for modality in STACKED:
+                np.testing.assert_array_equal(batch.inputs[modality], np.stack([x[modality] for x, *_ in expected]))
+
+
+def test_the_processes_of_a_loader_serve_all_its_epochs(store):
+    data, others = dataset(store, *NAMES, scales=SCALES), {*multiprocessing.active_children()}
+    with closing(Loader(data, "cpu", 2)) as loader:
+        found, processes = [], set()
+        for epoch in range(3):
+            next(loader(in_order(data, 2, 7)))  # an epoch that is not read to its end
+            found.append([*loader(in_order(data, 5, epoch))])
+            processes |= {*multiprocessing.active_children()} - others
+        assert len(processes) == 2
+    assert {*multiprocessing.active_children()} == others
+    for epoch, own in enumerate(found):
+        for batch, expected in zip(own, batches(data, in_order(data, 5, epoch), "cpu"), strict=True):
+            assert_same(batch, expected)
+
+
+def test_all_processes_share_the_first_batch(store, monkeypatch):
+    """Each makes a part that says who made it."""
+    data = dataset(store, *NAMES, *NAMES, scales=SCALES)
+
+    def signed(self, keys):
+        time.sleep(0.2)  # so that one process cannot be through with all parts before another begins
+        return replace(part := usual(self, keys), names=[f"{os.getpid()}"] * len(part.names))
+
+    usual = SnippetDataset.__getitems__
+    monkeypatch.setattr(SnippetDataset, "__getitems__", signed)
+    batch = next(batches(data, in_order(data, 8), "cpu", workers=2))
+    assert [batch.names.count(name) for name in dict.fromkeys(batch.names)] == [4, 4]
+
+
+def test_torchs_generator_goes_on_the_same_whatever_loads(store):
+    data, found = dataset(store, *NAMES, scales=SCALES), set()
+    for workers in (0, 1):
+        torch.manual_seed(0)
+        with closing(Loader(data, "cpu", workers)) as loader:
+            for epoch in range(2):
+                _ = [*loader(in_order(data, 5, epoch))]
+        found.add(torch.rand(()).item())
+    torch.manual_seed(0)
+    for _ in range(2):
+        torch.empty((), dtype=torch.int64).random_()
+    assert found == {torch.rand(()).item()}
+
+
+def test_ten_views_are_cut_from_pictures_that_are_decoded_once(store, monkeypatch):
+    data, decoded = dataset(store, *NAMES, crops=10), []
+    keys = [[(view, index) for index in part] for part in ((0, 1, 2), (4, 5)) for view in range(10)]
+    usual = Entry.images
+    monkeypatch.setattr(Entry, "images", lambda self, *what: decoded.append((self.name, *what)) or usual(self, *what))
+    assert len([*batches(data, keys, "cpu")]) == 20
+    assert len(decoded) == 5 * 2  # videos x modalities
+
+
+def test_a_field_that_cannot_be_decoded_is_named(store):
+    data = dataset(store, "1", "0", "3", modalities=("flow",), scales=SCALES)
+
+    def fails(files):
+        raise RuntimeError("Error while decoding JPEG images: 5\nand a stack")
+
+    with pytest.raises(IfttnError, match=r"^a video: a field of flow cannot be decoded \(Error .*: 5\); remove"):
+        next(Loader(data, "cpu", decode=fails)(in_order(data, 3)))
+    part = replace(data, fitted=False, encoded=True).__getitems__(in_order(data, 3)[0])
+    jpegs = part.jpegs["flow"]
+    jpegs.content[sum(jpegs.lengths[:10]) :][:4] = 0
+    with pytest.raises(IfttnError, match=rf"^{part.names[int((jpegs.places == 10).any(1).argmax())]}: a field"):
+        together([part], store.settings, torch.device("cpu"), grey, whole=False)
+
+
+def test_a_torchvision_without_nvjpeg_is_told_once(capfd):
+    device = torch.device("cuda", 77)
+    assert nvjpeg(device) is nvjpeg(device) is None
+    assert capfd.readouterr().err.count("motion fields are decoded by the processor") == 1
+
+
+def test_videos_are_looked_for_once(store, monkeypatch):
+    data = dataset(store, "0", "1")
+    monkeypatch.setattr(Store, "index", lambda _: pytest.fail("looked for again"))
+    assert replace(replace(data, fitted=False), crops=10).crops == 10
+    monkeypatch.setattr(Store, "index", lambda _: pd.DataFrame({"video": ["A/0"]}))
+    with pytest.raises(IfttnError, match="the first is A/ghost"):
+        replace(data, videos=videos("0", "ghost"))
 
 
 def corner(batch: Batch) -> torch.Tensor:
@@ -230,15 +337,13 @@ def corner(batch: Batch) -> torch.Tensor:
 
 
 def test_a_batch_that_is_kept_is_not_written_again(store):
-    for fitted in (True, False):
-        data = dataset(store, "noise", "0", "1", "2", "4", scales=SCALES, fitted=fitted)
+    for decode in (None, grey):
+        data = dataset(store, "noise", "0", "1", "2", "4", scales=SCALES)
         keys = [key for view in range(3) for key in in_order(data, 1, view)]
-        kept = [finish(batch, 32, "cpu").inputs for batch in batches(data, keys, "cpu")]
-        parts = [corner(batch) for batch in batches(data, keys, "cpu")]
-        for number, batch in enumerate(batches(data, keys, "cpu")):
-            inputs = finish(batch, 32, "cpu").inputs
-            for modality, x in kept[number].items():
-                assert torch.equal(inputs[modality], x)
+        kept = [*Loader(data, "cpu", decode=decode)(keys)]
+        parts = [corner(batch) for batch in Loader(data, "cpu", decode=decode)(keys)]
+        for number, batch in enumerate(Loader(data, "cpu", decode=decode)(keys)):
+            assert_same(batch, kept[number])
             assert torch.equal(corner(batch), parts[number])
 
 
@@ -277,12 +382,10 @@ def training_set(embedded):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_gets_the_same_batches_one_ahead(training_set):
-    for one, other in zip(
-        batches(training_set, KEYS, "cpu"), batches(training_set, KEYS, "cuda", workers=2), strict=True
-    ):
-        assert one.names == other.names
-        assert torch.equal(one.labels, other.labels.cpu())
-        assert all(torch.equal(x, other.inputs[modality].cpu()) for modality, x in one.inputs.items())
+    for data in (training_set, replace(training_set, scales=None, crops=10)):
+        feeds = (batches(data, KEYS, "cpu"), batches(data, KEYS, "cuda", workers=2))
+        for one, other in zip(*feeds, strict=True):
+            assert_same(one, other)
 
 
 class Disk(NamedTuple):
@@ -290,13 +393,13 @@ class Disk(NamedTuple):
 
 
 def test_too_little_shared_memory_ends_in_a_line_before_anything_is_loaded(training_set, monkeypatch):
-    a_batch = 6 * 3 * 13 * 64 * 64
-    monkeypatch.setattr(loading.shutil, "disk_usage", lambda _: Disk(3 * a_batch - 1))
+    all_videos = 16 * 3 * 13 * 64 * 64  # fewer than 2 workers would have ready
+    monkeypatch.setattr(loading.shutil, "disk_usage", lambda _: Disk(all_videos - 1))
     monkeypatch.setattr(loading, "DataLoader", lambda *_, **__: pytest.fail("loads"))
     with pytest.raises(IfttnError, match=r"/dev/shm.*\(2 workers need 3 MB .*--shm-size .*--workers 0 needs none$"):
         batches(training_set, KEYS, "cpu", workers=2)
     monkeypatch.undo()
-    monkeypatch.setattr(loading.shutil, "disk_usage", lambda _: Disk(3 * a_batch))
+    monkeypatch.setattr(loading.shutil, "disk_usage", lambda _: Disk(all_videos))
     assert len(list(batches(training_set, KEYS, "cpu", workers=2))) == 3
     assert len(list(batches(training_set, KEYS, "cpu"))) == 3
 

@@ -1,0 +1,220 @@
+"""Batches on a device, put together from the parts that the processes of a loader hand over.
+
+A part holds what its processes are left to do: pictures, or, where a GPU decodes, the JPEG files of motion fields,
+which are most of a batch. RGB is decoded by OpenCV on every device: nvJPEG interpolates colours otherwise, by up to 24
+levels at their edges, and a network would see other pictures where it is trained and where it is used. Grey pictures of
+nvJPEG are OpenCV's to the bit.
+
+Shapes: N videos, K segments, C channels of a modality's snippet, M motion fields of a video, H x W pixels.
+"""
+
+import functools
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Int, Integer, UInt8
+from torch import Tensor
+
+from ifttn.data import augmentation
+from ifttn.data.frame_source import StoreSettings
+from ifttn.memory import lacks_memory
+from ifttn.vocabulary import MODALITIES, IfttnError
+
+Decode = Callable[[list[Tensor]], Sequence[Tensor]]
+"""Grey JPEG files, each the bytes of one -> their pictures (1, height, width), on the device."""
+AHEAD = 2
+"""Batches that are made on a GPU while it computes on another."""
+
+
+@dataclass
+class Batch:
+    """Videos as bytes, so that little crosses to the device."""
+
+    inputs: dict[str, UInt8[Tensor, "N K C H W"]]
+    """Per modality. All come from one index draw and one augmentation a video."""
+    labels: Int[Tensor, " N"]
+    names: list[str]
+
+
+@dataclass
+class Jpegs:
+    """Motion fields of some videos, as they are stored."""
+
+    content: UInt8[Tensor, " bytes"]
+    """Each file that is needed once, end to end."""
+    lengths: list[int]
+    """Of the files, in bytes."""
+    places: Integer[np.ndarray, "N M"]
+    """For each field of each video, the number of its file."""
+
+
+@dataclass
+class Part:
+    """Some videos of a batch, as a data set gives them (`SnippetDataset.fitted`, `.encoded`)."""
+
+    planes: dict[str, Tensor]
+    """(N, K, C, H, W) bytes of each modality that is decoded."""
+    jpegs: dict[str, Jpegs]
+    """The other modalities."""
+    crops: Integer[np.ndarray, "N 5"]
+    """`Crop.facts` of each video."""
+    labels: list[int]
+    names: list[str]
+
+
+@dataclass
+class Uncut:
+    """A batch on the device whose crops are still to be cut."""
+
+    planes: dict[str, UInt8[Tensor, "N K C _ _"]]
+    crops: Integer[np.ndarray, "N 5"]
+    at_their_places: dict[str, bool]
+    """Whether the planes of a modality are whole; else a crop lies in the first rows and columns of its planes."""
+    labels: Int[Tensor, " N"]
+    names: list[str]
+
+    def cut(self, size: int, facts: Integer[np.ndarray, "N 5"]) -> Batch:
+        """The batch with crops of `size`: those that were drawn, or others where planes are whole."""
+        tables: Any = np.stack([facts * [0, 0, 1, 1, 1], facts])
+        fit: Any = augmentation.fit_all
+        if self.labels.is_cuda:
+            tables, fit = uploaded(torch.from_numpy(tables), self.labels.device), augmentation.fit_on_device
+        inputs = {m: fit(x, tables[int(self.at_their_places[m])], size, m) for m, x in self.planes.items()}
+        return Batch(inputs, self.labels, self.names)
+
+
+def together(
+    parts: Sequence[Part], settings: StoreSettings, device: torch.device, decode: Decode | None, whole: bool
+) -> Uncut:
+    """The parts of one batch, in their order, on the device.
+
+    Args:
+        parts: of the same modalities.
+        settings: of their store.
+        device: where the batch is wanted.
+        decode: decodes JPEG files there, where the parts have any.
+        whole: decoded planes are whole (`Uncut.at_their_places`).
+
+    Raises:
+        IfttnError: a motion field cannot be decoded.
+    """
+    planes = {m: _stacked([part.planes[m] for part in parts], device) for m in parts[0].planes}
+    for modality in parts[0].jpegs:
+        assert decode is not None
+        fields = _decoded(parts, modality, settings, decode)
+        starts = np.cumsum([0, *(len(part.jpegs[modality].lengths) for part in parts[:-1])])
+        places = [part.jpegs[modality].places + start for part, start in zip(parts, starts, strict=True)]
+        taken = fields[uploaded(torch.from_numpy(np.concatenate(places)), device)]
+        planes[modality] = taken.flatten(1, 2).unflatten(1, (-1, MODALITIES[modality].channels))
+    labels = torch.tensor([label for part in parts for label in part.labels])
+    return Uncut(
+        planes,
+        np.concatenate([part.crops for part in parts]),
+        {m: whole or m in parts[0].jpegs for m in planes},
+        uploaded(labels, device),
+        [name for part in parts for name in part.names],
+    )
+
+
+def _stacked(parts: Sequence[Tensor], device: torch.device) -> UInt8[Tensor, "N K C H W"]:
+    """Parts of a batch one after another, in memory laid out as theirs is."""
+    first = parts[0]
+    if len(parts) == 1:
+        return uploaded(first, device)
+    count = sum(map(len, parts))
+    whole = torch.empty_strided((count, *first.shape[1:]), first.stride(), dtype=first.dtype, device=device)
+    row = 0
+    for part in parts:
+        whole[row : row + len(part)].copy_(part.pin_memory() if whole.is_cuda else part, non_blocking=True)
+        row += len(part)
+    return whole
+
+
+def uploaded(x: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on the device; the host does not wait for the copy."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x
+
+
+def _decoded(
+    parts: Sequence[Part], modality: str, settings: StoreSettings, decode: Decode
+) -> UInt8[Tensor, "fields 2 H W"]:
+    files = [file for part in parts for file in part.jpegs[modality].content.split(part.jpegs[modality].lengths)]
+    shape = (1, 2 * settings.height, settings.width)
+    try:
+        images = decode(files)
+        if any(image.shape != shape for image in images):
+            raise RuntimeError(f"a picture is not of {shape[2]} x {shape[1]} pixels")
+    except RuntimeError as error:
+        if lacks_memory(error):
+            raise
+        damaged = (name for part in parts for name in _damaged(part, modality, shape))
+        raise IfttnError(
+            f"{next(damaged, 'a video')}: a field of {modality} cannot be decoded ({str(error).splitlines()[0]}); "
+            "remove its entry and prepare it again"
+        ) from error
+    return torch.stack(list(images)).view(-1, 2, settings.height, settings.width)
+
+
+def _damaged(part: Part, modality: str, shape: tuple[int, int, int]) -> Iterator[str]:
+    """Names of the videos of which OpenCV cannot decode a field either."""
+    jpegs = part.jpegs[modality]
+    images = [cv2.imdecode(file.numpy(), cv2.IMREAD_GRAYSCALE) for file in jpegs.content.split(jpegs.lengths)]
+    for name, places in zip(part.names, jpegs.places, strict=True):
+        if any(images[i] is None or images[i].shape != shape[1:] for i in places):
+            yield name
+
+
+@functools.cache
+def nvjpeg(device: torch.device) -> Decode | None:
+    """The decoder of a GPU; None, with a line on stderr, where torchvision was built without it."""
+    try:
+        import torchvision.io  # registers the operator, of which the public function warns in new versions
+
+        grey = torchvision.io.ImageReadMode.GRAY.value
+
+        def decode(files: list[Tensor]) -> Sequence[Tensor]:
+            # It writes on a stream of its own, to memory that the last work of this one may still read.
+            torch.cuda.current_stream(device).synchronize()
+            return torch.ops.image.decode_jpegs_cuda(files, grey, device)
+
+        decode([torch.from_numpy(cv2.imencode(".jpg", np.zeros((16, 16), np.uint8))[1].ravel())])
+    except (ImportError, AttributeError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[:1]
+        print(f"motion fields are decoded by the processor: this torchvision has no nvJPEG ({reason})", file=sys.stderr)
+        return None
+    return decode
+
+
+def ahead(made: Iterator[Batch], count: int, device: torch.device) -> Iterator[Batch]:
+    """So many batches, made by a thread in a stream of its own while the device computes on those before."""
+    stream = torch.cuda.Stream(device)
+
+    def following() -> tuple[Batch, torch.cuda.Event]:
+        with torch.cuda.device(device), torch.cuda.stream(stream):
+            batch, arrived = next(made), torch.cuda.Event()
+            arrived.record(stream)
+        return batch, arrived
+
+    # Threads of OpenMP that wait for one another would take the cores of the processes that load.
+    pool = ThreadPoolExecutor(1, initializer=partial(torch.set_num_threads, 1))
+    try:
+        waiting = deque(pool.submit(following) for _ in range(min(AHEAD, count)))
+        for number in range(count):
+            batch, arrived = waiting.popleft().result()
+            if number + AHEAD < count:
+                waiting.append(pool.submit(following))
+            current = torch.cuda.current_stream(device)
+            current.wait_event(arrived)
+            for tensor in (*batch.inputs.values(), batch.labels):
+                tensor.record_stream(current)  # made on another stream: not to be reused before this one is done
+            yield batch
+    finally:
+        pool.shutdown(cancel_futures=True)
