@@ -40,7 +40,7 @@ SHARED = Path("/dev/shm")
 """Where Linux keeps the memory through which processes hand batches over. A container of Docker has 64 MB of it."""
 PREFETCHED = 2
 """Batches that all processes together have ready."""
-PART = 4
+VIDEOS_A_PART = 4
 """Videos that a process makes at once: the first batch is there after the time of one part, and few cores wait for the
 last one of a batch."""
 
@@ -262,9 +262,11 @@ class Loader:
         """
         if self.workers and not self._processes:
             largest = max(map(len, keys), default=1)
-            prefetched = -(-PREFETCHED * -(-largest // PART) // self.workers)
+            prefetched = -(-PREFETCHED * -(-largest // VIDEOS_A_PART) // self.workers)
             if SHARED.is_dir():
-                most = largest + PART * prefetched * self.workers  # the batch that is put together, and what is ready
+                most = (
+                    largest + VIDEOS_A_PART * prefetched * self.workers
+                )  # the batch that is put together, and what is ready
                 self._refuse_too_little_shared_memory(min(most, sum(map(len, keys))))
             self._processes = DataLoader(
                 cast(Dataset[Part], _PartsOrErrors(self.dataset)),
@@ -297,7 +299,7 @@ class Loader:
         groups = [[batch] for batch in keys]
         if self.dataset.whole:
             groups = [list(views) for _, views in groupby(keys, lambda batch: [index for _, index in batch])]
-        most = PART if self.workers else max(map(len, keys), default=1)
+        most = VIDEOS_A_PART if self.workers else max(map(len, keys), default=1)
         split = [[group[0][first : first + most] for first in range(0, len(group[0]), most)] for group in groups]
         chunks = [chunk for each in split for chunk in each]
         if self.workers:
