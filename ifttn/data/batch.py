@@ -1,6 +1,6 @@
-"""Batches on a device, put together from the parts that the processes of a loader hand over.
+"""Batches on a device, put together from the portions that the processes of a loader hand over.
 
-A part holds what its processes are left to do: pictures, or, where a GPU decodes, the JPEG files of motion fields,
+A portion holds what its processes are left to do: pictures, or, where a GPU decodes, the JPEG files of motion fields,
 which are most of a batch. RGB is decoded by OpenCV on every device: nvJPEG interpolates colours otherwise, by up to 24
 levels at their edges, and a network would see other pictures where it is trained and where it is used. Grey pictures of
 nvJPEG are OpenCV's to the bit.
@@ -57,7 +57,7 @@ class Jpegs:
 
 
 @dataclass
-class Part:
+class Portion:
     """Some videos of a batch, as a data set gives them (`SnippetDataset.fitted`, `.encoded`)."""
 
     planes: dict[str, Tensor]
@@ -92,49 +92,49 @@ class Uncut:
 
 
 def together(
-    parts: Sequence[Part], settings: StoreSettings, device: torch.device, decode: Decode | None, whole: bool
+    portions: Sequence[Portion], settings: StoreSettings, device: torch.device, decode: Decode | None, whole: bool
 ) -> Uncut:
-    """The parts of one batch, in their order, on the device.
+    """The portions of one batch, in their order, on the device.
 
     Args:
-        parts: of the same modalities.
+        portions: of the same modalities.
         settings: of their store.
         device: where the batch is wanted.
-        decode: decodes JPEG files there, where the parts have any.
+        decode: decodes JPEG files there, where the portions have any.
         whole: decoded planes are whole (`Uncut.at_their_places`).
 
     Raises:
         IfttnError: a motion field cannot be decoded.
     """
-    planes = {m: _stacked([part.planes[m] for part in parts], device) for m in parts[0].planes}
-    for modality in parts[0].jpegs:
+    planes = {m: _stacked([portion.planes[m] for portion in portions], device) for m in portions[0].planes}
+    for modality in portions[0].jpegs:
         assert decode is not None
-        fields = _decoded(parts, modality, settings, decode)
-        starts = np.cumsum([0, *(len(part.jpegs[modality].lengths) for part in parts[:-1])])
-        places = [part.jpegs[modality].places + start for part, start in zip(parts, starts, strict=True)]
+        fields = _decoded(portions, modality, settings, decode)
+        starts = np.cumsum([0, *(len(portion.jpegs[modality].lengths) for portion in portions[:-1])])
+        places = [portion.jpegs[modality].places + start for portion, start in zip(portions, starts, strict=True)]
         taken = fields[uploaded(torch.from_numpy(np.concatenate(places)), device)]
         planes[modality] = taken.flatten(1, 2).unflatten(1, (-1, MODALITIES[modality].channels))
-    labels = torch.tensor([label for part in parts for label in part.labels])
+    labels = torch.tensor([label for portion in portions for label in portion.labels])
     return Uncut(
         planes,
-        np.concatenate([part.crops for part in parts]),
-        {m: whole or m in parts[0].jpegs for m in planes},
+        np.concatenate([portion.crops for portion in portions]),
+        {m: whole or m in portions[0].jpegs for m in planes},
         uploaded(labels, device),
-        [name for part in parts for name in part.names],
+        [name for portion in portions for name in portion.names],
     )
 
 
-def _stacked(parts: Sequence[Tensor], device: torch.device) -> UInt8[Tensor, "N K C H W"]:
+def _stacked(portions: Sequence[Tensor], device: torch.device) -> UInt8[Tensor, "N K C H W"]:
     """Parts of a batch one after another, in memory laid out as theirs is."""
-    first = parts[0]
-    if len(parts) == 1:
+    first = portions[0]
+    if len(portions) == 1:
         return uploaded(first, device)
-    count = sum(map(len, parts))
+    count = sum(map(len, portions))
     whole = torch.empty_strided((count, *first.shape[1:]), first.stride(), dtype=first.dtype, device=device)
     row = 0
-    for part in parts:
-        whole[row : row + len(part)].copy_(part.pin_memory() if whole.is_cuda else part, non_blocking=True)
-        row += len(part)
+    for portion in portions:
+        whole[row : row + len(portion)].copy_(portion.pin_memory() if whole.is_cuda else portion, non_blocking=True)
+        row += len(portion)
     return whole
 
 
@@ -144,9 +144,11 @@ def uploaded(x: Tensor, device: torch.device) -> Tensor:
 
 
 def _decoded(
-    parts: Sequence[Part], modality: str, settings: StoreSettings, decode: Decode
+    portions: Sequence[Portion], modality: str, settings: StoreSettings, decode: Decode
 ) -> UInt8[Tensor, "fields 2 H W"]:
-    files = [file for part in parts for file in part.jpegs[modality].content.split(part.jpegs[modality].lengths)]
+    files = [
+        file for portion in portions for file in portion.jpegs[modality].content.split(portion.jpegs[modality].lengths)
+    ]
     shape = (1, 2 * settings.height, settings.width)
     try:
         images = decode(files)
@@ -155,7 +157,7 @@ def _decoded(
     except RuntimeError as error:
         if lacks_memory(error):
             raise
-        damaged = (name for part in parts for name in _damaged(part, modality, shape))
+        damaged = (name for portion in portions for name in _damaged(portion, modality, shape))
         raise IfttnError(
             f"{next(damaged, 'a video')}: a field of {modality} cannot be decoded ({str(error).splitlines()[0]}); "
             "remove its entry and prepare it again"
@@ -163,11 +165,11 @@ def _decoded(
     return torch.stack(list(images)).view(-1, 2, settings.height, settings.width)
 
 
-def _damaged(part: Part, modality: str, shape: tuple[int, int, int]) -> Iterator[str]:
+def _damaged(portion: Portion, modality: str, shape: tuple[int, int, int]) -> Iterator[str]:
     """Names of the videos of which OpenCV cannot decode a field either."""
-    jpegs = part.jpegs[modality]
+    jpegs = portion.jpegs[modality]
     images = [cv2.imdecode(file.numpy(), cv2.IMREAD_GRAYSCALE) for file in jpegs.content.split(jpegs.lengths)]
-    for name, places in zip(part.names, jpegs.places, strict=True):
+    for name, places in zip(portion.names, jpegs.places, strict=True):
         if any(images[i] is None or images[i].shape != shape[1:] for i in places):
             yield name
 

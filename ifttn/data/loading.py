@@ -1,6 +1,6 @@
 """From a store to batches on a device: snippets of videos are drawn, decoded and cropped by processes of their own.
 
-The processes live as long as their loader, and share each batch in parts of a few videos. For a GPU they leave it to
+The processes live as long as their loader, and share each batch in portions of a few videos. For a GPU they leave it to
 resize the crops and to decode motion fields (`batch`).
 
 Shapes: N videos, K segments, C channels of a modality's snippet, L = STACK motion fields, H x W pixels.
@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ifttn.data import augmentation, sampling
 from ifttn.data.augmentation import Crop
-from ifttn.data.batch import Batch, Decode, Jpegs, Part, ahead, nvjpeg, together
+from ifttn.data.batch import Batch, Decode, Jpegs, Portion, ahead, nvjpeg, together
 from ifttn.data.entry import Entry
 from ifttn.data.frame_source import WHOLE
 from ifttn.data.planes import Snippets
@@ -40,9 +40,8 @@ SHARED = Path("/dev/shm")
 """Where Linux keeps the memory through which processes hand batches over. A container of Docker has 64 MB of it."""
 PREFETCHED = 2
 """Batches that all processes together have ready."""
-VIDEOS_A_PART = 4
-"""Videos that a process makes at once: the first batch is there after the time of one part, and few cores wait for the
-last one of a batch."""
+VIDEOS_A_PORTION = 4
+"""Videos that a process makes at once: all processes share the first batch, and none waits long for the last portion."""
 
 
 @dataclass
@@ -94,7 +93,7 @@ class SnippetDataset(Dataset):
 
     @property
     def area(self) -> tuple[int, int]:
-        """Height and width of the planes of a part, in pixels."""
+        """Height and width of the planes of a portion, in pixels."""
         settings = self.store.settings
         shorter = self.size if self.fitted else min(settings.height, settings.width)
         return (settings.height, settings.width) if self.whole else (shorter, shorter)
@@ -108,16 +107,16 @@ class SnippetDataset(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[dict[str, UInt8[np.ndarray, "K C H W"]], int, str]:
         """Bytes of each modality, label, and name of the video."""
-        part = replace(self, fitted=True, encoded=False).__getitems__([key])
-        return {modality: x[0].numpy() for modality, x in part.planes.items()}, part.labels[0], part.names[0]
+        portion = replace(self, fitted=True, encoded=False).__getitems__([key])
+        return {modality: x[0].numpy() for modality, x in portion.planes.items()}, portion.labels[0], portion.names[0]
 
-    def __getitems__(self, keys: Keys) -> Part:
+    def __getitems__(self, keys: Keys) -> Portion:
         """Some videos of a batch, each decoded to its place in it."""
         planes = {m: self._empty(len(keys), m) for m in self.modalities if not self.encodes(m)}
         files = {m: _Files() for m in self.modalities if self.encodes(m)}
         crops = [self._fill(key, {m: x[row] for m, x in planes.items()}, files) for row, key in enumerate(keys)]
         videos = [self.videos[index] for _, index in keys]
-        return Part(
+        return Portion(
             {modality: torch.from_numpy(x) for modality, x in planes.items()},
             {modality: each.jpegs() for modality, each in files.items()},
             np.array([crop.facts for crop in crops]),
@@ -262,14 +261,14 @@ class Loader:
         """
         if self.workers and not self._processes:
             largest = max(map(len, keys), default=1)
-            prefetched = -(-PREFETCHED * -(-largest // VIDEOS_A_PART) // self.workers)
+            prefetched = -(-PREFETCHED * -(-largest // VIDEOS_A_PORTION) // self.workers)
             if SHARED.is_dir():
                 most = (
-                    largest + VIDEOS_A_PART * prefetched * self.workers
+                    largest + VIDEOS_A_PORTION * prefetched * self.workers
                 )  # the batch that is put together, and what is ready
                 self._refuse_too_little_shared_memory(min(most, sum(map(len, keys))))
             self._processes = DataLoader(
-                cast(Dataset[Part], _PartsOrErrors(self.dataset)),
+                cast(Dataset[Portion], _PortionsOrErrors(self.dataset)),
                 batch_sampler=cast(Any, self._chunks),
                 num_workers=self.workers,
                 prefetch_factor=prefetched,
@@ -299,20 +298,22 @@ class Loader:
         groups = [[batch] for batch in keys]
         if self.dataset.whole:
             groups = [list(views) for _, views in groupby(keys, lambda batch: [index for _, index in batch])]
-        most = VIDEOS_A_PART if self.workers else max(map(len, keys), default=1)
+        most = VIDEOS_A_PORTION if self.workers else max(map(len, keys), default=1)
         split = [[group[0][first : first + most] for first in range(0, len(group[0]), most)] for group in groups]
         chunks = [chunk for each in split for chunk in each]
         if self.workers:
             self._chunks[:] = chunks
             self._ready = iter(self._processes)  # in the thread that calls, which hears if a process dies
-        parts = self._raised() if self.workers else map(self.dataset.__getitems__, chunks)
-        made = self._made(groups, map(len, split), parts)
+        portions = self._raised() if self.workers else map(self.dataset.__getitems__, chunks)
+        made = self._made(groups, map(len, split), portions)
         yield from ahead(made, len(keys), self.device) if self.device.type == "cuda" else made
 
-    def _made(self, groups: Sequence[Sequence[Keys]], counts: Iterable[int], parts: Iterator[Part]) -> Iterator[Batch]:
+    def _made(
+        self, groups: Sequence[Sequence[Keys]], counts: Iterable[int], portions: Iterator[Portion]
+    ) -> Iterator[Batch]:
         dataset = self.dataset
         for group, count in zip(groups, counts, strict=True):
-            own = list(islice(parts, count))
+            own = list(islice(portions, count))
             uncut = together(own, dataset.store.settings, self.device, self.decode, dataset.whole)
             del own
             for keys in group:
@@ -323,13 +324,13 @@ class Loader:
                     yield uncut.cut(dataset.size, np.array(facts))
             del uncut
 
-    def _raised(self) -> Iterator[Part]:
-        """The parts that come; raises the errors that stand among them."""
+    def _raised(self) -> Iterator[Portion]:
+        """The portions that come; raises the errors that stand among them."""
         try:
-            for part in self._ready:
-                if isinstance(part, IfttnError):
-                    raise part
-                yield part
+            for portion in self._ready:
+                if isinstance(portion, IfttnError):
+                    raise portion
+                yield portion
         except (EOFError, OSError, RuntimeError) as error:
             if lacks_memory(error) or "in DataLoader worker" in str(error):
                 raise  # an error of a worker that lives
@@ -369,19 +370,19 @@ def _too_small(why: str) -> IfttnError:
     )
 
 
-class _PartsOrErrors(Dataset):
-    """Parts in memory that processes share, and an IfttnError in the place of a part that cannot be made: if a
+class _PortionsOrErrors(Dataset):
+    """Portions in memory that processes share, and an IfttnError in the place of a portion that cannot be made: if a
     worker raised it, its line would come with a stack, and what a queue cannot share would never come at all."""
 
     def __init__(self, dataset: SnippetDataset) -> None:
         self.dataset = dataset
 
-    def __getitems__(self, keys: Keys) -> Part | IfttnError:
+    def __getitems__(self, keys: Keys) -> Portion | IfttnError:
         try:
-            part = self.dataset.__getitems__(keys)
-            for x in (*part.planes.values(), *(jpegs.content for jpegs in part.jpegs.values())):
+            portion = self.dataset.__getitems__(keys)
+            for x in (*portion.planes.values(), *(jpegs.content for jpegs in portion.jpegs.values())):
                 x.share_memory_()
-            return part
+            return portion
         except IfttnError as error:
             return error
         except RuntimeError as error:
@@ -390,8 +391,8 @@ class _PartsOrErrors(Dataset):
             return _too_small("it is full")
 
 
-def _unchanged(part: Part | IfttnError) -> Part | IfttnError:
-    return part
+def _unchanged(portion: Portion | IfttnError) -> Portion | IfttnError:
+    return portion
 
 
 def _single_threaded(worker: int) -> None:

@@ -266,12 +266,12 @@ def test_the_processes_of_a_loader_serve_all_its_epochs(store):
 
 
 def test_all_processes_share_the_first_batch(store, monkeypatch):
-    """Each makes a part that says who made it."""
+    """Each makes a portion that says who made it."""
     data = dataset(store, *NAMES, *NAMES, scales=SCALES)
 
     def signed(self, keys):
         time.sleep(0.2)  # so that one process cannot be through with all parts before another begins
-        return replace(part := usual(self, keys), names=[f"{os.getpid()}"] * len(part.names))
+        return replace(portion := usual(self, keys), names=[f"{os.getpid()}"] * len(portion.names))
 
     usual = SnippetDataset.__getitems__
     monkeypatch.setattr(SnippetDataset, "__getitems__", signed)
@@ -295,7 +295,7 @@ def test_torchs_generator_goes_on_the_same_whatever_loads(store):
 
 def test_ten_views_are_cut_from_pictures_that_are_decoded_once(store, monkeypatch):
     data, decoded = dataset(store, *NAMES, crops=10), []
-    keys = [[(view, index) for index in part] for part in ((0, 1, 2), (4, 5)) for view in range(10)]
+    keys = [[(view, index) for index in portion] for portion in ((0, 1, 2), (4, 5)) for view in range(10)]
     usual = Entry.images
     monkeypatch.setattr(Entry, "images", lambda self, *what: decoded.append((self.name, *what)) or usual(self, *what))
     assert len([*batches(data, keys, "cpu")]) == 20
@@ -310,11 +310,11 @@ def test_a_field_that_cannot_be_decoded_is_named(store):
 
     with pytest.raises(IfttnError, match=r"^a video: a field of flow cannot be decoded \(Error .*: 5\); remove"):
         next(Loader(data, "cpu", decode=fails)(in_order(data, 3)))
-    part = replace(data, fitted=False, encoded=True).__getitems__(in_order(data, 3)[0])
-    jpegs = part.jpegs["flow"]
+    portion = replace(data, fitted=False, encoded=True).__getitems__(in_order(data, 3)[0])
+    jpegs = portion.jpegs["flow"]
     jpegs.content[sum(jpegs.lengths[:10]) :][:4] = 0
-    with pytest.raises(IfttnError, match=rf"^{part.names[int((jpegs.places == 10).any(1).argmax())]}: a field"):
-        together([part], store.settings, torch.device("cpu"), grey, whole=False)
+    with pytest.raises(IfttnError, match=rf"^{portion.names[int((jpegs.places == 10).any(1).argmax())]}: a field"):
+        together([portion], store.settings, torch.device("cpu"), grey, whole=False)
 
 
 def test_a_torchvision_without_nvjpeg_is_told_once(capfd):
