@@ -58,7 +58,7 @@ def in_time(command: str, action: argparse.Action) -> Iterator[list[str]]:
         for each in COMMANDS[command]._actions
         if not each.option_strings and each.nargs in (None, "+") and each is not action
     }
-    if isinstance(action, argparse._StoreTrueAction):
+    if action.nargs == 0:
         yield [*command.split(), *words.values(), f"{action.option_strings[-1]}=yes"]
         return
     for value in mistakes(action):

@@ -130,6 +130,12 @@ def _train(p: argparse.ArgumentParser) -> None:
     p.add_argument("--workers", type=Whole(0), help="processes that load batches")
     p.add_argument("--compile", action="store_true")
     p.add_argument("--recompute", action="store_true")
+    p.add_argument(
+        "--stages", nargs="+", choices=list(TRAINED_STAGES), default=list(TRAINED_STAGES), help="which, by default all"
+    )
+    p.add_argument(
+        "--from-memory", action="store_true", help="without data, beside torchvision's network on as many images"
+    )
     p.add_argument("--largest-batch", action="store_true", help="of the joint stage, with and without --recompute")
 
 

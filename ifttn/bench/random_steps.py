@@ -1,15 +1,23 @@
-"""Training steps on random bytes that are on the device already, and the largest batch of the joint stage."""
+"""Training steps on random bytes that are on the device already, beside torchvision's network on as many images, and
+the largest batch of the joint stage."""
 
 import gc
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision import models
 from tqdm import tqdm
 
-from ifttn.bench.clock import Clock, PrintedTable
+from ifttn.bench.clock import Clock, PrintedTable, Spread
 from ifttn.bench.memory import peak_bytes, reset_peak
+from ifttn.bench.options import TRAINED_STAGES
 from ifttn.experiment.cost import stage_cost
+from ifttn.experiment.forward import Forward, compiled_forward
 from ifttn.experiment.networks import network_settings
 from ifttn.experiment.optimisation import clip, freeze_all_but, optimiser, stage_loss
 from ifttn.experiment.presets import PRESETS, Preset
@@ -24,33 +32,159 @@ _ACTIONS = 101
 
 
 def random_step(
-    recipe: str, number: int, preset: Preset, videos: int, machine: Machine, device: str
+    recipe: str, number: int, preset: Preset, videos: int, machine: Machine, device: str, given: bool = False
 ) -> Callable[[], None]:
-    """A step of stage `number` of a recipe on so many random videos, with a new network."""
+    """A step of stage `number` of a recipe on so many random videos, with a new network. With `given`, the pyramids of
+    the streams are there already, and the step is that of what follows them."""
     stage = RECIPES[recipe].stages[number]
     network = Network(network_settings(RECIPES[recipe], preset, _ACTIONS)).to(device)
     freeze_all_but(network, stage.trains, preset.batch_norm_in(stage))
     if machine.recompute:
         recompute(network)
+    forward = compiled_forward(Forward(network, preset.segments, machine.dtype(device)), machine, device, steps=0)
     steps = optimiser(network, preset)
     for group in steps.param_groups:
         group["lr"] = 1e-6
     shape, size = (videos, preset.segments), (preset.size, preset.size)
-    inputs = {
+    inputs: Any = {
         m: torch.randint(0, 256, (*shape, MODALITIES[m].channels, *size), dtype=torch.uint8, device=device)
         for m in RECIPES[recipe].modalities
     }
     labels = torch.zeros(videos, dtype=torch.long, device=device)
+    if given:
+        with torch.no_grad(), machine.autocast(device):
+            inputs = network.pyramids(inputs)
 
     def step() -> None:
         with machine.autocast(device):
-            output = network(inputs)
+            output = forward(inputs, given)
         stage_loss(stage, output, labels)[0].backward()
         clip(network, preset)
         steps.step()
         steps.zero_grad(set_to_none=True)
 
     return step
+
+
+def peer_step(name: str, images: int, size: int, machine: Machine, device: str) -> Callable[[], None]:
+    """A step of torchvision's network of that name on so many images, as our steps are: autocast, channels last,
+    momentum, and compiled where the machine says so. Everything trains, its batch statistics as well."""
+    network = models.get_model(name).to(device).to(memory_format=torch.channels_last)
+    forward: Callable[..., Any] = compiled_forward(network, machine, device, steps=0)
+    steps = torch.optim.SGD(network.parameters(), lr=1e-6, momentum=0.9, fused=device.startswith("cuda"))
+    inputs = torch.randn(images, 3, size, size, device=device).to(memory_format=torch.channels_last)
+    labels = torch.zeros(images, dtype=torch.long, device=device)
+
+    def step() -> None:
+        with machine.autocast(device):
+            logits = forward(inputs)
+        functional.cross_entropy(logits.float(), labels).backward()
+        steps.step()
+        steps.zero_grad(set_to_none=True)
+
+    return step
+
+
+def peer_of(preset: Preset) -> str:
+    """torchvision's name of the preset's backbone, or of the smallest that it has."""
+    return preset.backbone if preset.backbone in models.list_models(module=models) else "resnet18"
+
+
+@dataclass(frozen=True)
+class FromMemory:
+    """How fast a stage or its peer is where batches are on the device already."""
+
+    name: str
+    videos: int
+    """Of a step."""
+    flops: float | None
+    """Of a step, forward and backward; None: not counted."""
+    seconds: Spread
+    """Of a step."""
+    first: float
+    """Seconds of the first step, in which code is compiled and kernels are chosen."""
+    peak: float
+    """Bytes of the device; on a CPU those of the process, or NaN where the system does not count them anew."""
+
+    @property
+    def rate(self) -> float | None:
+        """FLOP/s."""
+        return self.flops and self.flops / self.seconds.median
+
+
+ALONE = "ttn alone"
+"""The stage of TTN on pyramids that are there already."""
+
+
+def stages_from_memory(
+    preset: Preset, machine: Machine, device: str, stages: Sequence[str], steps: int, repetitions: int
+) -> Iterator[FromMemory]:
+    """The peer on as many images as one stream sees, then the stages, one after another; a name is one of
+    TRAINED_STAGES, or ALONE."""
+    videos, peer = preset.batch, peer_of(preset)
+    speed = partial(_speed, device=device, steps=steps, repetitions=repetitions, videos=videos)
+    make = partial(peer_step, peer, videos * preset.segments, preset.size, machine, device)
+    yield speed(peer, _peer_flops(peer, preset.size) * videos * preset.segments, make)
+    for name in stages:
+        recipe, number = TRAINED_STAGES["ttn" if name == ALONE else name]
+        stage = RECIPES[recipe].stages[number]
+        cost = stage_cost(RECIPES[recipe], preset, stage, videos=1, actions=_ACTIONS, machine=machine)
+        flops = None if name == ALONE else cost.flops * videos
+        yield speed(name, flops, partial(random_step, recipe, number, preset, videos, machine, device, name == ALONE))
+
+
+def _speed(
+    name: str,
+    flops: float | None,
+    make: Callable[[], Callable[[], None]],
+    *,
+    device: str,
+    steps: int,
+    repetitions: int,
+    videos: int,
+) -> FromMemory:
+    gc.collect()
+    torch.cuda.empty_cache()
+    clock, step = Clock(device, wall=True), make()
+    reset_peak(device)
+    first, _ = clock.seconds(step), clock.seconds(step)
+    seconds = [clock.seconds(lambda: [step() for _ in range(steps)]) / steps for _ in range(repetitions)]
+    return FromMemory(name, videos, flops, Spread.of(seconds), first, peak_bytes(device))
+
+
+def _peer_flops(name: str, size: int) -> float:
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        models.get_model(name)(torch.empty(1, 3, size, size)).sum().backward()
+    return float(counter.get_total_flops())
+
+
+def print_from_memory(measured: Iterator[FromMemory], product: float | None) -> None:
+    """Print a row for each, then the joint stage beside the sum of its parts. `product`: FLOP/s of a large product."""
+    heads = ("ms a step", "      [quartiles]", "videos/s", "TFLOP/s", "share", "of peer", "first/s", "peak/GB")
+    table, milliseconds, peer = PrintedTable("from memory", *heads, first=12), dict[str, float](), None
+    for row in measured:
+        low, median, high = (1000 * seconds for seconds in row.seconds[:3])
+        milliseconds[row.name] = median
+        peer = peer or row.rate  # the first row
+        rate = row.rate
+        table.row(
+            row.name,
+            f"{median:.1f}",
+            f"[{low:.1f}, {high:.1f}]",
+            f"{1000 * row.videos / median:.1f}",
+            f"{rate / 1e12:.3f}" if rate else "",
+            f"{rate / product:.1%}" if rate and product else "",
+            f"{rate / peer:.2f}" if rate and peer else "",
+            f"{row.first:.1f}",
+            f"{row.peak / 1e9:.2f}",
+        )
+    print("of peer: FLOP/s over those of the first row, which is torchvision's network on the images of one stream.")
+    parts = ("spatial", "temporal", ALONE)
+    if {"joint", *parts} <= milliseconds.keys():
+        whole, together = milliseconds["joint"], sum(milliseconds[part] for part in parts)
+        print(
+            f"joint: {whole:.1f} ms a step; {' + '.join(parts)}: {together:.1f} ms, {together / whole:.2f} of its rate"
+        )
 
 
 def print_largest_batch(preset: str, device: str, machine: Machine) -> None:

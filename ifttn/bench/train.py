@@ -2,6 +2,7 @@
 
     ifttn bench train --preset small --device cuda
     ifttn bench train --preset paper --device cuda --largest-batch
+    ifttn bench train --preset paper --device cuda --from-memory --compile
     ifttn bench train --preset paper --device cpu --batch 2 --steps 2 --repetitions 1 --videos 16
     OMP_NUM_THREADS=1 ifttn bench train --preset small --device cpu --batch 4 --workers 1     one core loads
 
@@ -26,7 +27,7 @@ import torchvision
 from ifttn.bench.clock import Clock, PrintedTable, Spread, device_name, product_rate
 from ifttn.bench.memory import peak_bytes, reset_peak
 from ifttn.bench.options import TRAINED_STAGES
-from ifttn.bench.random_steps import print_largest_batch
+from ifttn.bench.random_steps import ALONE, print_from_memory, print_largest_batch, stages_from_memory
 from ifttn.data import diagnostic
 from ifttn.data.catalogue import read_split
 from ifttn.data.store import Store
@@ -70,6 +71,14 @@ def run(o: argparse.Namespace) -> int:
         return 0
     preset = find(o.preset, PRESETS, "preset")
     usual, preset = preset.batch, replace(preset, batch=o.batch or preset.batch)
+    product = product_rate(clock, 8192, torch.bfloat16) if clock.on_gpu else None
+    if product:
+        print(f"bf16 matrix product of 8192: {product / 1e12:.0f} TFLOP/s")
+    if o.from_memory:
+        print(f"preset {o.preset}, batch {preset.batch}, {'compiled' if o.compile else 'not compiled'}")
+        stages = [each for name in o.stages for each in ((ALONE, name) if name == "joint" else (name,))]
+        print_from_memory(stages_from_memory(preset, machine, o.device, stages, o.steps, o.repetitions), product)
+        return 0
     with tempfile.TemporaryDirectory() as temporary:
         work = prepared(o.folder or Path(temporary), o, machine)
         print(
@@ -77,13 +86,10 @@ def run(o: argparse.Namespace) -> int:
             f"{'' if preset.batch == usual else f' instead of {usual}'}, "
             f"median [quartiles] of {o.repetitions} x {o.steps} steps, {torch.get_num_threads()} threads"
         )
-        product = product_rate(clock, 8192, torch.bfloat16) if clock.on_gpu else None
-        if product:
-            print(f"bf16 matrix product of 8192: {product / 1e12:.0f} TFLOP/s")
         heads = ("videos/s", "from memory", "      ratio      ", "waiting", "peak/GB", "TFLOP/s", "share")
         table = PrintedTable("stage", *heads, first=10)
-        for stage, (recipe, number) in TRAINED_STAGES.items():
-            speed = stage_speed(work, preset, recipe, number, o.steps, o.repetitions)
+        for stage in o.stages:
+            speed = stage_speed(work, preset, *TRAINED_STAGES[stage], o.steps, o.repetitions)
             table.row(stage, *_cells(speed), f"{speed.flops / product:.1%}" if product else "")
     return 0
 

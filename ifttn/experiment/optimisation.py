@@ -74,10 +74,10 @@ def optimiser(
             times = 5.0
         groups.setdefault((decay, times), []).append(parameter)
     rows = [{"params": params, "weight_decay": decay, "times": times} for (decay, times), params in groups.items()]
-    if sgd:
-        return torch.optim.SGD(rows, lr=1.0, momentum=0.9)
-    meta = next(network.parameters()).is_meta  # where there are no numbers, there is no kernel either
-    return torch.optim.AdamW(rows, lr=1.0, fused=not meta)
+    device = next(network.parameters()).device.type
+    if sgd:  # not fused on a CPU, where that would round otherwise and is no faster
+        return torch.optim.SGD(rows, lr=1.0, momentum=0.9, fused=device == "cuda")
+    return torch.optim.AdamW(rows, lr=1.0, fused=device != "meta")  # where there are no numbers, there is no kernel
 
 
 def clip(network: Scorer, preset: Preset) -> Tensor:

@@ -23,6 +23,9 @@ from ifttn.vocabulary import PRECISIONS, IfttnError
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """What convolutions and matrix products compute in; the loss and the weights are fp32 in any case."""
 
+COMPILED_FROM = 2000
+"""Steps of a stage that make up for the minutes of a compilation, if each becomes 0.05 s faster."""
+
 PATIENCE = datetime.timedelta(minutes=30)
 """How long a process waits for the others: one computes frozen pyramids or tests while they do."""
 
@@ -37,8 +40,8 @@ class Machine:
     """Processes that load batches; None: as the preset says."""
     precision: str = "auto"
     """A name of PRECISIONS; "auto": fp32 on a CPU, bf16 on a GPU, or fp16 with a scaler where it has none."""
-    compile: bool = False
-    """torch.compile: a minute or more at the start of a stage."""
+    compile: bool | None = None
+    """torch.compile: a minute or more at the start of a stage. None: as `compiles` says."""
     recompute: bool = False
     """Activation checkpointing: a residual block keeps its input alone, and is computed again on the way back."""
     tensorboard: bool = False
@@ -52,6 +55,8 @@ class Machine:
         """Raise IfttnError for a precision that there is not, or a number below one."""
         if self.precision not in (*PRECISIONS, "auto"):
             raise IfttnError(f"unknown precision {self.precision!r}: choose from auto, {', '.join(PRECISIONS)}")
+        if self.compile and self.recompute:
+            raise IfttnError("--compile and --recompute exclude each other: compiled code decides what is recomputed")
         if self.checkpoint_steps < 1 or (self.micro_batch is not None and self.micro_batch < 1):
             raise IfttnError("a micro-batch and the steps between checkpoints must be at least 1")
 
@@ -62,6 +67,16 @@ class Machine:
         if torch.device(device).type != "cuda":
             return torch.float32
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+    def compiles(self, device: str, steps: int) -> bool:
+        """Whether a stage of so many steps is compiled. By default on a GPU, where the steps make up for it.
+
+        Nor is it where the same bits are asked for: the compiler tries several kernels and keeps the fastest.
+        """
+        if self.compile is not None:
+            return self.compile
+        long = torch.device(device).type == "cuda" and steps >= COMPILED_FROM
+        return long and not self.recompute and not torch.are_deterministic_algorithms_enabled()
 
     def autocast(self, device: str) -> AbstractContextManager[Any]:
         """Autocast to that precision."""
@@ -134,6 +149,11 @@ def shares(
         parts = np.array_split(own, -(-len(own) // (micro_batch or len(own))))
         steps.append([Share(part, len(part) / len(rows) * processes.world) for part in parts])
     return steps
+
+
+def largest_share(batch: int, processes: Processes, micro_batch: int | None) -> int:
+    """The most videos that one process sees at once of a whole batch."""
+    return max(len(part.rows) for part in shares(np.arange(batch), batch, processes, micro_batch)[0])
 
 
 def deterministic() -> None:

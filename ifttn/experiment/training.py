@@ -17,19 +17,20 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from ifttn.data.catalogue import hold_out
 from ifttn.data.loading import Loader, SnippetDataset
 from ifttn.experiment.evaluation import evaluate
+from ifttn.experiment.forward import Forward, compiled_forward
 from ifttn.experiment.initialisation import Loaded, initialise
 from ifttn.experiment.leakage import refuse_leak
 from ifttn.experiment.networks import network_settings
 from ifttn.experiment.optimisation import clip, freeze_all_but, learning_rate, optimiser, stage_loss
 from ifttn.experiment.presets import PRESETS, Preset
-from ifttn.experiment.processes import Share, shares
+from ifttn.experiment.processes import Share, largest_share, shares
 from ifttn.experiment.pyramids import FrozenPyramids, announce
 from ifttn.experiment.recipes import RECIPES, TEMPORAL, Stage, find
 from ifttn.experiment.recomputing import recompute
@@ -38,7 +39,7 @@ from ifttn.experiment.scores import late_fusion, top1
 from ifttn.experiment.work import Work
 from ifttn.files import held, remove_leftovers, write_whole
 from ifttn.model.backbone import Backbone
-from ifttn.model.network import Output, Scorer
+from ifttn.model.network import Scorer
 from ifttn.model.peers.trained import build_network
 from ifttn.vocabulary import MODALITIES, IfttnError, Video
 
@@ -122,18 +123,6 @@ def _trained_on(work: Work, name: str, held_out: tuple[Video, ...]) -> set[str]:
     return names
 
 
-class Forward(nn.Module):
-    """One forward for images and for the pyramids of frozen streams, as DistributedDataParallel needs."""
-
-    def __init__(self, network: Scorer, segments: int) -> None:
-        super().__init__()
-        self.network, self.segments = network, segments
-
-    def forward(self, inputs: Mapping[str, Any], frozen: bool) -> Output:
-        """Per modality, images or, where the streams are frozen, pyramids."""
-        return self.network.read(inputs, self.segments) if frozen else self.network(inputs)
-
-
 @dataclass
 class Position:
     """The position in a stage, and this process's sums over the epoch."""
@@ -148,11 +137,13 @@ class Position:
 
 
 class Pending(NamedTuple):
-    """A loss or a gradient norm that the device may still be computing."""
+    """A loss or a gradient norm on its way from the device."""
 
     what: str
     value: Tensor
     right: Tensor
+    arrived: torch.cuda.Event | None
+    """Passed when the two are here; None: they have always been."""
     names: list[str]
     videos: int
     """The number of videos that it adds to the epoch's means."""
@@ -198,13 +189,13 @@ class Training:
         self.frozen = self._frozen_pyramids() if streams_frozen and preset.frozen_views else None
         self.steps = math.ceil(len(self.dataset) / preset.batch)
         self.at, self.random_state = Position(), None
-        self.pending: deque[Pending] = deque()
-        self.bar = tqdm(disable=True)
-        forward = Forward(network, preset.segments)
+        self.pending, self.bar = deque[Pending](), tqdm(disable=True)
+        forward = Forward(network, preset.segments, work.machine.dtype(work.device))
         # Each process has the batch statistics of its own share. The running statistics are the first process's.
         self.parallel = DistributedDataParallel(forward) if work.processes.world > 1 else None
-        module = self.parallel or forward
-        self.module = cast(nn.Module, torch.compile(module)) if work.machine.compile else module
+        self.module = self.parallel or forward
+        self.compiled = compiled_forward(self.module, work.machine, work.device, self.steps * self.schedule.epochs)
+        self.usual = largest_share(preset.batch, work.processes, work.machine.micro_batch)
 
     def _frozen_pyramids(self) -> dict[str, FrozenPyramids]:
         work, preset = self.work, self.preset
@@ -268,7 +259,9 @@ class Training:
             self.bar.update()
             if remaining and at.step % self.work.machine.checkpoint_steps == 0:
                 self._save()
+        started = time.perf_counter()
         self._read_pending()
+        at.seconds += time.perf_counter() - started
         loss, right = np.sum(processes.gather((at.loss, at.right)), axis=0)
         return {
             "stage": self.stage.name,
@@ -299,8 +292,10 @@ class Training:
                 self.random_state = None
             # Processes exchange gradients once a step, as they may have different numbers of micro-batches.
             with self.parallel.no_sync() if self.parallel and part is not parts[-1] else nullcontext():
+                # Other sizes, as the last batch of an epoch has, are not worth a compilation each.
+                forward = self.compiled if len(labels) == self.usual else self.module
                 with self.work.machine.autocast(self.work.device):
-                    output = self.module(inputs, self.frozen is not None)
+                    output = forward(inputs, self.frozen is not None)
                 loss, scores = stage_loss(self.stage, output, labels)
                 right = (scores.argmax(1) == labels).sum()
                 self._add_pending("the loss", loss.detach(), right, videos, len(videos) if part.weight else 0)
@@ -314,13 +309,19 @@ class Training:
 
     def _add_pending(self, what: str, value: Tensor, right: Tensor, names: list[str], videos: int) -> None:
         where = f"{what} of {self.stage.name}, epoch {self.at.epoch}, step {self.at.step}"
-        self.pending.append(Pending(where, value, right, names, videos))
-        # On a GPU the newest value is read one call later, so that the device does not wait for the host.
-        self._read_pending(leave=int(value.is_cuda))
+        arrived = torch.cuda.Event() if value.is_cuda else None
+        if arrived:
+            value, right = (x.detach().to("cpu", non_blocking=True) for x in (value, right))
+            arrived.record(torch.cuda.current_stream(self.work.device))
+        self.pending.append(Pending(where, value, right, arrived, names, videos))
+        # A GPU's newest value is read one call later: until then it has work, and need not wait for the host.
+        self._read_pending(leave=int(arrived is not None))
 
     def _read_pending(self, leave: int = 0) -> None:
         while len(self.pending) > leave:
             pending = self.pending.popleft()
+            if pending.arrived:
+                pending.arrived.synchronize()
             value = pending.value.item()
             if not math.isfinite(value):
                 videos = ", ".join(pending.names)

@@ -13,17 +13,27 @@ from torch.nn.utils import fuse_conv_bn_eval
 
 Module = TypeVar("Module", bound=nn.Module)
 
+_LAYOUTS = {nn.Conv2d: torch.channels_last, nn.Conv3d: torch.channels_last_3d}
 
-def folded(network: Module) -> Module:
+
+def folded(network: Module, dtype: torch.dtype = torch.float32) -> Module:
     """A copy in evaluation mode, its convolutions taking over the batch normalisations that directly follow them.
 
     Of every module, the parts must compute in the order in which they are defined: so do torchvision's networks,
     `nn.Sequential`, and ours. Weights lie in memory as 2D and 3D convolutions like them (channels last).
+
+    Args:
+        network: stays as it is.
+        dtype: of the weights of convolutions and linear layers. With the dtype of an autocast, it casts them no more.
     """
     copy = deepcopy(network).eval().requires_grad_(False)
     for module in list(copy.modules()):
+        vars(module).pop("forward", None)  # of activations that are recomputed: there are none without a way back
         _fold(module)
-    return _channels_last(copy)
+    for part in copy.modules():
+        if isinstance(part, nn.Conv2d | nn.Conv3d | nn.Linear):
+            part.to(dtype).to(memory_format=_LAYOUTS.get(type(part), torch.preserve_format))
+    return copy
 
 
 def _fold(module: nn.Module) -> None:
@@ -33,12 +43,3 @@ def _fold(module: nn.Module) -> None:
             setattr(module, name_before, fuse_conv_bn_eval(before, part))
             setattr(module, name, nn.Identity())
         before, name_before = part, name
-
-
-def _channels_last(network: Module) -> Module:
-    for part in network.modules():
-        if isinstance(part, nn.Conv2d):
-            part.to(memory_format=torch.channels_last)
-        elif isinstance(part, nn.Conv3d):
-            part.to(memory_format=torch.channels_last_3d)
-    return network

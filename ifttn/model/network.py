@@ -131,7 +131,7 @@ class Network(Scorer):
 
     def pyramids(self, inputs: Mapping[str, Tensor]) -> dict[str, Pyramid]:
         """Per modality, (N, K, C, H, W) in 0..255 -> the pyramid of its stream, of S snippets."""
-        return {m: stream(normalise(inputs[m].flatten(0, 1), m)) for m, stream in self.streams.items()}
+        return pyramids_of(self.streams, inputs)
 
     def read(self, pyramids: Mapping[str, Pyramid], segments: int) -> Output:
         """Everything after the streams: fusion, temporal part, heads, consensus."""
@@ -154,6 +154,11 @@ class Network(Scorer):
         return Output({head: vote.mean(1) for head, vote in votes.items()}, votes, taps)
 
 
+def pyramids_of(streams: nn.ModuleDict, inputs: Mapping[str, Tensor]) -> dict[str, Pyramid]:
+    """Per modality, (N, K, C, H, W) in 0..255 -> the pyramid of its stream, of S snippets."""
+    return {m: stream(normalise(inputs[m].flatten(0, 1), m)) for m, stream in streams.items()}
+
+
 @contextmanager
 def undisturbed(network: nn.Module) -> Iterator[None]:
     """Inside, the network is in evaluation mode; afterwards every module is in the mode that it was in before."""
@@ -170,11 +175,11 @@ def normalise(
     images: Tensor, modality: str, layout: torch.memory_format = torch.channels_last
 ) -> Float[Tensor, "S C H W"]:
     """Bytes 0..255 of one modality -> zero mean, unit deviation, in the memory layout that 2D convolutions prefer."""
+    placed = images.contiguous(memory_format=layout)  # now, as bytes move faster than floats
+    return (placed - _column(MODALITIES[modality].mean, images)).div_(_column(MODALITIES[modality].std, images))
 
-    def column(values: tuple[float, ...]) -> Tensor:
-        # Filled on the device: a tensor of values would be copied there at every call, and the host would wait.
-        column = torch.stack([torch.full((), value, device=images.device) for value in values])
-        return column.repeat(images.shape[1] // len(values)).view(1, -1, 1, 1)
 
-    statistics = MODALITIES[modality]
-    return ((images - column(statistics.mean)) / column(statistics.std)).contiguous(memory_format=layout)
+def _column(values: tuple[float, ...], images: Tensor) -> Float[Tensor, "C 1 1"]:
+    # Made on the device: a GPU would have to end its work before it takes a tensor from the host.
+    made = torch.stack([torch.full((), value, device=images.device) for value in values])
+    return made.repeat(images.shape[1] // len(values)).view(-1, 1, 1)

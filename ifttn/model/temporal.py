@@ -21,8 +21,9 @@ def pairs(
 
 def change(snippets: Float[Tensor, "S C H W"], segments: int) -> Float[Tensor, "P C H W"]:
     """The temporal transformation operator of section 3.2: later minus earlier, f_j - f_i."""
-    earlier, later = pairs(snippets, segments)
-    return later - earlier
+    # Channels stand last while pairs are cut out, so that the change and its gradient lie in memory as features do.
+    ordered = snippets.movedim(1, -1).unflatten(0, (-1, segments))
+    return (ordered[:, 1:] - ordered[:, :-1]).flatten(0, 1).movedim(-1, 1)
 
 
 class TemporalTransformation(nn.Module):

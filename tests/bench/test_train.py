@@ -25,6 +25,17 @@ def test_every_stage_is_measured_with_its_data_and_from_memory(capsys, tmp_path)
         assert 0 <= float(waiting.rstrip("%")) < 100
 
 
+def test_stages_are_fed_from_memory_beside_torchvisions_network(capsys):
+    assert bench.run(options("--from-memory", "--batch", 2, "--stages", "spatial", "temporal", "joint")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [re.sub(r"\[.*?\]", "", line).split() for line in lines[3:8]]
+    assert [row[0] for row in rows] == ["resnet18", "spatial", "temporal", "ttn", "joint"]
+    assert rows[3].pop(1) == "alone"
+    assert all(float(row[2]) == pytest.approx(2000 / float(row[1]), rel=0.01) for row in rows)  # two videos a step
+    assert float(rows[0][4]) == 1
+    assert "spatial + temporal + ttn alone" in lines[-1]
+
+
 def test_a_cpu_has_no_largest_batch():
     with pytest.raises(IfttnError, match="cpu is none: take --device cuda"):
         bench.run(options("--largest-batch"))

@@ -372,6 +372,39 @@ def test_all_that_a_machine_can_choose_trains(streams, tmp_path):
     assert run.metrics().waiting.between(0, 1).all()
 
 
+@pytest.mark.usefixtures("compiled_eagerly")
+def test_a_compiled_training_leaves_the_same_weights_by_the_same_names(streams, tmp_path, monkeypatch):
+    monkeypatch.setitem(PRESETS, "smallest", replace(PRESETS["smallest"], batch=12, frozen_views=None))
+    ends = {}
+    for way in (False, True):  # 32 videos: the last batch is smaller, and is not compiled
+        work = replace(streams, machine=Machine(compile=way), runs=tmp_path / str(way))
+        for recipe in ("spatial", "temporal"):
+            shutil.copytree(streams.run(recipe).folder, work.run(recipe).folder)
+        ends[way] = training.train(work, "if-ttn").weights()
+    assert ends[False].keys() == ends[True].keys()
+    for key, value in ends[False].items():
+        torch.testing.assert_close(value, ends[True][key], msg=key)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
+@pytest.mark.parametrize("recipe", ["spatial", "if-ttn"])
+def test_the_host_waits_for_no_step_of_a_gpu(streams, recipe, monkeypatch):
+    preset = replace(PRESETS["smallest"], frozen_views=None)
+    work, network = replace(streams, device="cuda"), Network(network_settings(RECIPES[recipe], preset, 16)).to("cuda")
+    stage = training.Training(work, work.run("unwaited"), network, RECIPES[recipe].stages[0], 0, preset)
+    part = training.shares(np.arange(4), 4, work.processes, None)[0]
+    batch = next(stage.feed(0, part))
+    stage.step(part, iter([batch]), 1e-3)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        stage.step(part, iter([batch]), 1e-3)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    stage._read_pending()
+    assert np.isfinite(stage.at.loss)
+
+
 def test_tensorboard_is_asked_for_before_anything_is_trained(streams, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)

@@ -1,4 +1,5 @@
 import torch
+from torch import nn
 
 from ifttn.model.backbone import build_backbone
 from ifttn.model.temporal import Average, TemporalRelation, TemporalTransformation, change, pairs
@@ -25,6 +26,19 @@ def test_equal_snippets_have_no_change_and_a_swap_negates_it():
     x = torch.rand(2, 3, 4, 4)
     assert torch.equal(change(x, 2), -change(x.flip(0), 2))
     assert (change(x[:1].repeat(2, 1, 1, 1), 2) == 0).all()
+
+
+def test_ttn_gets_and_gives_back_features_with_channels_last():
+    ttn, seen = TemporalTransformation("smallest").to(memory_format=torch.channels_last), []
+    for part in ttn.modules():
+        if isinstance(part, nn.Conv2d):
+            part.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    fused = {level: x.to(memory_format=torch.channels_last) for level, x in pyramid(2 * 3).items()}
+    for x in fused.values():
+        x.requires_grad_().register_hook(seen.append)
+    ttn(fused, segments=3)[5].sum().backward()
+    assert len(seen) == 9 + 3  # three blocks of three convolutions; gradients of three levels
+    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in seen)
 
 
 def test_ttn_says_one_and_the_same_of_any_repeated_snippet():
