@@ -1,37 +1,24 @@
 """Which videos a data set has, and which of them a split trains on and tests on.
 
-Layouts: UCF101 (`<Class>/*.avi`, lists in `ucfTrainTestlist/`), HMDB51 (`<class>/*.avi`, a
-`<class>_test_split<n>.txt` for every class and split), and class folders without lists, either alone or below folders
-of the sides (`train/<class>/`, `val/<class>/`, `test/<class>/`). The class folders and the folder of the lists are in
-the root or one folder further down (`UCF-101/`, `testTrainMulti_7030_splits/`).
+Layouts: videos with lists, in any format of `list_formats`, and class folders without lists, either alone or below
+folders of the sides (`train/<class>/`, `val/<class>/`, `test/<class>/`). The class folders and the folder of the lists
+are in the root or one folder further down (`UCF-101/`, `testTrainMulti_7030_splits/`). A video is a file, or a folder
+of numbered images.
 """
 
 import filecmp
-import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from ifttn.data.lists import (
-    SUFFIXES,
-    Lists,
-    check_number,
-    has_lists,
-    numbers,
-    parse_lists,
-    readable,
-    row_key,
-    row_name,
-    spelling_key,
-)
+from ifttn.data.folders import Folder, below_root, gather, is_video
+from ifttn.data.list_formats import check_number, has_lists, numbers, parse_lists
+from ifttn.data.lists import Lists, Row, readable, row_key, row_name, spelling_key
 from ifttn.vocabulary import IfttnError, Split, Video
 
-_SYSTEM = ("lost+found", "__macosx", "$recycle.bin", "system volume information", "@eadir")
-"""Folders of file systems and archives, in lower case; they are no classes."""
 _SIDES = {
     "train": "train", "training": "train",
     "test": "test", "testing": "test",
@@ -66,7 +53,7 @@ def read_split(root: Path, number: int = 1) -> Split:
             folders that do not give this split.
     """
     check_number(number)
-    top = _Folder(root.resolve())
+    top = Folder(root.resolve())
     folder = _list_folder(top)
     if folder:
         return _listed(top, folder, number)
@@ -82,7 +69,7 @@ def split_numbers(root: Path) -> tuple[int, ...]:
     Raises:
         IfttnError: a folder of another layout.
     """
-    top = _Folder(root.resolve())
+    top = Folder(root.resolve())
     folder = _list_folder(top)
     if folder:
         return tuple(n for n, lists in _read_lists(folder).items() if lists.train and lists.test)
@@ -96,24 +83,23 @@ def contents(root: Path) -> Contents:
     Raises:
         IfttnError: as of `read_split`.
     """
-    top = _Folder(root.resolve())
+    top = Folder(root.resolve())
     folder = _list_folder(top)
     if not folder:
         sides, notes = _class_folders(top)
         found = sorted((video for videos in sides.values() for video in videos), key=lambda video: video.name)
         return Contents(tuple(found), notes=tuple(notes))
-    files, notes = _listed_files(top, folder)
-    videos, names = dict[str, Video](), dict[str, str]()
-    for lists in (_read_lists(folder) or _read_lists(folder, 1)).values():
-        videos |= {video.name: video for video in _present(lists, lists.rows, files)}
-        names |= {row_key(row): row_name(row) for row in lists.rows}
+    every = (_read_lists(folder) or _read_lists(folder, 1)).values()
+    found, videos = _Found(top, every), dict[str, Video]()
+    for lists in every:
+        videos |= {video.name: video for video in found.present(lists, lists.rows)}
     if not videos:
         raise IfttnError(f"{top.path} holds none of the videos that the lists in {folder} name")
     return Contents(
         videos=tuple(videos[name] for name in sorted(videos)),
-        missing=tuple(sorted(name for each, name in names.items() if each not in files)),
-        extra=_extra(files, names.keys()),
-        notes=tuple(notes),
+        missing=tuple(sorted(name for key, name in found.names.items() if key not in found.files)),
+        extra=found.extra,
+        notes=found.notes,
     )
 
 
@@ -146,73 +132,6 @@ def hold_out(split: Split, share: float, seed: int) -> tuple[Split, tuple[Video,
     return replace(split, train=rest), tuple(video for video in split.train if video.name in held)
 
 
-class _Folder:
-    """A folder, listed once, without hidden files and those of the system."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    @cached_property
-    def listed(self) -> tuple[list["_Folder"], list[Path]] | None:
-        """The folders and the files in it, in the order of the names; None: it may not be read."""
-        folders, files = [], []
-        try:
-            with os.scandir(self.path) as entries:
-                for entry in sorted(entries, key=lambda entry: entry.name):
-                    if entry.name.startswith(".") or entry.name.casefold() in _SYSTEM:
-                        continue
-                    path = self.path / entry.name
-                    if entry.is_dir():
-                        folders.append(_Folder(path))
-                    else:
-                        files.append(path)
-        except PermissionError:
-            return None
-        return folders, files
-
-    @property
-    def folders(self) -> list["_Folder"]:
-        return self.listed[0] if self.listed else []
-
-    @property
-    def files(self) -> list[Path]:
-        return self.listed[1] if self.listed else []
-
-    @property
-    def videos(self) -> list[Path]:
-        return [path for path in self.files if _is_video(path)]
-
-    @property
-    def classes(self) -> list["_Folder"]:
-        """The folders in it that hold videos."""
-        return [folder for folder in self.folders if folder.videos]
-
-
-def _is_video(path: Path) -> bool:
-    return path.suffix[1:].lower() in SUFFIXES
-
-
-def _gather(root: Path, folders: Iterable[_Folder]) -> tuple[dict[str, Path], list[str]]:
-    """The videos in class folders by key, and a line for each other thing that is there."""
-    files, others, notes = dict[str, Path](), dict[str, list[Path]](), list[str]()
-    for path in sorted(path for folder in folders for path in folder.files):
-        if not _is_video(path):
-            others.setdefault(path.suffix, []).append(path)
-            continue
-        first = files.setdefault(row_key(f"{path.parent.name}/{path.name}"), path)
-        if first is not path:
-            notes.append(f"{_below(root, path)}: {_below(root, first)} has the same name")
-    for suffix, paths in others.items():
-        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-        kind = f"{suffix} is no type of video" if suffix else "a name without a suffix tells no type of video"
-        notes.append(f"{_below(root, paths[0])}{more}: {kind}")
-    return files, notes
-
-
-def _below(root: Path, path: Path) -> str:
-    return readable(str(path.relative_to(root)))
-
-
 def _video(path: Path, name: str, action: str, label: int) -> Video:
     recording = re.match(r".*/.*_g\d+(?=_)", name)
     return Video(name, path, action, label, group=recording[0] if recording else name)
@@ -221,11 +140,11 @@ def _video(path: Path, name: str, action: str, label: int) -> Video:
 # Data sets with lists
 
 
-def _list_folder(root: _Folder) -> Path | None:
+def _list_folder(root: Folder) -> Path | None:
     if not root.path.is_dir():
         raise IfttnError(f"there is no folder {root.path}")
     folders = (root, *root.folders)
-    return next((each.path for each in folders if has_lists(path.name for path in each.files)), None)
+    return next((each.path for each in folders if has_lists([path.name for path in each.files])), None)
 
 
 def _read_lists(folder: Path, *also: int) -> dict[int, Lists]:
@@ -233,16 +152,10 @@ def _read_lists(folder: Path, *also: int) -> dict[int, Lists]:
     return {number: parse_lists(folder, number) for number in sorted({*numbers(folder), *also})}
 
 
-def _listed_files(root: _Folder, lists: Path) -> tuple[dict[str, Path], list[str]]:
-    """`_gather` of the class folders, in the root or one folder further down."""
-    folders = (each for top in root.folders if top.path != lists for each in (top, *top.folders))
-    return _gather(root.path, (folder for folder in folders if folder.videos))
-
-
-def _listed(root: _Folder, folder: Path, number: int) -> Split:
+def _listed(root: Folder, folder: Path, number: int) -> Split:
     every = _read_lists(folder, number)
-    lists, (files, notes) = every[number], _listed_files(root, folder)
-    train, test = _present(lists, lists.train, files), _present(lists, lists.test, files)
+    lists, found = every[number], _Found(root, every.values())
+    train, test = found.present(lists, lists.train), found.present(lists, lists.test)
     rows = lists.train + lists.test
     if not train and not test:
         raise IfttnError(f"{root.path} holds none of the {len(rows)} videos of split {number} in {folder}")
@@ -252,30 +165,66 @@ def _listed(root: _Folder, folder: Path, number: int) -> Split:
         actions=lists.actions,
         train=train,
         test=test,
-        missing=tuple(row_name(row) for row in rows if row_key(row) not in files),
-        extra=_extra(files, {row_key(row) for each in every.values() for row in each.rows}),
-        notes=tuple(notes),
+        missing=tuple(lists.name(row) for row in rows if row_key(row.path) not in found.files),
+        extra=found.extra,
+        notes=found.notes,
     )
 
 
-def _present(lists: Lists, rows: Sequence[str], files: Mapping[str, Path]) -> tuple[Video, ...]:
-    labels = {action: label for label, action in enumerate(lists.actions)}
-    videos = []
-    for row in rows:
-        action = row.partition("/")[0]
-        if path := files.get(row_key(row)):
-            videos.append(_video(path, row_name(row), action, labels[action]))
-    return tuple(videos)
+class _Found:
+    """The videos below `root` that the rows of some lists name, and those that no row names.
 
+    A row names a file or a folder by the end of its path, in the root or a few folders further down.
+    """
 
-def _extra(files: Mapping[str, Path], listed: Iterable[str]) -> tuple[str, ...]:
-    return tuple(row_name("/".join(files[key].parts[-2:])) for key in files if key not in listed)
+    def __init__(self, root: Folder, every: Collection[Lists]) -> None:
+        self.names = {row_key(row.path): lists.name(row) for lists in every for row in lists.rows}
+        """The name of each listed video, by the key of its row."""
+        lengths = {row.path.count("/") + 1 for lists in every for row in lists.rows}
+        self._root, self._lengths = root, sorted(lengths, reverse=True) or [1]
+        folders = list(self._folders(root, max(2, self._lengths[0])))
+        videos, others = ([path for folder in folders for path in folder[kind]] for kind in (0, 1))
+        self.files, notes = gather(root.path, videos, others, self._key)
+        self.notes = (*notes, *dict.fromkeys(note for lists in every for note in lists.notes))
+        unlisted = (self._parts(path) for key, path in self.files.items() if key not in self.names)
+        self.extra = tuple(row_name("/".join(parts[-self._lengths[0] :])) for parts in unlisted)
+
+    def present(self, lists: Lists, rows: Sequence[Row]) -> tuple[Video, ...]:
+        """The videos of those rows that are there."""
+        found = ((row, self.files.get(row_key(row.path))) for row in rows)
+        return tuple(_video(path, lists.name(row), lists.actions[row.label], row.label) for row, path in found if path)
+
+    def _folders(self, folder: Folder, levels: int) -> Iterator[tuple[list[Path], list[Path]]]:
+        """The videos and the other files of each folder that has videos, down to some levels below `folder`."""
+        frames, deeper = list[Path](), list[Folder]()
+        for each in folder.folders:
+            # A folder that a row names is not opened here: there may be hundreds of thousands.
+            is_named = not is_video(each.path) and self._key(each.path) in self.names
+            if is_named or each.is_frames:
+                frames.append(each.path)
+            else:
+                deeper.append(each)
+        videos = [path for path in folder.files if is_video(path)] + frames
+        if videos:
+            yield videos, [path for path in folder.files if not is_video(path) and folder is not self._root]
+        for each in deeper if levels else ():
+            yield from self._folders(each, levels - 1)
+
+    def _parts(self, path: Path) -> tuple[str, ...]:
+        return path.parts[len(self._root.path.parts) :]
+
+    def _key(self, path: Path) -> str:
+        """The key of the row that names a file, or of its own path where none does."""
+        parts = self._parts(path)
+        keys = (row_key("/".join(parts[-length:])) for length in self._lengths if length <= len(parts))
+        own = next(keys, row_key("/".join(parts)))
+        return own if own in self.names else next((key for key in keys if key in self.names), own)
 
 
 # Class folders without lists
 
 
-def _class_folders(root: _Folder) -> tuple[dict[str, list[Video]], list[str]]:
+def _class_folders(root: Folder) -> tuple[dict[str, list[Video]], list[str]]:
     """The videos by side ("" where there are no sides), and a line for each thing that is left out.
 
     Raises IfttnError for a folder of another layout.
@@ -288,8 +237,10 @@ def _class_folders(root: _Folder) -> tuple[dict[str, list[Video]], list[str]]:
     labels = {action: label for label, action in enumerate(sorted(actions.values()))}
     videos: dict[str, list[Video]] = {}
     for side, parent in sides.items():
-        files, others = _gather(root.path, parent.classes)
-        notes += others
+        found = (path for folder in parent.classes for path in folder.videos)
+        others = (path for folder in parent.classes for path in folder.files if not is_video(path))
+        files, left_out = gather(root.path, found, others, lambda path: row_key("/".join(path.parts[-2:])))
+        notes += left_out
         for path in files.values():
             action = actions[spelling_key(path.parent.name)]
             name = row_name("/".join(path.parts[-3 if side else -2 :]))
@@ -297,7 +248,7 @@ def _class_folders(root: _Folder) -> tuple[dict[str, list[Video]], list[str]]:
     return videos, notes
 
 
-def _side_folders(root: _Folder) -> dict[str, _Folder]:
+def _side_folders(root: Folder) -> dict[str, Folder]:
     """The folder of the class folders of each side, or of all of them ("")."""
     base = root
     while not base.classes:
@@ -318,7 +269,7 @@ def _side_folders(root: _Folder) -> dict[str, _Folder]:
     return {"": base}
 
 
-def _left_out(root: _Folder, parents: Sequence[_Folder]) -> Iterator[str]:
+def _left_out(root: Folder, parents: Sequence[Folder]) -> Iterator[str]:
     """A line for each folder that is no class, and for each video that is in no class folder."""
     loose = list(root.videos)
     for parent in parents:
@@ -326,11 +277,11 @@ def _left_out(root: _Folder, parents: Sequence[_Folder]) -> Iterator[str]:
         for folder in parent.folders:
             loose += [path for deeper in folder.folders for path in deeper.videos]
             if folder.listed is None:
-                yield f"{_below(root.path, folder.path)}: it may not be read (permission denied)"
+                yield f"{below_root(root.path, folder.path)}: it may not be read (permission denied)"
             elif not folder.videos:
-                yield f"{_below(root.path, folder.path)}: it holds no video"
+                yield f"{below_root(root.path, folder.path)}: it holds no video"
     for path in loose:
-        yield f"{_below(root.path, path)}: it does not stand in the folder of a class"
+        yield f"{below_root(root.path, path)}: it does not stand in the folder of a class"
 
 
 def _groups(videos: Iterable[Video]) -> dict[str, list[str]]:

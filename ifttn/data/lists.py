@@ -1,16 +1,19 @@
-"""The official lists of UCF101 and HMDB51, and the names that they share with files.
+"""What the lists of data sets have in common: rows that name videos, and names that they share with files.
 
-A row is "<action>/<file>". Case, suffix, Unicode's two forms of an accent, byte order marks and line ends make no
-difference to which video it names.
+Case, suffix, Unicode's two forms of an accent, byte order marks and line ends make no difference to which video a row
+names.
 """
 
 import codecs
+import functools
+import hashlib
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ifttn.vocabulary import IfttnError
 
@@ -21,12 +24,12 @@ SUFFIXES = (
 )  # fmt: skip
 """Suffixes of video files, in upper or lower case: the containers and plain streams that FFmpeg reads."""
 
-_FILE = rf"[^/]+\.(?:{'|'.join(SUFFIXES)})"
-_CLASS_LINE = re.compile(r"(?P<label>\d+)\s+(?P<action>[^/]+)")
-# UCF101's test lists carry no label; the folder says it in both.
-_UCF_LINE = re.compile(rf"(?P<action>[^/]+)/(?P<file>{_FILE})(?:\s+(?P<label>\d+))?", re.IGNORECASE)
-_HMDB_LINE = re.compile(rf"(?P<file>{_FILE})\s+(?P<side>[012])", re.IGNORECASE)
-_HMDB_LIST = re.compile(r"(?P<action>.+)_test_split(?P<number>[123])\.txt")
+_SUFFIXES = frozenset(SUFFIXES)
+# What Windows refuses in the name of a folder, which is the strictest.
+_FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
+LONGEST = 60
+"""Letters of a folder's name, of up to 4 bytes each: no file system takes more than 255 bytes."""
 
 
 def readable(name: str) -> str:
@@ -35,8 +38,9 @@ def readable(name: str) -> str:
 
 
 def row_name(row: str) -> str:
-    """The name of a video: its row without the suffix."""
-    return readable(row.rpartition(".")[0])
+    """The name of a video: its row without the suffix of a video file."""
+    stem, _, suffix = row.rpartition(".")
+    return readable(stem if suffix.lower() in _SUFFIXES else row)
 
 
 def spelling_key(name: str) -> str:
@@ -49,115 +53,55 @@ def row_key(row: str) -> str:
     return spelling_key(row_name(row))
 
 
+@functools.cache
+def folder_name(action: str) -> str:
+    """The name of an action's folder: its own name, unless a file system of Linux, macOS or Windows refuses that."""
+    name = _FORBIDDEN.sub("_", action).rstrip(" .")
+    if _DEVICE.fullmatch(name) or not name:
+        name = f"_{name}"
+    if len(name) > LONGEST:
+        name = f"{name[: LONGEST - 9]}-{hashlib.sha256(action.encode()).hexdigest()[:8]}"
+    return name
+
+
+class Row(NamedTuple):
+    """A video of a list."""
+
+    path: str
+    """Of its file or folder, relative to the folder of the data set or to one in it; a suffix makes no difference."""
+    label: int
+
+
 @dataclass(frozen=True)
 class Lists:
-    """The official lists of one split; every row is "<action>/<file>"."""
+    """The lists of one split."""
 
     actions: tuple[str, ...]
     """In the order of the labels, from 0."""
-    train: tuple[str, ...]
-    test: tuple[str, ...]
-    unused: tuple[str, ...] = ()
+    train: tuple[Row, ...]
+    test: tuple[Row, ...]
+    unused: tuple[Row, ...] = ()
     """On neither side of this split (HMDB51's 0)."""
+    notes: tuple[str, ...] = ()
+    """A line for each thing in the lists that is left out: "<what>: <reason>"."""
 
     @property
-    def rows(self) -> tuple[str, ...]:
+    def rows(self) -> tuple[Row, ...]:
         """Every listed row."""
         return self.train + self.test + self.unused
 
-
-def parse_lists(folder: Path, number: int) -> Lists:
-    """Read the lists of split `number` (1, 2 or 3) in `folder`, in UCF101's or HMDB51's format.
-
-    Raises:
-        IfttnError: another number, a list that is not there, a line that cannot be read, or a video that is listed
-            twice.
-    """
-    check_number(number)
-    lists = (_parse_ucf if (folder / "classInd.txt").is_file() else _parse_hmdb)(folder, number)
-    same_video: dict[str, list[str]] = {}
-    for row in lists.rows:
-        same_video.setdefault(row_key(row), []).append(row)
-    for same in same_video.values():
-        if len(same) > 1:
-            raise IfttnError(
-                f"the lists of split {number} in {folder} hold one video {len(same)} times: {', '.join(same)}"
-            )
-    return lists
+    def name(self, row: Row) -> str:
+        """The name of a row's video, which is unique: its path, below the folder of its action where it has none."""
+        return row_name(row.path if "/" in row.path else f"{folder_name(self.actions[row.label])}/{row.path}")
 
 
-def has_lists(names: Iterable[str]) -> bool:
-    """Whether these files of a folder are the lists of a data set."""
-    return any(name == "classInd.txt" or _HMDB_LIST.fullmatch(name) for name in names)
-
-
-def numbers(folder: Path) -> list[int]:
-    """The splits that the lists in `folder` give."""
-    if (folder / "classInd.txt").is_file():
-        return [number for number in (1, 2, 3) if all(path.is_file() for path in _ucf_lists(folder, number))]
-    return sorted({int(match["number"]) for match in _hmdb_lists(folder)})
-
-
-def check_number(number: int) -> None:
-    """Raise IfttnError unless there can be a split of that number."""
-    if number not in (1, 2, 3):
-        raise IfttnError(f"there is no split {number}: choose 1, 2 or 3")
-
-
-def _lines(path: Path, pattern: re.Pattern[str]) -> Iterator[tuple[str, re.Match[str]]]:
-    """("<file>, line <n>", match) of every line that is not blank."""
+def text_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """("<file>, line <n>", text) of every line of a list that is not blank; IfttnError where the list is not there."""
     if not path.is_file():
         raise IfttnError(f"the list {path} is not there")
     content = path.read_bytes()
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # as Windows saves "Unicode"
         content = content.decode("utf-16", "replace").encode()
     for number, line in enumerate(content.removeprefix(codecs.BOM_UTF8).splitlines(), start=1):
-        line_text = os.fsdecode(line).strip()  # as the names of the files are, so that they meet
-        where = f"{path}, line {number}"
-        match = pattern.fullmatch(line_text)
-        if match:
-            yield where, match
-        elif line_text:
-            raise IfttnError(f"{where} cannot be read: {line_text!r}")
-
-
-def _parse_ucf(folder: Path, number: int) -> Lists:
-    classes = [(int(line["label"]), line["action"]) for _, line in _lines(folder / "classInd.txt", _CLASS_LINE)]
-    if sorted(label for label, _ in classes) != list(range(1, len(classes) + 1)):
-        raise IfttnError(f"the labels in {folder / 'classInd.txt'} do not run from 1 to {len(classes)}")
-    actions = tuple(readable(action) for _, action in sorted(classes))
-    train, test = (_ucf_rows(path, actions) for path in _ucf_lists(folder, number))
-    return Lists(actions, train, test)
-
-
-def _ucf_lists(folder: Path, number: int) -> tuple[Path, Path]:
-    return folder / f"trainlist0{number}.txt", folder / f"testlist0{number}.txt"
-
-
-def _ucf_rows(path: Path, actions: tuple[str, ...]) -> tuple[str, ...]:
-    # Copies of the lists disagree on the S of HandstandPushups, whose files are all v_HandStandPushups_*.
-    labels = {spelling_key(action): label for label, action in enumerate(actions)}
-    rows = []
-    for where, line in _lines(path, _UCF_LINE):
-        label = labels.get(spelling_key(line["action"]))
-        if label is None:
-            raise IfttnError(f"{where} names the class {line['action']!r}, which classInd.txt does not")
-        if line["label"] and int(line["label"]) != label + 1:
-            raise IfttnError(f"{where} gives {line['file']} the label {line['label']}; its class has {label + 1}")
-        rows.append(f"{actions[label]}/{line['file']}")
-    return tuple(rows)
-
-
-def _parse_hmdb(folder: Path, number: int) -> Lists:
-    # Other repositories number HMDB51's classes otherwise: never exchange weights without their list of actions.
-    names = {readable(name): name for name in sorted({match["action"] for match in _hmdb_lists(folder)})}
-    sides: dict[str, list[str]] = {"0": [], "1": [], "2": []}
-    for action, name in names.items():
-        for _, line in _lines(folder / f"{name}_test_split{number}.txt", _HMDB_LINE):
-            sides[line["side"]].append(f"{action}/{line['file']}")
-    return Lists(tuple(names), train=tuple(sides["1"]), test=tuple(sides["2"]), unused=tuple(sides["0"]))
-
-
-def _hmdb_lists(folder: Path) -> list[re.Match[str]]:
-    matches = (_HMDB_LIST.fullmatch(path.name) for path in folder.glob("*_test_split*.txt"))
-    return [match for match in matches if match]
+        if text := os.fsdecode(line).strip():  # as the names of the files are, so that they meet
+            yield f"{path}, line {number}", text

@@ -20,7 +20,7 @@ import av
 import numpy as np
 import pandas as pd
 
-from ifttn.data.lists import parse_lists
+from ifttn.data.list_formats import parse_lists
 from ifttn.data.preparation import prepare
 from ifttn.data.store import StoreSettings
 
@@ -108,7 +108,7 @@ def populate(root: Path, names: Iterable[str], planted: Mapping[str, str]) -> No
 
 def official(root: Path, lists: Path) -> tuple[int, dict[str, str]]:
     """A data set under all the names that `lists` hold, one fault or oddity of each kind among them (returned)."""
-    names = parse_lists(lists, 1).rows
+    names = [row.path for row in parse_lists(lists, 1).rows]
     odd = [name for name in names if set(name) & set("[]()!#&;~")]
     usual = [name for name in names[:: len(names) // 40] if name not in odd]
     kinds = [*FAULTS, *ODDITIES]

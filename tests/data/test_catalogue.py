@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifttn.data import catalogue
 from ifttn.data.catalogue import contents, hold_out, read_split, split_numbers
-from ifttn.data.lists import SUFFIXES, parse_lists
+from ifttn.data.list_formats import parse_lists
+from ifttn.data.lists import SUFFIXES
 from ifttn.vocabulary import IfttnError, Split, Video
 
 UCF_SIZES = {1: (9537, 3783), 2: (9586, 3734), 3: (9624, 3696)}
@@ -40,19 +40,20 @@ def hmdb(root: Path, **lists: str) -> Path:
 def test_every_name_of_ucf101_is_parsed(shared_data: Path, number: int) -> None:
     lists = parse_lists(shared_data / "ucf101_splits", number)
     assert (len(lists.train), len(lists.test)) == UCF_SIZES[number]
-    assert len(set(lists.rows)) == 13320
+    assert len({row.path for row in lists.rows}) == 13320
     assert (len(lists.actions), lists.actions[0], lists.actions[100]) == (101, "ApplyEyeMakeup", "YoYo")
-    assert {row.partition("/")[0] for row in lists.rows} == set(lists.actions)
+    assert {row.path.partition("/")[0] for row in lists.rows} == set(lists.actions)
+    assert all(row.path.startswith(f"{lists.actions[row.label]}/") for row in lists.rows)
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_every_name_of_hmdb51_is_parsed(shared_data: Path, number: int) -> None:
     lists = parse_lists(shared_data / "hmdb51_splits", number)
     assert (len(lists.train), len(lists.test), len(lists.unused)) == (3570, 1530, 1666)
-    assert len(set(lists.rows)) == 6766
+    assert len({row.path for row in lists.rows}) == 6766
     assert lists.actions == tuple(sorted(lists.actions))
     assert (len(lists.actions), lists.actions[0], lists.actions[50]) == (51, "brush_hair", "wave")
-    odd = [row for row in lists.rows if re.search(r"[\[\]()!#&;~]", row)]
+    odd = [row.path for row in lists.rows if re.search(r"[\[\]()!#&;~]", row.path)]
     assert "brush_hair/Chanta!____THAT_IS_long_blonde_hair!_brush_hair_u_cm_np1_fr_goo_2.avi" in odd
     assert len(odd) > 500
 
@@ -63,7 +64,7 @@ def test_a_whole_official_data_set_is_found_by_name(
 ) -> None:
     lists = shared_data / f"{dataset}_splits"
     (tmp_path / "lists").symlink_to(lists)
-    rows = parse_lists(lists, 1).rows
+    rows = [row.path for row in parse_lists(lists, 1).rows]
     for folder in {row.partition("/")[0] for row in rows}:
         (tmp_path / folder).mkdir()
     for row in rows:
@@ -113,8 +114,8 @@ def test_class_folders_without_lists_lack_nothing(tmp_path: Path) -> None:
 def test_videos_of_hmdb51_are_found_whatever_their_names_hold(shared_data: Path, tmp_path: Path) -> None:
     (tmp_path / "testTrainMulti_7030_splits").symlink_to(shared_data / "hmdb51_splits")
     lists = parse_lists(shared_data / "hmdb51_splits", 1)
-    odd = [row for row in lists.train + lists.test if re.search(r"[\[\]()!#&;~]", row)]
-    touch(tmp_path, *odd, lists.unused[0])
+    odd = [row.path for row in lists.train + lists.test if re.search(r"[\[\]()!#&;~]", row.path)]
+    touch(tmp_path, *odd, lists.unused[0].path)
     split = read_split(tmp_path)
     assert {f"{video.name}.avi" for video in split.train + split.test} == set(odd)
     assert split.extra == ()  # one that this split does not use is listed all the same
@@ -273,7 +274,7 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pyt
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
 
-    monkeypatch.setattr(catalogue.os, "scandir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     split = read_split(tmp_path)
     assert split.actions == ("run",)
     assert split.notes == ("walk: it may not be read (permission denied)",)

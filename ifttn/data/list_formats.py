@@ -1,0 +1,369 @@
+"""The lists of UCF101, HMDB51, Something-Something, Jester, Diving48 and Kinetics, and those that TSN's users have.
+
+Each has a reader here. A folder has the format of the first that finds its files. UCF101 and HMDB51 have three splits,
+and all others one: its test side is the validation whose labels are published.
+"""
+
+import csv
+import difflib
+import json
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ifttn.data.lists import SUFFIXES, Lists, Row, readable, spelling_key, text_lines
+from ifttn.vocabulary import IfttnError
+
+_FILE = rf"[^/]+\.(?:{'|'.join(SUFFIXES)})"
+_CLASS_LINE = re.compile(r"(?P<label>\d+)\s+(?P<action>[^/]+)")
+# UCF101's test lists carry no label; the folder says it in both.
+_UCF_LINE = re.compile(rf"(?P<action>[^/]+)/(?P<file>{_FILE})(?:\s+(?P<label>\d+))?", re.IGNORECASE)
+_HMDB_LINE = re.compile(rf"(?P<file>{_FILE})\s+(?P<side>[012])", re.IGNORECASE)
+_HMDB_LIST = re.compile(r"(?P<action>.+)_test_split(?P<number>[123])\.txt")
+_SOMETHING_LIST = re.compile(r"(?P<set>something-something-v2-|)train\.json")
+_JESTER_LIST = re.compile(r"(?P<set>(?:jester|something-something)-v1-)train\.csv")
+_DIVING_LIST = re.compile(r"(?P<set>Diving48(?:_V\d)?_)train\.json")
+_PLAIN_LIST = re.compile(r"(?P<before>.*?)(?:training|train)(?P<after>.*\.(?:csv|list|txt))")
+_TESTED = ("val", "validate", "validation", "valid", "test", "testing")
+"""Words that stand in the name of a list to test on, in the place of "train"; the first that is there counts."""
+_LABEL_LIST = re.compile(r"(?:categor(?:y|ies)|class(?:es)?|labels?)(?:[_-].*)?\.txt", re.IGNORECASE)
+_KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
+MOST_CLASSES = 100_000
+"""Where no list names them: a larger label is a slip."""
+_FILE_ROW = re.compile(rf"(?P<path>.+\.(?:{'|'.join(SUFFIXES)}))(?:\s*,\s*|\s+)(?P<label>\d+)", re.IGNORECASE)
+
+
+def parse_lists(folder: Path, number: int) -> Lists:
+    """Read the lists of split `number` (1, 2 or 3) in `folder`, in the first format that they have.
+
+    Raises:
+        IfttnError: another number, a list that is not there, a line that cannot be read, or a video that is listed
+            twice.
+    """
+    check_number(number)
+    names = os.listdir(folder)
+    train, read = _single_split(names)
+    if "classInd.txt" in names or not (train and read):
+        lists = (_parse_ucf if "classInd.txt" in names else _parse_hmdb)(folder, number)
+    elif number == 1:
+        lists = read(folder, train)
+    else:
+        raise IfttnError(f"the lists in {folder} are split 1, and there is no split {number}")
+    same_video: dict[str, list[str]] = {}
+    for row in lists.rows:
+        same_video.setdefault(spelling_key(lists.name(row)), []).append(row.path)
+    for same in same_video.values():
+        if len(same) > 1:
+            raise IfttnError(
+                f"the lists of split {number} in {folder} hold one video {len(same)} times: {', '.join(same)}"
+            )
+    return lists
+
+
+def has_lists(names: Collection[str]) -> bool:
+    """Whether these files of a folder are the lists of a data set."""
+    return "classInd.txt" in names or any(map(_HMDB_LIST.fullmatch, names)) or bool(_single_split(names)[0])
+
+
+def numbers(folder: Path) -> list[int]:
+    """The splits that the lists in `folder` give."""
+    if (folder / "classInd.txt").is_file():
+        return [number for number in (1, 2, 3) if all(path.is_file() for path in _ucf_lists(folder, number))]
+    return sorted({int(match["number"]) for match in _hmdb_lists(folder)}) or [1]
+
+
+def check_number(number: int) -> None:
+    """Raise IfttnError unless there can be a split of that number."""
+    if number not in (1, 2, 3):
+        raise IfttnError(f"there is no split {number}: choose 1, 2 or 3")
+
+
+def _matches(path: Path, pattern: re.Pattern[str]) -> Iterator[tuple[str, re.Match[str]]]:
+    """("<file>, line <n>", match) of every line that is not blank."""
+    for where, text in text_lines(path):
+        match = pattern.fullmatch(text)
+        if not match:
+            raise IfttnError(f"{where} cannot be read: {text!r}")
+        yield where, match
+
+
+def _label(where: str, action: str, labels: Mapping[str, int], source: str) -> int:
+    """The label of an action by its spelling."""
+    label = labels.get(spelling_key(action))
+    if label is None:
+        close = difflib.get_close_matches(spelling_key(action), labels, 3)
+        choices = f"; close to it: {', '.join(close)}" if close else ""
+        raise IfttnError(f"{where} names the class {action!r}, which {source} does not{choices}")
+    return label
+
+
+def _labels(actions: Sequence[str], path: Path) -> dict[str, int]:
+    """The label of each action by its spelling; IfttnError where the list at `path` names one twice."""
+    labels = {spelling_key(action): label for label, action in enumerate(actions)}
+    if len(labels) < len(actions):
+        twice = next(action for label, action in enumerate(actions) if labels[spelling_key(action)] != label)
+        raise IfttnError(f"{path} names the class {twice!r} twice")
+    return labels
+
+
+# UCF101 and HMDB51
+
+
+def _parse_ucf(folder: Path, number: int) -> Lists:
+    classes = [(int(line["label"]), line["action"]) for _, line in _matches(folder / "classInd.txt", _CLASS_LINE)]
+    if sorted(label for label, _ in classes) != list(range(1, len(classes) + 1)):
+        raise IfttnError(f"the labels in {folder / 'classInd.txt'} do not run from 1 to {len(classes)}")
+    actions = tuple(readable(action) for _, action in sorted(classes))
+    train, test = (_ucf_rows(path, actions) for path in _ucf_lists(folder, number))
+    return Lists(actions, train, test)
+
+
+def _ucf_lists(folder: Path, number: int) -> tuple[Path, Path]:
+    return folder / f"trainlist0{number}.txt", folder / f"testlist0{number}.txt"
+
+
+def _ucf_rows(path: Path, actions: tuple[str, ...]) -> tuple[Row, ...]:
+    # Copies of the lists disagree on the S of HandstandPushups, whose files are all v_HandStandPushups_*.
+    labels = {spelling_key(action): label for label, action in enumerate(actions)}
+    rows = []
+    for where, line in _matches(path, _UCF_LINE):
+        label = _label(where, line["action"], labels, "classInd.txt")
+        if line["label"] and int(line["label"]) != label + 1:
+            raise IfttnError(f"{where} gives {line['file']} the label {line['label']}; its class has {label + 1}")
+        rows.append(Row(f"{actions[label]}/{line['file']}", label))
+    return tuple(rows)
+
+
+def _parse_hmdb(folder: Path, number: int) -> Lists:
+    # Other repositories number HMDB51's classes otherwise: never exchange weights without their list of actions.
+    names = {readable(name): name for name in sorted({match["action"] for match in _hmdb_lists(folder)})}
+    sides: dict[str, list[Row]] = {"0": [], "1": [], "2": []}
+    for label, (action, name) in enumerate(names.items()):
+        for _, line in _matches(folder / f"{name}_test_split{number}.txt", _HMDB_LINE):
+            sides[line["side"]].append(Row(f"{action}/{line['file']}", label))
+    return Lists(tuple(names), train=tuple(sides["1"]), test=tuple(sides["2"]), unused=tuple(sides["0"]))
+
+
+def _hmdb_lists(folder: Path) -> list[re.Match[str]]:
+    matches = (_HMDB_LIST.fullmatch(path.name) for path in folder.glob("*_test_split*.txt"))
+    return [match for match in matches if match]
+
+
+# Data sets of one split
+
+
+def _single_split(names: Collection[str]) -> tuple[str, Callable[[Path, str], Lists] | None]:
+    """The list to train on among the files of a folder, and its reader; ("", None) where there is none."""
+    if any(map(_HMDB_LIST.fullmatch, names)):
+        return "", None
+    for pattern, other, read in (
+        (_SOMETHING_LIST, "{}labels.json", _parse_something),
+        (_JESTER_LIST, "{}labels.csv", _parse_jester),
+        (_DIVING_LIST, "{}test.json", _parse_diving),
+    ):
+        for name in sorted(names):
+            if (match := pattern.fullmatch(name)) and other.format(match["set"]) in names:
+                return name, read
+    plain = sorted(name for name in names if _tested_beside(name, names))
+    return (plain[0], _parse_plain) if plain else ("", None)
+
+
+def _parse_something(folder: Path, train: str) -> Lists:
+    """Something-Something V2: JSON; the class is the template without brackets."""
+    prefix = train.removesuffix("train.json")
+    path = folder / f"{prefix}labels.json"
+    classes = _json(path)
+    try:
+        actions = [readable(action) for action in sorted(classes, key=lambda action: int(classes[action]))]
+        are_counted = sorted(map(int, classes.values())) == list(range(len(actions)))
+    except (AttributeError, TypeError, ValueError):
+        raise IfttnError(f'{path} is no list of classes: it needs {{"<class>": "<label>", ...}}') from None
+    if not are_counted:
+        raise IfttnError(f"the labels in {path} do not run from 0 to {len(actions) - 1}")
+    labels, sides = _labels(actions, path), []
+    for side in ("train", "validation"):
+        rows = []
+        for where, (name, template) in _entries(folder / f"{prefix}{side}.json", "id", "template"):
+            action = str(template).replace("[", "").replace("]", "")
+            rows.append(Row(_single_name(name, where), _label(where, action, labels, path.name)))
+        sides.append(tuple(rows))
+    return Lists(tuple(actions), *sides)
+
+
+def _parse_jester(folder: Path, train: str) -> Lists:
+    """Jester and Something-Something V1: `<id>;<class>`."""
+    prefix = train.removesuffix("train.csv")
+    path = folder / f"{prefix}labels.csv"
+    actions = [readable(text) for _, text in text_lines(path)]
+    labels, sides = _labels(actions, path), []
+    for side in ("train", "validation"):
+        rows = []
+        for where, text in text_lines(folder / f"{prefix}{side}.csv"):
+            name, separator, action = text.partition(";")
+            if not separator:
+                raise IfttnError(f"{where} cannot be read: {text!r}; it needs <id>;<class>")
+            rows.append(Row(_single_name(name, where), _label(where, action.strip(), labels, path.name)))
+        sides.append(tuple(rows))
+    return Lists(tuple(actions), *sides)
+
+
+def _parse_diving(folder: Path, train: str) -> Lists:
+    """Diving48: JSON; the class is the entry of its vocabulary, or the label where there is none."""
+    vocabulary = next(iter(sorted(folder.glob("Diving48*vocab*.json"))), None)
+    actions = [" ".join(map(str, words)) for words in _json(vocabulary)] if vocabulary else []
+    sides, later = [], 0
+    for name in (train, train.replace("train", "test")):
+        rows = []
+        for where, (video, label, first) in _entries(folder / name, "vid_name", "label", "start_frame"):
+            rows.append(Row(_single_name(video, where), _number(where, label, actions, vocabulary)))
+            later += bool(first)
+        sides.append(tuple(rows))
+    notes = (f"start_frame of {later} videos: the whole file is read",) if later else ()
+    return Lists(tuple(actions) or _numbered(sides), *sides, notes=notes)
+
+
+def _number(where: str, label: object, actions: Sequence[str], source: Path | None) -> int:
+    """A label that is a number from 0."""
+    count = len(actions) or MOST_CLASSES
+    if str(label).isdecimal() and int(str(label)) < count:
+        return int(str(label))
+    raise IfttnError(
+        f"{where} has the label {label!r}: choose 0 to {count - 1}"
+        + (f", since {source.name} has {count} classes" if source else "")
+    )
+
+
+def _numbered(sides: Iterable[Iterable[Row]]) -> tuple[str, ...]:
+    """The labels as the names of actions."""
+    return tuple(map(str, range(1 + max((row.label for side in sides for row in side), default=-1))))
+
+
+def _json(path: Path, *keys: str) -> Any:
+    """The content of a JSON file; where `keys` are given, each of its objects as a tuple of their values."""
+    if not path.is_file():
+        raise IfttnError(f"the list {path} is not there")
+    compact = (lambda entry: tuple(entry.get(key) for key in keys)) if keys else None
+    try:
+        return json.loads(path.read_bytes(), object_hook=compact)
+    except json.JSONDecodeError as error:
+        raise IfttnError(f"{path}, line {error.lineno} cannot be read: it is no JSON ({error.msg})") from error
+    except UnicodeDecodeError as error:
+        raise IfttnError(f"{path} cannot be read: byte {error.start} is no {error.encoding}") from error
+
+
+def _entries(path: Path, *keys: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """("<file>, entry <n>", values of `keys`) of every video of a list in JSON."""
+    entries = _json(path, *keys)
+    if not isinstance(entries, list):
+        raise IfttnError(f"{path} is no list of videos: it needs [{{{', '.join(map(repr, keys))}}}, ...]")
+    for number, entry in enumerate(entries, start=1):
+        where = f"{path}, entry {number}"
+        if not isinstance(entry, tuple) or None in entry[:2]:
+            raise IfttnError(f"{where} cannot be read: it needs {' and '.join(keys[:2])}")
+        yield where, entry
+
+
+def _single_name(name: object, where: str) -> str:
+    """The name of a video that is no path."""
+    if not isinstance(name, str | int) or str(name) in ("", ".", "..") or re.search(r"[/\\\0]", str(name)):
+        raise IfttnError(f"{where} names the video {name!r}, which is no name of a file")
+    return str(name)
+
+
+# Kinetics, and lists of paths
+
+
+def _tested_beside(train: str, names: Collection[str]) -> str | None:
+    """The list to test on that goes with one to train on."""
+    match = _PLAIN_LIST.fullmatch(train)
+    beside = (f"{match['before']}{word}{match['after']}" for word in _TESTED) if match else ()
+    return next((name for name in beside if name in names), None)
+
+
+def _parse_plain(folder: Path, train: str) -> Lists:
+    names = os.listdir(folder)
+    lists = sorted(name for name in names if _tested_beside(name, names))
+    if len(lists) > 1:
+        raise IfttnError(f"{folder} has lists of several splits: {', '.join(lists)}; leave those of one in it")
+    paths = folder / train, folder / str(_tested_beside(train, names))
+    _, first = next(text_lines(paths[0]), ("", ""))
+    if set(_KINETICS_COLUMNS) <= set(first.replace('"', "").split(",")):
+        return _kinetics(*paths)
+    source = next((folder / name for name in sorted(names) if _LABEL_LIST.fullmatch(name)), None)
+    actions = [readable(text) for _, text in text_lines(source)] if source else []
+    if source:
+        _labels(actions, source)
+    sides = []
+    for path in paths:
+        rows = []
+        for where, text in text_lines(path):
+            name, label = _plain_row(where, text)
+            rows.append(Row(_inside(name, where, folder), _number(where, label, actions, source)))
+        sides.append(tuple(rows))
+    return Lists(tuple(actions) or _folders_of_labels(sides) or _numbered(sides), *sides)
+
+
+def _kinetics(train: Path, test: Path) -> Lists:
+    """`label,youtube_id,time_start,time_end,split`; the classes are those to train on, in alphabetical order."""
+    sides = [list(_kinetics_rows(path)) for path in (train, test)]
+    actions = sorted({action for _, _, action in sides[0]})
+    labels = _labels(actions, train)
+    rows = [[Row(name, _label(where, action, labels, train.name)) for where, name, action in side] for side in sides]
+    return Lists(tuple(actions), tuple(rows[0]), tuple(rows[1]))
+
+
+def _kinetics_rows(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Where a row stands, its file without the suffix, and its action."""
+    header: list[str] = []
+    for where, text in text_lines(path):
+        fields = next(csv.reader([text]))
+        if not header:
+            header = fields
+            if absent := [column for column in _KINETICS_COLUMNS if column not in header]:
+                raise IfttnError(f"{where} has no column {', '.join(absent)}")
+            continue
+        row = dict(zip(header, fields, strict=False))
+        try:
+            begin, end = (int(float(row[column])) for column in ("time_start", "time_end"))
+        except (KeyError, ValueError):
+            begin = end = -1
+        if len(fields) != len(header) or begin < 0:
+            raise IfttnError(f"{where} cannot be read: {text!r}; it needs {','.join(header)}")
+        yield where, f"{_single_name(row['youtube_id'], where)}_{begin:06}_{end:06}", readable(row["label"])
+
+
+def _plain_row(where: str, text: str) -> tuple[str, str]:
+    """`path label`, `folder frames label` or `folder first frames label`, with commas or blanks between them."""
+    if match := _FILE_ROW.fullmatch(text):
+        return match["path"], match["label"]
+    path, *counts = re.split(r"\s*,\s*" if "," in text else r"\s+", text)
+    if not 1 <= len(counts) <= 3 or not all(map(str.isdecimal, counts)):
+        raise IfttnError(f"{where} cannot be read: {text!r}; it needs <path> <label> or <folder> <frames> <label>")
+    if len(counts) == 3 and int(counts[0]) > 1:
+        raise IfttnError(f"{where} begins at frame {counts[0]} of {path}: give each video a folder of its own")
+    return path, counts[-1]
+
+
+def _inside(path: str, where: str, folder: Path) -> str:
+    """A path relative to the folder of the lists or to the one above; IfttnError where it leads elsewhere."""
+    if Path(path).is_absolute():
+        above = next((each for each in (folder, folder.parent) if Path(path).is_relative_to(each)), None)
+        if above is None:
+            raise IfttnError(f"{where} names {path}, outside of the data set: write paths relative to its folder")
+        path = Path(path).relative_to(above).as_posix()
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if not parts or ".." in parts:
+        raise IfttnError(f"{where} names {path}, which leads out of the data set")
+    return "/".join(parts)
+
+
+def _folders_of_labels(sides: Iterable[Iterable[Row]]) -> tuple[str, ...]:
+    """The name of the folder in which the videos of each label stand; () where a label has none or several."""
+    folders: dict[int, set[str]] = {}
+    for path, label in (row for side in sides for row in side):
+        folders.setdefault(label, set()).add(readable("".join(path.split("/")[-2:-1])))
+    names = [name for label in sorted(folders) for name in folders[label]]
+    are_clear = sorted(folders) == list(range(len(names))) and len(set(names)) == len(names) and all(names)
+    return tuple(names) if are_clear else ()
