@@ -131,7 +131,7 @@ QUESTIONS: Mapping[str, Part] = {
     "study": Part("Does a small study reach the accuracies of docs/results.md?", 80, _own("study")),
     "largest": Part("How large can a batch of the joint stage be?", 60, _largest),
     "jpeg": Part("How fast does nvJPEG decode the store's JPEGs, beside one core?", 20, _own("jpeg")),
-    "speed": Part("How fast is each system of Table 5?", 90, _speed, ("av",)),
+    "speed": Part("How fast is each system of Table 5?", 90, _speed),
     "compile": Part("How fast is each stage of training with torch.compile?", 90, _train("--compile")),
     "insight": Part("How many class activation maps and DeepDraw steps a second?", 60, _insight),
     "peers": Part("How fast are OpenCV's own flows, where they are installed?", 20, _own("peers")),

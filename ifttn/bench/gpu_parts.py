@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
-from xml.etree import ElementTree
 
 import cv2
 import numpy as np
@@ -44,8 +43,8 @@ from ifttn.experiment.scores import late_fusion, top1
 from ifttn.experiment.work import Work
 from ifttn.files import write_whole
 
-KILLS = "test_training_killed_at_25_random_moments"
-"""A test that takes longer than all others; the part `resume` does the same with fewer kills."""
+LEFT_OUT = ("test_training_killed_at_25_random_moments", "test_recomputing_lets_more_videos_fit")
+"""Tests of what the parts `resume` and `largest` do."""
 LOADED = 16
 """Videos of a batch of the loader."""
 
@@ -80,21 +79,46 @@ def _draw(folder: Path, row: pd.Series) -> None:
 
 
 def _tests(place: Place) -> int:
-    """The tests that need a GPU, but for the one that kills trainings. Exit code 1 when one fails."""
-    files = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.gpu" in path.read_text()]
-    report = place.folder / "tests.xml"
+    """The tests that need a GPU, but for those that other parts do. Exit code 1 when one fails."""
+    import pytest
+
+    table = PrintedTable("test", "outcome", "seconds", "why", first=86, width=24)
+
+    class Rows:
+        """Puts each test into the table as it ends."""
+
+        def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+            if report.when == "call" or report.outcome != "passed":
+                table.row(report.nodeid.split("::", 1)[-1], report.outcome, f"{report.duration:.1f}", _why(report))
+
+        def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+            if report.failed:
+                table.row(report.nodeid, "not collected", "", _why(report))
+
+    files = [str(path) for path in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.gpu" in path.read_text()]
     plain = "addopts=--import-mode=importlib --strict-markers"  # without the plugins that only a developer has
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-k", f"not {KILLS}", "-o", plain, "-W", "default"]
-    command += ["-p", "no:cacheprovider", "-q", f"--junitxml={report}", *map(str, files)]
-    code = subprocess.run([*command, "--continue-on-collection-errors"], cwd=ROOT, check=False).returncode
-    table = PrintedTable("test", "outcome", "seconds", "why", first=70, width=24)
-    for case in ElementTree.parse(report).iter("testcase"):
-        outcome, why = "passed", ""
-        for kind in ("skipped", "failure", "error"):
-            if (found := case.find(kind)) is not None:
-                outcome, why = kind, (found.get("message") or "")[:200]
-        table.row(case.get("name") or "", outcome, case.get("time") or "", why)
-    return int(code not in (0, 5))  # 5: no test was collected
+    words = [
+        "-m",
+        "gpu",
+        "-k",
+        f"not ({' or '.join(LEFT_OUT)})",
+        "-o",
+        plain,
+        "-W",
+        "default",
+        "-p",
+        "no:cacheprovider",
+    ]
+    words += ["-q", "--capture=no", "--continue-on-collection-errors", f"--rootdir={ROOT}", *files]
+    return int(pytest.main(words, [Rows()]) not in (0, 5))  # 5: no test was collected
+
+
+def _why(report: Any) -> str:
+    """The reason of a test that was skipped or failed, in a line."""
+    if isinstance(report.longrepr, tuple):  # path, line, reason
+        return report.longrepr[2]
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return next(iter((crash.message if crash else str(report.longrepr or "")).strip().splitlines()), "")
 
 
 def _resume(place: Place) -> int:

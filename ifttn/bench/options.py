@@ -28,6 +28,8 @@ SPEED_ROWS = (
 """The rows of Table 5, and IF-TTN on flow, which the claim about motion vectors compares with."""
 SPEED_FRAMES = 186
 """Frames of the video that `bench speed` makes: the mean of UCF101."""
+SPEED_RATE = 25.0
+"""How many of them are shown a second."""
 TRAINED_STAGES = {
     "spatial": ("spatial", 0),
     "temporal": ("temporal", 0),

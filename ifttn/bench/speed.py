@@ -11,6 +11,7 @@ import tempfile
 import tomllib
 from collections.abc import Iterator
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -18,8 +19,7 @@ from tqdm import tqdm
 
 from ifttn.bench.clock import Clock, PrintedTable, Spread, Timing, device_name, one_core, use_one_core
 from ifttn.bench.measured_speeds import MeasuredSpeeds
-from ifttn.bench.mv import examples
-from ifttn.bench.options import SPEED_FRAMES
+from ifttn.bench.options import SPEED_FRAMES, SPEED_RATE
 from ifttn.bench.systems import (
     DECODE,
     DEFINITIONS,
@@ -40,11 +40,11 @@ def run(o: argparse.Namespace) -> int:
     use_one_core()
     torch.set_flush_denormal(True)  # random weights can make numbers so small that they cost a hundred times as much
     with tempfile.TemporaryDirectory(prefix="ifttn-bench-") as folder:
-        video = o.video or examples(Path(folder), SPEED_FRAMES)[0]
+        video = o.video or _example(Path(folder))
         machine = Machine(precision=o.precision, compile=o.compile)
         batch = o.batch or (8 if o.device.startswith("cuda") else 1)
         conditions = Conditions(video, o.size, tuple(o.rows), o.segments, batch, o.device, machine)
-        speeds = MeasuredSpeeds(conditions, *frames_and_rate(video))
+        speeds = MeasuredSpeeds(conditions, *(frames_and_rate(video) if video else (SPEED_FRAMES, SPEED_RATE)))
         print("\n".join(header(speeds, made=o.video is None)), flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             speeds.timings.extend(_with_bar(conditions, speeds.num_frames, o.repetitions, o.minutes))
@@ -56,6 +56,14 @@ def run(o: argparse.Namespace) -> int:
     return 0
 
 
+def _example(folder: Path) -> Path | None:
+    if not find_spec("av"):
+        return None
+    from ifttn.bench.mv import examples
+
+    return examples(folder, SPEED_FRAMES)[0]
+
+
 def header(speeds: MeasuredSpeeds, made: bool) -> Iterator[str]:
     """The conditions, and what each definition says."""
     on = speeds.conditions
@@ -64,7 +72,9 @@ def header(speeds: MeasuredSpeeds, made: bool) -> Iterator[str]:
         f"{device}; {on.dtype}, {'compiled' if on.machine.compile else 'not compiled'}, batch normalisation folded, "
         f"channels last; torch {torch.__version__}, Python {platform.python_version()}"
     )
-    what = "made: a pan with noise" if made else on.video.name
+    what = on.video.name if on.video and not made else "made: a pan with noise"
+    if on.video is None:
+        what = "none: PyAV is not installed, and nothing is measured from a file"
     yield (
         f"{on.size} size, K = {on.segments}, batch {on.batch} video(s) in the first definition and 1 in the others, "
         f"one crop; a video of {speeds.num_frames} frames at {speeds.fps:g} a second ({what}); "

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import torch
 from jaxtyping import Float, Integer, UInt8
@@ -22,8 +21,6 @@ from ifttn.data.augmentation import test_crops
 from ifttn.data.frame_source import FrameSource, StoreSettings
 from ifttn.data.gop import GOP
 from ifttn.data.planes import Snippets
-from ifttn.data.video import decode
-from ifttn.data.video_source import from_file
 from ifttn.experiment.presets import PRESETS
 from ifttn.experiment.processes import Machine
 from ifttn.experiment.scores import late_fusion
@@ -49,7 +46,8 @@ TVL1_GMACS = 1e-4
 class Conditions:
     """The rows that are measured, the video, and the machine."""
 
-    video: Path
+    video: Path | None
+    """None: no file is read, and what needs one is left out."""
     size: str = "paper"
     """A size of `Peer.at`."""
     rows: tuple[str, ...] = tuple(ROWS)
@@ -73,6 +71,8 @@ class Conditions:
 
 def frames_and_rate(video: Path) -> tuple[int, float]:
     """The number of frames of a video, and how many are shown a second; IfttnError where it cannot be decoded."""
+    from ifttn.data.video import decode  # only here and below: networks alone are measured without a decoder
+
     decoded = decode(video, choose=lambda count: [])
     return len(decoded.kinds), decoded.fps
 
@@ -116,6 +116,8 @@ def read_inputs(
 
     The file is decoded once. TV-L1 runs on the device, in one batch, for the fields of the snippets alone.
     """
+    from ifttn.data.video_source import from_file
+
     width, height = stored_size(variant)
     part = test_crops(height, width, variant.size, 1)[0].region
 
@@ -186,10 +188,9 @@ class System:
         there = {m: x.to(self.conditions.device, non_blocking=True) for m, x in inputs.items()}
         return late_fusion({head: x.float() for head, x in self.logits(there).items()}).cpu()
 
-    def scores_of_file(self) -> Float[Tensor, "N A"]:
+    def scores_of_file(self, video: Path) -> Float[Tensor, "N A"]:
         """The file on disk -> late-fused scores."""
-        on = self.conditions
-        return self.scores(read_inputs(on.video, self.variant, on.segments, on.device))
+        return self.scores(read_inputs(video, self.variant, self.conditions.segments, self.conditions.device))
 
     def workloads(self) -> Iterator[Workload]:
         """The workloads that are timed, one a definition, after a warm-up."""
@@ -206,10 +207,12 @@ class System:
         count, cost = float(on.batch * self.taken), self.gmacs
         yield Workload(self.name, SNIPPETS, count, lambda: self.logits(there), on.batch * cost)
         yield Workload(self.name, VIDEOS, 1.0, lambda: self.scores(inputs), cost)
+        if on.video is None:
+            return
         width, height = stored_size(self.variant)
         fields = self.taken * self.variant.segment.get("flow", (0, 0))[1] / 2
         flow = width * height * TVL1_GMACS * fields
-        yield Workload(self.name, END_TO_END, 1.0, self.scores_of_file, cost + flow)
+        yield Workload(self.name, END_TO_END, 1.0, partial(self.scores_of_file, on.video), cost + flow)
 
 
 def workloads(conditions: Conditions, num_frames: int) -> Iterator[Workload]:
@@ -223,13 +226,16 @@ def bounds(conditions: Conditions, num_frames: int) -> Iterator[Workload]:
     """What bounds every system: decoding, and the device's own rate of multiply-adds."""
     variant, side = ROWS["mv-if-ttn"].at(conditions.size), 8192 if conditions.on_gpu else 1024
     a = torch.ones(side, side, device=conditions.device, dtype=conditions.machine.dtype(conditions.device))
-    yield Workload(DECODE, "", 1.0, lambda: _decoded(conditions.video), num_frames / 100)
-    read = partial(read_inputs, conditions.video, variant, conditions.segments)
-    yield Workload(VECTORS, "", 1.0, read, num_frames / 50)
+    if conditions.video:
+        yield Workload(DECODE, "", 1.0, partial(_decoded, conditions.video), num_frames / 100)
+        read = partial(read_inputs, conditions.video, variant, conditions.segments)
+        yield Workload(VECTORS, "", 1.0, read, num_frames / 50)
     yield Workload(PRODUCT, "", side**3 / 1e9, lambda: a @ a, side**3 / 1e9)
 
 
 def _decoded(video: Path) -> int:
+    import av
+
     with av.open(video, metadata_errors="replace") as container:
         container.streams.video[0].codec_context.thread_count = 1
         return sum(1 for _ in container.decode(video=0))
