@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 from jaxtyping import UInt8
 from joblib import Parallel, delayed
-from torchvision.io import ImageReadMode, decode_jpeg
+from torchvision.io import ImageReadMode
 
 from ifttn.bench import train as bench_train
 from ifttn.bench.clock import Clock, PrintedTable, use_one_core
@@ -64,13 +64,14 @@ def drawn(folder: Path, preset: str, videos: int, flow: str | None = None) -> tu
         (data / file).touch()
     rows = [row for name, row in plan.iterrows() if str(name) not in store]
     if rows:
-        Parallel(n_jobs=-1)(delayed(_draw)(store.folder, row) for row in rows)
+        jobs = -1 if len(rows) > 32 else 1  # few are drawn before other processes have begun
+        Parallel(n_jobs=jobs)(delayed(_draw)(store.folder, row) for row in rows)
         store.tidy()
     return data, store
 
 
 def _draw(folder: Path, row: pd.Series) -> None:
-    use_one_core()
+    cv2.setNumThreads(1)
     store = Store(folder)
     size = (store.settings.width, store.settings.height)
     frames = np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in diagnostic.render(row)])
@@ -186,20 +187,27 @@ def _jpeg(place: Place) -> int:
     ):
         files = list(_jpegs(store, modality, 1024 if place.on_gpu else 16))
         tensors = [torch.from_numpy(file.copy()) for file in files]
-        there = lambda tensors=tensors, mode=mode: decode_jpeg(tensors, mode=mode, device=place.device)  # noqa: E731
+        there = lambda tensors=tensors, mode=mode: _decoded(tensors, mode, place.device)  # noqa: E731
         one_core = lambda files=files, flag=flag: [cv2.imdecode(file, flag) for file in files]  # noqa: E731
         try:
             seconds = clock.best({"": there}, 3, warm_up=True)[""]
         except RuntimeError as error:
             table.row(modality, f"not run: {str(error).splitlines()[0]}")
             continue
-        decoded = torch.stack(cast(list[torch.Tensor], there())).cpu().squeeze(1).numpy()
+        decoded = torch.stack(there()).cpu().squeeze(1).numpy()
         other = np.stack(cast(list[np.ndarray], one_core()))
         apart = np.abs(decoded.astype(int) - (np.moveaxis(other, -1, 1) if other.ndim == 4 else other)).mean()
         height, width = decoded.shape[-2:]
         rates = (f"{len(files) / seconds:.0f}", f"{len(files) / clock.seconds(one_core):.0f}")
         table.row(f"{modality} {width}x{height}", *rates, f"{apart:.2f}")
     return 0
+
+
+def _decoded(files: list[torch.Tensor], mode: ImageReadMode, device: str) -> list[torch.Tensor]:
+    """What `torchvision.io.decode_jpeg` does; that one warns that it is to move to another package."""
+    if device == "cpu":
+        return [torch.ops.image.decode_jpeg(file, mode.value) for file in files]
+    return torch.ops.image.decode_jpegs_cuda(files, mode.value, torch.device(device))
 
 
 def _jpegs(store: Store, modality: str, count: int) -> Iterator[UInt8[np.ndarray, " _"]]:
