@@ -41,7 +41,7 @@ SHARED = Path("/dev/shm")
 PREFETCHED = 2
 """Batches that all processes together have ready."""
 VIDEOS_A_PORTION = 4
-"""Videos that a process makes at once: all processes share the first batch, and none waits long for the last portion."""
+"""Videos that a process makes at once: all share the first batch, and none waits long for the last portion."""
 
 
 @dataclass
