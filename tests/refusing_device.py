@@ -28,7 +28,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import checkpoint
 
-from ifttn.data import loading, tvl1_cpu, tvl1_cuda
+from ifttn.data import augmentation, loading, tvl1_cpu, tvl1_cuda
 from ifttn.data.batch import Decode
 from ifttn.data.tvl1 import CoarseToFine
 
@@ -433,6 +433,7 @@ def a_machine_with_gpus() -> Iterator[None]:
             (loading, "nvjpeg", _decoder),
             (tvl1_cuda, "_solve_chunk", _solved),
             (tvl1_cuda, "on_gpu", lambda device: None),
+            (augmentation, "crop_kernel", lambda device: None),
         ):
             patch.setattr(owner, name, stand_in)
         # What is computed again is compared with what was kept, of which only the shape has a true copy here.

@@ -5,6 +5,8 @@ TTN subtracts the features of two snippets and IFM multiplies those of two modal
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,8 +14,12 @@ import torch
 from jaxtyping import Int, Integer, UInt8
 from torch import Tensor
 
+from ifttn.data.cuda_kernels import Launch, arguments, launcher, machine_code
 from ifttn.vocabulary import MODALITIES, IfttnError
 
+CROPS = Path(__file__).with_name("crops.cu")
+THREADS_A_BLOCK = 256
+"""Threads of a block of its kernel."""
 OFFSETS = (*((y, x) for y in (0, 2, 4) for x in (0, 2, 4)), (1, 1), (1, 3), (3, 1), (3, 3))
 """Quarters of the free (height, width) above and left of a random crop: TSN's 13 places."""
 
@@ -121,7 +127,11 @@ def fit_all(
 
 
 def fit_on_device(
-    planes: UInt8[Tensor, "N K C H W"], crops: Int[Tensor, "N 5"], size: int, modality: str
+    planes: UInt8[Tensor, "N K C H W"],
+    crops: Int[Tensor, "N 5"],
+    size: int,
+    modality: str,
+    launch: Launch | None = None,
 ) -> UInt8[Tensor, "N K C size size"]:
     """`fit` of a whole batch on its device, with the same bytes. The host waits for nothing.
 
@@ -130,31 +140,58 @@ def fit_on_device(
         crops: `Crop.facts` of each video, on the same device.
         size: side of the result in pixels.
         modality: decides what mirroring does.
+        launch: how the kernel is launched; by default on the GPU of the planes. Elsewhere, and without bindings of
+            CUDA, torch's own operators do the work.
     """
     top, left, height, width, mirrored = crops.T
-    is_mirrored = mirrored[:, None].bool()
     rows, of_rows = _taps(height, size, clamp=False)
-    columns, of_columns = (torch.where(is_mirrored, x.flip(-1), x) for x in _taps(width, size, clamp=True))
+    columns, of_columns = (torch.where(mirrored[:, None].bool(), x.flip(-1), x) for x in _taps(width, size, clamp=True))
     rows, columns = rows + top[:, None], columns + left[:, None]
-    place = [torch.arange(n, device=planes.device) for n in planes.shape[:3]]
-    video, snippet, channel = (x.view(-1, *(1,) * (4 - axis)) for axis, x in enumerate(place))
-    # OpenCV's INTER_LINEAR for bytes, in its own integers (HResizeLinear and VResizeLinear of its resize.cpp).
-    total: Tensor | None = None
-    for row, of_row in zip(rows, of_rows, strict=True):
-        line: Tensor | None = None
-        for column, of_column in zip(columns, of_columns, strict=True):
-            pixels = planes[video, snippet, channel, row[:, None, None, :, None], column[:, None, None, None]]
-            weighted = pixels * of_column[:, None, None, None]
-            line = weighted if line is None else line.add_(weighted)
-        assert line is not None
-        part = (line.bitwise_right_shift_(4).mul_(of_row[:, None, None, :, None])).bitwise_right_shift_(16)
-        total = part if total is None else total.add_(part)
-    assert total is not None
-    fitted = total.add_(2).bitwise_right_shift_(2).to(torch.uint8)
-    if MODALITIES[modality].is_motion:
+    is_motion = MODALITIES[modality].is_motion
+    if launch or (planes.is_cuda and (launch := crop_kernel(planes.device))):
+        fitted, facts = planes.new_empty((*planes.shape[:3], size, size)), crops.int()
+        taps = torch.cat([rows.int(), of_rows, columns.int(), of_columns])
+        (videos, snippets, channels), blocks = planes.shape[:3], -(-size * size // THREADS_A_BLOCK)
+        numbers = (videos, snippets, channels, size, *planes.stride(), int(is_motion))
+        pointers = arguments(planes, taps, facts, fitted, *numbers)
+        with torch.cuda.device_of(planes):
+            launch("fit", (blocks, videos, snippets), THREADS_A_BLOCK, 0, pointers)
+        return fitted
+    fitted = _fitted(planes, rows, of_rows, columns, of_columns)
+    if is_motion:
         x = fitted[:, :, 0::2]
         x.copy_(torch.where(mirrored.view(-1, 1, 1, 1, 1).bool(), -x.clamp(min=1), x))  # bytes: modulo 256
     return fitted
+
+
+@cache
+def crop_kernel(device: torch.device) -> Launch | None:
+    """Launches the kernel of `crops.cu`; None where there are no bindings of CUDA."""
+    try:
+        with torch.cuda.device(device):
+            return launcher(partial(machine_code, CROPS, defined={"PIXELS": THREADS_A_BLOCK}), {"fit": 0})
+    except ImportError:
+        return None
+
+
+def _fitted(
+    planes: UInt8[Tensor, "N K C H W"],
+    rows: Int[Tensor, "2 N size"],
+    of_rows: Int[Tensor, "2 N size"],
+    columns: Int[Tensor, "2 N size"],
+    of_columns: Int[Tensor, "2 N size"],
+) -> UInt8[Tensor, "N K C size size"]:
+    """OpenCV's INTER_LINEAR for bytes, in its own integers (HResizeLinear and VResizeLinear of its resize.cpp)."""
+    place = [torch.arange(n, device=planes.device) for n in planes.shape[:3]]
+    video, snippet, channel = (x.view(-1, *(1,) * (4 - axis)) for axis, x in enumerate(place))
+    total = torch.zeros((), dtype=torch.int32, device=planes.device)
+    for row, of_row in zip(rows, of_rows, strict=True):
+        line = torch.zeros_like(total)
+        for column, of_column in zip(columns, of_columns, strict=True):
+            pixels = planes[video, snippet, channel, row[:, None, None, :, None], column[:, None, None, None]]
+            line = line + pixels * of_column[:, None, None, None]
+        total = total + ((line >> 4) * of_row[:, None, None, :, None] >> 16)
+    return ((total + 2) >> 2).to(torch.uint8)
 
 
 def _taps(

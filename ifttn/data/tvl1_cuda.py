@@ -10,18 +10,15 @@ that go on.
 Shapes: B pairs, H x W pixels of a level, S floats in a row of a plane.
 """
 
-import ctypes
-from collections.abc import Callable, Sequence
 from functools import cache
-from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
+from ifttn.data.cuda_kernels import Launch, arguments, launcher, machine_code
 from ifttn.data.tvl1 import EPSILON, FLAT, INNER, LAMBDA, OPENCV, OUTER, TAU, THETA, CoarseToFine
 
 SOURCE = Path(__file__).with_name("tvl1.cu")
@@ -52,9 +49,6 @@ ALIGNED = 8
 """Floats: a row begins at a multiple."""
 MOST_PAIRS = 65_535 // 2
 """A grid has at most 65,535 blocks along its second axis, and `resize` needs two a pair."""
-
-Launch = Callable[[str, Sequence[int], int, int, ctypes.Array], None]
-"""(kernel, blocks along x, y and z, threads of a block, bytes of shared memory, addresses of the arguments)."""
 
 
 def solve(
@@ -120,7 +114,7 @@ class _Solver:
         out = planes.new_zeros(*planes.shape[:-2], new[0], _stride(new[1]))
         count, blocks = planes[..., 0, 0].numel(), -(-new[0] * new[1] // THREADS)
         sizes = *old, planes.shape[-1], *new, out.shape[-1]
-        self.launch("resize", (blocks, count, 1), THREADS, 0, _arguments(planes, out, *sizes, *ratios, gain))
+        self.launch("resize", (blocks, count, 1), THREADS, 0, arguments(planes, out, *sizes, *ratios, gain))
         return out
 
     def level(
@@ -141,12 +135,12 @@ class _Solver:
         fours = -(-height * -(-width // 4) // THREADS)
         tiles = _tiles(width, 64), _tiles(height, ROWS * WARPS)
         for _ in range(self.warps):
-            fields = _arguments(first, second, flows, data, states, *size)
+            fields = arguments(first, second, flows, data, states, *size)
             self.launch("linearise", (pixels, self.pairs, 1), THREADS, 0, fields)
             chosen = everyone
             for _ in range(OUTER):
-                self.launch("median", (fours, 1, len(chosen)), THREADS, 0, _arguments(flows, states, chosen, *size))
-                fields = _arguments(flows, duals, data, states, chosen, *size)
+                self.launch("median", (fours, 1, len(chosen)), THREADS, 0, arguments(flows, states, chosen, *size))
+                fields = arguments(flows, duals, data, states, chosen, *size)
                 for _ in range(-(-INNER // FUSED) + 1):  # the last is for pairs that end within a launch
                     self.launch("relax", (*tiles, len(chosen)), 32 * WARPS, shared_bytes(), fields)
                 chosen = everyone[states[:, live] != 0]
@@ -168,62 +162,12 @@ def _padded(images: Float32[Tensor, "*batch H W"]) -> Float32[Tensor, "*batch H 
     return torch.nn.functional.pad(images, (0, _stride(images.shape[-1]) - images.shape[-1]))
 
 
-def _arguments(*values: Tensor | int | float) -> ctypes.Array:
-    """Their addresses, as a launch takes them. The array keeps the values."""
-    kinds = {int: ctypes.c_int, float: ctypes.c_double}
-    kept = [kinds[type(v)](v) if not isinstance(v, Tensor) else ctypes.c_void_p(v.data_ptr()) for v in values]
-    array = (ctypes.c_void_p * len(kept))(*(ctypes.addressof(value) for value in kept))
-    array._kept = kept  # type: ignore[attr-defined]
-    return array
-
-
 @cache
 def on_gpu(device: int) -> Launch:
-    """Launches on this GPU, which must be the current one, in torch's current stream. Compiles for a second or two.
-
-    Raises:
-        RuntimeError: NVRTC or the driver refuses; the message has the reason.
-    """
-    driver = import_module("cuda.bindings.driver")
-
-    major, minor = torch.cuda.get_device_capability(device)
-    torch.cuda.current_stream().synchronize()  # the driver's context is there from here on
-    module = _checked(driver.cuModuleLoadData(compiled(f"sm_{major}{minor}")))
-    kernels = {}
-    for name in ("resize", "linearise", "median", "relax"):
-        kernels[name] = _checked(driver.cuModuleGetFunction(module, name.encode()))
-    most = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-    _checked(driver.cuFuncSetAttribute(kernels["relax"], most, shared_bytes()))
-
-    def launch(name: str, blocks: Sequence[int], threads: int, shared: int, arguments: ctypes.Array) -> None:
-        stream, addresses = torch.cuda.current_stream().cuda_stream, ctypes.addressof(arguments)
-        _checked(driver.cuLaunchKernel(kernels[name], *blocks, threads, 1, 1, shared, stream, addresses, 0))
-
-    return launch
+    """Launches on this GPU, which must be the current one (`cuda_kernels.launcher`)."""
+    return launcher(compiled, {"resize": 0, "linearise": 0, "median": 0, "relax": shared_bytes()})
 
 
 def compiled(architecture: str) -> bytes:
-    """The machine code for an architecture such as "sm_90". It needs no GPU.
-
-    Raises:
-        RuntimeError: NVRTC refuses; the message has its log.
-    """
-    nvrtc = import_module("cuda.bindings.nvrtc")
-
-    flags = [f"--gpu-architecture={architecture}", "--std=c++17", *ROUNDED, *(f"-D{k}={v}" for k, v in DEFINED.items())]
-    program = _checked(nvrtc.nvrtcCreateProgram(SOURCE.read_bytes(), SOURCE.name.encode(), 0, [], []))
-    result = nvrtc.nvrtcCompileProgram(program, len(flags), [flag.encode() for flag in flags])
-    if result[0]:
-        log = b" " * _checked(nvrtc.nvrtcGetProgramLogSize(program))
-        _checked(nvrtc.nvrtcGetProgramLog(program, log))
-        raise RuntimeError(log.decode())
-    code = b" " * _checked(nvrtc.nvrtcGetCUBINSize(program))
-    _checked(nvrtc.nvrtcGetCUBIN(program, code))
-    return code
-
-
-def _checked(result: tuple[Any, ...]) -> Any:
-    """What a call of the driver or of NVRTC returned, behind its error code."""
-    if result[0]:
-        raise RuntimeError(f"CUDA: {result[0].name}")
-    return result[1] if len(result) > 1 else None
+    """The machine code for an architecture such as "sm_90" (`cuda_kernels.machine_code`)."""
+    return machine_code(SOURCE, architecture, DEFINED, ROUNDED)

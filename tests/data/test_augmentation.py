@@ -1,13 +1,19 @@
+import shutil
+from importlib.util import find_spec
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ifttn.data import augmentation
 from ifttn.data.augmentation import Crop, apply, fit_on_device, random_crop
+from ifttn.data.cuda_kernels import machine_code
 from ifttn.vocabulary import IfttnError
+from tests.data.cuda_on_cpu import OnCpu
 
 SCALES = (1.0, 0.875, 0.75)
 SIZES = st.integers(24, 400)
@@ -139,19 +145,59 @@ def test_planes_together_give_the_bytes_of_planes_apart(modality, channels, mirr
     np.testing.assert_array_equal(apply(crop, frames, 30, modality), one_by_one(crop, frames, 30, modality))
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.fixture(scope="module")
+def on_cpu(tmp_path_factory):
+    if not shutil.which("g++"):
+        pytest.skip("no g++")
+    return OnCpu(tmp_path_factory.mktemp("crops"), augmentation.CROPS, {"PIXELS": 256}, ["fit"])
+
+
+@pytest.mark.parametrize("way", ["operators", "kernel", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize(
     ("modality", "channels", "size"), [("rgb", 3, 30), ("mv", 10, 24), ("rgbdiff", 15, 33), ("accumulated", 2, 30)]
 )
-def test_a_device_fits_to_the_same_bytes(device, modality, channels, size):
-    if device == "cuda" and not torch.cuda.is_available():
+def test_a_device_fits_to_the_same_bytes(way, modality, channels, size, request):
+    if way == "cuda" and not torch.cuda.is_available():
         pytest.skip("no GPU")
+    device, launch = "cuda" if way == "cuda" else "cpu", request.getfixturevalue("on_cpu") if way == "kernel" else None
     crops = [Crop(*place, *shape, mirrored) for shape in CROPS for mirrored in (False, True) for place in PLACES]
     cuts = planes(len(crops), 2, channels, 50, 60, low=0)
     facts = torch.tensor([crop.facts for crop in crops])
-    fitted = fit_on_device(torch.from_numpy(cuts).to(device), facts.to(device), size, modality).cpu().numpy()
-    for cut, crop, own in zip(cuts, crops, fitted, strict=True):
-        np.testing.assert_array_equal(own, one_by_one(crop, cut, size, modality))
+    for layout in (torch.from_numpy(cuts), torch.from_numpy(cuts).movedim(2, -1).contiguous().movedim(-1, 2)):
+        fitted = fit_on_device(layout.to(device), facts.to(device), size, modality, launch).cpu().numpy()
+        for cut, crop, own in zip(cuts, crops, fitted, strict=True):
+            np.testing.assert_array_equal(own, one_by_one(crop, cut, size, modality))
+
+
+class Counting(TorchDispatchMode):
+    """Counts the operators of torch."""
+
+    def __init__(self):
+        super().__init__()
+        self.called = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.called += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("launch", [None, lambda *_: None])
+def test_a_device_never_waits_for_the_host_and_does_as_much_for_many_videos_as_for_few(launch):
+    """A tensor on "meta" has no values: to read one, or to make one of values of the CPU, is an error."""
+    counts = set()
+    for videos in (2, 64):
+        cuts = torch.empty(videos, 2, 10, 40, 40, dtype=torch.uint8, device="meta")
+        facts = torch.empty(videos, 5, dtype=torch.int64, device="meta")
+        with Counting() as counting:
+            assert fit_on_device(cuts, facts, 30, "flow", launch).shape == (videos, 2, 10, 30, 30)
+        counts.add(counting.called)
+    assert len(counts) == 1
+
+
+@pytest.mark.skipif(not find_spec("cuda"), reason="no bindings of CUDA for this platform")
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_120"])
+def test_nvrtc_compiles_the_kernel_of_crops(architecture):
+    assert b"fit" in machine_code(augmentation.CROPS, architecture, {"PIXELS": augmentation.THREADS_A_BLOCK})
 
 
 def test_the_paper_s_sizes_are_fitted_to_the_same_bytes():

@@ -1,15 +1,12 @@
-"""The very source of the CUDA kernels, run on a CPU: a thread is a fiber (`cuda_on_cpu.h`)."""
+"""The very source of the CUDA kernels, run on a CPU (`cuda_on_cpu.py`)."""
 
-import ctypes
 import re
 import shutil
 import subprocess
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,46 +18,13 @@ from ifttn.data.flow import flow_of
 from ifttn.data.flow_service import FlowHere, serve
 from ifttn.data.tvl1 import FAST, INNER, OUTER, CoarseToFine
 from tests.data import tvl1_reference
+from tests.data.cuda_on_cpu import OnCpu
 
-HERE = Path(__file__).parent
 ONE_LEVEL = CoarseToFine(scales=1, warps=2)
 
 
-class OnCpu:
-    """Launches kernels that are compiled for this CPU, and counts them."""
-
-    def __init__(self, folder: Path) -> None:
-        library = folder / "kernels.so"
-        defined = [f"-D{name}={value}" for name, value in tvl1_cuda.DEFINED.items()]
-        flags = [
-            "-std=c++17",
-            "-O2",
-            "-ffp-contract=off",
-            "-U_FORTIFY_SOURCE",
-            "-Wno-unknown-pragmas",
-            "-fPIC",
-            "-shared",
-        ]
-        source = f'#include "{HERE / "cuda_on_cpu.h"}"\n#include "{tvl1_cuda.SOURCE}"\n' + LAUNCHER
-        command = ["g++", *flags, *defined, "-x", "c++", "-", "-o", library]
-        subprocess.run(command, input=source, text=True, check=True)
-        self.library, self.launches = ctypes.CDLL(str(library)), Counter[str]()
-
-    def __call__(self, name: str, blocks: Any, threads: int, shared: int, arguments: ctypes.Array) -> None:
-        assert shared <= 16 * 16_384
-        self.launches[name] += 1
-        self.library.launch(name.encode(), *map(ctypes.c_uint, blocks), threads, arguments)
-
-
-LAUNCHER = """
-extern "C" void launch(const char *name, unsigned x, unsigned y, unsigned z, int threads, void **arguments) {
-    const uint3 grid{x, y, z};
-    if (!std::strcmp(name, "resize")) on_grid(resize, grid, threads, arguments);
-    if (!std::strcmp(name, "linearise")) on_grid(linearise, grid, threads, arguments);
-    if (!std::strcmp(name, "median")) on_grid(median, grid, threads, arguments);
-    if (!std::strcmp(name, "relax")) on_grid(relax, grid, threads, arguments);
-}
-"""
+def on_cpu_in(folder: Path) -> OnCpu:
+    return OnCpu(folder, tvl1_cuda.SOURCE, tvl1_cuda.DEFINED, ("resize", "linearise", "median", "relax"))
 
 
 @cache
@@ -76,7 +40,7 @@ def pairs_of(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
 def on_cpu(tmp_path_factory):
     if not shutil.which("g++"):
         pytest.skip("no g++")
-    return OnCpu(tmp_path_factory.mktemp("kernels"))
+    return on_cpu_in(tmp_path_factory.mktemp("kernels"))
 
 
 # One tile; several tiles along an axis; a width whose rows end in a gap.
@@ -97,7 +61,7 @@ def test_the_flow_depends_neither_on_tiles_nor_on_how_many_iterations_a_launch_d
     for name, value in {"WARPS": 2, "FUSED": 2}.items():
         monkeypatch.setattr(tvl1_cuda, name, value)
         monkeypatch.setitem(tvl1_cuda.DEFINED, name, value)
-    assert torch.equal(tvl1_cuda.solve(previous, following, ONE_LEVEL, OnCpu(tmp_path)), flow)
+    assert torch.equal(tvl1_cuda.solve(previous, following, ONE_LEVEL, on_cpu_in(tmp_path)), flow)
 
 
 def test_a_pair_is_solved_as_it_is_alone(on_cpu):

@@ -1,0 +1,79 @@
+"""CUDA C++ on the GPU at hand: NVRTC compiles a source, and its kernels are launched in torch's current stream."""
+
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Launch = Callable[[str, Sequence[int], int, int, ctypes.Array], None]
+"""(kernel, blocks along x, y and z, threads of a block, bytes of shared memory, addresses of the arguments)."""
+
+
+def arguments(*values: Tensor | int | float) -> ctypes.Array:
+    """Their addresses, as a launch takes them. The array keeps the values."""
+    kinds = {int: ctypes.c_int, float: ctypes.c_double}
+    kept = [kinds[type(v)](v) if not isinstance(v, Tensor) else ctypes.c_void_p(v.data_ptr()) for v in values]
+    array = (ctypes.c_void_p * len(kept))(*(ctypes.addressof(value) for value in kept))
+    array._kept = kept  # type: ignore[attr-defined]
+    return array
+
+
+def launcher(code: Callable[[str], bytes], shared: Mapping[str, int]) -> Launch:
+    """Launches kernels on the current GPU. The first call compiles for a second or two.
+
+    Args:
+        code: the machine code for an architecture, such as `machine_code` makes.
+        shared: names of the kernels, and bytes of shared memory that each may ask for.
+
+    Raises:
+        RuntimeError: NVRTC or the driver refuses; the message has the reason.
+        ImportError: there are no bindings of CUDA for this platform.
+    """
+    driver = import_module("cuda.bindings.driver")
+
+    major, minor = torch.cuda.get_device_capability()
+    torch.cuda.current_stream().synchronize()  # the driver's context is there from here on
+    module = _checked(driver.cuModuleLoadData(code(f"sm_{major}{minor}")))
+    most = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    kernels = {}
+    for name, size in shared.items():
+        kernels[name] = _checked(driver.cuModuleGetFunction(module, name.encode()))
+        if size:
+            _checked(driver.cuFuncSetAttribute(kernels[name], most, size))
+
+    def launch(name: str, blocks: Sequence[int], threads: int, shared: int, arguments: ctypes.Array) -> None:
+        stream, addresses = torch.cuda.current_stream().cuda_stream, ctypes.addressof(arguments)
+        _checked(driver.cuLaunchKernel(kernels[name], *blocks, threads, 1, 1, shared, stream, addresses, 0))
+
+    return launch
+
+
+def machine_code(source: Path, architecture: str, defined: Mapping[str, object], flags: Sequence[str] = ()) -> bytes:
+    """The machine code for an architecture such as "sm_90". It needs no GPU.
+
+    Raises:
+        RuntimeError: NVRTC refuses; the message has its log.
+    """
+    nvrtc = import_module("cuda.bindings.nvrtc")
+
+    flags = [f"--gpu-architecture={architecture}", "--std=c++17", *flags, *(f"-D{k}={v}" for k, v in defined.items())]
+    program = _checked(nvrtc.nvrtcCreateProgram(source.read_bytes(), source.name.encode(), 0, [], []))
+    result = nvrtc.nvrtcCompileProgram(program, len(flags), [flag.encode() for flag in flags])
+    if result[0]:
+        log = b" " * _checked(nvrtc.nvrtcGetProgramLogSize(program))
+        _checked(nvrtc.nvrtcGetProgramLog(program, log))
+        raise RuntimeError(log.decode())
+    code = b" " * _checked(nvrtc.nvrtcGetCUBINSize(program))
+    _checked(nvrtc.nvrtcGetCUBIN(program, code))
+    return code
+
+
+def _checked(result: tuple[Any, ...]) -> Any:
+    """What a call of the driver or of NVRTC returned, behind its error code."""
+    if result[0]:
+        raise RuntimeError(f"CUDA: {result[0].name}")
+    return result[1] if len(result) > 1 else None
