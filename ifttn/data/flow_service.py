@@ -30,8 +30,8 @@ from jaxtyping import Integer, UInt8
 from ifttn.data.flow import StoredFlow, concatenated, stored_flow
 from ifttn.vocabulary import IfttnError
 
-TOGETHER = 50_000_000
-"""Pixels: pieces are computed together until they have as many."""
+TOGETHER = 24_000_000
+"""Pixels: pieces are computed together until they have as many. More fill a GPU no better, and all who asked would wait."""
 IN_MEMORY, ROOM = Path("/dev/shm"), 2**30
 """Linux's folder of files in memory, and the bytes that must be free there: a container of Docker has 64 MB."""
 
