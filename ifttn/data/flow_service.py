@@ -31,7 +31,7 @@ from ifttn.data.flow import StoredFlow, concatenated, stored_flow
 from ifttn.vocabulary import IfttnError
 
 TOGETHER = 24_000_000
-"""Pixels: pieces are computed together until they have as many. More fill a GPU no better, and all who asked would wait."""
+"""Pixels of the pieces that are computed together. More fill a GPU no better, and all who asked would wait for it."""
 IN_MEMORY, ROOM = Path("/dev/shm"), 2**30
 """Linux's folder of files in memory, and the bytes that must be free there: a container of Docker has 64 MB."""
 
