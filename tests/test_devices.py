@@ -9,6 +9,7 @@ import importlib.util
 import sys
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ def gpus(embedded):
 
 @pytest.fixture(scope="module", autouse=True)
 def short(gpus):
-    """Drawings of two steps, judges of two, a denoiser of one epoch: every line runs, and nothing gets good."""
+    """Two actions, drawings of two steps, judges of two, a denoiser of one epoch: every line runs, nothing is good."""
     with pytest.MonkeyPatch.context() as patch:
         for name, settings in DRAWING_PRESETS.items():
             octaves = tuple(replace(octave, steps=2) for octave in settings.octaves)
@@ -68,6 +69,8 @@ def short(gpus):
         patch.setattr(gallery, "train_denoiser", partial(gallery.train_denoiser, epochs=1))
         patch.setattr(denoiser, "SAVE_EVERY", 0.0)
         patch.setattr(figures_1_7, "SEEDS", 1)
+        patch.setattr(figures_1_7, "product", lambda actions, seeds: product(actions[:2], seeds))
+        patch.setattr(sources, "spread_couples", lambda *_: [0, 1])
         patch.setattr(sources, "JUDGES", 2)
         yield
 
@@ -164,7 +167,7 @@ def test_a_training_in_parts_goes_on_where_it_was_cut_off(precision, results, tm
 
 
 def test_every_figure_is_drawn(results, tmp_path):
-    """All at once: of all actions, through a denoiser, with the films of the README."""
+    """All at once: with everything that is measured, through a denoiser, with the films of the README."""
     how = ("--full", "--denoise", "--gallery", tmp_path / "docs")
     assert run("figures", *work(results), "--out", tmp_path, *how) == 0
     assert len(list(tmp_path.glob("*.png"))) == 8
@@ -177,7 +180,8 @@ def test_a_video_is_predicted_whole_and_as_it_comes(results, tmp_path):
     assert run("predict", video, *where, "--every", 0.5) == 0
 
 
-def test_every_step_of_the_study_is_done(results, tmp_path):
+def test_every_step_of_the_study_is_done(results, tmp_path, monkeypatch):
+    monkeypatch.setattr(gallery, "draw_figures", lambda *_, **__: [])  # drawn above
     setup, places = study.StudySettings("smallest", GPU), study.Places(tmp_path)
     for folder in ("data", "stores"):
         (tmp_path / folder).symlink_to(results / folder)

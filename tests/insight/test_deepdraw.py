@@ -37,10 +37,9 @@ def test_a_head_draws_the_snippets_and_modalities_that_it_sees(network, head, rg
 @pytest.mark.parametrize("objective", ["logit", "contrast", "log-probability"])
 def test_what_is_ascended_rises(network, head, objective):
     settings = Settings(64, (Octave(20, 64, (1.2, 0.6), (11.0, 11.0)),), objective)
-    for action in range(2):
-        states = list(draw(network, action, settings, head=head))
-        ascended = [state.logit if objective == "logit" else state.probability for state in states]
-        assert ascended[-1] > ascended[0]
+    first, *_, end = draw_many([network], [(0, 0), (1, 0)], settings, head=head)
+    for before, after in zip(first, end, strict=True):
+        assert after.logit > before.logit if objective == "logit" else after.probability > before.probability
 
 
 def test_every_input_of_a_pair_is_drawn(network):
@@ -270,14 +269,13 @@ def test_a_denoised_drawing_has_what_its_head_sees(network, denoiser, head, rgb,
 
 def test_the_network_guides_what_the_denoiser_draws(network, denoiser):
     material, deaf = Material(denoiser=denoiser), replace(DENOISED, octaves=(Octave(12, 40, (8.0, 0.1), (0.0, 0.0)),))
-    gains = []
-    for action, seed in product(range(4), range(4)):
-        guided, alone = (
-            last(draw(network, action, s, head="rgb", seed=seed, material=material)) for s in (DENOISED, deaf)
-        )
-        gains.append(guided.probability - alone.probability)
-        assert not guided.rgb.equal(alone.rgb)
-    assert sum(gain > 0 for gain in gains) >= 14  # of a network of random weights, which sees another crop each step
+    subjects = list(product(range(4), range(4)))
+    guided, alone = (
+        last(draw_many([network], subjects, each, head="rgb", material=material)) for each in (DENOISED, deaf)
+    )
+    assert not any(one.rgb.equal(other.rgb) for one, other in zip(guided, alone, strict=True))
+    gains = [one.probability > other.probability for one, other in zip(guided, alone, strict=True)]
+    assert sum(gains) >= 14  # of 16, by a network of random weights, which sees another crop each step
 
 
 def test_a_denoised_drawing_repeats_from_its_seed_alone_or_in_company(network, denoiser):
