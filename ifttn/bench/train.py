@@ -6,6 +6,9 @@
     ifttn bench train --preset paper --device cpu --batch 2 --steps 2 --repetitions 1 --videos 16
     OMP_NUM_THREADS=1 ifttn bench train --preset small --device cpu --batch 4 --workers 1     one core loads
 
+The rate with data is that of an epoch that is under way; how long the first batch takes stands apart (start). On few
+cores: taskset -c 0-3 ifttn bench train --preset paper --device cuda --workers 3
+
 Videos are the embedded ones, prepared at the preset's size with DIS as their flow; weights are random. Neither changes
 what a step costs. On a GPU, the work is compared with one large bf16 matrix product in the same run.
 """
@@ -13,6 +16,7 @@ what a step costs. On a GPU, the work is compared with one large bf16 matrix pro
 import argparse
 import os
 import tempfile
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -40,17 +44,24 @@ from ifttn.experiment.runs import Run
 from ifttn.experiment.training import Training, Work
 from ifttn.model.network import Network
 
+LEAD_IN = 2
+"""Steps with data before those that are timed."""
+TRAILING = 6
+"""Batches that the loader goes on to make while the last steps are timed, as it would in an epoch that goes on."""
+
 
 @dataclass(frozen=True)
 class StageSpeed:
     """What one stage does in a second."""
 
     fed: float
-    """Videos/s with data."""
+    """Videos/s with data, once the loader has got going, and while it goes on."""
     memory_fed: float
     """Videos/s of the same steps on batches that are on the device already."""
     ratio: Spread
     """The first divided by the second."""
+    start: float
+    """Seconds from the start of the loader's processes to the first batch."""
     waiting: float
     """The share of the time with data that passes before a batch is there."""
     peak: float
@@ -86,7 +97,7 @@ def run(o: argparse.Namespace) -> int:
             f"{'' if preset.batch == usual else f' instead of {usual}'}, "
             f"median [quartiles] of {o.repetitions} x {o.steps} steps, {torch.get_num_threads()} threads"
         )
-        heads = ("videos/s", "from memory", "      ratio      ", "waiting", "peak/GB", "TFLOP/s", "share")
+        heads = ("videos/s", "from memory", "      ratio      ", "start/s", "waiting", "peak/GB", "TFLOP/s", "share")
         table = PrintedTable("stage", *heads, first=10)
         for stage in o.stages:
             speed = stage_speed(work, preset, *TRAINED_STAGES[stage], o.steps, o.repetitions)
@@ -96,7 +107,7 @@ def run(o: argparse.Namespace) -> int:
 
 def _cells(speed: StageSpeed) -> Iterator[str]:
     yield from (f"{speed.fed:.3g}", f"{speed.memory_fed:.3g}", f"{speed.ratio:.2f}")
-    yield from (f"{speed.waiting:.1%}", f"{speed.peak / 1e9:.2f}", f"{speed.flops / 1e12:.3f}")
+    yield from (f"{speed.start:.3f}", f"{speed.waiting:.1%}", f"{speed.peak / 1e9:.2f}", f"{speed.flops / 1e12:.3f}")
 
 
 def prepared(folder: Path, o: argparse.Namespace, machine: Machine) -> Work:
@@ -122,19 +133,29 @@ def stage_speed(work: Work, preset: Preset, recipe: str, number: int, steps: int
     parts = [part for step in planned for part in step]
     if training.frozen:
         next(training.feed(0, parts[:1]))  # computes the pyramids, which is not measured
-    kept = list(islice(training.feed(0, parts), 2 * len(planned[0])))
+    clock, kept = Clock(work.device, wall=True), list[Any]()
+    feed = training.feed(0, parts)
+    start = clock.seconds(lambda: kept.append(next(feed)))
+    kept += islice(feed, 2 * len(planned[0]) - 1)
 
     def train(feed: Iterator[Any], count: int = steps) -> None:
         for step in planned[:count]:
             training.step(step, feed, rate=1e-6)
 
-    clock, from_memory, fed = Clock(work.device, wall=True), list[float](), list[float]()
+    from_memory, fed, waited = list[float](), list[float](), 0.0
+    lead_in = planned[:LEAD_IN]
+    before = [part for step in lead_in for part in step]
     train(cycle(kept), 2)  # warm-up
     reset_peak(work.device)
-    training.at.waited = 0.0
     for _ in range(repetitions):
         from_memory.append(clock.seconds(partial(train, cycle(kept))))
-        fed.append(clock.seconds(partial(train, training.feed(0, parts))))
+        feed = training.feed(0, before + parts + TRAILING * parts[: len(planned[0])])
+        train(feed, len(lead_in))
+        training.at.waited = 0.0
+        fed.append(clock.seconds(partial(train, feed)))
+        waited += training.at.waited
+        deque(feed, maxlen=0)  # else processes would load it while the network is fed from memory
+    training.loader.close()
     peak = peak_bytes(work.device)
     cost = stage_cost(RECIPES[recipe], preset, stage, videos=1, actions=actions, machine=work.machine)
     videos = preset.batch * steps
@@ -142,7 +163,8 @@ def stage_speed(work: Work, preset: Preset, recipe: str, number: int, steps: int
         fed=videos / float(np.median(fed)),
         memory_fed=videos / float(np.median(from_memory)),
         ratio=Spread.of(np.divide(from_memory, fed)),
-        waiting=training.at.waited / sum(fed),
+        start=start,
+        waiting=waited / sum(fed),
         peak=peak,
         flops=videos / float(np.median(fed)) * cost.flops,
     )

@@ -1,4 +1,5 @@
 import argparse
+import multiprocessing
 import re
 
 import pytest
@@ -20,9 +21,17 @@ def test_every_stage_is_measured_with_its_data_and_from_memory(capsys, tmp_path)
     head = next(index for index, line in enumerate(lines) if line.startswith("stage"))
     rows = [re.sub(r"\[.*?\]", "", line).split() for line in lines[head + 1 :]]
     assert [row[0] for row in rows] == ["spatial", "temporal", "ttn", "joint"]
-    for _, fed, from_memory, ratio, waiting, *_ in rows:
+    for _, fed, from_memory, ratio, start, waiting, *_ in rows:
         assert float(ratio) == pytest.approx(float(fed) / float(from_memory), rel=0.05, abs=0.011)
+        assert float(start) > 0
         assert 0 <= float(waiting.rstrip("%")) < 100
+
+
+def test_processes_that_load_are_measured_once_they_have_got_going(capsys, tmp_path):
+    others = {*multiprocessing.active_children()}
+    assert bench.run(options("--folder", tmp_path, "--batch", 2, "--workers", 1, "--stages", "spatial")) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("spatial")
+    assert {*multiprocessing.active_children()} == others
 
 
 def test_stages_are_fed_from_memory_beside_torchvisions_network(capsys):
