@@ -107,7 +107,7 @@ def run(o: argparse.Namespace) -> int:
 
 def _cells(speed: StageSpeed) -> Iterator[str]:
     yield from (f"{speed.fed:.3g}", f"{speed.memory_fed:.3g}", f"{speed.ratio:.2f}")
-    yield from (f"{speed.start:.3f}", f"{speed.waiting:.1%}", f"{speed.peak / 1e9:.2f}", f"{speed.flops / 1e12:.3f}")
+    yield from (f"{speed.start:.2g}", f"{speed.waiting:.1%}", f"{speed.peak / 1e9:.2f}", f"{speed.flops / 1e12:.3f}")
 
 
 def prepared(folder: Path, o: argparse.Namespace, machine: Machine) -> Work:
