@@ -4,7 +4,7 @@ Shapes: K segments, V votes of a head (K of snippets, K - 1 of pairs), L motion 
 """
 
 from collections import deque
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Integer, UInt8
 from torch import Tensor
 
-from ifttn.data.augmentation import Crop, apply, test_crops
+from ifttn.data.augmentation import apply, fit_on_device, test_crops
 from ifttn.data.flow import FLOWS
 from ifttn.data.frame_source import FrameSource
 from ifttn.data.live import LiveReader
@@ -27,6 +27,7 @@ from ifttn.experiment.presets import Preset
 from ifttn.experiment.processes import Machine
 from ifttn.experiment.runs import Run
 from ifttn.experiment.scores import late_fusion, scaled_fusion
+from ifttn.memory import Pieces
 from ifttn.model.backbone import Pyramid
 from ifttn.model.folding import folded
 from ifttn.model.network import Network
@@ -153,14 +154,13 @@ class Recognizer:
             IfttnError: the file is no video that can be decoded, or has fewer than two frames.
         """
         planes, film = from_file(video, self.preset.store, self._planes, str(self.device))
-        votes: dict[str, list[Tensor]] = {head: [] for head in self.network.heads}
+        pieces = Pieces(len(self.crops), "view")
         with torch.inference_mode(), self.machine.autocast(str(self.device)):
-            for crop in self.crops:
-                for head, vote in self._folded(self._view(planes, crop)).votes.items():
-                    votes[head].append(vote[0])
-        mean = {head: torch.stack(views).mean(0).float().cpu().numpy() for head, views in votes.items()}
+            views = self._views(planes)
+            parts = [*pieces(lambda part: self._folded({m: x[part] for m, x in views.items()}).votes, len(self.crops))]
+            votes = {head: torch.cat([part[head] for part in parts]) for head in self.network.heads}
         seconds = film.seconds[self._sampled(film.frames)[0]]
-        return predicted(self.actions, mean, seconds, film.reader.notes)
+        return predicted(self.actions, _means(votes), seconds, film.reader.notes)
 
     def stream(
         self,
@@ -198,7 +198,7 @@ class Recognizer:
         store = self.preset.store
         size = (store.width, store.height)
         reader = Reader(source, size) if isinstance(source, str | Path) else LiveReader(source, fps, size)
-        segments, past, votes = self.preset.segments, [None] * len(self.crops), dict[str, deque[np.ndarray]]()
+        segments, past, votes = self.preset.segments, None, dict[str, deque[np.ndarray]]()
         seconds: deque[float] = deque(maxlen=segments)
         for second, planes in as_they_come(reader, store, every, self._modalities, str(self.device), motion):
             cast, past = self._step(planes, past)
@@ -216,36 +216,40 @@ class Recognizer:
 
     @cached_property
     def _folded(self) -> Any:
-        network = folded(self.network)
+        network = folded(self.network, self.machine.dtype(str(self.device)))
         return torch.compile(network) if self.machine.compile else network
 
-    def _view(self, planes: Mapping[str, UInt8[np.ndarray, "K C H W"]], crop: Crop) -> dict[str, UInt8[Tensor, "..."]]:
+    @cached_property
+    def _placed(self) -> Integer[Tensor, "N 5"]:
+        return torch.tensor([crop.facts for crop in self.crops]).to(self.device)
+
+    def _views(self, planes: Mapping[str, UInt8[np.ndarray, "K C H W"]]) -> dict[str, UInt8[Tensor, "N K C S S"]]:
+        """All N crops of every modality, on the device. A GPU gets the whole planes at once, and crops them itself."""
         size, device = self.preset.size, self.device
-        return {m: torch.from_numpy(apply(crop, x, size, m))[None].to(device) for m, x in planes.items()}
+        if device.type == "cpu":
+            return {
+                m: torch.from_numpy(np.stack([apply(crop, x, size, m) for crop in self.crops]))
+                for m, x in planes.items()
+            }
+        whole = torch.from_numpy(np.concatenate([*planes.values()], axis=1)).to(device)
+        parts = whole.expand(len(self.crops), *whole.shape).split([x.shape[1] for x in planes.values()], dim=2)
+        return {m: fit_on_device(x, self._placed, size, m) for m, x in zip(planes, parts, strict=True)}
 
     def _step(
-        self, planes: Mapping[str, UInt8[np.ndarray, "1 C H W"]], past: Sequence[Mapping[str, Pyramid] | None]
-    ) -> tuple[dict[str, tuple[Float[np.ndarray, " A"], int]], list[Mapping[str, Pyramid] | None]]:
-        """A new snippet, and the pyramids of the last one in each crop -> the new vote of each head, with the number
-        of its votes in a video; the pyramids of the new snippet. The first snippet forms no pair."""
-        new: dict[str, list[Tensor]] = {}
-        pyramids: list[Mapping[str, Pyramid] | None] = []
+        self, planes: Mapping[str, UInt8[np.ndarray, "1 C H W"]], past: Mapping[str, Pyramid] | None
+    ) -> tuple[dict[str, tuple[Float[np.ndarray, " A"], int]], Mapping[str, Pyramid]]:
+        """A new snippet, and the pyramids of the last one in all crops -> the new vote of each head, with the number of
+        its votes in a video; the pyramids of the new snippet. The first snippet forms no pair."""
         with torch.inference_mode(), self.machine.autocast(str(self.device)):
-            for crop, before in zip(self.crops, past, strict=True):
-                own = self._folded.pyramids(self._view(planes, crop))
-                both = {
-                    m: {level: torch.cat([(before or own)[m][level], x]) for level, x in levels.items()}
-                    for m, levels in own.items()
-                }
-                pyramids.append(own)
-                for head, vote in self._folded.read(both, segments=2).votes.items():
-                    if before is not None or vote.shape[1] == 2:
-                        new.setdefault(head, []).append(vote[0])
-        segments = self.preset.segments
-        return {
-            head: (torch.stack(views).mean(0)[-1].float().cpu().numpy(), segments - 2 + len(views[0]))
-            for head, views in new.items()
-        }, pyramids
+            own = self._folded.pyramids(self._views(planes))
+            before = past or own
+            both = {
+                m: {level: _in_turn(before[m][level], x) for level, x in levels.items()} for m, levels in own.items()
+            }
+            votes = self._folded.read(both, segments=2).votes
+        new = {head: vote for head, vote in votes.items() if past is not None or vote.shape[1] == 2}
+        earlier = self.preset.segments - 2
+        return {head: (mean[-1], earlier + len(mean)) for head, mean in _means(new).items()}, own
 
     @property
     def _modalities(self) -> tuple[str, ...]:
@@ -257,3 +261,15 @@ class Recognizer:
     def _planes(self, source: FrameSource) -> dict[str, UInt8[np.ndarray, "K C H W"]]:
         snippets = Snippets(source, *self._sampled(source.frames))
         return {modality: snippets.planes(modality) for modality in self._modalities}
+
+
+def _in_turn(first: Float[Tensor, "N C H W"], second: Float[Tensor, "N C H W"]) -> Float[Tensor, "S C H W"]:
+    """The features of N snippets, each followed by that of the second in its place, with channels last in memory."""
+    return torch.stack([first.movedim(1, -1), second.movedim(1, -1)], 1).flatten(0, 1).movedim(-1, 1)
+
+
+def _means(votes: Mapping[str, Float[Tensor, "N V A"]]) -> dict[str, Float[np.ndarray, "V A"]]:
+    """Per head, the mean over N views, all in one transfer from the device."""
+    means = [vote.float().mean(0) for vote in votes.values()]
+    there = torch.cat(means).cpu().split([len(mean) for mean in means])
+    return {head: mean.numpy() for head, mean in zip(votes, there, strict=True)}

@@ -146,6 +146,21 @@ def test_one_view_is_the_centre_of_many(work, film):
     np.testing.assert_allclose(streamed.scores, whole.scores, atol=1e-4 * abs(whole.scores).max())
 
 
+def test_all_crops_of_a_video_are_one_batch_and_halved_where_memory_does_not_suffice(work, film, monkeypatch):
+    recognize, seen = Recognizer.load(work.run("mv-if-ttn"), crops=10), []
+    recognize._folded.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0]["rgb"])))
+    whole = recognize(film[0])
+    assert seen == [10]
+
+    def refuse(_, inputs):
+        if len(inputs[0]["rgb"]) > 4:
+            raise RuntimeError("CUDA out of memory")
+
+    recognize._folded.register_forward_pre_hook(refuse)
+    np.testing.assert_allclose(recognize(film[0]).scores, whole.scores, rtol=1e-4, atol=1e-5)
+    assert seen[1:] == [10, 5, 2, 2, 2, 2, 2]
+
+
 def test_a_stream_says_what_it_cannot_do(work, film):
     recognize = Recognizer.load(work.run("mv-if-ttn"))
     with pytest.raises(IfttnError, match="choose from tvl1, tvl1-fast, dis"):

@@ -171,7 +171,8 @@ class System:
         self.taken = segments_taken(self.variant, num_frames, conditions.segments)
         with torch.device("meta"):
             self.gmacs = macs(self.variant.network(ACTIONS).eval(), self.variant.inputs(1, self.taken)) / 1e9
-        network = folded(self.variant.network(ACTIONS)).to(conditions.device)
+        network = folded(self.variant.network(ACTIONS), conditions.machine.dtype(conditions.device))
+        network = network.to(conditions.device)
         if conditions.machine.compile:
             network = torch.compile(network, mode="reduce-overhead" if conditions.on_gpu else None)
         self.network: Callable[[Mapping[str, Tensor]], Any] = network

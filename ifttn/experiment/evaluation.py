@@ -17,6 +17,7 @@ from ifttn.experiment.processes import Machine
 from ifttn.experiment.scores import Scores
 from ifttn.memory import Pieces
 from ifttn.model.backbone import Pyramid
+from ifttn.model.folding import folded
 from ifttn.model.network import Scorer, undisturbed
 
 SHUFFLE = 5
@@ -52,15 +53,15 @@ def evaluate(
         IfttnError: a single video does not fit into memory.
     """
     machine, device = machine or Machine(), str(next(network.parameters()).device)
+    dtype = machine.dtype(device)
+    network = network if dtype == torch.float32 else folded(network, dtype)
     row = {video.name: index for index, video in enumerate(dataset.videos)}
     sums: dict[str, dict[str, Float[np.ndarray, "N A"]]] = {}
 
     def add_scores(names: Sequence[str], reading: str, logits: Mapping[str, Tensor]) -> None:
         for head, x in logits.items():
             total = sums.setdefault(reading, {}).setdefault(head, np.zeros((len(row), x.shape[1]), np.float32))
-            total[[row[name] for name in names]] += x.float().cpu().numpy() / np.float32(
-                1 if reading else dataset.crops
-            )
+            total[[row[name] for name in names]] += x.numpy() / np.float32(1 if reading else dataset.crops)
 
     settings = dataset.store.settings
     centre = dataset.views.index(test_crops(settings.height, settings.width, dataset.size, 1)[0])
@@ -80,7 +81,7 @@ def evaluate(
 def _score(
     network: Scorer, machine: Machine, examples: Batch, orders: bool, part: slice
 ) -> tuple[Sequence[str], Mapping[str, Mapping[str, Tensor]]]:
-    """Names of some videos; "" or one of READINGS -> head -> their logits in that order."""
+    """Names of some videos; "" or one of READINGS -> head -> their logits in that order, on the host."""
     names, inputs = examples.names[part], {m: x[part] for m, x in examples.inputs.items()}
     segments = next(iter(inputs.values())).shape[1]
     with machine.autocast(str(next(network.parameters()).device)):
@@ -92,7 +93,9 @@ def _score(
             found["one view"] = found[""]
             for reading, order in (("reversed", backwards), ("shuffled", shuffled)):
                 found[reading] = network.read(_reordered(pyramids, order), segments).logits
-    return names, found
+    # In one transfer, so that the device waits for the host but once.
+    there = iter(torch.stack([x.float() for heads in found.values() for x in heads.values()]).cpu())
+    return names, {reading: {head: next(there) for head in heads} for reading, heads in found.items()}
 
 
 def wrong_order(video: str, segments: int) -> Int[np.ndarray, " K"]:

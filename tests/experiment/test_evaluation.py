@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifttn.data.loading import SnippetDataset
+from ifttn.experiment import evaluation
 from ifttn.experiment.evaluation import evaluate, wrong_order
 from ifttn.experiment.optimisation import freeze_all_but
 from ifttn.experiment.processes import Machine
 from ifttn.experiment.scores import READINGS
+from ifttn.model.folding import folded
 from ifttn.model.network import Network, NetworkSettings
 from ifttn.vocabulary import IfttnError
 
@@ -114,12 +116,17 @@ def test_a_test_that_does_not_fit_goes_on_with_fewer_videos_at_once(complete, mo
 
 
 def test_a_test_computes_as_the_machine_does(complete, monkeypatch):
-    network, dataset = complete
-    device = Smaller(network, 9)
-    monkeypatch.setattr(network, "pyramids", device)
+    (network, dataset), devices = complete, []
+
+    def on_device(network, dtype):
+        copy = folded(network, dtype)
+        devices.append(copy.__dict__.setdefault("pyramids", Smaller(copy, 9)))
+        return copy
+
+    monkeypatch.setattr(evaluation, "folded", on_device)
     machine = Machine(micro_batch=2, precision="bf16")
     evaluate(network, replace(dataset, crops=1), tuple("abcdefghijklmnop"), batch=3, machine=machine)
-    assert device.tried == [(2, True), (1, True)]
+    assert [device.tried for device in devices] == [[(2, True), (1, True)]]
 
 
 def test_memory_does_not_grow_with_the_views(complete):
