@@ -70,6 +70,24 @@ class MeasuredSpeeds:
         ratios = second[rounds.clip(max=len(second) - 1)] / first[rounds.clip(max=len(first) - 1)]
         return Spread.of(ratios)._replace(repetitions=min(len(first), len(second)))
 
+    def flow_seconds(self, row: str) -> float | None:
+        """Seconds of the flow that a row takes of a video, 0 where it takes none; None where it was not measured."""
+        if "flow" not in ROWS[row].at(self.conditions.size).segment:
+            return 0.0
+        network, reading, whole = self.rate(row, VIDEOS), self.rate(VECTORS), self.seconds(row, END_TO_END)
+        if not (network and reading and len(whole)):
+            return None
+        return max(0.0, float(np.median(whole)) - 1 / network.median - 1 / reading.median)
+
+    def paper_fps(self, row: str) -> float | None:
+        """Frames a second as we read Table 5: those that the network sees, one a snippet or a peer's whole run, in
+        batches and without decoding, but with their flow. None where a part of it was not measured."""
+        rate, flow = self.rate(row, SNIPPETS), self.flow_seconds(row)
+        if rate is None or flow is None:
+            return None
+        taken = segments_taken(ROWS[row].at(self.conditions.size), self.num_frames, self.conditions.segments)
+        return ROWS[row].frames / (1 / rate.median + flow / taken)
+
     def gmacs(self, row: str) -> float:
         """Billions of multiply-adds of one video."""
         return self.timings_of(row, SNIPPETS)[0].workload.weight / self.conditions.batch
@@ -99,14 +117,13 @@ class MeasuredSpeeds:
 
     def _why(self, slow: str) -> Iterator[str]:
         """Says what limits the ratio, and gives the ratio where the flow of all fields of a video is needed."""
-        network, own_network, reading = self.rate(slow, VIDEOS), self.rate("mv-if-ttn", VIDEOS), self.rate(VECTORS)
-        if not (network and own_network and reading):
+        flow, own_network, reading = self.flow_seconds(slow), self.rate("mv-if-ttn", VIDEOS), self.rate(VECTORS)
+        if not (flow is not None and own_network and reading):
             return
         own, other = (float(np.median(self.seconds(name, END_TO_END))) for name in ("mv-if-ttn", slow))
         variant = ROWS[slow].at(self.conditions.size)
         fields = STACK * segments_taken(variant, self.num_frames, self.conditions.segments)
         all_fields = self.num_frames - 1
-        flow = max(0.0, other - 1 / network.median - 1 / reading.median)
         yield (
             f"  Flow of the {fields} fields that the snippets hold takes {1000 * flow:.0f} ms, decoding with vectors "
             f"{1000 / reading.median:.0f} ms, MV-IF-TTN's network {1000 / own_network.median:.0f} ms: "

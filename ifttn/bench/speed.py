@@ -101,13 +101,17 @@ def print_table(speeds: MeasuredSpeeds) -> None:
     """A row a system that was measured, and a line for each figure that says how fast the rows could be."""
     print()
     spreads = (f"{name:>26}" for name in DEFINITIONS)
-    table = PrintedTable("row", "GMAC", "V", *spreads, "frames/s", "x real", "paper fps", first=32, width=4)
+    table = PrintedTable("row", "GMAC", "V", *spreads, "frames/s", "x real", "fps", "paper fps", first=32, width=4)
     for name in speeds.conditions.rows:
         if any(timing.workload.row == name for timing in speeds.timings):
             table.row(ROWS[name].row, *_cells(speeds, name))
     print("GMAC: billions of multiply-adds a video, of V segments: K, or as many of the row's length as it holds.")
     print("frames/s, x real: the video's frames end to end, and over those that are shown a second.")
-    print("paper fps: as Table 5 prints it, for one core and a GTX 1080 Ti; it does not say what a frame is.")
+    print(
+        "fps: frames that the network sees a second, one a snippet or a peer's whole run, in batches, with their flow"
+    )
+    print("and without decoding. So we read Table 5, which does not say what a frame is.")
+    print("paper fps: as Table 5 prints it, for one core and a GTX 1080 Ti.")
     for name, unit in ((DECODE, "videos/s"), (VECTORS, "videos/s"), (PRODUCT, "G multiply-adds/s")):
         rate = speeds.rate(name)
         if rate:
@@ -124,6 +128,8 @@ def _cells(speeds: MeasuredSpeeds, name: str) -> Iterator[str]:
         yield f"{rate:.2f} n{rate.repetitions}" if rate else ""
     frames = rate.median * speeds.num_frames if rate else None
     yield from (f"{frames:.0f}", f"{frames / speeds.fps:.1f}") if frames else ("", "")
+    own = speeds.paper_fps(name)
+    yield f"{own:.0f}" if own else ""
     paper = paper_speeds().get(ROWS[name].row)
     yield "" if paper is None else f"{paper:g}"
 

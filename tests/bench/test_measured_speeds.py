@@ -1,5 +1,7 @@
 from pathlib import Path
 
+import pytest
+
 from ifttn.bench.clock import Timing, Workload
 from ifttn.bench.measured_speeds import MeasuredSpeeds
 from ifttn.bench.systems import DECODE, PRODUCT, VECTORS, Conditions
@@ -41,3 +43,21 @@ def test_claims_are_arithmetic_on_the_figures_of_one_run():
 def test_nothing_is_claimed_of_what_was_not_measured():
     assert speeds_of({}).claims() == []
     assert speeds_of({(PRODUCT, ""): [1.0]}).rate("mv-if-ttn", "videos") is None
+
+
+def test_frames_are_counted_as_table_5_counts_them():
+    figures = {
+        (VECTORS, ""): [0.2],
+        ("mv-if-ttn", "snippets"): [0.5],
+        ("if-ttn", "snippets"): [0.5],
+        ("if-ttn", "videos"): [2.0],
+        ("if-ttn", "end to end"): [9.2],
+        ("c3d", "snippets"): [0.5],
+    }
+    speeds = speeds_of(figures)
+    assert speeds.paper_fps("mv-if-ttn") == pytest.approx(2)  # a snippet is a frame
+    assert speeds.paper_fps("c3d") == pytest.approx(2 * 16)  # a snippet is sixteen
+    assert speeds.paper_fps("if-ttn") == pytest.approx(1 / (0.5 + 7 / 7))  # 7 of the 9.2 seconds are flow
+    unread = {key: value for key, value in figures.items() if key != (VECTORS, "")}
+    assert speeds_of(unread).paper_fps("if-ttn") is None
+    assert speeds_of(unread).paper_fps("mv-if-ttn") == pytest.approx(2)
