@@ -69,9 +69,9 @@ class FrozenPyramids:
         partial = partial_beside(folder)
         partial.mkdir(parents=True)
         files: dict[int, np.ndarray] = {}
-        row = 0
+        row, device = 0, str(next(self.stream.parameters()).device)
         try:
-            for examples in batches(self.dataset, in_order(self.dataset, batch, view), "cpu"):
+            for examples in batches(self.dataset, in_order(self.dataset, batch, view), device):
                 pyramid, segments = self._pyramid(examples.inputs[self.modality])
                 for level, x in pyramid.items():
                     x = x.unflatten(0, (-1, segments)).half().cpu().numpy()
@@ -97,13 +97,12 @@ class FrozenPyramids:
 
     def rows(self, view: int, videos: np.ndarray, device: str) -> Pyramid:
         """The pyramid of some videos in one view: level -> (S, C, H, W)."""
+        found = {level: torch.from_numpy(x[videos]) for level, x in self.view(view).items()}
+        if torch.device(device).type == "cuda":  # from pinned memory, so that the host need not wait
+            found = {level: x.pin_memory().to(device, non_blocking=True) for level, x in found.items()}
+        # Half floats are put in order, as they move faster.
         return {
-            level: torch.from_numpy(x[videos])
-            .to(device)
-            .float()
-            .flatten(0, 1)
-            .contiguous(memory_format=torch.channels_last)
-            for level, x in self.view(view).items()
+            level: x.flatten(0, 1).contiguous(memory_format=torch.channels_last).float() for level, x in found.items()
         }
 
 

@@ -348,7 +348,7 @@ class Training:
             for part in parts:
                 pyramids = {m: frozen.rows(epoch % self.views, part.rows, device) for m, frozen in self.frozen.items()}
                 names = [self.work.split.train[row].name for row in part.rows]
-                yield pyramids, self.labels[part.rows].to(device), names
+                yield pyramids, self.labels[part.rows].to(device, non_blocking=True), names
             return
         keys = [[(self._view(epoch), int(row)) for row in part.rows] for part in parts]
         for batch in self.loader(keys):
