@@ -5,10 +5,12 @@ One process trains on one device. `torchrun` starts many, and each takes its sha
 
 import datetime
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -71,12 +73,14 @@ class Machine:
     def compiles(self, device: str, steps: int) -> bool:
         """Whether a stage of so many steps is compiled. By default on a GPU, where the steps make up for it.
 
-        Nor is it where the same bits are asked for: the compiler tries several kernels and keeps the fastest.
+        By default it is not where the same bits are asked for, as the compiler tries several kernels and keeps the
+        fastest, nor where Triton or the C compiler that it calls is missing.
         """
         if self.compile is not None:
             return self.compile
         long = torch.device(device).type == "cuda" and steps >= COMPILED_FROM
-        return long and not self.recompute and not torch.are_deterministic_algorithms_enabled()
+        can = find_spec("triton") and any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang")))
+        return bool(long and can) and not self.recompute and not torch.are_deterministic_algorithms_enabled()
 
     def autocast(self, device: str) -> AbstractContextManager[Any]:
         """Autocast to that precision."""

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from ifttn.experiment import processes
 from ifttn.experiment.cost import meta_inputs
 from ifttn.experiment.forward import Forward, compiled_forward
 from ifttn.experiment.networks import network_settings
@@ -64,7 +65,9 @@ def test_frozen_streams_are_cast_and_folded_once_and_the_network_stays_as_it_is(
     assert Forward(staged("joint")[0], PRESET.segments, torch.bfloat16).streams is None
 
 
-def test_long_stages_on_a_gpu_are_compiled_unless_their_bits_must_not_differ():
+def test_long_stages_on_a_gpu_are_compiled_unless_their_bits_must_not_differ(monkeypatch):
+    monkeypatch.setattr(processes, "find_spec", lambda name: name)
+    monkeypatch.setattr(processes.shutil, "which", lambda name: name if name == "gcc" else None)
     assert Machine().compiles("cuda", COMPILED_FROM)
     assert not Machine().compiles("cuda", COMPILED_FROM - 1)
     assert not Machine().compiles("cpu", COMPILED_FROM)
@@ -76,6 +79,8 @@ def test_long_stages_on_a_gpu_are_compiled_unless_their_bits_must_not_differ():
         assert not Machine().compiles("cuda", COMPILED_FROM)
     finally:
         torch.use_deterministic_algorithms(False)
+    monkeypatch.setattr(processes.shutil, "which", lambda name: None)
+    assert not Machine().compiles("cuda", COMPILED_FROM)
     with pytest.raises(IfttnError, match="--compile and --recompute exclude each other"):
         Machine(compile=True, recompute=True)
 
