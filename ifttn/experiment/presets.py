@@ -149,7 +149,7 @@ _CHOICES: Mapping[str, Mapping[str, Choice]] = {
         "stem": Choice("averaged", "TSN"),
         "arrives": Choice({}, "not known beforehand for a data set of one's own"),
         "frozen_views": Choice(None, "new views every epoch, as the paper asks for strong augmentation"),
-        "workers": Choice(8, "8 keep one GPU busy"),
+        "workers": Choice(8, "8 decode for a GPU without nvJPEG; at most all cores but one"),
         "peers": Choice("paper", "as in their papers"),
     },
     "tiny": {

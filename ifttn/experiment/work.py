@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import joblib
+
 from ifttn.data.preparation_report import read_report
 from ifttn.data.store import Store
 from ifttn.experiment.presets import PRESETS
@@ -30,9 +32,10 @@ class Work:
 
     @property
     def workers(self) -> int:
-        """Processes that load batches."""
-        own = self.machine.workers
-        return find(self.preset, PRESETS, "preset").workers if own is None else own
+        """Processes that load batches: as many as were asked for, or the preset's, of which one core is left free."""
+        if self.machine.workers is not None:
+            return self.machine.workers
+        return min(find(self.preset, PRESETS, "preset").workers, max(1, joblib.cpu_count() - 1))
 
     def run(self, recipe: str) -> Run:
         """The run of a recipe on this split."""
