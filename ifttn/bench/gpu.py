@@ -92,12 +92,18 @@ def _flow(place: Place) -> Sequence[str]:
     return _bench("flow", "--gpu", *(() if place.on_gpu else ("--sizes", "48x32")))(place)
 
 
-def _train(*more: str) -> Callable[[Place], Sequence[str]]:
-    """`bench train` on the drawn store that `ifttn.bench.gpu_parts` makes first."""
+def _train(place: Place) -> Sequence[str]:
+    few = ("--steps", "4", "--repetitions", "2") if place.on_gpu else ("--steps", "1", "--repetitions", "1")
+    return (*_own("train")(place), *few)
+
+
+def _memory(*more: str) -> Callable[[Place], Sequence[str]]:
+    """`bench train` without data."""
 
     def words(place: Place) -> Sequence[str]:
-        few = ("--steps", "4", "--repetitions", "2") if place.on_gpu else ("--steps", "1", "--repetitions", "1")
-        return (*_own("train")(place), *few, *more)
+        few = ("--steps", "1", "--repetitions", "1", "--batch", "2", "--stages", "temporal")
+        few = ("--steps", "4", "--repetitions", "3") if place.on_gpu else few
+        return _bench("train", "--from-memory", "--preset", place.preset, "--device", place.device, *few, *more)(place)
 
     return words
 
@@ -126,13 +132,14 @@ QUESTIONS: Mapping[str, Part] = {
     "tests": Part("Do the tests that need a GPU pass?", 60, _own("tests"), ("pytest",)),
     "resume": Part("Does a training that was killed again and again end with the same bits?", 60, _own("resume")),
     "flow": Part("How many pairs/s does TV-L1 do, and how far is it from the CPU's flow?", 40, _flow),
-    "train": Part("How fast is each stage of training, with its data and from memory?", 60, _train()),
+    "train": Part("How fast is each stage of training, with its data and from memory?", 60, _train),
+    "memory": Part("How fast is it from memory alone, beside torchvision's network?", 40, _memory()),
     "loader": Part("How many videos/s does the loader give, with 4, 8 and all cores?", 50, _own("loader")),
     "study": Part("Does a small study reach the accuracies of docs/results.md?", 80, _own("study")),
     "largest": Part("How large can a batch of the joint stage be?", 60, _largest),
     "jpeg": Part("How fast does nvJPEG decode the store's JPEGs, beside one core?", 20, _own("jpeg")),
     "speed": Part("How fast is each system of Table 5?", 90, _speed),
-    "compile": Part("How fast is each stage of training with torch.compile?", 90, _train("--compile")),
+    "compile": Part("How fast is that with torch.compile?", 120, _memory("--compile")),
     "insight": Part("How many class activation maps and DeepDraw steps a second?", 60, _insight),
     "peers": Part("How fast are OpenCV's own flows, where they are installed?", 20, _own("peers")),
 }
@@ -229,6 +236,7 @@ def process(words: Sequence[str], place: Place, bar: tqdm) -> Iterator[dict[str,
             env=os.environ | {"PYTHONPATH": path},
         )
         try:
+            yield _state("running", began, place)
             while (code := child.poll()) is None and time.monotonic() - began < place.seconds:
                 time.sleep(0.2)
                 bar.update(round(time.monotonic() - began) - bar.n)

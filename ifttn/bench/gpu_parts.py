@@ -224,7 +224,7 @@ def _study(place: Place) -> int:
     """IF-TTN and what it starts from, trained and tested at the preset `tiny` on 320 drawn videos."""
     preset, videos = ("tiny", 320) if place.on_gpu else ("smallest", 32)
     data, store = drawn(place.folder / "study", preset, videos)
-    machine = Machine(workers=min(8, _cores() - 1) if place.on_gpu else 0)
+    machine = Machine(workers=min(8, _cores() - 1) if place.on_gpu else 0, compile=False)
     work = Work(read_split(data, 1), store, place.folder / "runs", preset, 0, place.device, False, machine=machine)
     clock, table = Clock(place.device, wall=True), PrintedTable("recipe", "seconds of training", "top-1", first=28)
     for recipe in with_its_sources("if-ttn"):

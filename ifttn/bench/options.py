@@ -41,8 +41,8 @@ DRAWN_BACKBONES = {"tiny": "tiny", "small": "resnet18", "paper": "resnet50"}
 """Preset of drawing -> the backbone that draws."""
 
 GPU_PARTS = (
-    *("tests", "resume", "flow", "train", "loader", "study", "largest", "jpeg"),
-    *("speed", "compile", "insight", "peers"),
+    *("tests", "resume", "flow", "train", "memory", "loader", "study", "largest"),
+    *("jpeg", "speed", "compile", "insight", "peers"),
 )
 """The parts of `bench gpu` in order of worth: a run that is cut off has told the most."""
 

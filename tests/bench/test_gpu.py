@@ -1,7 +1,9 @@
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -107,6 +109,20 @@ def test_a_part_that_lacks_a_package_is_absent(measure):
     assert [(part["status"], part["reason"]) for part in found["parts"]] == [
         ("absent", "no_such_package is not installed")
     ]
+
+
+def test_a_run_that_is_told_to_end_keeps_what_it_has(measure, tmp_path):
+    def end():
+        while "spatial" not in (out.read_text() if out.exists() else ""):
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    out = tmp_path / "out" / "gpu.json"
+    threading.Thread(target=end, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        measure(1.0, slow=(QUICK + IGNORING, 1), quick=(QUICK, 1))
+    (part,) = json.loads(out.read_text())["parts"]
+    assert (part["status"], part["tables"][0]["rows"]) == ("cut off", [["spatial", "12|3"]])
 
 
 BARE = """
