@@ -38,7 +38,7 @@ class StageCost:
     flops: float
     """Of one video's forward and backward pass."""
     activations: float
-    """Bytes that one video holds when its backward pass begins, for autograd and in `Output`."""
+    """Bytes that one video holds when its forward pass ends, for autograd and in `Output`."""
     memory: float
     """Bytes on one device: weights, gradients, optimiser, a micro-batch and the next, and its activations."""
 
@@ -65,7 +65,7 @@ def stage_cost(
 
     Memory is computed, not measured: the activations of one video (half of them in 16-bit precision) times the
     micro-batch, plus the weights and the optimiser, plus a tenth for short-lived tensors. With frozen streams autograd
-    keeps nothing of them, but `Output.taps` holds their pyramids until the end of the step.
+    keeps nothing of them, but the forward pass holds their pyramids until its end.
     """
     network = meta_network(recipe, preset, actions)
     freeze_all_but(network, stage.trains, preset.batch_norm_in(stage))
