@@ -119,7 +119,7 @@ def _speed(place: Place) -> Sequence[str]:
 
 
 def _insight(place: Place) -> Sequence[str]:
-    full = ("--presets", "tiny", "paper") if place.on_gpu else ("--batch", "1", "--repeat", "1")
+    full = ("--presets", "paper", "tiny") if place.on_gpu else ("--batch", "1", "--repeat", "1")
     return _bench("insight", "--device", place.device, *full)(place)
 
 
@@ -129,7 +129,7 @@ def _own(name: str) -> Callable[[Place], Sequence[str]]:
 
 
 QUESTIONS: Mapping[str, Part] = {
-    "tests": Part("Do the tests that need a GPU pass?", 60, _own("tests"), ("pytest",)),
+    "tests": Part("Do the tests that need a GPU pass?", 90, _own("tests"), ("pytest",)),
     "resume": Part("Does a training that was killed again and again end with the same bits?", 60, _own("resume")),
     "flow": Part("How many pairs/s does TV-L1 do, and how far is it from the CPU's flow?", 40, _flow),
     "train": Part("How fast is each stage of training, with its data and from memory?", 60, _train),

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -171,8 +172,11 @@ def _rate(store: Store, preset: training.Preset, modalities: tuple[str, ...], wo
     feed, clock = batches(dataset, keys, device, workers), Clock(device, wall=True)
     for _ in range(workers):
         next(feed)
-    seconds = clock.seconds(lambda: sum(1 for _ in feed))
-    return (len(keys) - workers) * LOADED / seconds
+    timed = len(keys) - workers
+    seconds = clock.seconds(lambda: sum(1 for _ in islice(feed, timed)))  # without the end of the processes
+    for _ in feed:
+        pass
+    return timed * LOADED / seconds
 
 
 def _jpeg(place: Place) -> int:
