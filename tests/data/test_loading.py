@@ -381,7 +381,8 @@ def training_set(embedded):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_gpu_gets_the_same_batches_one_ahead(training_set):
+def test_a_gpu_decodes_and_cuts_the_same_batches(training_set):
+    assert Loader(training_set, "cuda").dataset.encoded
     for data in (training_set, replace(training_set, scales=None, crops=10)):
         feeds = (batches(data, KEYS, "cpu"), batches(data, KEYS, "cuda", workers=2))
         for one, other in zip(*feeds, strict=True):
