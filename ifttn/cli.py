@@ -28,6 +28,7 @@ from ifttn.options import (
     device,
     existing_file,
     existing_folder,
+    existing_video,
     folder,
     new_file,
 )
@@ -226,7 +227,7 @@ def _reproduce(p: argparse.ArgumentParser) -> None:
 
 
 def _predict(p: argparse.ArgumentParser) -> None:
-    p.add_argument("video", type=existing_file, nargs="+", help="video files")
+    p.add_argument("video", type=existing_video, nargs="+", help="video files, or folders of numbered images")
     p.add_argument(
         "--run",
         type=existing_folder,

@@ -149,12 +149,17 @@ def existing_folder(text: str) -> Path:
     return path
 
 
-def existing_file(text: str) -> Path:
-    """A file that is there."""
+def existing_video(text: str) -> Path:
+    """A video that is there: a file, or a folder of images."""
     path = _path(text)
     if not os.path.exists(path):
         raise argparse.ArgumentTypeError(f"there is no file {path}")
-    return _no_folder(path)
+    return path
+
+
+def existing_file(text: str) -> Path:
+    """A file that is there."""
+    return _no_folder(existing_video(text))
 
 
 def new_file(text: str) -> Path:

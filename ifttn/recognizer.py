@@ -18,10 +18,9 @@ from torch import Tensor
 from ifttn.data.augmentation import apply, fit_on_device, test_crops
 from ifttn.data.flow import FLOWS
 from ifttn.data.frame_source import FrameSource
-from ifttn.data.live import LiveReader
+from ifttn.data.live import LiveReader, reader_of
 from ifttn.data.planes import Snippets
 from ifttn.data.sampling import centre_starts, snippet_indices
-from ifttn.data.video import Reader
 from ifttn.data.video_source import as_they_come, from_file
 from ifttn.experiment.presets import Preset
 from ifttn.experiment.processes import Machine
@@ -177,7 +176,7 @@ class Recognizer:
         prediction. For a file of K n + L frames, segments of n frames end in the prediction of `recognizer(file)`.
 
         Args:
-            source: a video file, or RGB frames in 0..255 of any size.
+            source: a video file, a folder of images, or RGB frames in 0..255 of any size.
             every: seconds of a segment.
             fps: frames a second of a source that is no file.
             motion: the source of motion. None: the one that the network was trained on, which is the vectors of the
@@ -197,7 +196,7 @@ class Recognizer:
             raise IfttnError(f"segments of {every:g} s and {fps:g} frames a second: both must be more than 0")
         store = self.preset.store
         size = (store.width, store.height)
-        reader = Reader(source, size) if isinstance(source, str | Path) else LiveReader(source, fps, size)
+        reader = reader_of(source, size) if isinstance(source, str | Path) else LiveReader(source, fps, size)
         segments, past, votes = self.preset.segments, None, dict[str, deque[np.ndarray]]()
         seconds: deque[float] = deque(maxlen=segments)
         for second, planes in as_they_come(reader, store, every, self._modalities, str(self.device), motion):

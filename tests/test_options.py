@@ -45,6 +45,7 @@ def mistakes(action: argparse.Action) -> Iterator[str]:
             options.size: ("nonsense", "", "0x0", "340"),
             options.folder: ("", "film.avi", "film.avi/below"),
             options.existing_folder: ("", "film.avi", "none"),
+            options.existing_video: ("", "none", "film.avi/below"),
             options.existing_file: ("", "set", "none", "film.avi/below"),
             options.new_file: ("", "set", "film.avi/below"),
         }[kind]

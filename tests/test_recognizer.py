@@ -3,6 +3,7 @@ import itertools
 import json
 import tracemalloc
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -39,6 +40,16 @@ def test_a_file_is_recognised_as_its_prepared_self_is(work, recipe):
         np.testing.assert_allclose(prediction.votes[head], votes[0], atol=0.05 * votes.abs().max() + 0.02)
     fused = sum(LATE_FUSION[head] * scores for head, scores in prediction.heads.items())
     np.testing.assert_allclose(prediction.scores, fused, rtol=1e-5)
+
+
+def test_a_folder_of_a_films_frames_is_recognised_as_the_film_is(work, tmp_path):
+    path, recognizer = work.split.test[3].path, Recognizer.load(work.run("if-ttn"))
+    for number, frame in enumerate(decode(path).frames):
+        cv2.imwrite(str(tmp_path / f"{number:05}.png"), frame[..., ::-1])
+    film, folder = recognizer(path), recognizer(tmp_path)
+    for head, votes in film.votes.items():
+        np.testing.assert_allclose(folder.votes[head], votes, rtol=1e-4, atol=1e-4)
+    assert len(list(recognizer.stream(tmp_path, every=0.4))) > 1
 
 
 def test_the_likeliest_actions_come_first_and_add_up(work):

@@ -216,8 +216,9 @@ class _Found:
     def _key(self, path: Path) -> str:
         """The key of the row that names a file, or of its own path where none does."""
         parts = self._parts(path)
-        keys = (row_key("/".join(parts[-length:])) for length in self._lengths if length <= len(parts))
-        own = next(keys, row_key("/".join(parts)))
+        lengths = [length for length in self._lengths if length <= len(parts)] or [len(parts)]
+        keys = (row_key("/".join(parts[-length:])) for length in lengths)
+        own = next(keys)
         return own if own in self.names else next((key for key in keys if key in self.names), own)
 
 
@@ -262,8 +263,8 @@ def _side_folders(root: Folder) -> dict[str, Folder]:
         if len(inside or base.folders) != 1:
             raise IfttnError(
                 f"{root.path} is no data set: it needs UCF101's lists (ucfTrainTestlist/classInd.txt), HMDB51's "
-                "(<class>_test_split1.txt) or a folder of videos (.mp4, .avi and whatever else FFmpeg reads) for every "
-                "class"
+                "(<class>_test_split1.txt) or others of those in docs/data.md, or a folder of videos (.mp4, .avi and "
+                "whatever else FFmpeg reads) for every class"
             )
         (base,) = inside or base.folders
     return {"": base}

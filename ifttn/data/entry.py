@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float32, Integer, UInt8
 
 from ifttn.data.flow import from_bytes, to_bytes
+from ifttn.data.frame_folder import images_of, size_and_time
 from ifttn.data.frame_source import FrameSource, StoreSettings
 from ifttn.data.writing import encoded
 from ifttn.vocabulary import IfttnError
@@ -29,7 +30,10 @@ LARGEST_HEADER = 1 << 20
 
 @dataclass(frozen=True)
 class Origin:
-    """The file that an entry was made of, as it is told from others of the same name, also after a move or a copy."""
+    """The file that an entry was made of, as it is told from others of the same name, also after a move or a copy.
+
+    It may be a folder of images: then bytes are those of all images, and the time is that of the newest.
+    """
 
     path: str = ""
     """Relative to the folder of the data set."""
@@ -43,25 +47,28 @@ class Origin:
     def of(cls, file: Path, root: Path) -> "Origin":
         """What a file of the data set at `root` is now; IfttnError where it cannot be read."""
         try:
-            facts = file.stat()  # before its content: what is written in between shows as a later time
+            facts = size_and_time(file)  # before its content: what is written in between shows as a later time
             # A name that is not UTF-8 stands as it does in the report.
             path = os.fsencode(file.relative_to(root).as_posix()).decode("utf-8", "backslashreplace")
-            return cls(path, facts.st_size, facts.st_mtime_ns, _digest(file))
+            return cls(path, *facts, _digest(file))
         except OSError as error:
             raise IfttnError(f"{file}: cannot be read ({error.strerror})") from error
 
     def mtime_if_same(self, file: Path) -> int | None:
         """When `file` was last changed if its content is the same, else None. It is read only if its time differs."""
-        facts = file.stat()
-        if facts.st_size != self.bytes:
+        size, mtime_ns = size_and_time(file)
+        if size != self.bytes:
             return None
-        is_same = facts.st_mtime_ns == self.mtime_ns or _digest(file) == self.sha256
-        return facts.st_mtime_ns if is_same else None
+        is_same = mtime_ns == self.mtime_ns or _digest(file) == self.sha256
+        return mtime_ns if is_same else None
 
 
 def _digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for each in images_of(file) if file.is_dir() else (file,):
+        with each.open("rb") as content:
+            hashlib.file_digest(content, lambda: digest)
+    return digest.hexdigest()
 
 
 class Entry(FrameSource):

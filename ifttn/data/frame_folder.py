@@ -6,6 +6,7 @@ flow that stand beside them (`flow_x_00001.jpg`) do not count.
 
 import os
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -68,3 +69,13 @@ def images_of(folder: Path) -> list[Path]:
         if number == other:
             raise IfttnError(f"{folder}: holds two images of one number, {first.name} and {second.name}")
     return [folder / entry.name for _, entry in images]
+
+
+def gaps(images: Sequence[Path]) -> tuple[str, ...]:
+    """A note where numbers between those of the images are missing, unless it is the same number of them each time."""
+    numbers = [int(match["number"]) for path in images if (match := _IMAGE.fullmatch(path.name))]
+    steps = {later - earlier for earlier, later in pairwise(numbers)}
+    if len(steps) < 2:
+        return ()
+    missing = (numbers[-1] - numbers[0]) // min(steps) + 1 - len(numbers)
+    return (f"gaps ({missing} of the numbers from {numbers[0]} to {numbers[-1]} have no image)",)

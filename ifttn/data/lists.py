@@ -34,6 +34,8 @@ LONGEST = 60
 
 def readable(name: str) -> str:
     """A file's name in writing: accents in Unicode's composed form, bytes that are not UTF-8 as "\\xe9"."""
+    if name.isascii():
+        return name
     return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "backslashreplace"))
 
 

@@ -1,4 +1,4 @@
-"""Frames that come from no file, from a camera say, read as a video file is."""
+"""Frames that come from no video file, but from a camera or a folder of images, read as a video file is."""
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator
@@ -7,21 +7,31 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from av.video.frame import VideoFrame
+from jaxtyping import UInt8
 
+from ifttn.data.frame_folder import gaps, images_of
+from ifttn.data.losses import MOST
 from ifttn.data.video import Chunk, FrameChoice, Reader, resize_into
+from ifttn.vocabulary import IfttnError
+
+FOLDER_FPS = 25.0
+"""Frames a second of a folder of images, which does not tell them."""
 
 
 class LiveReader(Reader):
     """Reads live RGB frames, and encodes them on the way, so that they have motion vectors as well."""
 
+    source = "no file"
+    """Where the frames come from, for a report."""
     is_encoded = True
     """If set to False, frames are only resized and have no vectors: then no frame waits for the next."""
 
     def __init__(self, frames: Iterable[np.ndarray], fps: float, size: tuple[int, int] | None = None) -> None:
         super().__init__(Path("live frames"), size)
-        self.fps, self._source = fps, iter(frames)
+        self.fps, self._source = fps, frames
 
     def chunks(
         self, choose: FrameChoice | None = None, length: int = 64, keep: Callable[[int], bool] = lambda index: True
@@ -45,7 +55,7 @@ class LiveReader(Reader):
         yield None
 
     def _linked(self, container: object) -> Iterator[VideoFrame]:
-        self.transcoded, self.seconds = "no file", array("d")
+        self.transcoded, self.seconds = self.source, array("d")
         frames = self._pictures()
         first = next(frames, None)
         if first is not None:
@@ -55,3 +65,58 @@ class LiveReader(Reader):
         for index, frame in enumerate(self._source):
             self.seconds.append(index / self.fps)
             yield VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+
+
+class FolderReader(LiveReader):
+    """Reads a folder of numbered images: frames are the images, and vectors those of an encoder that they go through.
+
+    Damaged images are skipped.
+
+    Raises:
+        IfttnError: as of `images_of`, or more than a tenth of the images is damaged.
+    """
+
+    source = "images"
+
+    def __init__(self, path: Path, size: tuple[int, int] | None = None) -> None:
+        super().__init__((), FOLDER_FPS, size)
+        self.path, self._images = path, images_of(path)
+
+    def count(self) -> int:
+        """The number of images."""
+        return len(self._images)
+
+    def chunks(
+        self, choose: FrameChoice | None = None, length: int = 64, keep: Callable[[int], bool] = lambda index: True
+    ) -> Iterator[Chunk]:
+        """As `LiveReader.chunks`, from the first image each time."""
+        self._source = self._whole_images()
+        yield from super().chunks(choose, length, keep)
+
+    def _whole_images(self) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+        self._read = list[Path]()
+        for path in self._images:
+            image = _image(path)
+            if image is not None:
+                self._read.append(path)
+                yield image
+        lost, count = len(self._images) - len(self._read), len(self._images)
+        if lost > MOST * count:
+            raise IfttnError(f"{self.path}: damaged, {lost} of its {count} images cannot be read")
+        self.notes = (f"lost frames ({lost} of {count} images cannot be read)",) if lost else ()
+        self.notes += gaps(self._images)
+
+    def _picture(self, frame: VideoFrame, index: int) -> UInt8[np.ndarray, "H W 3"]:
+        image = _image(self._read[index])
+        return super()._picture(frame, index) if image is None else image
+
+
+def _image(path: Path) -> UInt8[np.ndarray, "H W 3"] | None:
+    """An image in RGB; None where it is damaged."""
+    content = np.fromfile(path, np.uint8)
+    return cv2.imdecode(content, cv2.IMREAD_COLOR_RGB) if len(content) else None
+
+
+def reader_of(path: str | Path, size: tuple[int, int] | None = None) -> Reader:
+    """The reader of a video file or of a folder of images, at `size` (width, height) where given."""
+    return FolderReader(Path(path), size) if Path(path).is_dir() else Reader(path, size)

@@ -20,10 +20,12 @@ from ifttn.data import catalogue
 from ifttn.data.entry import Origin, flow_error
 from ifttn.data.flow import device_for, luminance, to_bytes
 from ifttn.data.flow_service import FlowHere, FlowService, serve
+from ifttn.data.frame_folder import images_of
 from ifttn.data.frame_source import StoreSettings
+from ifttn.data.live import reader_of
 from ifttn.data.preparation_report import ReportRow, kept_report, read_report, to_frame
 from ifttn.data.store import SUFFIX, Store
-from ifttn.data.video import Reader, spread
+from ifttn.data.video import spread
 from ifttn.data.workers import Crash, each
 from ifttn.files import DiskFullError, held
 from ifttn.vocabulary import IfttnError, Video
@@ -206,7 +208,7 @@ def _stored(video: Video, work: _Work) -> ReportRow:
     settings = store.settings
     _check_file(video.path, work.root)
     origin = Origin.of(video.path, work.root)
-    reader = Reader(video.path, (settings.width, settings.height))
+    reader = reader_of(video.path, (settings.width, settings.height))
     measured = np.unique(np.linspace(0, max(0, reader.count() - 2), MEASURED).astype(int))
     samples, last = [], np.empty((0, settings.height, settings.width), np.uint8)
     with store.writing(video.name, origin) as writer:
@@ -238,12 +240,16 @@ def _stored(video: Video, work: _Work) -> ReportRow:
 
 
 def _check_file(path: Path, root: Path) -> None:
-    target = path.resolve()
-    if path.is_symlink() and not any(target.is_relative_to(folder) for folder in (root, path.parent.resolve())):
-        raise IfttnError(f"{path}: is a link out of the data set, to {target}; copy it, or link the whole class folder")
-    if not path.is_file():
+    is_folder = path.is_dir()
+    for image in (path, *(images_of(path) if is_folder else ())):
+        target = image.resolve() if image.is_symlink() else image
+        if target is not image and not any(target.is_relative_to(inside) for inside in (root, image.parent.resolve())):
+            raise IfttnError(
+                f"{image}: is a link out of the data set, to {target}; copy it, or link the whole class folder"
+            )
+    if not (is_folder or path.is_file()):
         raise IfttnError(f"{path}: is {'no file' if path.exists() else 'not there'}")
     if not os.access(path, os.R_OK):
         raise IfttnError(f"{path}: may not be read (permission denied)")
-    if path.stat().st_size == 0:
+    if path.stat().st_size == 0 and not is_folder:
         raise IfttnError(f"{path}: is empty")

@@ -255,11 +255,15 @@ class Reader:
             kinds += KINDS[frame.pict_type]
             painter.add(frame)
             if found < len(wanted) and index == wanted[found]:
-                resize_into(self._to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray(), images[found])
+                resize_into(self._picture(frame, index), images[found])
                 found += 1
         blocks = painter.painted()[1 if at == 0 else 0 :]
         seconds = np.array(self.seconds[at : at + len(kinds)])
         return Chunk(images[:found], np.array(wanted[:found], np.int64), blocks, kinds, seconds)
+
+    def _picture(self, frame: VideoFrame, index: int) -> UInt8[np.ndarray, "h w 3"]:
+        """Frame number `index` in RGB."""
+        return self._to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
 
     def count(self) -> int:
         """The number of frames in the index of the file, or else the number of packets with a picture."""

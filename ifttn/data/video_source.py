@@ -13,7 +13,7 @@ from jaxtyping import Float64, Shaped, UInt8
 from ifttn.data.flow import flow_of, to_bytes
 from ifttn.data.frame_source import FrameSource, StoreSettings
 from ifttn.data.gop import GOP
-from ifttn.data.live import LiveReader
+from ifttn.data.live import LiveReader, reader_of
 from ifttn.data.planes import Snippets
 from ifttn.data.video import Chunk, Reader, spread
 from ifttn.vocabulary import STACK, IfttnError
@@ -105,7 +105,7 @@ def from_file(
     """What `read` returns for a video file, which is decoded once; only what it reads is kept in memory.
 
     Args:
-        path: any video.
+        path: any video file, or a folder of images.
         settings: size, flow and bound, as of a store.
         read: is called twice, first with a `ReadRecorder`.
         device: where flow is computed.
@@ -113,7 +113,7 @@ def from_file(
     Raises:
         IfttnError: the file cannot be decoded, or has fewer than two frames.
     """
-    reader = Reader(path, (settings.width, settings.height))
+    reader = reader_of(path, (settings.width, settings.height))
     buffer, fields = FrameBuffer(reader, settings, device), set[int]()
 
     def choose(count: int) -> Sequence[int]:

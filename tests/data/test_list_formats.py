@@ -1,15 +1,22 @@
 """Lists as other data sets have them: found by themselves, read, and refused with the file and the line."""
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from ifttn.data.catalogue import contents, read_split, split_numbers
 from ifttn.data.list_formats import parse_lists
 from ifttn.data.lists import folder_name
+from ifttn.data.preparation import prepare
+from ifttn.data.store import Store
+from ifttn.data.video import decode
 from ifttn.vocabulary import IfttnError
 
 CLASSES = (
@@ -22,52 +29,52 @@ VIDEOS = (("10", 0, 0), ("2", 1, 0), ("3_b", 2, 0), ("40", 0, 1), ("5", 1, 1), (
 Files = Mapping[str, str]
 
 
-def something(videos=VIDEOS, prefix="something-something-v2-") -> Files:
+def something(videos=VIDEOS, classes=CLASSES, prefix="something-something-v2-") -> Files:
     """JSON, with the brackets that the templates have."""
 
     def side(number: int) -> str:
         brackets = [
-            (name, CLASSES[label].replace("something", "[something]")) for name, label, at in videos if at == number
+            (name, classes[label].replace("something", "[something]")) for name, label, at in videos if at == number
         ]
         return json.dumps([{"id": name, "label": "a box", "template": template} for name, template in brackets])
 
-    labels = json.dumps({action: str(label) for label, action in enumerate(CLASSES)})
+    labels = json.dumps({action: str(label) for label, action in enumerate(classes)})
     return {f"{prefix}labels.json": labels, f"{prefix}train.json": side(0), f"{prefix}validation.json": side(1)}
 
 
-def jester(videos=VIDEOS) -> Files:
+def jester(videos=VIDEOS, classes=CLASSES) -> Files:
     def side(number: int) -> str:
-        return "".join(f"{name};{CLASSES[label]}\n" for name, label, at in videos if at == number)
+        return "".join(f"{name};{classes[label]}\n" for name, label, at in videos if at == number)
 
-    names = "\n".join(CLASSES)
+    names = "\n".join(classes)
     return {"jester-v1-labels.csv": names, "jester-v1-train.csv": side(0), "jester-v1-validation.csv": side(1)}
 
 
-def diving(videos=VIDEOS) -> Files:
+def diving(videos=VIDEOS, classes=CLASSES) -> Files:
     def side(number: int) -> str:
         rows = [(name, label) for name, label, at in videos if at == number]
         return json.dumps([{"vid_name": n, "label": label, "start_frame": 0, "end_frame": 9} for n, label in rows])
 
-    words = json.dumps([action.split(" ") for action in CLASSES])
+    words = json.dumps([action.split(" ") for action in classes])
     return {"Diving48_V2_train.json": side(0), "Diving48_V2_test.json": side(1), "Diving48_vocab.json": words}
 
 
-def tsn(videos=VIDEOS, row: str = "frames/{name} 8 {label}") -> Files:
+def tsn(videos=VIDEOS, classes=CLASSES, row: str = "frames/{name} 8 {label}") -> Files:
     def side(number: int) -> str:
         return "".join(f"{row.format(name=name, label=label)}\n" for name, label, at in videos if at == number)
 
-    names = "\n".join(CLASSES)
+    names = "\n".join(classes)
     return {"category.txt": names, "train_videofolder.txt": side(0), "val_videofolder.txt": side(1)}
 
 
-def videomae(videos=VIDEOS) -> Files:
-    return tsn(videos, "some videos/{name}.mp4 {label}")
+def videomae(videos=VIDEOS, classes=CLASSES) -> Files:
+    return tsn(videos, classes, "some videos/{name}.mp4 {label}")
 
 
-def kinetics(videos=VIDEOS) -> Files:
+def kinetics(videos=VIDEOS, classes=CLASSES) -> Files:
     def side(number: int) -> str:
         rows = [
-            f'"{CLASSES[label]}",{name},1,11,{"val" if at else "train"}'.replace('"a, b"', '""a, b""')
+            f'"{classes[label]}",{name},1,11,{"val" if at else "train"}'.replace('"a, b"', '""a, b""')
             for name, label, at in videos
             if at == number
         ]
@@ -83,26 +90,26 @@ def put(root: Path, files: Files, folder: str = "annotations") -> Path:
     return root
 
 
-def touch(root: Path, path: str, videos=VIDEOS) -> None:
+def touch(root: Path, path: str, videos=VIDEOS, classes=CLASSES) -> None:
     """A video for each of VIDEOS: a file, or a folder of two images."""
     for name, label, side in videos:
-        video = root / path.format(name=name, action=folder_name(CLASSES[label]), side=("train", "val")[side])
+        video = root / path.format(name=name, action=folder_name(classes[label]), side=("train", "val")[side])
         for each in (video,) if video.suffix else (video / "img_00001.jpg", video / "img_00002.jpg"):
             each.parent.mkdir(parents=True, exist_ok=True)
             each.touch()
 
 
-LAYOUTS: Mapping[str, tuple[Callable[[], Files], str]] = {
+LAYOUTS: Mapping[str, tuple[Callable[..., Files], str]] = {
     "something": (something, "20bn-something-something-v2/{name}.webm"),
-    "something, short names": (lambda: something(prefix=""), "{name}.webm"),
+    "something, short names": (partial(something, prefix=""), "{name}.webm"),
     "something, frames": (something, "20bn/frames/{name}"),
     "jester": (jester, "20bn-jester-v1/{name}"),
     "diving48": (diving, "rgb/{name}.mp4"),
     "kinetics": (kinetics, "{side}/{action}/{name}_000001_000011.mp4"),
     "kinetics, flat": (kinetics, "{side}/{name}_000001_000011.mp4"),
     "tsn": (tsn, "data/frames/{name}"),
-    "tsn, commas": (lambda: tsn(row="frames/{name}, 8, {label}"), "frames/{name}"),
-    "tsn, first frames": (lambda: tsn(row="frames/{name} 1 8 {label}"), "frames/{name}"),
+    "tsn, commas": (partial(tsn, row="frames/{name}, 8, {label}"), "frames/{name}"),
+    "tsn, first frames": (partial(tsn, row="frames/{name} 1 8 {label}"), "frames/{name}"),
     "videomae": (videomae, "some videos/{name}.mp4"),
 }
 
@@ -126,6 +133,51 @@ def test_a_layout_is_found_by_itself(tmp_path: Path, layout: str, folder: str) -
     assert split_numbers(root) == (1,)
     with pytest.raises(IfttnError, match="are split 1, and there is no split 2"):
         read_split(root, 2)
+
+
+def of_embedded(embedded, most: int | None = None):
+    """The videos of the embedded data set as rows of VIDEOS, its classes, and the file of each video."""
+    split = embedded.split
+    sides = split.train[:most], split.test[:most]
+    rows = [(video.path.stem, video.label, at) for at, videos in enumerate(sides) for video in videos]
+    return rows, split.actions, {video.path.stem: video.path for videos in sides for video in videos}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_embedded_data_set_is_the_same_in_every_layout(tmp_path: Path, embedded, layout: str) -> None:
+    files, path = LAYOUTS[layout]
+    videos, classes, _ = of_embedded(embedded)
+    touch(put(tmp_path, files(videos, classes)), path, videos, classes)
+    split, own = read_split(tmp_path), embedded.split
+    assert split.actions == own.actions
+    for side in ("train", "test"):
+        found = [(re.split(r"\.|_000001", video.path.name)[0], video.label) for video in split.side(side)]
+        assert found == [(video.path.stem, video.label) for video in own.side(side)]
+
+
+def test_files_and_frames_in_the_layout_of_something_something_are_prepared(tmp_path: Path, embedded) -> None:
+    videos, classes, paths = of_embedded(embedded, most=1)
+    classes = [action + ', "something" / <long>' * 5 for action in classes]
+    (file, _, _), (folder, _, _) = videos
+    put(tmp_path / "v2", something(videos, classes))
+    (tmp_path / "v2" / "videos" / folder).mkdir(parents=True)
+    os.link(paths[file], tmp_path / "v2" / "videos" / f"{file}.avi")
+    for number, frame in enumerate(decode(paths[folder]).frames, 1):
+        cv2.imwrite(str(tmp_path / "v2" / "videos" / folder / f"{number:06}.png"), frame[..., ::-1])
+    whole = Store(embedded.store)
+    report = prepare(tmp_path / "v2", tmp_path / "store", whole.settings, jobs=1, progress=False)
+    assert report.status.tolist() == ["done", "done"]
+    store, split = Store(tmp_path / "store"), read_split(tmp_path / "v2")
+    store.refuse_unprepared(split.train + split.test)
+    own = embedded.split.train[0], embedded.split.test[0]
+    for video, original in zip(split.train + split.test, own, strict=True):
+        assert video.action == split.actions[video.label] == classes[original.label]
+        frames = np.arange(whole.num_frames(original.name))
+        here, there = (each.read(name, "rgb", frames) for each, name in ((store, video.name), (whole, original.name)))
+        assert np.abs(here.astype(int) - there).mean() < 2
+    fields = np.arange(3)
+    vectors = store.read(split.train[0].name, "mv", fields)
+    np.testing.assert_array_equal(vectors, whole.read(own[0].name, "mv", fields))
 
 
 def test_what_is_missing_and_what_no_list_names_is_told(tmp_path: Path) -> None:

@@ -215,14 +215,14 @@ def test_a_video_of_any_type_that_ffmpeg_reads_is_prepared(tmp_path, pan, encode
 
 
 def test_an_error_of_any_kind_is_the_reason_of_one_video(root, tmp_path, monkeypatch):
-    reader = preparation.Reader
+    reader = preparation.reader_of
 
     def fail(path, *size):
         if "g02" in path.name:
             raise MemoryError("no room\nfor this")
         return reader(path, *size)
 
-    monkeypatch.setattr(preparation, "Reader", fail)
+    monkeypatch.setattr(preparation, "reader_of", fail)
     report = prepare(root, tmp_path / "store", SETTINGS, jobs=1, progress=False)
     assert status(report)["Left/v_Left_g01_c01"] == "done"
     assert report.reason[1] == f"{root / 'Left' / 'v_Left_g02_c01.avi'}: MemoryError: no room for this"
