@@ -68,11 +68,12 @@ MODALITIES: Mapping[str, Modality] = {
 
 @dataclass(frozen=True)
 class Video:
-    """One file, one row of an official list."""
+    """One file, or folder of images: one row of an official list."""
 
     name: str
     """Unique in its data set: "<folder of the class>/<file name without suffix>", after "<side>/" where the data set
-    has a folder for each side. It can always be written; `path` may hold bytes that are not UTF-8."""
+    has a folder for each side, or the path in a list. It can always be written; `path` may hold bytes that are not
+    UTF-8."""
     path: Path
     action: str
     label: int

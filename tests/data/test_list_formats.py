@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -363,3 +365,29 @@ def test_json_of_another_encoding_is_named(tmp_path: Path) -> None:
     (tmp_path / f"{V2}train.json").write_bytes(b'[{"id": "\xe9"}]')
     with pytest.raises(IfttnError, match=r"v2-train.json cannot be read: byte 9 is no utf-8"):
         read_split(tmp_path)
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+from ifttn.data.catalogue import read_split
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+split = read_split(Path(sys.argv[1]))
+print(len(split.train), len(split.test), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".webm", ""])
+def test_lists_of_the_official_size_take_little_memory(tmp_path: Path, suffix: str) -> None:
+    classes = [f"Moving something and something else in way {number}" for number in range(174)]
+    videos = [(str(number), number % 174, int(number % 9 == 0)) for number in range(220_847)]
+    put(tmp_path, something(videos, classes))
+    (tmp_path / "videos").mkdir()
+    for name, _, _ in videos:
+        path = tmp_path / "videos" / f"{name}{suffix}"
+        path.touch() if suffix else path.mkdir()
+    told = subprocess.run([sys.executable, "-c", MEMORY, str(tmp_path)], capture_output=True, text=True, check=True)
+    train, test, kilobytes = map(int, told.stdout.split())
+    assert (train, test) == (196_308, 24_539)
+    assert kilobytes < 500_000
