@@ -280,11 +280,7 @@ def _add_machine(p: argparse.ArgumentParser) -> None:
         "--imagenet", type=existing_file, help="local file of ImageNet weights; by default torchvision fetches its own"
     )
     add_memory(p)
-    p.add_argument(
-        "--compile",
-        action=argparse.BooleanOptionalAction,
-        help="torch.compile: minutes first, then faster steps; by default in long stages on a GPU",
-    )
+    p.add_argument("--compile", action="store_true", help="torch.compile: minutes first, then faster steps")
     p.add_argument("--recompute", action="store_true", help="less memory for a third more work")
     p.add_argument("--tensorboard", action="store_true", help="write RUN/tensorboard as well as RUN/metrics.jsonl")
     p.add_argument("--checkpoint-steps", type=Whole(1), default=200, help="steps between checkpoints within an epoch")

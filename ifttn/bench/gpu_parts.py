@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -82,18 +83,17 @@ def _draw(folder: Path, row: pd.Series) -> None:
 
 def _tests(place: Place) -> int:
     """The tests that need a GPU, but for those that other parts do. Exit code 1 when one fails."""
-    import pytest
-
+    pytest = import_module("pytest")  # which only a developer has
     table = PrintedTable("test", "outcome", "seconds", "why", first=86, width=24)
 
     class Rows:
         """Puts each test into the table as it ends."""
 
-        def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        def pytest_runtest_logreport(self, report: Any) -> None:
             if report.when == "call" or report.outcome != "passed":
                 table.row(report.nodeid.split("::", 1)[-1], report.outcome, f"{report.duration:.1f}", _why(report))
 
-        def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        def pytest_collectreport(self, report: Any) -> None:
             if report.failed:
                 table.row(report.nodeid, "not collected", "", _why(report))
 

@@ -41,7 +41,7 @@ def random_step(
     freeze_all_but(network, stage.trains, preset.batch_norm_in(stage))
     if machine.recompute:
         recompute(network)
-    forward = compiled_forward(Forward(network, preset.segments, machine.dtype(device)), machine, device, steps=0)
+    forward = compiled_forward(Forward(network, preset.segments, machine.dtype(device)), machine)
     steps = optimiser(network, preset)
     for group in steps.param_groups:
         group["lr"] = 1e-6
@@ -70,7 +70,7 @@ def peer_step(name: str, images: int, size: int, machine: Machine, device: str) 
     """A step of torchvision's network of that name on so many images, as our steps are: autocast, channels last,
     momentum, and compiled where the machine says so. Everything trains, its batch statistics as well."""
     network = models.get_model(name).to(device).to(memory_format=torch.channels_last)
-    forward: Callable[..., Any] = compiled_forward(network, machine, device, steps=0)
+    forward: Callable[..., Any] = compiled_forward(network, machine)
     steps = torch.optim.SGD(network.parameters(), lr=1e-6, momentum=0.9, fused=device.startswith("cuda"))
     inputs = torch.randn(images, 3, size, size, device=device).to(memory_format=torch.channels_last)
     labels = torch.zeros(images, dtype=torch.long, device=device)

@@ -22,6 +22,10 @@ from ifttn.model.network import Scorer
 from ifttn.model.peers.trained import build_network
 from ifttn.vocabulary import MODALITIES
 
+FED = 8
+"""Micro-batches on a device, in bytes of one: that in use, two that are made ahead, and the decoded pictures from which
+they are cut."""
+
 
 @dataclass(frozen=True)
 class StageCost:
@@ -40,7 +44,7 @@ class StageCost:
     activations: float
     """Bytes that one video holds when its forward pass ends, for autograd and in `Output`."""
     memory: float
-    """Bytes on one device: weights, gradients, optimiser, a micro-batch and the next, and its activations."""
+    """Bytes on one device: weights, gradients, optimiser, micro-batches (`FED`), and the activations of one."""
 
 
 def meta_network(recipe: Recipe, preset: Preset, actions: int) -> Scorer:
@@ -87,8 +91,8 @@ def stage_cost(
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     gradient_and_moments = 1 + {"sgd": 1, "adamw": 2}[preset.optimiser]
     state = 4 * (parameters + gradient_and_moments * trained) + (0 if in_single else 2 * parameters)
-    inputs_and_next = 2 * sum(x.numel() for x in inputs.values())
-    memory = 1.1 * (state + (machine.micro_batch or preset.batch) * (activations + inputs_and_next))
+    fed = FED * sum(x.numel() for x in inputs.values())
+    memory = 1.1 * (state + (machine.micro_batch or preset.batch) * (activations + fed))
     epochs = find(stage.name, preset.schedules, "stage").epochs
     return StageCost(
         stage=stage.name,

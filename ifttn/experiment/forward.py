@@ -1,4 +1,4 @@
-"""The forward pass of a training step: frozen streams at the precision of inference, compiled where that pays."""
+"""The forward pass of a training step: frozen streams at the precision of inference, compiled where it is asked for."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -31,9 +31,9 @@ class Forward(nn.Module):
         return Output(self.network.read(inputs, self.segments).logits, votes={}, taps={})
 
 
-def compiled_forward(module: nn.Module, machine: Machine, device: str, steps: int) -> Callable[..., Output]:
-    """The module compiled for batches of one shape, where the machine says so for so many steps; else itself."""
-    if not machine.compiles(device, steps):
+def compiled_forward(module: nn.Module, machine: Machine) -> Callable[..., Output]:
+    """The module compiled for batches of one shape, where the machine says so; else itself."""
+    if not machine.compile:
         return module
     torch.compiler.reset()  # a process that trains many stages would reach torch's limit of compilations
     return cast(Callable[..., Output], torch.compile(module, dynamic=False))

@@ -5,12 +5,10 @@ One process trains on one device. `torchrun` starts many, and each takes its sha
 
 import datetime
 import os
-import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,9 +22,6 @@ from ifttn.vocabulary import PRECISIONS, IfttnError
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """What convolutions and matrix products compute in; the loss and the weights are fp32 in any case."""
-
-COMPILED_FROM = 2000
-"""Steps of a stage that make up for the minutes of a compilation, if each becomes 0.05 s faster."""
 
 PATIENCE = datetime.timedelta(minutes=30)
 """How long a process waits for the others: one computes frozen pyramids or tests while they do."""
@@ -42,8 +37,8 @@ class Machine:
     """Processes that load batches; None: as the preset says."""
     precision: str = "auto"
     """A name of PRECISIONS; "auto": fp32 on a CPU, bf16 on a GPU, or fp16 with a scaler where it has none."""
-    compile: bool | None = None
-    """torch.compile: a minute or more at the start of a stage. None: as `compiles` says."""
+    compile: bool = False
+    """torch.compile: a minute or more at the start of a stage."""
     recompute: bool = False
     """Activation checkpointing: a residual block keeps its input alone, and is computed again on the way back."""
     tensorboard: bool = False
@@ -69,18 +64,6 @@ class Machine:
         if torch.device(device).type != "cuda":
             return torch.float32
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-
-    def compiles(self, device: str, steps: int) -> bool:
-        """Whether a stage of so many steps is compiled. By default on a GPU, where the steps make up for it.
-
-        By default it is not where the same bits are asked for, as the compiler tries several kernels and keeps the
-        fastest, nor where Triton or the C compiler that it calls is missing.
-        """
-        if self.compile is not None:
-            return self.compile
-        long = torch.device(device).type == "cuda" and steps >= COMPILED_FROM
-        can = find_spec("triton") and any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang")))
-        return bool(long and can) and not self.recompute and not torch.are_deterministic_algorithms_enabled()
 
     def autocast(self, device: str) -> AbstractContextManager[Any]:
         """Autocast to that precision."""

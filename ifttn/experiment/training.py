@@ -194,7 +194,7 @@ class Training:
         # Each process has the batch statistics of its own share. The running statistics are the first process's.
         self.parallel = DistributedDataParallel(forward) if work.processes.world > 1 else None
         self.module = self.parallel or forward
-        self.compiled = compiled_forward(self.module, work.machine, work.device, self.steps * self.schedule.epochs)
+        self.compiled = compiled_forward(self.module, work.machine)
         self.usual = largest_share(preset.batch, work.processes, work.machine.micro_batch)
 
     def _frozen_pyramids(self) -> dict[str, FrozenPyramids]:

@@ -4,13 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from ifttn.experiment import processes
 from ifttn.experiment.cost import meta_inputs
 from ifttn.experiment.forward import Forward, compiled_forward
 from ifttn.experiment.networks import network_settings
 from ifttn.experiment.optimisation import freeze_all_but, optimiser, stage_loss
 from ifttn.experiment.presets import PRESETS
-from ifttn.experiment.processes import COMPILED_FROM, Machine
+from ifttn.experiment.processes import Machine
 from ifttn.experiment.recipes import RECIPES
 from ifttn.model.network import Network, pyramids_of
 from ifttn.vocabulary import IfttnError
@@ -37,7 +36,7 @@ def test_a_stage_is_one_graph_with_the_same_loss_and_gradients(name, precision):
     machine, quick = Machine(precision=precision, compile=True), copy.deepcopy(plain)
     losses = []
     for network, on in ((plain, Machine(precision=precision)), (quick, machine)):
-        forward = compiled_forward(Forward(network, PRESET.segments, machine.dtype("cpu")), on, "cpu", steps=1)
+        forward = compiled_forward(Forward(network, PRESET.segments, machine.dtype("cpu")), on)
         torch.manual_seed(1)  # dropout
         with machine.autocast("cpu"):
             output = forward(inputs, False)
@@ -65,22 +64,7 @@ def test_frozen_streams_are_cast_and_folded_once_and_the_network_stays_as_it_is(
     assert Forward(staged("joint")[0], PRESET.segments, torch.bfloat16).streams is None
 
 
-def test_long_stages_on_a_gpu_are_compiled_unless_their_bits_must_not_differ(monkeypatch):
-    monkeypatch.setattr(processes, "find_spec", lambda name: name)
-    monkeypatch.setattr(processes.shutil, "which", lambda name: name if name == "gcc" else None)
-    assert Machine().compiles("cuda", COMPILED_FROM)
-    assert not Machine().compiles("cuda", COMPILED_FROM - 1)
-    assert not Machine().compiles("cpu", COMPILED_FROM)
-    assert not Machine(recompute=True).compiles("cuda", COMPILED_FROM)
-    assert Machine(compile=True).compiles("cpu", 1)
-    assert not Machine(compile=False).compiles("cuda", COMPILED_FROM)
-    torch.use_deterministic_algorithms(True)
-    try:
-        assert not Machine().compiles("cuda", COMPILED_FROM)
-    finally:
-        torch.use_deterministic_algorithms(False)
-    monkeypatch.setattr(processes.shutil, "which", lambda name: None)
-    assert not Machine().compiles("cuda", COMPILED_FROM)
+def test_compiled_code_decides_itself_what_is_recomputed():
     with pytest.raises(IfttnError, match="--compile and --recompute exclude each other"):
         Machine(compile=True, recompute=True)
 
@@ -97,7 +81,7 @@ def test_a_compiled_stage_has_the_loss_of_the_plain_one_on_a_gpu(name):
         if isinstance(part, nn.Dropout):
             part.p = 0.0  # compiled code draws other numbers
     for way in (Machine(), machine):
-        forward = compiled_forward(Forward(network, PRESET.segments, machine.dtype("cuda")), way, "cuda", steps=1)
+        forward = compiled_forward(Forward(network, PRESET.segments, machine.dtype("cuda")), way)
         with machine.autocast("cuda"):
             output = forward(there, False)
         found.append(stage_loss(stage, output, LABELS.to("cuda"))[0])

@@ -388,6 +388,7 @@ def test_a_compiled_training_leaves_the_same_weights_by_the_same_names(streams, 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("recipe", ["spatial", "if-ttn"])
 def test_the_host_waits_for_no_step_of_a_gpu(streams, recipe, monkeypatch):
     preset = replace(PRESETS["smallest"], frozen_views=None)
@@ -396,8 +397,8 @@ def test_the_host_waits_for_no_step_of_a_gpu(streams, recipe, monkeypatch):
     part = training.shares(np.arange(4), 4, work.processes, None)[0]
     batch = next(stage.feed(0, part))
     stage.step(part, iter([batch]), 1e-3)
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         stage.step(part, iter([batch]), 1e-3)
     finally:
         torch.cuda.set_sync_debug_mode("default")
