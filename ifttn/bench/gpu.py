@@ -47,11 +47,11 @@ NO_RUN = "No run of `ifttn bench gpu` is kept in docs/ yet."
 
 @dataclass(frozen=True)
 class Place:
-    """Where a part runs."""
+    """The device of a part, and the folder and time that it may use."""
 
     device: str
     folder: Path
-    """What parts share: drawn stores, and the file of their rows."""
+    """All parts use it: it holds the drawn stores and the file of rows."""
     seconds: float = math.inf
     """The limit."""
 
@@ -79,7 +79,7 @@ class Part:
     weight: int
     """About the seconds that it takes on an H100."""
     words: Callable[[Place], Sequence[str]]
-    """What stands after `python -m`."""
+    """Makes the words that follow `python -m` on the command line."""
     needs: tuple[str, ...] = ()
     """Packages without which it does not run."""
 
@@ -193,7 +193,7 @@ def about(device: str) -> dict[str, Any]:
 
 
 def _said(*command: str) -> str:
-    """What a program prints; nothing where it is missing or fails."""
+    """Returns the output of a program, or "" where it is missing or fails."""
     with contextlib.suppress(OSError):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         return "" if done.returncode else done.stdout.strip()

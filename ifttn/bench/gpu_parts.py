@@ -208,7 +208,7 @@ def _jpeg(place: Place) -> int:
 
 
 def _decoded(files: list[torch.Tensor], mode: ImageReadMode, device: str) -> list[torch.Tensor]:
-    """What `torchvision.io.decode_jpeg` does; that one warns that it is to move to another package."""
+    """Decodes as `torchvision.io.decode_jpeg` does, which warns that it will move to another package."""
     if device == "cpu":
         return [torch.ops.image.decode_jpeg(file, mode.value) for file in files]
     return torch.ops.image.decode_jpegs_cuda(files, mode.value, torch.device(device))

@@ -29,7 +29,7 @@ SPEED_ROWS = (
 SPEED_FRAMES = 186
 """Frames of the video that `bench speed` makes: the mean of UCF101."""
 SPEED_RATE = 25.0
-"""How many of them are shown a second."""
+"""Frames per second of that video."""
 TRAINED_STAGES = {
     "spatial": ("spatial", 0),
     "temporal": ("temporal", 0),
@@ -44,7 +44,7 @@ GPU_PARTS = (
     *("tests", "resume", "flow", "train", "memory", "loader", "study", "largest"),
     *("jpeg", "speed", "compile", "insight", "peers"),
 )
-"""The parts of `bench gpu` in order of worth: a run that is cut off has told the most."""
+"""The parts of `bench gpu`. The most useful run first, because a run may be cut off."""
 
 
 def _flow(p: argparse.ArgumentParser) -> None:
@@ -158,7 +158,7 @@ def _gpu(p: argparse.ArgumentParser) -> None:
 
 
 JSON_HELP: Mapping[str, str] = {"gpu": "the file to write, with a .md beside it; by default results/gpu.json"}
-"""What --json means to a part that does not add rows to a file, one JSON object a line."""
+"""The help of --json for a part that writes a whole file. The other parts add a JSON object a line."""
 PARTS: Mapping[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "flow": ("our TV-L1 beside OpenCV's DualTVL1: how fast on one core, and how far from known motions", _flow),
     "mv": ("frames and motion vectors in one pass, beside the same files decoded with nothing else done", _mv),

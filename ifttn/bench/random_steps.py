@@ -96,11 +96,11 @@ class FromMemory:
 
     name: str
     videos: int
-    """Of a step."""
+    """Videos of one training step."""
     flops: float | None
-    """Of a step, forward and backward; None: not counted."""
+    """Operations of one step, forward and backward; None where they are not counted."""
     seconds: Spread
-    """Of a step."""
+    """Seconds of one step."""
     first: float
     """Seconds of the first step, in which code is compiled and kernels are chosen."""
     peak: float
