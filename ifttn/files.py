@@ -1,4 +1,4 @@
-"""Write a file whole or not at all, and lock a folder against a second writer: the only place for both."""
+"""Write a file completely or not at all, and lock a folder against a second writer."""
 
 import errno
 import json
@@ -16,7 +16,7 @@ from typing import IO
 from ifttn.vocabulary import IfttnError
 
 PARTIAL = ".partial"
-"""Suffix of a file that is not whole yet; a process that is killed leaves it behind."""
+"""Suffix of an incomplete file. A killed process leaves such files behind."""
 LOCK = ".lock"
 
 _locks: set[int] = set()
@@ -27,19 +27,19 @@ class DiskFullError(IfttnError):
 
 
 def partial_beside(path: Path) -> Path:
-    """A new name in the folder of `path`, short enough even where `path` has the longest name that a file can have."""
+    """A new, short name in the folder of `path`, whose own name may be as long as a file system allows."""
     return path.with_name(f".{uuid.uuid4().hex}{PARTIAL}")
 
 
 @contextmanager
 def written_whole(path: Path) -> Generator[IO[bytes]]:
-    """A file to fill, read and seek in. It is at `path`, on the disk, when the block ends without an error.
+    """A new file to write into. When the block ends without an error, the file replaces the one at `path`.
 
     Until then, and if the block fails, the old file stays at `path`.
 
     Raises:
         DiskFullError: the disk is full.
-        IfttnError: the file cannot be written; the line names it.
+        IfttnError: the file cannot be written; the message names it.
     """
     partial = partial_beside(path)
     try:
@@ -47,7 +47,7 @@ def written_whole(path: Path) -> Generator[IO[bytes]]:
         with partial.open("w+b") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())  # else a machine that loses power may keep the name and not the bytes
+            os.fsync(file.fileno())  # without this, a power failure may leave an empty file under the new name
         os.replace(partial, path)
     except BaseException as error:
         with suppress(OSError):  # it was never made, or its folder is a file
@@ -70,7 +70,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def not_written(path: Path, error: OSError) -> IfttnError:
-    """The error to raise where `path` could not be written."""
+    """The error for a `path` that could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFullError(f"{path}: cannot be written, because the disk is full")
     return IfttnError(f"{path}: cannot be written ({error.strerror or error})")
@@ -78,17 +78,17 @@ def not_written(path: Path, error: OSError) -> IfttnError:
 
 @contextmanager
 def held(folder: Path, *, shared: bool = False, wait: bool = False) -> Generator[None]:
-    """Hold a folder, so that no other process or thread works in it. The lock ends with the block or the process.
+    """Lock a folder, so that no other process or thread works in it. The lock ends with the block or the process.
 
-    On Windows, and on file systems that have no locks, nothing is held.
+    On Windows, and on file systems without locks, this does nothing.
 
     Args:
-        folder: made where absent. Its file `.lock` says who holds it.
-        shared: let others hold it who share it, too.
-        wait: say on stderr who holds the folder, and wait for them.
+        folder: made if it does not exist. Its file `.lock` says who holds the lock.
+        shared: other processes that also ask for a shared lock may hold the folder at the same time.
+        wait: if the folder is locked, print on stderr who holds it, and wait.
 
     Raises:
-        IfttnError: someone else holds it, or it cannot be written to; the line says who.
+        IfttnError: another process holds the folder (the message says which), or it cannot be written to.
     """
     try:
         import fcntl
@@ -127,7 +127,7 @@ def _opened(path: Path) -> int:
 
 def _write_holder(lock: int) -> None:
     holder = {
-        # A notebook's command line is that of every notebook; Jupyter tells its name here.
+        # Every notebook has the same command line; Jupyter gives the name of the notebook here.
         "command": os.environ.get("JPY_SESSION_NAME") or shlex.join(sys.argv),
         "pid": os.getpid(),
         "host": socket.gethostname(),
@@ -147,7 +147,7 @@ def _holder(lock: int) -> str:
 
 
 def _release_in_fork() -> None:
-    """In a forked process: it shares its parent's locks, and would keep them if the parent were killed."""
+    """Close the parent's locks in a forked process, which would keep them if the parent were killed."""
     for lock in _locks:
         with suppress(OSError):
             os.close(lock)

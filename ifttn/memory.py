@@ -1,4 +1,4 @@
-"""Where the memory of a device or of this machine does not suffice: smaller pieces, or a line that says what helps."""
+"""What happens when a device or this machine runs out of memory: smaller pieces, or a message that says what helps."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 LACKS = "the memory of the device does not suffice"
 SIGNS = ("out of memory", "STATUS_ALLOC_FAILED", "DefaultCPUAllocator")
-"""A part of the message of errors of CUDA, its libraries and the CPU, which have no type of their own."""
+"""Parts of the error messages of CUDA, its libraries and the CPU. These errors have no type of their own."""
 HELPS: Sequence[tuple[str, str, Callable[[Any], bool]]] = (
     ("micro_batch", "--micro-batch with fewer videos at once", lambda videos: videos != 1),
     ("batch", "--batch with fewer videos", lambda videos: videos != 1),
@@ -21,18 +21,19 @@ HELPS: Sequence[tuple[str, str, Callable[[Any], bool]]] = (
     ("jobs", "--jobs 1", lambda jobs: (jobs or 1) > 1),
     ("device", "--device cpu", lambda device: device != "cpu"),
 )
-"""Name of an option, its choice that needs less memory, whether a value leaves this choice; the least harmful first."""
+"""Name of an option, its choice that needs less memory, and whether a value leaves this choice open. The choice with
+the smallest effect on the result comes first."""
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether an error says that a device or the machine has no more memory."""
+    """Whether an error says that a device or the machine is out of memory."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
 
 
 class Pieces:
-    """Does work on many items in pieces. Where memory does not suffice, the pieces are halved from then on.
+    """Calls a function on many items, a piece at a time. After an out-of-memory error the pieces are half as large.
 
     Args:
         most: number of items in the first piece.
@@ -45,7 +46,7 @@ class Pieces:
     def __call__(self, function: Callable[[slice], Result], count: int) -> Iterator[Result]:
         """function(first : last) of the pieces of `count` items, in order.
 
-        Raises IfttnError where memory does not suffice for a single item, and whatever else the function raises.
+        Raises IfttnError if a single item does not fit into memory, and every other error of the function.
         """
         first = 0
         while first < count:
@@ -73,10 +74,10 @@ class Pieces:
 
 @contextmanager
 def explained(options: Mapping[str, Any]) -> Iterator[None]:
-    """Inside, a lack of memory becomes an IfttnError of one line that names what helps.
+    """Inside, an out-of-memory error becomes an IfttnError of one line that says what helps.
 
     Args:
-        options: of the verb that runs, by the names of HELPS and with their values.
+        options: name and value of the options of the verb that runs.
     """
     try:
         yield
@@ -89,7 +90,7 @@ def explained(options: Mapping[str, Any]) -> Iterator[None]:
 
 
 def loader_killed() -> IfttnError:
-    """What to raise where a process that loads batches is gone."""
+    """The error for a killed process that loaded batches."""
     return IfttnError(
         "a process that loads batches was killed, most likely because this machine ran out of memory: take fewer "
         "--workers (0 loads in the process itself), and the same command goes on"
@@ -97,13 +98,13 @@ def loader_killed() -> IfttnError:
 
 
 def advice(options: Mapping[str, Any]) -> str:
-    """The end of a line: the options of a verb that can still take less memory."""
+    """The end of a message: the options of a verb that can still reduce its memory."""
     left = [how for name, how, is_open in HELPS if name in options and is_open(options[name])]
     return f"; what helps: {', '.join(left)}" if left else ""
 
 
 def _asked(error: BaseException) -> str:
-    """How much memory was asked for. The rest of torch's message describes the settings of its allocator."""
+    """How much memory was requested. The rest of torch's message describes the settings of its allocator."""
     text = " ".join(str(error).split())
     found = re.search(r"Tried to allocate [\d.]+ \w+", text)
     return found[0] if found else text[:120] or type(error).__name__

@@ -1,6 +1,6 @@
-"""What a machine decides about training, and a recipe does not: memory, precision, processes.
+"""The settings of training that depend on the machine and not on the recipe: memory, precision, processes.
 
-One process trains on one device. `torchrun` starts many, and each takes its share of every batch.
+One process trains on one device. `torchrun` starts several, and each process trains on its share of every batch.
 """
 
 import datetime
@@ -21,26 +21,26 @@ from torch import distributed
 from ifttn.vocabulary import PRECISIONS, IfttnError
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""What convolutions and matrix products compute in; the loss and the weights are fp32 in any case."""
+"""Type of numbers in convolutions and matrix products. The loss and the weights are always fp32."""
 
 PATIENCE = datetime.timedelta(minutes=30)
-"""How long a process waits for the others: one computes frozen pyramids or tests while they do."""
+"""How long processes wait for one another, for example while one of them computes frozen pyramids or tests."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """How one process trains. Nothing here changes what is learned, but for rounding and batch statistics."""
+    """How one process trains. These settings change only the rounding and the batch statistics of a result."""
 
     micro_batch: int | None = None
-    """Videos at once on one device; None: a process's whole share of a batch. Gradients are those of the batch."""
+    """Videos at once on one device; None: the whole share of a process. The gradient is always that of the batch."""
     workers: int | None = None
-    """Processes that load batches; None: as the preset says."""
+    """Processes that load batches; None: the number of the preset."""
     precision: str = "auto"
-    """A name of PRECISIONS; "auto": fp32 on a CPU, bf16 on a GPU, or fp16 with a scaler where it has none."""
+    """A name of PRECISIONS. "auto" is fp32 on a CPU, bf16 on a GPU, and fp16 with a scaler on a GPU without bf16."""
     compile: bool = False
-    """torch.compile: a minute or more at the start of a stage."""
+    """Use torch.compile, which takes a minute or more at the start of a stage."""
     recompute: bool = False
-    """Activation checkpointing: a residual block keeps its input alone, and is computed again on the way back."""
+    """Activation checkpointing: a residual block keeps only its input and is computed again in the backward pass."""
     tensorboard: bool = False
     """Write <run>/tensorboard as well."""
     checkpoint_steps: int = 200
@@ -49,7 +49,7 @@ class Machine:
     """A local file of ImageNet weights; None: torchvision's, downloaded once."""
 
     def __post_init__(self) -> None:
-        """Raise IfttnError for a precision that there is not, or a number below one."""
+        """Raise IfttnError for an unknown precision, a number below one, or options that exclude each other."""
         if self.precision not in (*PRECISIONS, "auto"):
             raise IfttnError(f"unknown precision {self.precision!r}: choose from auto, {', '.join(PRECISIONS)}")
         if self.compile and self.recompute:
@@ -58,7 +58,7 @@ class Machine:
             raise IfttnError("a micro-batch and the steps between checkpoints must be at least 1")
 
     def dtype(self, device: str) -> torch.dtype:
-        """What convolutions compute in on a device."""
+        """Type of numbers in convolutions on a device."""
         if self.precision != "auto":
             return _DTYPES[self.precision]
         if torch.device(device).type != "cuda":
@@ -66,7 +66,7 @@ class Machine:
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
     def autocast(self, device: str) -> AbstractContextManager[Any]:
-        """Autocast to that precision."""
+        """A context in which convolutions compute in that type."""
         dtype = self.dtype(device)
         enabled = dtype != torch.float32
         return torch.autocast(torch.device(device).type, dtype if enabled else None, enabled=enabled)
@@ -74,26 +74,26 @@ class Machine:
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes that train one network together, seen from one of them."""
+    """The processes that train one network together, and the place of this process among them."""
 
     rank: int = 0
     world: int = 1
     local_rank: int = 0
-    """Its number on its own machine."""
+    """Number of this process on its machine."""
 
     @property
     def leads(self) -> bool:
-        """The one that writes: run folder, metrics, checkpoints."""
+        """Whether this process writes the run folder, the metrics and the checkpoints."""
         return self.rank == 0
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Wait until all processes call this."""
         if self.world > 1:
             distributed.barrier()
 
     @contextmanager
     def one_first(self) -> Iterator[None]:
-        """The first process of each machine, then the others, which find its files."""
+        """The first process of each machine runs the block; then the others run it and find its files."""
         if self.local_rank:
             self.wait()
         yield
@@ -101,7 +101,7 @@ class Processes:
             self.wait()
 
     def gather(self, value: Any) -> list[Any]:
-        """Everyone's value, by rank."""
+        """The values of all processes, by rank."""
         if self.world == 1:
             return [value]
         values = [None] * self.world
@@ -111,12 +111,12 @@ class Processes:
 
 @dataclass(frozen=True)
 class Share:
-    """What one process sees at once of one batch."""
+    """The part of a batch that one process computes at once."""
 
     rows: Integer[np.ndarray, " n"]
     """Indices of videos."""
     weight: float
-    """Of the mean loss of these videos, so that the mean gradient of all processes is that of the batch."""
+    """Factor of the mean loss of these videos. With it, the mean gradient of all processes is that of the batch."""
 
 
 def shares(
@@ -124,7 +124,7 @@ def shares(
 ) -> list[list[Share]]:
     """Per step, the micro-batches of one process: every `world`-th video of the batch, in nearly equal parts.
 
-    A process for which no video is left takes the batch's first with weight 0: all must take part in every step.
+    A process without a video computes the first video of the batch with weight 0: every process must take part.
     """
     steps = []
     for first in range(0, len(order), batch):
@@ -139,12 +139,12 @@ def shares(
 
 
 def largest_share(batch: int, processes: Processes, micro_batch: int | None) -> int:
-    """The most videos that one process sees at once of a whole batch."""
+    """The largest number of videos of a batch that one process computes at once."""
     return max(len(part.rows) for part in shares(np.arange(batch), batch, processes, micro_batch)[0])
 
 
 def deterministic() -> None:
-    """The same bits every time on a GPU too, from here on; an operation that cannot do so raises RuntimeError."""
+    """From here on, results on a GPU are bit for bit repeatable. An operation that cannot do so raises RuntimeError."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
@@ -152,10 +152,10 @@ def deterministic() -> None:
 
 @contextmanager
 def joined(device: str) -> Iterator[tuple[Processes, str]]:
-    """The processes that torchrun started, and this one's device; one process without torchrun.
+    """The processes that torchrun started, and the device of this process. Without torchrun there is one process.
 
     Raises:
-        IfttnError: while training, another process was lost, or this one was asked to end (SIGTERM).
+        IfttnError: another process was lost during training, or this process received SIGTERM.
     """
     before = signal.signal(signal.SIGTERM, _told_to_end)
     environment = os.environ
@@ -176,9 +176,9 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
             if not lost(error):
                 raise
             raise IfttnError(
-                f"process {processes.rank} of {processes.world}: another process is gone, or ended with an error of "
-                f"its own ({str(error).strip().splitlines()[0][:120]}); the last checkpoint is whole, and the same "
-                "command goes on from it"
+                f"process {processes.rank} of {processes.world}: another process was lost or failed "
+                f"({str(error).strip().splitlines()[0][:120]}); the last checkpoint is complete, and the same command "
+                "continues from it"
             ) from error
         finally:
             distributed.destroy_process_group()
@@ -187,10 +187,10 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
 
 
 def lost(error: RuntimeError) -> bool:
-    """It is the transport between processes that failed."""
+    """Whether the connection between processes failed."""
     text = str(error)
     return isinstance(error, distributed.DistError) or any(word in text for word in ("gloo", "NCCL", "Connection"))
 
 
 def _told_to_end(number: int, frame: FrameType | None) -> None:
-    raise IfttnError("told to end (SIGTERM): the last checkpoint is whole, and the same command goes on from it")
+    raise IfttnError("stopped by SIGTERM: the last checkpoint is complete, and the same command continues from it")

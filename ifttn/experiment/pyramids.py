@@ -1,7 +1,7 @@
-"""Pyramids of frozen streams, computed once and read by every run that stands on the same streams.
+"""Pyramids of frozen streams, computed once and read by every run that uses the same streams.
 
-While a stage trains only what follows the streams, a stream says the same of the same view in every epoch. With a
-fixed number of views a video, its pyramids go to disk as half floats, memory-mapped when read.
+A frozen stream gives the same features for the same view in every epoch. Where a preset fixes the number of views of a
+video, the features of these views are written to disk as half floats, and are memory-mapped when they are read.
 """
 
 import hashlib
@@ -31,10 +31,10 @@ class FrozenPyramids:
     Args:
         folder: of the runs on this split; pyramids of all streams are kept below it until `drop_pyramids`.
         stream: the frozen stream, in evaluation mode.
-        modality: what it sees.
-        dataset: training videos. Of its modalities only this one is read.
-        scene: whatever else decides the views (split, seed, crops), so that pyramids are shared only where all agree.
-            Names, order and content of the videos are compared in any case.
+        modality: the input of the stream.
+        dataset: training videos. Only the modality of the stream is read.
+        scene: everything else that decides the views (split, seed, crops). Pyramids are shared only where all of it
+            agrees. The names, order and content of the videos are always compared.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class FrozenPyramids:
         self.opened: dict[int, dict[int, np.ndarray]] = {}
 
     def view(self, view: int, batch: int = 32) -> dict[int, np.ndarray]:
-        """Level -> (videos, K, C, H, W) half floats of one view, computed if they are not there yet."""
+        """Level -> (videos, K, C, H, W) half floats of one view. They are computed if they do not exist yet."""
         folder = self.folder / f"view{view}"
         if view not in self.opened:
             if not folder.exists():
@@ -58,7 +58,7 @@ class FrozenPyramids:
         return self.opened[view]
 
     def bytes_to_write(self, views: Iterable[int]) -> int:
-        """What those of the views will take on disk that are not there yet."""
+        """Size on disk of those views that are not computed yet."""
         missing = sum(not (self.folder / f"view{view}").exists() for view in views)
         shape = (1, 1, MODALITIES[self.modality].channels, self.dataset.size, self.dataset.size)
         pyramid, _ = self._pyramid(torch.zeros(shape, dtype=torch.uint8))
@@ -83,7 +83,7 @@ class FrozenPyramids:
                     files[level][row : row + len(x)] = x
                 row += len(examples.names)
             files.clear()
-            if not folder.exists():  # else another run computed the same in the meantime
+            if not folder.exists():  # else another run has computed the same pyramids in the meantime
                 os.replace(partial, folder)
         except OSError as error:
             raise not_written(folder, error) from error
@@ -98,26 +98,26 @@ class FrozenPyramids:
     def rows(self, view: int, videos: np.ndarray, device: str) -> Pyramid:
         """The pyramid of some videos in one view: level -> (S, C, H, W)."""
         found = {level: torch.from_numpy(x[videos]) for level, x in self.view(view).items()}
-        if torch.device(device).type == "cuda":  # from pinned memory, so that the host need not wait
+        if torch.device(device).type == "cuda":  # from pinned memory, so that the host does not wait
             found = {level: x.pin_memory().to(device, non_blocking=True) for level, x in found.items()}
-        # Half floats are put in order, as they move faster.
+        # The layout is changed before the conversion: half floats move faster.
         return {
             level: x.flatten(0, 1).contiguous(memory_format=torch.channels_last).float() for level, x in found.items()
         }
 
 
 def _reserve(path: Path) -> None:
-    """Take the disk space of a file now: where it ran out later, a write to the mapped file would end the process."""
+    """Reserve the disk space of a file now: a write to a mapped file on a full disk would kill the process."""
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def announce(folder: Path, wanted: int, aloud: bool) -> None:
-    """Say how much disk space pyramids will take, before they are computed.
+    """Print how much disk space the pyramids will take, before they are computed.
 
     Raises:
-        IfttnError: the disk has less.
+        IfttnError: the disk has less free space.
     """
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
@@ -129,7 +129,7 @@ def announce(folder: Path, wanted: int, aloud: bool) -> None:
 
 
 def drop_pyramids(folder: Path) -> None:
-    """Remove the pyramids of a split's runs, unless a training reads them just now: the last one removes them."""
+    """Remove the pyramids of a split, unless a training reads them now: the last training removes them."""
     if (folder / FOLDER).exists():
         with suppress(IfttnError), held(folder):
             shutil.rmtree(folder / FOLDER)

@@ -48,7 +48,7 @@ def test_one_process_is_joined_by_nobody_and_ends_with_a_line_when_told_to():
         assert (processes, device) == (Processes(), "cpu")
         processes.wait()
         assert processes.gather(3) == [3]
-        with pytest.raises(IfttnError, match="the last checkpoint is whole"):
+        with pytest.raises(IfttnError, match="the last checkpoint is complete"):
             signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) == before
 

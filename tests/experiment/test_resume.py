@@ -50,8 +50,8 @@ def test_two_processes_learn_what_one_does_and_a_lost_one_costs_nothing(forked):
     assert found["spatial two"] == pytest.approx(one, rel=1e-5)
     assert len(found["if-ttn two"]) == 6
     assert found["codes"] == [1, -9]
-    assert "process 0 of 2: another process is gone" in errors
-    assert "the same command goes on from it" in errors
+    assert "process 0 of 2: another process was lost or failed" in errors
+    assert "the same command continues from it" in errors
     assert found["checkpoint"]
     assert found["again"] == [0, 0]
     assert found["same"]
