@@ -1,1 +1,1 @@
-"""The network, and the parts that it is made of."""
+"""The network and its parts."""

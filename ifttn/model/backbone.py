@@ -1,4 +1,4 @@
-"""A torchvision ResNet that hands out its pyramid: the features of levels 2..5 (conv2_x..conv5_x).
+"""A torchvision ResNet that returns its pyramid: the features of levels 2..5 (conv2_x..conv5_x).
 
 Shapes: S snippets, C channels, H x W cells.
 """
@@ -21,27 +21,27 @@ from ifttn.vocabulary import IfttnError
 LEVELS = (2, 3, 4, 5)
 
 Pyramid = dict[int, Float[Tensor, "_ _ _ _"]]
-"""Level -> features, (S, C, H, W): C doubles and H, W halve from one level to the next."""
+"""Level -> features, (S, C, H, W). From one level to the next, C doubles and H and W halve."""
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """torch's, with a gradient in one pass over memory where statistics and weights are frozen.
+    """torch's batch normalisation, with a faster gradient where statistics and weights are frozen.
 
-    torch's own gradient goes through memory twice there, in an order that does not suit channels last: on an H100, it
-    took half of the time of a training step of ResNet-50.
+    This gradient takes one pass over memory. torch's own takes two, in an order that does not suit channels last: on an
+    H100, it took half of the time of a training step of ResNet-50.
     """
 
     def forward(self, input: Float[Tensor, "S C H W"]) -> Float[Tensor, "S C H W"]:
-        """As torch's."""
+        """Normalised features."""
         frozen = not self.training and not self.weight.requires_grad and input.requires_grad
-        # A compiler fuses torch's passes with their neighbours.
+        # A compiler fuses torch's passes with neighbouring operations.
         if frozen and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             return _Frozen.apply(input, self.running_mean, self.running_var, self.weight, self.bias, self.eps)
         return super().forward(input)
 
 
 class _Frozen(torch.autograd.Function):
-    """Batch norm with constant statistics and weights; its gradient is scaled by the same factors."""
+    """Batch norm with constant statistics and weights. The gradient is multiplied by the same factors as the input."""
 
     @staticmethod
     def forward(ctx, x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
@@ -57,26 +57,26 @@ class _Frozen(torch.autograd.Function):
 
 
 class _Narrowed(ResNet):
-    """torchvision's ResNet with every level's channels scaled to the width of the first convolution."""
+    """torchvision's ResNet with the channels of every level in proportion to those of the first convolution."""
 
     def __init__(self, block: type[BasicBlock | Bottleneck], depths: list[int], width: int) -> None:
         self.width = width
         super().__init__(block, depths, num_classes=1, norm_layer=BatchNorm)
 
     def _make_layer(self, block, planes: int, blocks: int, stride: int = 1, dilate: bool = False) -> nn.Sequential:
-        if planes == 64:  # torchvision has just set 64, whatever the first convolution gives
+        if planes == 64:  # torchvision has just set 64, but the first convolution has `width` channels
             self.inplanes = self.width
         return super()._make_layer(block, planes * self.width // 64, blocks, stride, dilate)
 
 
 class Backbone(nn.Module):
-    """torchvision's ResNet without its classifier, for any number of input channels. Weights keep their names.
+    """torchvision's ResNet without its classifier, for any number of input channels. Weights have torchvision's names.
 
     Args:
-        channels: of the input; the first convolution follows it.
+        channels: channels of the input.
         block: torchvision's BasicBlock or Bottleneck.
         depths: blocks in each of the four levels.
-        width: channels of the first convolution. 64 is torchvision's; less makes every level narrower in proportion.
+        width: channels of the first convolution, in torchvision 64. Below 64, every level is narrower in proportion.
     """
 
     def __init__(self, channels: int, block: type[BasicBlock | Bottleneck], depths: list[int], width: int = 64) -> None:
@@ -108,18 +108,18 @@ BACKBONES = {
 
 
 def build_backbone(name: str, channels: int) -> Backbone:
-    """A backbone of the table above, weights drawn at random."""
+    """A backbone of BACKBONES with random weights."""
     block, depths, width = BACKBONES[name]
     return Backbone(channels, block, depths, width)
 
 
 def adapt_stem(weights: Mapping[str, Tensor], channels: int, by_axis: bool = False) -> dict[str, Tensor]:
-    """Weights of a backbone, its first convolution made to fit another number of channels.
+    """The weights of a backbone, with the first convolution adapted to another number of input channels.
 
     Cross-modality initialisation (TSN; paper section 3.4): every new channel starts as the mean of the old ones. On
-    planes x, y, x, y, ... of a motion all filters then see x + y, and no later layer can tell x from y. With `by_axis`
-    the filters see x alone and y alone by turns. A factor of the square root of two keeps their response as strong
-    where x and y are independent.
+    the planes x, y, x, y, ... of motion, all filters then see x + y, and no later layer can tell x from y. With
+    `by_axis`, the even filters see only x and the odd filters only y. A factor of the square root of two keeps the
+    strength of their response where x and y are independent.
     """
     stem = weights["conv1.weight"]
     if stem.shape[1] == channels:
@@ -133,29 +133,29 @@ def adapt_stem(weights: Mapping[str, Tensor], channels: int, by_axis: bool = Fal
 
 
 def imagenet_weights(name: str) -> dict[str, Tensor]:
-    """torchvision's first ImageNet weights (those of the paper's time), downloaded once by torchvision and checked.
+    """torchvision's first ImageNet weights, from the time of the paper. torchvision downloads and checks them once.
 
     Raises:
-        IfttnError: torchvision has none for a backbone of that name, or they cannot be downloaded.
+        IfttnError: torchvision has no weights for this backbone, or they cannot be downloaded.
     """
     weights = _torchvisions(name)
     try:
         return dict(weights.get_state_dict(progress=True, check_hash=True))
-    except (OSError, RuntimeError) as error:  # no network; a download that does not have its hash
+    except (OSError, RuntimeError) as error:  # no network, or a download with another hash
         raise IfttnError(
-            f"{weights} cannot be had ({error}): fetch {weights.url} elsewhere and name the file with --imagenet"
+            f"{weights} cannot be downloaded ({error}): get {weights.url} on another machine and pass it as --imagenet"
         ) from error
 
 
 def local_weights(path: Path, name: str) -> tuple[dict[str, Tensor], str]:
-    """Weights of a backbone from a file of one's own (.pth, or .safetensors), and what they are.
+    """Weights of a backbone from a local file (.pth or .safetensors), and a description of them.
 
-    A file that bears the name of torchvision's must have the hash that is in that name.
+    A file with the name of torchvision's file must have the hash in that name.
 
     Raises:
-        IfttnError: there is no such file, it is damaged, or it holds no weights.
+        IfttnError: the file does not exist, is damaged, or holds no weights.
     """
-    wanted = f"a state_dict of torchvision's {name} is wanted, as .pth or .safetensors"
+    wanted = f"it must hold a state_dict of torchvision's {name}, as .pth or .safetensors"
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
@@ -163,11 +163,11 @@ def local_weights(path: Path, name: str) -> tuple[dict[str, Tensor], str]:
     weights = _torchvisions(name)
     theirs = Path(weights.url).name
     if path.name == theirs and f"-{digest[:8]}." not in theirs:
-        raise IfttnError(f"{path} is damaged: its sha256 begins with {digest[:8]}, not as its name says")
+        raise IfttnError(f"{path} is damaged: its sha256 begins with {digest[:8]}, unlike the hash in its name")
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # torch reads any other file as a pickle, and fails on its bytes in any way
-        raise IfttnError(f"{path} holds no weights that can be read: {wanted}") from error
+    except Exception as error:  # torch reads any other file as a pickle, which can raise any error
+        raise IfttnError(f"{path} holds no readable weights: {wanted}") from error
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise IfttnError(f"{path} holds no table of weights: {wanted}")
     same = f"-{digest[:8]}." in theirs

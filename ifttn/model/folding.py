@@ -1,7 +1,7 @@
-"""Batch normalisation folded into the convolution before it: what a network that only answers need not compute.
+"""Batch normalisation, folded into the convolution before it. This makes inference faster.
 
-y = g (Wx + b - m) / s + c is a convolution itself, with W' = g W / s and b' = g (b - m) / s + c. Each pass over memory
-that a normalisation takes is saved; answers stay the same but for rounding.
+y = g (Wx + b - m) / s + c is itself a convolution, with W' = g W / s and b' = g (b - m) / s + c. This saves the pass
+over memory of each normalisation. The results differ only by rounding.
 """
 
 from copy import deepcopy
@@ -17,18 +17,18 @@ _LAYOUTS = {nn.Conv2d: torch.channels_last, nn.Conv3d: torch.channels_last_3d}
 
 
 def folded(network: Module, dtype: torch.dtype = torch.float32) -> Module:
-    """A copy in evaluation mode, its convolutions taking over the batch normalisations that directly follow them.
+    """A copy in evaluation mode, in which each convolution includes the batch normalisation that directly follows it.
 
-    Of every module, the parts must compute in the order in which they are defined: so do torchvision's networks,
-    `nn.Sequential`, and ours. Weights lie in memory as 2D and 3D convolutions like them (channels last).
+    The parts of every module must run in the order of their definition, as in torchvision's networks, `nn.Sequential`,
+    and ours. The weights of 2D and 3D convolutions are stored channels last, which is faster.
 
     Args:
-        network: stays as it is.
-        dtype: of the weights of convolutions and linear layers. With the dtype of an autocast, it casts them no more.
+        network: it is not changed.
+        dtype: type of the weights of convolutions and linear layers. Autocast to the same type then casts no weights.
     """
     copy = deepcopy(network).eval().requires_grad_(False)
     for module in list(copy.modules()):
-        vars(module).pop("forward", None)  # of activations that are recomputed: there are none without a way back
+        vars(module).pop("forward", None)  # activation checkpointing replaced it; inference has no backward pass
         _fold(module)
     for part in copy.modules():
         if isinstance(part, nn.Conv2d | nn.Conv3d | nn.Linear):

@@ -1,11 +1,11 @@
-"""Fusion: how a snippet's appearance and motion features become one descriptor, level by level (paper section 3.1).
+"""Fusion of the appearance and motion features of a snippet, level by level (paper section 3.1).
 
 Shapes: S snippets in the batch, C channels, H x W cells. `a` is the pyramid of the spatial stream, `b` that of the
-temporal stream, both after ReLU and so never negative.
+temporal stream. Both come after ReLU and are never negative.
 
-In half precision a product is rounded as if it had been computed in single. Trained features reach 21 and fused ones
-76, far from fp16's 65504; fp32 from here to TTN's entry would bring the logits 3 % nearer to those of a network all in
-fp32 and change no answer, for 8 bytes more an element to keep for backward. So these are plain products.
+The products stay in half precision under autocast. Trained features reach 21 and fused features 76, far below fp16's
+limit of 65504. With fp32 from here to TTN's entry, the logits would be 3 % closer to those of a network in fp32, no
+prediction would change, and the backward pass would keep 8 more bytes per element.
 """
 
 import torch
@@ -15,7 +15,7 @@ from ifttn.model.backbone import LEVELS, Pyramid
 
 
 class Attention(nn.Module):
-    """IFM, attention: motion points at places, appearance stays (Eq. 2)."""
+    """IFM, attention: motion strengthens the appearance features at moving places (Eq. 2)."""
 
     def forward(self, a: Pyramid, b: Pyramid) -> Pyramid:
         """Fused pyramid, of the shapes of `a`."""
@@ -25,7 +25,7 @@ class Attention(nn.Module):
 class Adaptive(nn.Module):
     """IFM, adaptive: learned weights for appearance, motion and their product (Eq. 3).
 
-    The paper gives three scalars; we learn three a level, and start them at (1, 0, 1), where Eq. 3 is Eq. 2.
+    The paper has three scalars. We learn three per level. They start at (1, 0, 1), which makes Eq. 3 equal to Eq. 2.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Adaptive(nn.Module):
 
 
 class Additive(nn.Module):
-    """The fusion of Feichtenhofer et al. 2016 (Table 2): a sum."""
+    """The sum of both, as in Feichtenhofer et al. 2016 (Table 2)."""
 
     def forward(self, a: Pyramid, b: Pyramid) -> Pyramid:
         """Fused pyramid, of the shapes of `a`."""
@@ -51,9 +51,9 @@ class Additive(nn.Module):
 
 
 class Multiplicative(nn.Module):
-    """The fusion of Feichtenhofer et al. 2017 (Table 2): a product.
+    """The product of both, as in Feichtenhofer et al. 2017 (Table 2).
 
-    Theirs stands inside the spatial stream's residual units; ours leaves the streams as they are.
+    They multiply inside the residual units of the spatial stream. We do not change the streams.
     """
 
     def forward(self, a: Pyramid, b: Pyramid) -> Pyramid:

@@ -21,22 +21,22 @@ from ifttn.vocabulary import MODALITIES, IfttnError
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """What a network is made of. Every row of the paper's ablations is one of these.
+    """The parts of a network. Every row of the paper's ablations is one such setting.
 
     Raises:
-        IfttnError: a name that is not in its table.
+        IfttnError: the name of a part is unknown.
     """
 
     actions: int
     modalities: tuple[str, ...] = ("rgb", "flow")
-    """One stream and one head each. A fusion takes the first as appearance, the second as motion."""
+    """Each has a stream and a head. A fusion takes the first as appearance and the second as motion."""
     fusion: str | None = "attention"
-    """A name of FUSIONS; "separate" gives every stream a temporal part of its own (Table 1); None has neither."""
+    """A name of FUSIONS; "separate": one temporal part per stream (Table 1); None: no fusion and no temporal part."""
     temporal: str = "ttn"
     """A name of TEMPORALS."""
     backbone: str = "resnet50"
     dropout: Mapping[str, float] = field(default_factory=lambda: {"rgb": 0.8, "motion": 0.7, "ttn": 0.8})
-    """Before the classifier of the spatial stream, of a temporal stream, and of what follows the fusion."""
+    """Dropout before the classifier of the spatial stream, of a temporal stream, and of the temporal part."""
 
     def __post_init__(self) -> None:
         for name, table in [
@@ -50,18 +50,19 @@ class NetworkSettings:
 
 
 class Output(NamedTuple):
-    """What a network says, and every intermediate that one may want to look at."""
+    """The output of a network, with its intermediate features."""
 
     logits: dict[str, Float[Tensor, "N A"]]
-    """Per head: the consensus, the mean of the votes."""
+    """Per head, the consensus: the mean of the votes."""
     votes: dict[str, Float[Tensor, "N V A"]]
-    """Per head: V = K votes of snippets or V = K - 1 votes of pairs, in temporal order."""
+    """Per head, V = K votes of snippets or V = K - 1 votes of pairs, in temporal order."""
     taps: dict[str, Float[Tensor, "_ C H W"]]
-    """"<modality>.<level>" and "fused.<level>" of S snippets; "<temporal head>.<level>" of P pairs (S for average)."""
+    """Features: "<modality>.<level>" and "fused.<level>" of S snippets, "<temporal head>.<level>" of P pairs (of S
+    snippets for "average")."""
 
 
 class Head(nn.Linear):
-    """Global average pooling, dropout, linear: so that a class activation map is exact."""
+    """Global average pooling, dropout and a linear layer. With this head, a class activation map is exact."""
 
     def __init__(self, channels: int, actions: int, dropout: float) -> None:
         super().__init__(channels, actions)
@@ -70,37 +71,37 @@ class Head(nn.Linear):
         nn.init.zeros_(self.bias)
 
     def forward(self, input: Float[Tensor, "_ C H W"]) -> Float[Tensor, "_ A"]:
-        """Level 5 of snippets or pairs -> a vote each."""
+        """Level 5 of snippets or pairs -> one vote for each."""
         return super().forward(self.dropout(input.mean((2, 3))))
 
 
 class Scorer(nn.Module, ABC):
-    """What can be trained and tested: our network, or a peer of Table 5."""
+    """A network that can be trained and tested: ours, or a peer of Table 5."""
 
     settings: NetworkSettings
     streams: nn.ModuleDict
-    """What looks at snippets one by one, a part a modality."""
+    """Per modality, the part that computes features of single snippets."""
 
     @property
     @abstractmethod
     def scoring(self) -> tuple[str, ...]:
-        """Heads that score."""
+        """Heads whose scores count."""
 
     @abstractmethod
     def pyramids(self, inputs: Mapping[str, Tensor]) -> dict[str, Pyramid]:
-        """Per modality, (N, K, C, H, W) in 0..255 -> the pyramid of its stream, of S snippets."""
+        """Per modality, (N, K, C, H, W) in 0..255 -> the pyramid of S snippets."""
 
     @abstractmethod
     def read(self, pyramids: Mapping[str, Pyramid], segments: int) -> Output:
-        """Everything after the streams."""
+        """The forward pass of everything after the streams."""
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Output:
-        """Per modality, (N, K, C, H, W) in 0..255, bytes or floats."""
+        """Per modality, (N, K, C, H, W) in 0..255, as bytes or floats -> the output."""
         return self.read(self.pyramids(inputs), segments=next(iter(inputs.values())).shape[1])
 
 
 class Network(Scorer):
-    """Two streams, IFM and TTN; or any part of it (`NetworkSettings`). `network.heads[h].weight` is (A, C)."""
+    """Two streams, IFM and TTN, or some of these parts (`NetworkSettings`). `network.heads[h].weight` is (A, C)."""
 
     def __init__(self, settings: NetworkSettings) -> None:
         super().__init__()
@@ -119,22 +120,22 @@ class Network(Scorer):
 
     @property
     def temporal_heads(self) -> tuple[str, ...]:
-        """Heads after a temporal part: none, "ttn", or one a stream."""
+        """Heads after a temporal part: none, "ttn", or one for each stream."""
         if self.settings.fusion == "separate":
             return tuple(f"ttn-{modality}" for modality in self.settings.modalities)
         return ("ttn",) if self.settings.fusion else ()
 
     @property
     def scoring(self) -> tuple[str, ...]:
-        """Heads that score."""
+        """Heads whose scores count."""
         return (*self.settings.modalities, *self.temporal_heads)
 
     def pyramids(self, inputs: Mapping[str, Tensor]) -> dict[str, Pyramid]:
-        """Per modality, (N, K, C, H, W) in 0..255 -> the pyramid of its stream, of S snippets."""
+        """Per modality, (N, K, C, H, W) in 0..255 -> the pyramid of S snippets."""
         return pyramids_of(self.streams, inputs)
 
     def read(self, pyramids: Mapping[str, Pyramid], segments: int) -> Output:
-        """Everything after the streams: fusion, temporal part, heads, consensus."""
+        """The forward pass after the streams: fusion, temporal part, heads, consensus."""
         fused = self.fusion(*pyramids.values()) if self.fusion else {}
         sources = pyramids.values() if self.settings.fusion == "separate" else (fused,)
         maps = {
@@ -155,13 +156,13 @@ class Network(Scorer):
 
 
 def pyramids_of(streams: nn.ModuleDict, inputs: Mapping[str, Tensor]) -> dict[str, Pyramid]:
-    """Per modality, (N, K, C, H, W) in 0..255 -> the pyramid of its stream, of S snippets."""
+    """Per modality, (N, K, C, H, W) in 0..255 -> the pyramid of S snippets."""
     return {m: stream(normalise(inputs[m].flatten(0, 1), m)) for m, stream in streams.items()}
 
 
 @contextmanager
 def undisturbed(network: nn.Module) -> Iterator[None]:
-    """Inside, the network is in evaluation mode; afterwards every module is in the mode that it was in before."""
+    """Inside, the network is in evaluation mode. Afterwards every module has its earlier mode again."""
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
@@ -174,12 +175,12 @@ def undisturbed(network: nn.Module) -> Iterator[None]:
 def normalise(
     images: Tensor, modality: str, layout: torch.memory_format = torch.channels_last
 ) -> Float[Tensor, "S C H W"]:
-    """Bytes 0..255 of one modality -> zero mean, unit deviation, in the memory layout that 2D convolutions prefer."""
-    placed = images.contiguous(memory_format=layout)  # now, as bytes move faster than floats
+    """Bytes 0..255 of one modality -> values of zero mean and unit deviation, in the memory layout `layout`."""
+    placed = images.contiguous(memory_format=layout)  # before the conversion, because bytes move faster than floats
     return (placed - _column(MODALITIES[modality].mean, images)).div_(_column(MODALITIES[modality].std, images))
 
 
 def _column(values: tuple[float, ...], images: Tensor) -> Float[Tensor, "C 1 1"]:
-    # Made on the device: a GPU would have to end its work before it takes a tensor from the host.
+    # The tensor is made on the device: to copy one from the host, a GPU would first have to finish its work.
     made = torch.stack([torch.full((), value, device=images.device) for value in values])
     return made.repeat(images.shape[1] // len(values)).view(-1, 1, 1)

@@ -1,6 +1,6 @@
-"""What a video's descriptors say in their order: TTN (paper section 3.2) and its siblings.
+"""The temporal part of the network: TTN (paper section 3.2) and its alternatives.
 
-Each sibling maps a pyramid of snippets to the feature maps that a head votes on; the last of them is level 5.
+Each maps the fused pyramid of snippets to feature maps. A head votes on the last map, level 5.
 Shapes: N videos, K segments, S = N*K snippets, P = N*(K-1) pairs of neighbouring segments, C channels, H x W cells.
 """
 
@@ -21,16 +21,16 @@ def pairs(
 
 def change(snippets: Float[Tensor, "S C H W"], segments: int) -> Float[Tensor, "P C H W"]:
     """The temporal transformation operator of section 3.2: later minus earlier, f_j - f_i."""
-    # Channels stand last while pairs are cut out, so that the change and its gradient lie in memory as features do.
+    # Channels are last while pairs are taken, so that the change and its gradient have the memory layout of features.
     ordered = snippets.movedim(1, -1).unflatten(0, (-1, segments))
     return (ordered[:, 1:] - ordered[:, :-1]).flatten(0, 1).movedim(-1, 1)
 
 
 class TemporalTransformation(nn.Module):
-    """TTN: levels 3, 4 and 5 of a ResNet whose trunk carries the change from one snippet to the next (Eq. 5).
+    """TTN: levels 3, 4 and 5 of a ResNet whose input is the change from one snippet to the next (Eq. 5).
 
-    Level 3 starts from the change of level 2 alone: only so do the levels fit the pre-trained weights that the paper
-    loads. After level 5 nothing is added, so that a linear head reads one map.
+    The input of level 3 is the change of level 2. Only then do the levels fit the pre-trained weights that the paper
+    loads. Nothing is added after level 5, so that a linear head reads one map.
     """
 
     def __init__(self, backbone: str) -> None:
@@ -48,19 +48,19 @@ class TemporalTransformation(nn.Module):
 
 
 class Average(nn.Module):
-    """TSN's consensus: each snippet votes from its own level 5, in any order."""
+    """TSN's consensus: each snippet votes from its own level 5, and the order has no effect."""
 
     def __init__(self, backbone: str) -> None:
         super().__init__()
         self.channels = build_backbone(backbone, channels=1).channels[5]
 
     def forward(self, fused: Pyramid, segments: int) -> Pyramid:
-        """The level 5 of S snippets, as it is."""
+        """Level 5 of S snippets, unchanged."""
         return {5: fused[5]}
 
 
 class TemporalRelation(nn.Module):
-    """TRN of two frames (Zhou et al. 2018; Figure 4): a multilayer perceptron on pooled features, places lost."""
+    """TRN of two frames (Zhou et al. 2018; Figure 4): a multilayer perceptron on features pooled over space."""
 
     channels = 256
 
@@ -70,7 +70,7 @@ class TemporalRelation(nn.Module):
         self.relation = nn.Sequential(nn.ReLU(), nn.Linear(2 * width, self.channels), nn.ReLU())
 
     def forward(self, fused: Pyramid, segments: int) -> Pyramid:
-        """The relation of P pairs, as a map of one cell."""
+        """The relation of P pairs, as maps of one cell."""
         pooled = torch.cat([side.mean((2, 3)) for side in pairs(fused[5], segments)], dim=1)
         return {5: self.relation(pooled)[:, :, None, None]}
 

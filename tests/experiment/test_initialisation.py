@@ -64,7 +64,7 @@ def test_a_file_of_anything_else_is_named_in_one_line(theirs, tmp_path, suffix):
     path = tmp_path / f"weights.{suffix}"
     for content in (*anything, *(bytes([first]) + b".abc\n" for first in range(256))):  # each a command of pickle
         path.write_bytes(content)
-        with pytest.raises(IfttnError, match=r"weights\.\w+ holds no weights that can be read: a state_dict") as raised:
+        with pytest.raises(IfttnError, match=r"weights\.\w+ holds no readable weights: it must hold") as raised:
             backbone.local_weights(path, "resnet18")
         assert "\n" not in str(raised.value)
 
@@ -90,7 +90,7 @@ def test_torchvisions_own_weights_are_asked_for_by_their_enum(theirs, spatial, m
         raise OSError("no route to host")
 
     monkeypatch.setattr(weights, "get_state_dict", unreachable)
-    with pytest.raises(IfttnError, match=r"cannot be had \(no route to host\): fetch https://.*resnet18.*--imagenet"):
+    with pytest.raises(IfttnError, match=r"cannot be downloaded \(no route to host\): get https://.*resnet18.*--image"):
         from_imagenet(spatial, "resnet18", None)
 
 

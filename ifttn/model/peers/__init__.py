@@ -1,1 +1,1 @@
-"""Peers: the other systems of Tables 5 and 6, a file each."""
+"""The peers: the other systems of Tables 5 and 6, one per file."""

@@ -1,4 +1,4 @@
-"""C3D (Tran et al., ICCV 2015, Figure 3): eight 3 x 3 x 3 convolutions on sixteen frames, two hidden layers.
+"""C3D (Tran et al., ICCV 2015, Figure 3): eight 3 x 3 x 3 convolutions on sixteen frames, then two hidden layers.
 
 Shapes: S snippets of T = 16 RGB frames, H x W pixels (112), A actions.
 """
@@ -15,7 +15,7 @@ class C3D(nn.Module):
     """The network.
 
     Args:
-        actions: of the classifier.
+        actions: number of outputs of the classifier.
         size: side of the images in pixels.
         width: channels of the first convolution; below 64, all layers are narrower in proportion.
     """
@@ -27,7 +27,7 @@ class C3D(nn.Module):
             for _ in range(convolutions):
                 layers += [nn.Conv3d(inputs, outputs * width, 3, padding=1), nn.ReLU()]
                 inputs = outputs * width
-            # The first pooling does not pool time. The last pads 7 x 7 cells, so that it leaves 4 x 4 (the release).
+            # The first pooling does not pool time. The last pads 7 x 7 cells and leaves 4 x 4, as in the release.
             first, last = group == 0, group == 4
             layers.append(nn.MaxPool3d((1 if first else 2, 2, 2), padding=(0, 1, 1) if last else 0))
         self.features = nn.Sequential(*layers, nn.Flatten())
@@ -43,7 +43,7 @@ class C3D(nn.Module):
         )
 
     def forward(self, planes: Float[Tensor, "S planes H W"]) -> Float[Tensor, "S A"]:
-        """Sixteen normalised frames, stacked -> votes."""
+        """Sixteen normalised frames, stacked along the channels -> votes."""
         return self.classifier(self.features(volume(planes, channels=3)))
 
 

@@ -1,9 +1,9 @@
-"""CoViAR (Wu et al., CVPR 2018): a network each for I-frames, accumulated motion vectors and residuals
+"""CoViAR (Wu et al., CVPR 2018): three networks for I-frames, accumulated motion vectors and residuals
 (`ifttn.data.gop`).
 
-The networks are our backbone: ResNet-152 on I-frames, and ResNet-18 on the rest after a batch normalisation of the
-input. In training all three see one frame of a segment. In the release the first network sees the I-frame of that
-frame's group; here it sees the frame itself, as a store keeps all frames as pictures.
+The networks are our backbone: ResNet-152 on I-frames, and ResNet-18 on the other inputs after a batch normalisation. In
+training, all three see the same frame of a segment. In the release, the first network sees the I-frame of that frame's
+group of pictures. Here it sees the frame itself, because a store keeps all frames as pictures.
 Shapes: S snippets, C channels, H x W pixels, A actions.
 """
 
@@ -16,12 +16,12 @@ from ifttn.model.network import Head
 from ifttn.model.peers.streams import Streams
 
 P_FRAMES = 11
-"""In a group of twelve pictures, MPEG-4's default, with which the speed is measured."""
+"""P-frames in a group of twelve pictures. This is MPEG-4's default; the speed is measured with it."""
 DEPTHS = {**BACKBONES, "resnet152": (Bottleneck, [3, 8, 36, 3], 64)}
 
 
 class ResNetStream(nn.Module):
-    """Batch normalisation of the input, unless it is an image; a ResNet; its linear classifier, without dropout."""
+    """A ResNet with a linear classifier without dropout. An input that is no image passes a batch normalisation."""
 
     def __init__(self, channels: int, actions: int, backbone: str, is_image: bool) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class ResNetStream(nn.Module):
 
 
 def coviar(actions: int, i_frames: str = "resnet152", p_frames: str = "resnet18") -> Streams:
-    """The three networks. The backbones are names of DEPTHS."""
+    """The three networks, with backbones from DEPTHS."""
     return Streams(
         {
             "rgb": ResNetStream(3, actions, i_frames, is_image=True),

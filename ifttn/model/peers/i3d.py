@@ -1,10 +1,10 @@
 """Two-stream I3D (Carreira & Zisserman, CVPR 2017): Inception-v1, inflated in time, on RGB and on flow.
 
-torchvision's GoogLeNet is the Inception-v1 of I3D module by module, with its batch normalisation and its 3 x 3 instead
-of 5 x 5 convolutions, and is inflated here. Padding is centred, where the release has TensorFlow's "same", a pixel
-further to the right; shapes, parameters and cost are equal.
+We inflate torchvision's GoogLeNet. Its modules are those of I3D's Inception-v1, with the same batch normalisation and
+3 x 3 in place of 5 x 5 convolutions. Our padding is centred. The release uses TensorFlow's "same", one pixel further to
+the right; shapes, parameters and cost are equal.
 
-Shapes: S snippets of T images (64; a multiple of 8), C channels of an image, H x W pixels, A actions.
+Shapes: S snippets of T images (64, or another multiple of 8), C channels of an image, H x W pixels, A actions.
 """
 
 from jaxtyping import Float
@@ -21,8 +21,8 @@ I3D_FRAMES = 64
 def inflate(module: nn.Module) -> nn.Module:
     """Make a module's 2D layers 3D, in place: every kernel and stride N x N becomes N x N x N.
 
-    Section 2.4, "bootstrapping": weights are repeated along time and divided by N, so that a video that
-    repeats one image has the output of that image.
+    Section 2.4, "bootstrapping": weights are repeated along time and divided by N. A video that repeats one image then
+    gives the output of that image.
     """
     for name, child in module.named_children():
         setattr(module, name, _layer(child) or inflate(child))
@@ -53,10 +53,10 @@ def _layer(layer: nn.Module) -> nn.Module | None:
 
 
 def narrow(module: nn.Module, by: int) -> nn.Module:
-    """Replace every 2D convolution and batch normalisation by one of `by` times fewer channels, in place."""
+    """Divide the channels of every 2D convolution and batch normalisation by `by`, in place."""
     for name, child in module.named_children():
         if isinstance(child, nn.Conv2d):
-            inputs = max(1, child.in_channels // by)  # the first convolution, which I3D replaces
+            inputs = max(1, child.in_channels // by)  # 1 for the first convolution, which I3D replaces
             shape = inputs, child.out_channels // by, int(child.kernel_size[0])
             setattr(module, name, nn.Conv2d(*shape, int(child.stride[0]), int(child.padding[0]), bias=False))
         elif isinstance(child, nn.BatchNorm2d):
@@ -70,8 +70,8 @@ class I3D(nn.Module):
     """One stream of I3D.
 
     Args:
-        channels: of one image: 3 of RGB, 2 of flow.
-        actions: of the classifier.
+        channels: channels of one image: 3 for RGB, 2 for flow.
+        actions: number of outputs of the classifier.
         width: channels of the first convolution, 64, 32 or 16; below 64, all layers are narrower in proportion.
     """
 
@@ -84,14 +84,14 @@ class I3D(nn.Module):
         parts = [part for name, part in net.named_children() if name not in ("avgpool", "dropout", "fc")]
         self.trunk = nn.Sequential(*parts)
         inflate(self.trunk)
-        # The first two poolings do not pool time, which would vanish faster than space (section 2.4).
+        # The first two poolings do not pool time: it would shrink faster than space (section 2.4).
         self.trunk[1] = nn.MaxPool3d((1, 3, 3), (1, 2, 2), ceil_mode=True)
         self.trunk[4] = nn.MaxPool3d((1, 3, 3), (1, 2, 2), ceil_mode=True)
         self.channels = channels
         self.head = Head(16 * width, actions, dropout=0.5)
 
     def forward(self, planes: Float[Tensor, "S planes H W"]) -> Float[Tensor, "S A"]:
-        """Normalised images, stacked -> votes: the mean over time of a linear layer on 2 x 7 x 7 averages."""
+        """Stacked normalised images -> votes: the mean over time of a linear layer on averages of 2 x 7 x 7 cells."""
         x = self.trunk(volume(planes, self.channels))
         if x.shape[2] > 1:
             x = (x[:, :, 1:] + x[:, :, :-1]) / 2
@@ -99,5 +99,5 @@ class I3D(nn.Module):
 
 
 def two_stream_i3d(actions: int, width: int = 64) -> Streams:
-    """RGB and flow."""
+    """A stream on RGB and a stream on flow."""
     return Streams({"rgb": I3D(3, actions, width), "flow": I3D(2, actions, width)})

@@ -1,10 +1,10 @@
 """OFF (Sun et al., CVPR 2018): optical-flow-guided features on BN-Inception, on RGB and on RGB differences.
 
-Flow has constant brightness, dF/dx vx + dF/dy vy + dF/dt = 0. On features, (dF/dx, dF/dy, dF/dt) is orthogonal to
-(vx, vy, 1) and can be computed without flow. Layers follow the release (rgb_off/1/deploy_tpl.prototxt), where one
-kernel sums the central differences of x and y; the paper writes two Sobel kernels.
-Shapes: N videos, K segments, S = N*K snippets, P = N*(K-1) pairs, C channels, H x W pixels (multiples of
-32), A actions.
+Optical flow assumes constant brightness: dF/dx vx + dF/dy vy + dF/dt = 0. On features F, (dF/dx, dF/dy, dF/dt) is
+orthogonal to (vx, vy, 1) and can be computed without flow. The layers follow the release
+(rgb_off/1/deploy_tpl.prototxt): one kernel sums the central differences of x and y. The paper has two Sobel kernels.
+Shapes: N videos, K segments, S = N*K snippets, P = N*(K-1) pairs, C channels, H x W pixels (multiples of 32), A
+actions.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,11 +24,11 @@ from ifttn.model.temporal import change, pairs
 from ifttn.vocabulary import MODALITIES
 
 OFF_LEVELS = {"28": ("3a", "3b"), "14": ("3c", "4a", "4b", "4c", "4d"), "7": ("5a", "5b")}
-"""Cells a side (of 224 pixels) -> the modules of BN-Inception whose features enter at that level."""
+"""Cells per side of a level (for 224 pixels) -> the modules of BN-Inception whose features enter at that level."""
 
 
 class OFFLayer(nn.Module):
-    """Features of snippets -> their spatial gradient and temporal difference, of pairs."""
+    """Features of snippets -> spatial gradient and temporal difference of pairs."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -41,14 +41,14 @@ class OFFLayer(nn.Module):
         self.channels = 2 * width + width // 2
 
     def forward(self, features: Float[Tensor, "S C H W"], segments: int) -> Float[Tensor, "P _ H W"]:
-        """The gradient of the earlier snippet, then later minus earlier."""
+        """The gradient of the earlier snippet, then the difference: later minus earlier."""
         reduced = self.spatial(pairs(features, segments)[0])
         gradient = F.conv2d(reduced, self.kernel, padding=1, groups=reduced.shape[1])
         return torch.cat([self.dropout(gradient), change(self.temporal(features), segments)], dim=1)
 
 
 class Residual(nn.Module):
-    """A bottleneck without batch normalisation, its sum before the ReLU."""
+    """A bottleneck without batch normalisation. No ReLU follows the sum."""
 
     def __init__(self, inputs: int, middle: int, kernel: int = 1) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Residual(nn.Module):
         self.shortcut = nn.Conv2d(inputs, 4 * middle, 1) if inputs != 4 * middle else nn.Identity()
 
     def forward(self, x: Float[Tensor, "P C H W"]) -> Float[Tensor, "P _ H W"]:
-        """Features -> features of four times `middle` channels."""
+        """Features -> features with four times `middle` channels."""
         return self.body(x) + self.shortcut(x)
 
 
@@ -71,7 +71,7 @@ class OFFStream(nn.Module):
 
     Args:
         channels: planes of a snippet.
-        actions: of the classifiers.
+        actions: number of outputs of each classifier.
         width: channels of BN-Inception's first convolution; below 64, all layers are narrower in proportion.
     """
 
@@ -112,7 +112,7 @@ class OFFStream(nn.Module):
         self.heads = nn.ModuleDict({level: Head(n, actions, 0.8) for level, n in widths.items()})
 
     def votes(self, features: Mapping[str, Float[Tensor, "S _ _ _"]], segments: int) -> dict[str, Float[Tensor, "_ A"]]:
-        """Features of BN-Inception's modules -> votes: "base" of snippets, "28", "14" and "7" of pairs."""
+        """Features of BN-Inception's modules -> votes "base" of snippets and votes "28", "14", "7" of pairs."""
         votes, carried = {"base": self.base.head(features["5b"])}, []
         for level, names in OFF_LEVELS.items():
             entering = [self.layers[name](features[name], segments) for name in names]
@@ -122,7 +122,7 @@ class OFFStream(nn.Module):
 
 
 class OFF(Streams):
-    """A stream for each modality, with the heads of `heads_of`. It needs two snippets or more, for pairs."""
+    """A stream for each modality, with the heads of `heads_of`. Pairs need two snippets or more."""
 
     def __init__(self, actions: int, modalities: Sequence[str] = ("rgb", "rgbdiff"), width: int = 64) -> None:
         super().__init__({m: OFFStream(MODALITIES[m].channels, actions, width) for m in modalities})
@@ -130,7 +130,7 @@ class OFF(Streams):
 
     @staticmethod
     def features_of(stream: Any, images: Float[Tensor, "S C H W"]) -> Pyramid:
-        """The output of each module of the base, by its place among MODULES."""
+        """The output of each module of the base, by its index in MODULES."""
         return dict(enumerate(stream.base.features(images).values()))
 
     @staticmethod

@@ -1,6 +1,6 @@
 """CaffeNet and CNN-M-2048, the backbones of two peers: five convolutions and two hidden layers.
 
-torchvision's AlexNet is another network: it has no groups, no response normalisation, and other widths.
+torchvision's AlexNet cannot serve as CaffeNet: it has no groups, no response normalisation, and other widths.
 Shapes: S snippets, C channels, H x W pixels, A actions.
 """
 
@@ -17,7 +17,7 @@ class PlainNetwork:
     """The layers of a network."""
 
     convolutions: tuple[tuple[int, int, int, int, int, str], ...]
-    """Channels, kernel, stride, padding, groups, and what comes after the activation: p(ooling), n(ormalisation)."""
+    """Channels, kernel, stride, padding, groups, and the layers after the activation: p(ooling), n(ormalisation)."""
     hidden: tuple[int, int]
     norm: float
     """Strength (alpha) of the response normalisation."""
@@ -49,10 +49,8 @@ CNN_M_2048 = PlainNetwork(  # Chatfield et al., BMVC 2014, Table 1; the two-stre
 
 @dataclass(frozen=True)
 class Fit:
-    """What a network is fitted to: planes of a snippet, actions, side of the images, and width.
-
-    The width is that of the first convolution; below 96, all layers are narrower in proportion.
-    """
+    """The sizes of a network: planes of a snippet, actions, side of the images, and channels of the first convolution.
+    Below 96 channels (`width`), all layers are narrower in proportion."""
 
     channels: int
     actions: int
@@ -66,7 +64,7 @@ def plain(
     dropout: Sequence[float] = (0.5, 0.5),
     activation: Callable[[int], nn.Module] = lambda channels: nn.ReLU(),
 ) -> nn.Sequential:
-    """(S, C, H, W) normalised -> (S, A) votes. `activation` makes the activation of a layer, given its channels."""
+    """A network: normalised (S, C, H, W) -> votes (S, A). `activation` gets the number of channels of a layer."""
     layers, inputs = [], fit.channels
     for channels, kernel, stride, padding, groups, after in layout.convolutions:
         outputs = channels * fit.width // 96

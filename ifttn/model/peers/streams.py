@@ -1,4 +1,4 @@
-"""What all peers are made of: streams that meet only in their logits.
+"""The common form of all peers: streams that are combined only by late fusion of their logits.
 
 Shapes: N videos, K segments, V snippets of a video, S = N*V, C channels of an image, T images in a snippet's planes
 (in the order r1, g1, b1, r2, ...), H x W pixels.
@@ -17,7 +17,7 @@ from ifttn.model.backbone import Pyramid
 from ifttn.model.network import Output, Scorer, normalise
 
 VOTE = 5
-"""The level at which a pyramid holds a snippet's vote, as a map of one cell, where it holds nothing else."""
+"""The level of a pyramid that holds only the vote of a snippet, as a map of one cell."""
 
 
 def volume(planes: Float[Tensor, "S planes H W"], channels: int) -> Float[Tensor, "S C T H W"]:
@@ -26,7 +26,7 @@ def volume(planes: Float[Tensor, "S planes H W"], channels: int) -> Float[Tensor
 
 
 def output_size(features: nn.Module, shape: tuple[int, ...]) -> int:
-    """How many numbers `features` returns for one input of that shape; nothing is computed."""
+    """How many numbers `features` returns for one input of a shape. No value is computed."""
     return deepcopy(features).to("meta")(torch.empty(1, *shape, device="meta")).numel()
 
 
@@ -43,25 +43,25 @@ class Streams(Scorer):
         self.modalities = tuple(streams)
         """Names of the inputs, in the order of the streams."""
         self.size: int | None = None
-        """Images are resized to this side; None: they are taken as they are."""
+        """Images are resized to this side in pixels. None: they are not resized."""
 
     @property
     def scoring(self) -> tuple[str, ...]:
-        """Heads that score. A head with a dot in its name is only for the loss."""
+        """Heads whose scores count. A head with a dot in its name only serves the loss."""
         return tuple(head for head in self.head_names if "." not in head)
 
     @staticmethod
     def features_of(stream: Any, images: Float[Tensor, "S C H W"]) -> Pyramid:
-        """What a stream computes from normalised snippets one by one: its votes."""
+        """The features of single normalised snippets: here, the votes of the stream."""
         return {VOTE: stream(images)[:, :, None, None]}
 
     @staticmethod
     def votes_of(name: str, stream: Any, features: Pyramid, segments: int) -> dict[str, Float[Tensor, "_ A"]]:
-        """Features of the snippets of videos -> the votes of each of the stream's heads."""
+        """Features of the snippets of videos -> the votes of each head of the stream."""
         return {name: features[VOTE][:, :, 0, 0]}
 
     def pyramids(self, inputs: Mapping[str, Tensor]) -> dict[str, Pyramid]:
-        """Per modality, (N, V, planes, H, W) in 0..255 -> the features of each stream. V may differ between them."""
+        """Per modality, (N, V, planes, H, W) in 0..255 -> the features of each stream. Modalities may differ in V."""
         found: dict[str, Pyramid] = {}
         for (name, stream), modality in zip(self.streams.items(), self.modalities, strict=True):
             images = normalise(inputs[modality].flatten(0, 1), name, layout=torch.contiguous_format)
@@ -71,7 +71,7 @@ class Streams(Scorer):
         return found
 
     def read(self, pyramids: Mapping[str, Pyramid], segments: int) -> Output:
-        """The mean of the votes of snippets or pairs. Heads that are only for the loss answer only in training."""
+        """The mean of the votes of snippets or pairs. Heads that only serve the loss vote only in training."""
         snippets = next(iter(next(iter(pyramids.values())).values())).shape[0]
         votes = {}
         for (name, stream), features in zip(self.streams.items(), pyramids.values(), strict=True):

@@ -1,9 +1,9 @@
-"""The ten systems of Table 5 at two sizes each, and what each of them takes of a video.
+"""The ten systems of Table 5 in two sizes, and the inputs that each takes from a video.
 
-Sizes and costs are tested. Only CoViAR's paper prints a figure that a network can be compared with (2.7 times cheaper a
-frame than ResNet-152). I3D, BN-Inception, CaffeNet, CNN-M-2048 and C3D's cost are compared with what others print of
-the releases; C3D's parameters, EMV-CNN and OFF are counted by hand from their layers. How late fusion weighs the
-streams, and how many segments a system takes of a video, is our reading where the papers do not say.
+Tests check sizes and costs. Only CoViAR's paper prints a figure to compare with (2.7 times cheaper per frame than
+ResNet-152). For I3D, BN-Inception, CaffeNet, CNN-M-2048 and C3D's cost, the tests use figures that others print for the
+releases. C3D's parameters, EMV-CNN and OFF are counted by hand from their layers. Where a paper does not give the
+weights of late fusion or the number of segments, we chose them.
 
 Shapes: N videos, K segments, V snippets of a video, C planes of a snippet, H x W pixels.
 """
@@ -29,9 +29,9 @@ class Variant:
     """A network at one size, and its inputs."""
 
     network: Callable[[int], Scorer]
-    """Number of actions -> the network, with random weights. Its `forward` takes planes by modality."""
+    """Number of actions -> the network with random weights. Its `forward` takes planes by modality."""
     segment: Mapping[str, tuple[int, int]]
-    """Per modality, what one segment of a video gives: the number of snippets, and of planes in each."""
+    """Per modality, the number of snippets of one segment, and the number of planes of each snippet."""
     size: int
     """Side of an image in pixels."""
 
@@ -48,22 +48,22 @@ class Peer:
     """A row of Table 5."""
 
     row: str
-    """Its label in the table."""
+    """Label in the table."""
     reference: str
-    """Where the network comes from, and what its size was compared with."""
+    """Source of the network, and the figures that its size was compared with."""
     paper: Variant
-    """As in its paper."""
+    """The network of the peer's paper."""
     small: Variant
     """The same code, small enough for the embedded data set."""
     frames: int = 1
-    """Frames of the video that a segment covers, where the peer's own "frames per second" counts them."""
+    """Frames of the video in a segment, as the peer's paper counts them for its "frames per second"."""
     trained: bool = True
-    """The study trains it as a peer; else it is a recipe of our network already."""
+    """Whether the study trains it as a peer. If not, it is already a recipe of our network."""
 
     def at(self, size: str) -> Variant:
-        """The network at a size; IfttnError where the size is none of PEER_SIZES."""
+        """The network at a size. Raises IfttnError for a size that is not in PEER_SIZES."""
         if size not in PEER_SIZES:
-            raise IfttnError(f"no size {size!r} of {self.row}: choose from {', '.join(PEER_SIZES)}")
+            raise IfttnError(f"{self.row} has no size {size!r}: choose from {', '.join(PEER_SIZES)}")
         return self.paper if size == "paper" else self.small
 
 
@@ -143,7 +143,7 @@ PEERS: Mapping[str, Peer] = {
 ON_FLOW = _ours(
     "IF-TTN (RGB + Optical flow)", "ours: the network of the study's recipe if-ttn; no row of Table 5", motion="flow"
 )
-"""MV-IF-TTN with flow as its motion. The paper's claim about speed compares the two."""
+"""MV-IF-TTN with optical flow in place of motion vectors. The paper's claim about speed compares the two."""
 OFF_FLOW = Peer(
     row="OFF (Optical flow)",
     reference="Sun et al., CVPR 2018: the stream on flow that full OFF has beside OFF's; no row of Table 5",

@@ -1,4 +1,4 @@
-"""A peer as the study trains it, and the network of any settings."""
+"""The peers that the study trains, and the network for any settings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from ifttn.vocabulary import IfttnError
 
 @dataclass(frozen=True)
 class PeerSettings(NetworkSettings):
-    """Which peer, and how large. Of the other settings, a peer uses the actions, the modalities and, at size "small",
-    the dropout of "rgb", because its paper's dropout is for wide layers.
+    """The name and size of a peer. Of the other settings, a peer uses the actions and the modalities. At size "small"
+    it also uses the dropout of "rgb", because the dropout of its paper is too strong for narrow layers.
 
     Raises:
-        IfttnError: the peer has no such size.
+        IfttnError: the peer is not trained, or has no such size.
     """
 
     peer: str = ""
@@ -39,7 +39,7 @@ class PeerSettings(NetworkSettings):
 
 
 def settings_of(row: Mapping[str, Any]) -> NetworkSettings:
-    """Settings from the dictionary that `dataclasses.asdict` made of them."""
+    """The settings from a dictionary of `dataclasses.asdict`."""
     return (PeerSettings if "peer" in row else NetworkSettings)(**row)
 
 
@@ -59,11 +59,11 @@ def build_network(settings: NetworkSettings) -> Scorer:
 
 
 def _draw_weights(stream: nn.Module) -> None:
-    """Draw weights as He et al. (ICCV 2015) do: without batch normalisation a signal does not pass through PyTorch's
-    default weights. The votes start small."""
+    """Draw weights as He et al. (ICCV 2015) do. With PyTorch's default weights, the signal vanishes in networks without
+    batch normalisation. The last layer gets small weights, so that votes start small."""
     layers = [module for module in stream.modules() if isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear)]
     for layer in layers:
-        if not isinstance(layer, Head):  # a head draws its own
+        if not isinstance(layer, Head):  # a head draws its own weights
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

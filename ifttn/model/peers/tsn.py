@@ -1,9 +1,9 @@
 """TSN (Wang et al., ECCV 2016) on its own backbone, BN-Inception (Ioffe & Szegedy, ICML 2015, Figure 5).
 
-It serves to measure speed: the speeds that Table 5 quotes were measured on BN-Inception, which costs half as much as
-ResNet-50. The study's TSN rows are our `Network` without fusion, on ResNet-50 like the paper's. torchvision's GoogLeNet
-is another network (5 x 5 where this has two 3 x 3, fewer modules). Convolutions keep their bias before batch
-normalisation, as in TSN's release.
+This network is for measuring speed: the speeds in Table 5 were measured on BN-Inception, which costs half as much as
+ResNet-50. The TSN rows of the study are our `Network` without fusion, on ResNet-50 as in the paper. torchvision's
+GoogLeNet cannot serve here: it has fewer modules, and one 5 x 5 convolution in place of two 3 x 3. Convolutions keep
+their bias before batch normalisation, as in TSN's release.
 
 Shapes: S snippets, C channels, H x W pixels (multiples of 32), A actions.
 """
@@ -20,8 +20,8 @@ from ifttn.vocabulary import MODALITIES
 
 Branches = tuple[int, int, int, int, int, int, str]
 
-# 1x1; 3x3 reduce, 3x3; double 3x3 reduce, double 3x3; projection after pooling; kind of pooling. A module without 1x1
-# halves the sides and passes its pooled input on.
+# Channels of: 1x1; 3x3 reduce, 3x3; double 3x3 reduce, double 3x3; projection after pooling. Then the kind of pooling.
+# A module without 1x1 has stride 2 and passes its pooled input on.
 MODULES: dict[str, Branches] = {
     "3a": (64, 64, 64, 64, 96, 32, "avg"),
     "3b": (64, 64, 96, 64, 96, 64, "avg"),
@@ -37,14 +37,14 @@ MODULES: dict[str, Branches] = {
 
 
 def unit(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    """Convolution, batch normalisation, ReLU."""
+    """Convolution, batch normalisation and ReLU."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2), nn.BatchNorm2d(outputs), nn.ReLU()
     )
 
 
 class Inception(nn.Module):
-    """One row of MODULES: branches side by side, their outputs concatenated."""
+    """One row of MODULES: parallel branches whose outputs are concatenated."""
 
     def __init__(self, inputs: int, row: Branches, width: int) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Inception(nn.Module):
         self.channels = one + three + double + (projection or inputs)
 
     def forward(self, x: Float[Tensor, "S C H W"]) -> Float[Tensor, "S _ _ _"]:
-        """Features -> features, of `channels` channels."""
+        """Features -> features with `channels` channels."""
         return torch.cat([branch(x) for branch in self.branches], dim=1)
 
 
@@ -70,8 +70,8 @@ class BNInception(nn.Module):
 
     Args:
         channels: planes of a snippet.
-        actions: of the classifier.
-        dropout: before it; TSN's 0.8 for RGB, 0.7 for motion.
+        actions: number of outputs of the classifier.
+        dropout: dropout before the classifier; TSN has 0.8 for RGB, 0.7 for motion.
         width: channels of the first convolution; below 64, all layers are narrower in proportion.
     """
 
@@ -93,7 +93,7 @@ class BNInception(nn.Module):
         self.head = Head(inputs, actions, dropout)
 
     def features(self, images: Float[Tensor, "S C H W"]) -> dict[str, Float[Tensor, "S _ _ _"]]:
-        """Normalised images -> the output of each module, by its name."""
+        """Normalised images -> the output of each module, by name."""
         x, outputs = self.stem(images), {}
         for name, module in self.inceptions.items():
             x = outputs[name] = module(x)
@@ -105,7 +105,7 @@ class BNInception(nn.Module):
 
 
 def tsn(actions: int, modalities: Sequence[str], width: int = 64) -> Streams:
-    """TSN of some modalities ("rgb", "flow", "rgbdiff")."""
+    """TSN on some modalities ("rgb", "flow", "rgbdiff")."""
     return Streams(
         {
             name: BNInception(MODALITIES[name].channels, actions, 0.8 if name == "rgb" else 0.7, width)

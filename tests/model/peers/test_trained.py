@@ -88,5 +88,5 @@ def test_dropout_of_a_small_peer_is_the_presets():
 def test_what_cannot_be_trained_is_refused():
     with pytest.raises(IfttnError, match="choose from two-stream-i3d, din, c3d, emv-cnn, coviar, off, off-flow"):
         PeerSettings(6, ("rgb",), None, peer="tsn-rgb-flow")
-    with pytest.raises(IfttnError, match=r"no size 'large' of DIN .*: choose from paper, small"):
+    with pytest.raises(IfttnError, match=r"DIN .* has no size 'large': choose from paper, small"):
         PeerSettings(6, ("rgb",), None, peer="din", size="large")
