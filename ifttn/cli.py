@@ -31,6 +31,7 @@ from ifttn.options import (
     existing_video,
     folder,
     new_file,
+    table,
 )
 from ifttn.vocabulary import IfttnError
 
@@ -126,7 +127,11 @@ def _prepare(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--device", type=device, help="for optical flow; by default a GPU where there is one, and cpu in a cluster"
     )
-    p.add_argument("--embedded", choices=("ucf", "hmdb"), help="first write an embedded data set into DATA")
+    p.add_argument(
+        "--embedded",
+        choices=("ucf", "hmdb", "something"),
+        help="first write an embedded data set into DATA, laid out like that one",
+    )
     p.add_argument("--videos", type=Whole(16, step=16), default=960, help="size of the embedded data set")
     p.add_argument(
         "--difficulty",
@@ -160,7 +165,13 @@ def _test(p: argparse.ArgumentParser) -> None:
 
 
 def _tables(p: argparse.ArgumentParser) -> None:
-    p.add_argument("numbers", type=Whole(1), nargs="*", help="which tables; by default all that have a measured cell")
+    p.add_argument(
+        "numbers",
+        type=table,
+        nargs="*",
+        help="which tables, by default all that have a measured cell; or `order`: what networks call actions that are "
+        "played backwards",
+    )
     p.add_argument(
         "--data", type=existing_folder, default=Path("results/data"), help="folder of the data sets, for their factors"
     )

@@ -117,6 +117,11 @@ def address(text: str) -> str:
     return text
 
 
+def table(text: str) -> int | str:
+    """The number of a table, or "order": the table of actions that are played backwards."""
+    return text if text == "order" else Whole(1)(text)
+
+
 def crops(text: str) -> int:
     """How many views of a frame."""
     if text not in ("1", "3", "10"):

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, UInt8
 from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize, hsv_to_rgb
+from matplotlib.colors import LinearSegmentedColormap, Normalize, hsv_to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -313,3 +313,56 @@ def time_bars(seconds: Mapping[str, float]) -> Figure:
     axes.margins(x=0.15)
     axes.set_xlabel("seconds")
     return figure
+
+
+CHANGE = ("#b2432f", "#c9c4ba", "#00698c")
+"""Colours of a loss, of no change and of a gain."""
+
+
+@paper_style
+def order_lollipops(gains: pd.DataFrame, most: int = 15) -> Figure:
+    """Which actions need order: accuracy with snippets in order less accuracy with shuffled ones, the largest first.
+
+    On the left, the change with its interval; on the right, the two accuracies. Where there are more than twice `most`
+    actions, only the first and the last are drawn.
+
+    Args:
+        gains: `ifttn.experiment.reversals.order_gains`.
+        most: how many actions of each end are drawn.
+    """
+    left_out = max(0, len(gains) - 2 * most)
+    rows = pd.concat([gains.head(most), gains.tail(most)]) if left_out else gains
+    places = np.arange(len(rows)) + np.where(np.arange(len(rows)) >= most, 1.4, 0.0) * bool(left_out)
+    colours = LinearSegmentedColormap.from_list("change", CHANGE)(Normalize(-1, 1)(_stretched(rows["gain"].to_numpy())))
+    figure = Figure(figsize=(PAGE, 0.75 + 0.155 * (places[-1] + 1)))
+    change, both = figure.subplots(1, 2, sharey=True, width_ratios=(2, 1.1))
+    percent = 100 * rows[["gain", "low", "high", "in order", "shuffled"]].to_numpy().T
+    gain, low, high, order, shuffled = percent
+    change.axvline(0, color="0.55", lw=0.7)
+    change.hlines(places, low, high, color="0.8", lw=3.2, capstyle="round")
+    change.hlines(places, 0, gain, color=colours, lw=1.4)
+    change.scatter(gain, places, s=26, color=colours, edgecolor="white", linewidth=0.6, zorder=3)
+    both.hlines(places, shuffled, order, color=colours, lw=1.4)
+    both.scatter(
+        shuffled, places, s=15, facecolor="white", edgecolor=colours, linewidth=0.9, zorder=3, label="shuffled"
+    )
+    both.scatter(order, places, s=17, color=colours, zorder=3, label="in order")
+    names = [name if len(name) <= 58 else f"{name[:56]}..." for name in rows["action"]]
+    change.set_yticks(places, names)
+    change.set(xlabel="points of accuracy that order gives", title="In order less shuffled, with 95 % interval")
+    both.set(xlim=(-4, 104), xlabel="accuracy (%)", title="Shuffled (open) and in order (full)")
+    for axes in (change, both):
+        axes.grid(axis="x", color="0.92", lw=0.5)
+        axes.set_axisbelow(True)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+    change.set_ylim(places[-1] + 0.8, -0.8)
+    if left_out:
+        where = {"transform": change.get_yaxis_transform(), "color": "0.45", "size": 6, "va": "center", "ha": "left"}
+        change.text(0.01, most + 0.2, f"{left_out} actions between", style="italic", **where)
+    return figure
+
+
+def _stretched(gain: Float[np.ndarray, " A"]) -> Float[np.ndarray, " A"]:
+    """Changes in -1..1 on a scale on which small ones differ in colour as well."""
+    return np.sign(gain) * np.sqrt(np.abs(gain))

@@ -10,13 +10,14 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 
 from ifttn.experiment.claims import EXPLAINED, Finding
+from ifttn.experiment.reversals import EXPLAINED_REVERSALS
 from ifttn.experiment.steps import Progress
 from ifttn.experiment.table_frames import reasons, to_frame
 from ifttn.experiment.tables import Table
 from ifttn.files import write_whole
 from ifttn.vocabulary import duration
 from lab.sketches import prose
-from lab.tables import details, page_html, page_table
+from lab.tables import details, page_html, page_table, reversal_tables
 
 
 class Illustration(NamedTuple):
@@ -64,6 +65,7 @@ def write(
     tables: Sequence[Table],
     pictures: Sequence[Illustration],
     findings: Sequence[Finding] = (),
+    reversals: pd.DataFrame | None = None,
 ) -> None:
     """Write the report, whole or not at all; call it again after every step.
 
@@ -74,6 +76,7 @@ def write(
         tables: filled as far as runs are tested.
         pictures: those drawn so far.
         findings: the verdicts on the paper's claims so far.
+        reversals: what networks call actions that are played backwards (`results.reversal_table`), where there is one.
     """
     every = steps(progress)
     took_time = every[every["seconds"] > 0].groupby("kind")["seconds"].agg(["size", "sum"])
@@ -86,6 +89,7 @@ def write(
         tables=[(table.number, to_frame(table)) for table in tables],
         pictures=pictures,
         findings=findings,
+        reversals=[] if reversals is None or reversals.empty else reversal_tables(reversals),
     )
     write_whole(path, page.encode())
 
@@ -103,8 +107,10 @@ ENVIRONMENT.filters.update(
     reasons=reasons,
     page_table=lambda frame: page_html(page_table(frame)),
     details=lambda frame: page_html(details(frame)),
+    page_html=page_html,
 )
 ENVIRONMENT.globals.update(
     explained=EXPLAINED,
+    explained_reversals=EXPLAINED_REVERSALS,
     colours={"supported": "holds", "undecided": "open", "not supported": "fails", "not measured": "quiet"},
 )

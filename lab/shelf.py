@@ -6,7 +6,9 @@ from functools import lru_cache
 from pathlib import Path
 from threading import RLock
 
+import pandas as pd
 import torch
+from matplotlib.figure import Figure
 
 from ifttn.data.catalogue import read_split, split_numbers
 from ifttn.data.store import Store
@@ -18,6 +20,7 @@ from ifttn.experiment.study import EMBEDDED, Places
 from ifttn.experiment.tables import Table
 from ifttn.recognizer import Recognizer
 from ifttn.vocabulary import IfttnError, Video
+from lab.figures import order_lollipops
 
 
 class Shelf:
@@ -113,6 +116,18 @@ class Shelf:
     def tables(self) -> dict[int, Table]:
         """The paper's tables by number, with what the tested runs measured."""
         return {table.number: table for table in results.filled_tables(self.places.runs, self.places.root / "data")}
+
+    def reversals(self, *on: str) -> pd.DataFrame:
+        """What networks call actions that are played backwards (`ifttn.experiment.results.reversal_table`)."""
+        return results.reversal_table(self.places.runs, self.places.root / "data", on)
+
+    def order_figure(self, dataset: str = "", most: int = 15) -> Figure:
+        """Which actions of a data set need order (`lab.figures.order_lollipops`), by default of the usual one.
+
+        Raises:
+            IfttnError: no complete network is tested on it.
+        """
+        return order_lollipops(results.gains_of_order(self.places.runs, dataset or self.usual_dataset), most)
 
     def recognizer(self, run: Run) -> Recognizer:
         """The network of a finished run; the last two are kept.

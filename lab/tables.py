@@ -9,8 +9,9 @@ import pandas as pd
 from markupsafe import Markup
 from pandas.io.formats.style import Styler
 
+from ifttn.experiment.reversals import EXPLAINED_REVERSALS, SORTS, actions_of, blocks_of, sums_of
 from ifttn.experiment.scores import READINGS
-from ifttn.experiment.table_frames import P_OF_ORDER, reasons, shown
+from ifttn.experiment.table_frames import P_OF_ORDER, WORDS_LEFT, reasons, shown
 from lab.sketches import prose
 
 NARROW = ("method", "column", "paper", "paper on", "measured", "95 %", "p", "reversed")
@@ -50,17 +51,25 @@ def style(frame: pd.DataFrame) -> Styler:
 def to_latex(frame: pd.DataFrame) -> str:
     """For a paper: a `table` environment in booktabs style (`\\usepackage{booktabs}`)."""
     text = shown(frame, ("95 %", "splits", "measured on", "why"))
+    return _latex(text, frame.attrs["caption"], str(frame.attrs["number"])).replace("<0.001", "$<$0.001")
+
+
+def reversal_latex(frame: pd.DataFrame, kind: str = "reverse") -> str:
+    """The reversal table for a paper, in the same style: the actions of one kind (`reversals.actions_of`)."""
+    return _latex(actions_of(frame, kind), f"{SORTS[kind]}. {EXPLAINED_REVERSALS}", f"order-{kind}")
+
+
+def _latex(text: pd.DataFrame, caption: str, label: str) -> str:
     styler = text.style
     styler.format(escape="latex")
     styler.format_index(escape="latex", axis=1)
-    latex = styler.hide(axis="index").to_latex(
+    return styler.hide(axis="index").to_latex(
         hrules=True,
         position_float="centering",
-        column_format="".join("l" if name in ("method", "column") else "r" for name in text),
-        caption=re.sub(r"([&%_#])", r"\\\1", frame.attrs["caption"]),
-        label=f"tab:{frame.attrs['number']}",
+        column_format="".join("l" if name in WORDS_LEFT else "r" for name in text),
+        caption=re.sub(r"([&%_#])", r"\\\1", caption),
+        label=f"tab:{label}",
     )
-    return latex.replace("<0.001", "$<$0.001")
 
 
 def page_table(frame: pd.DataFrame) -> Styler:
@@ -121,6 +130,21 @@ def details(frame: pd.DataFrame) -> Styler:
     styler = Styler(table, cell_ids=False)
     styler.format(escape="html")
     return styler
+
+
+def reversal_tables(frame: pd.DataFrame) -> list[tuple[str, Styler]]:
+    """The reversal table for a page: all actions together (""), then a table and its heading for each kind."""
+    blocks = ((f"{SORTS[kind]}: {len(texts)} of {dataset}", texts) for dataset, kind, texts in blocks_of(frame))
+    parts = [("", sums_of(frame)), *blocks]
+    return [(heading, _words(texts)) for heading, texts in parts]
+
+
+def _words(texts: pd.DataFrame) -> Styler:
+    """Short texts, with words to the left."""
+    styler = Styler(texts, cell_ids=False)
+    classes = pd.DataFrame({name: "word" if name in (*WORDS_LEFT, "called") else "" for name in texts}, texts.index)
+    styler.format(escape="html")
+    return styler.set_td_classes(classes).hide(axis="index")
 
 
 def page_html(styler: Styler) -> Markup:

@@ -82,3 +82,23 @@ def test_three_classes_of_a_few_phone_clips_fill_tables_claims_and_figures(tmp_p
     assert rows["measured on"].tolist() == ["holiday"] * 5
     assert (rows.measured.notna() & rows.low.lt(rows.high)).all()
     assert rows["paper on"].unique().tolist() == ["UCF-101"]
+
+
+@pytest.mark.slow
+def test_the_embedded_set_in_the_layout_of_something_something_fills_the_reversal_table(tmp_path, capsys, monkeypatch):
+    """By the commands of docs/data.md."""
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["prepare", "SSV2", "--embedded", "something", "--videos", "32", "--preset", "smallest"]) == 0
+    study = ["reproduce", "--quick", "--preset", "smallest", "--data", "SSV2", "--device", "cpu"]
+    assert cli.main(study) == 0
+    capsys.readouterr()
+    assert cli.main(["tables", "order", "--csv", "order.csv"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Actions with a reverse (SSV2, 16 actions), in %" in said
+    assert "Desert, fast, red goes across, discs become" in said
+    rows = pd.read_csv("order.csv").query("action != 'all'")
+    assert rows.groupby("system").videos.sum().to_dict() == dict.fromkeys(rows.system, 16)
+    assert (rows[rows.system == "two-stream TSN"].turns == 0).all()  # TSN's mean over snippets has no order
+    page = Path("results/report.html").read_text(encoding="utf-8")
+    assert "Actions with a reverse: 16 of SSV2" in page
+    assert "Which actions need order" in page

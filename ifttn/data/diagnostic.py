@@ -15,7 +15,7 @@ Shapes: T frames, H x W pixels; a centre is (x, y) in pixels; the balls are (red
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
@@ -27,6 +27,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
+from ifttn.data.diagnostic_lists import hmdb_lists, something_lists, ucf_lists
 from ifttn.data.factors import FACTORS, factors
 from ifttn.files import held, remove_leftovers, write_whole, written_whole
 from ifttn.vocabulary import IfttnError
@@ -59,30 +60,7 @@ class Flavour:
     restless: float  # Probability that the camera tries a step of one pixel, per axis and frame.
     video_name: Callable[[str, int, int], str]  # (action, group, count within both, from 1) -> name without suffix.
     lists: Callable[[pd.DataFrame], dict[str, str]]  # The plan -> text of every list file, by its path.
-
-
-def _ucf_lists(planned: pd.DataFrame) -> dict[str, str]:
-    """As UCF101's: CRLF, labels from 1 except in test lists, groups 1-7, 8-14 and 15-21 tested in splits 1, 2, 3."""
-    actions = sorted(planned.action.unique())
-    texts = {"classInd": [f"{label} {action}" for label, action in enumerate(actions, 1)]}
-    labels = planned.set_index("file").action.map(actions.index) + 1
-    for split in (1, 2, 3):
-        tested = (planned.group - 1) // 7 == split - 1
-        texts[f"trainlist0{split}"] = [f"{file} {labels[file]}" for file in sorted(planned.file[~tested])]
-        texts[f"testlist0{split}"] = sorted(planned.file[tested])
-    return {f"ucfTrainTestlist/{name}.txt": "".join(f"{x}\r\n" for x in lines) for name, lines in texts.items()}
-
-
-def _hmdb_lists(planned: pd.DataFrame) -> dict[str, str]:
-    """As HMDB51's: a file per action and split; 1 train, 2 test (30 %, disjoint over the splits), 0 unused (a few)."""
-    texts = {}
-    for action, rows in planned.sort_values("file").groupby("action"):
-        for split in (1, 2, 3):
-            place = (rows.group - 1 - 9 * (split - 1)) % 30  # reels 0-8 from here are tested, the next one is unused
-            flags = np.select([place < 9, place == 9], [2, 0], 1)
-            lines = [f"{Path(file).name} {flag} \n" for file, flag in zip(rows.file, flags, strict=True)]
-            texts[f"testTrainMulti_7030_splits/{action}_test_split{split}.txt"] = "".join(lines)
-    return texts
+    folder: str = ""  # Of all videos, which are then numbered; else each action has a folder.
 
 
 FLAVOURS = {
@@ -95,7 +73,7 @@ FLAVOURS = {
         shake=2,
         restless=0.04,
         video_name=lambda action, group, count: f"v_{action}_g{group:02d}_c{count:02d}",
-        lists=_ucf_lists,
+        lists=ucf_lists,
     ),
     "hmdb": Flavour(
         scenes={"lagoon": (-26, 8, 27), "dusk": (19, -19, 48)},
@@ -107,9 +85,14 @@ FLAVOURS = {
         restless=0.3,
         # One name in twelve of the real set holds characters that trip a shell.
         video_name=lambda action, group, count: f"Reel_#{group:02d}_{action}_f_cm_np2_fr_med_{count - 1}",
-        lists=_hmdb_lists,
+        lists=hmdb_lists,
     ),
 }
+FLAVOURS["something"] = replace(
+    FLAVOURS["ucf"],
+    lists=something_lists,
+    folder="20bn-something-something-v2",
+)
 
 
 def _generator(seed: int, flavour: str, *key: int) -> np.random.Generator:
@@ -127,6 +110,12 @@ def actions(flavour: str) -> dict[str, tuple[int, ...]]:
     words = (("Slow", "Fast"), ("RedAcross", "RedUpDown"), ("RingDisc", "DiscRing"))
     if flavour == "hmdb":
         words = (("_slow", "_fast"), ("_red_across", "_red_up_down"), ("_ring_disc", "_disc_ring"))
+    if flavour == "something":
+        words = (
+            (", slow", ", fast"),
+            (", red goes across", ", red goes up and down"),
+            (", rings become discs", ", discs become rings"),
+        )
     choices = [tuple(FLAVOURS[flavour].scenes), *words]
     return {
         "".join(choice[value] for choice, value in zip(choices, values, strict=True)): values
@@ -155,8 +144,9 @@ def plan_videos(flavour: str, videos: int, seed: int, difficulty: float = 1.0) -
         take, action = index // len(names), list(names)[index % len(names)]
         group = take * look.groups // takes + 1  # evenly over the groups, in order
         counts[action, group] = counts.get((action, group), 0) + 1
-        name = f"{action}/{look.video_name(action, group, counts[action, group])}"
-        about = dict(video=name, file=f"{name}.avi", action=action, group=group, index=index)
+        own = str(index + 1) if look.folder else look.video_name(action, group, counts[action, group])
+        file = f"{look.folder or action}/{own}.avi"
+        about = dict(video=f"{action}/{own}", file=file, action=action, group=group, index=index)
         about |= dict(zip(FACTORS, names[action], strict=True), flavour=flavour, seed=seed, difficulty=difficulty)
         rows.append(about | _draw(about, look))
     return pd.DataFrame(rows).set_index("video")
@@ -339,7 +329,7 @@ def _hollow(video: SimpleNamespace) -> list[bool]:
 def write(
     folder: Path, flavour: str, *, videos: int, seed: int, difficulty: float = 1.0, jobs: int = 1, progress: bool = True
 ) -> None:
-    """Write the data set in the layout of UCF101 or HMDB51: lists, factors.parquet, then every video that is missing.
+    """Write the data set in a flavour's layout: lists, factors.parquet, then every video that is missing.
 
     Raises:
         IfttnError: the folder holds another set (seed, size, difficulty), cannot be written, or is in use.

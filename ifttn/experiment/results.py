@@ -3,14 +3,31 @@
 Nothing here needs torch, so that `ifttn tables` answers at once.
 """
 
+import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+from jaxtyping import Int
+
 from ifttn.data.factors import factors_of_actions
-from ifttn.experiment.claims import Finding, decide, load_claims
+from ifttn.experiment.claims import SPLITS, Claims, Finding, decide, load_claims
+from ifttn.experiment.reversals import (
+    COMPARED,
+    NONE,
+    PAIRS,
+    Backwards,
+    backwards,
+    order_gains,
+    reversal_finding,
+    reversal_frame,
+    reversals_of_factors,
+    reversals_of_names,
+)
 from ifttn.experiment.scores import Scores
-from ifttn.experiment.tables import Factors, ScoresOf, Table, fill, load, speeds
+from ifttn.experiment.tables import Factors, ScoresOf, Table, fill, fused_by_split, load, speeds
 from ifttn.vocabulary import IfttnError
 
 EMBEDDED = {"embedded-ucf": ("ucf", 960), "embedded-hmdb": ("hmdb", 384)}
@@ -57,14 +74,87 @@ def filled_tables(runs: Path, data: Path, seeds: Sequence[Path] = (), on: Sequen
             raise IfttnError(f"no folder of runs at {folder}: `ifttn reproduce --seed 1 --out results-1` makes one")
     datasets = _standing(runs, on)
     scores, *others = (_scores_in(folder) for folder in (runs, *seeds))
-    factors, timed = _factors(datasets, data), speeds(runs.parent / "speed.csv")
+    factors, timed = _factors(datasets, runs, data), speeds(runs.parent / "speed.csv")
     return [fill(table, scores, datasets, factors, others, timed) for table in load().values()]
 
 
 def findings(runs: Path, data: Path, on: Sequence[str] = ()) -> list[Finding]:
     """Whether the paper's claims hold for the runs, on every data set; the arguments are those of `filled_tables`."""
-    datasets = _standing(runs, on)
-    return decide(load_claims(), _scores_in(runs), datasets, _factors(datasets, data))
+    datasets, scores, content = _standing(runs, on), _scores_in(runs), load_claims()
+    found = decide(content, scores, datasets, _factors(datasets, runs, data))
+    for dataset in datasets:
+        reverse = _reversals(dataset, scores, runs, data)
+        found += [each] if (each := reversal_finding(_backwards(content, scores, dataset), reverse, dataset)) else []
+    return found
+
+
+def reversal_table(runs: Path, data: Path, on: Sequence[str] = ()) -> pd.DataFrame:
+    """What networks call actions that are played backwards, as `reversal_frame`; empty where no action has a reverse.
+
+    The reverse of an action is named by `reversals.toml` in the folder of the data set, else found from the factors of
+    an embedded data set, else named by the package for Something-Something, Jester and HMDB51. The arguments are those
+    of `filled_tables`.
+
+    Raises:
+        IfttnError: the data set's own file of pairs cannot be read.
+    """
+    scores, content, frames = _scores_in(runs), load_claims(), [pd.DataFrame()]
+    for dataset in _standing(runs, on):
+        reverse = _reversals(dataset, scores, runs, data)
+        if (reverse != NONE).any():
+            found = _backwards(content, scores, dataset)
+            frames.append(reversal_frame(found, _actions(dataset, scores), reverse, dataset))
+    return pd.concat(frames, ignore_index=True)
+
+
+def gains_of_order(runs: Path, dataset: str) -> pd.DataFrame:
+    """How much accuracy each action of a data set owes to the order of snippets (`order_gains`), for IF-TTN, else for
+    MV-IF-TTN.
+
+    Raises:
+        IfttnError: neither is tested in both orders.
+    """
+    scores, content = _scores_in(runs), load_claims()
+    for name in ("complete", "mv-complete"):
+        order, shuffled = (
+            fused_by_split(content.late_fusions[name], dataset, SPLITS, scores, reading)
+            for reading in ("one view", "shuffled")
+        )
+        if order:
+            return order_gains(order, shuffled, _actions(dataset, scores))
+    raise IfttnError(f"no run of if-ttn or mv-if-ttn on {dataset} in {runs} is tested in order and shuffled")
+
+
+def _backwards(content: Claims, scores: ScoresOf, dataset: str) -> list[Backwards]:
+    return backwards(content, scores, dataset, SPLITS)
+
+
+def _actions(dataset: str, scores: ScoresOf) -> tuple[str, ...]:
+    """Of the tested runs that COMPARED need; () where there are none."""
+    recipes = {recipe for name in (*COMPARED, "mv-complete") for recipe in load_claims().late_fusions[name]}
+    tested = (scores(dataset, split, recipe) for split in SPLITS for recipe in sorted(recipes))
+    return next((each.actions for each in tested if each), ())
+
+
+def _reversals(dataset: str, scores: ScoresOf, runs: Path, data: Path) -> Int[np.ndarray, " A"]:
+    folder, actions = _data_folder(dataset, runs, data), _actions(dataset, scores)
+    if (folder / PAIRS.name).is_file() and actions:
+        return reversals_of_names(actions, folder / PAIRS.name)
+    factors = factors_of_actions(folder)
+    return reversals_of_factors(factors) if factors else reversals_of_names(actions)
+
+
+def _data_folder(dataset: str, runs: Path, data: Path) -> Path:
+    """The folder of a data set: in the study, or where its store was prepared from."""
+    folder = data / dataset
+    for path in [] if folder.is_dir() else sorted(runs.parent.glob(f"stores/{dataset}-*/manifest.json")):
+        try:
+            own = runs.resolve().parent.parent / json.loads(path.read_text())["data"]
+        except (OSError, ValueError, KeyError):
+            continue
+        if own.name == dataset:
+            return own
+    return folder
 
 
 def not_shown(runs: Path, tables: Sequence[Table]) -> str:
@@ -92,5 +182,6 @@ def _scores_in(runs: Path) -> ScoresOf:
     return scores
 
 
-def _factors(datasets: Sequence[str], data: Path) -> dict[str, Factors]:
-    return {name: factors for name in datasets if (factors := factors_of_actions(data / name))}
+def _factors(datasets: Sequence[str], runs: Path, data: Path) -> dict[str, Factors]:
+    found = {name: factors_of_actions(_data_folder(name, runs, data)) for name in datasets}
+    return {name: factors for name, factors in found.items() if factors}

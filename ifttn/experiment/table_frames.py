@@ -11,6 +11,8 @@ NOTHING = float("nan")
 P_OF_ORDER = {reading: f"p {reading}" for reading in READINGS[1:]}
 OPTIONAL = ("top-5", "sd splits", "sd seeds", "p", *READINGS, *P_OF_ORDER.values())
 """Columns that are left out where none of their cells has a number."""
+WORDS_LEFT = ("method", "column", "paper on", "data set", "actions", "system", "action", "reverse")
+"""Columns that stand to the left on a terminal."""
 WORDS = ("method", "column", "paper on", "splits", "measured on", "why")
 PERCENT = ("paper", "measured", "low", "high", "top-5", "mean class", "1:1:1", "sd splits", "sd seeds", *READINGS)
 
@@ -122,14 +124,14 @@ def table_text(table: Table) -> str:
     if len(theirs) == 1:
         text = text.rename(columns={"paper": f"paper ({theirs[0]})"})
     order = [name for name in (*READINGS, *P_OF_ORDER.values()) if name in text]
-    lines = _aligned(text.drop(columns=order))
+    lines = aligned(text.drop(columns=order))
     width = max(map(len, lines))
     rule = "-" * width
     below: list[str] = []
     if order:
         names = [name for name in ("method", "column") if name in text]
         below = ["Order of the snippets, centre view: in order, reversed, shuffled"]
-        below += [*_aligned(text.loc[text[order[0]] != "", [*names, *order]]), rule]
+        below += [*aligned(text.loc[text[order[0]] != "", [*names, *order]]), rule]
     remarks = ["p: McNemar's exact test against the last measured row"] if "p" in text else []
     remarks += [f"* {note}" for note in table.notes]
     remarks += [f"empty: {why}: {'; '.join(methods)}" for why, methods in reasons(frame).items()]
@@ -138,9 +140,9 @@ def table_text(table: Table) -> str:
     return "\n".join([title, rule, lines[0], rule, *lines[1:], rule, *below, *folded])
 
 
-def _aligned(text: pd.DataFrame) -> list[str]:
+def aligned(text: pd.DataFrame) -> list[str]:
     """The lines with their head first; words stand to the left, numbers to the right."""
-    words = [name for name in ("method", "column", "paper on") if name in text]
+    words = [name for name in WORDS_LEFT if name in text]
     widths = {name: max(len(name), *map(len, text[name])) for name in text}
     left = text.assign(**{name: text[name].str.ljust(widths[name]) for name in words})
     left.columns = [name.ljust(widths[name]) if name in words else name for name in left]

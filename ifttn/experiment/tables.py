@@ -273,7 +273,7 @@ def _accuracy(
     right = {"": right_by_video(fused)} | {name: right_by_video(each) for name, each in by_reading.items() if each}
     each_split = pd.DataFrame([_accuracies(each, factors) for each in fused.values()])
     mean = {str(name): value for name, value in each_split.mean().items()}
-    low, high = _interval(right[""])
+    low, high = share_interval(right[""])
     shares = {
         "measured": mean["top1"],
         "low": low,
@@ -305,7 +305,7 @@ def _accuracies(fused: Fused, factors: Factors) -> dict[str, float]:
     }
 
 
-def _interval(right: pd.Series) -> tuple[float, float]:
+def share_interval(right: pd.Series) -> tuple[float, float]:
     """Wilson's 95 % interval over all answers, wider by the design effect where splits share test videos."""
     values = right.to_numpy(float)
     effect = design_effect(values, right.index.get_level_values("video").to_list())

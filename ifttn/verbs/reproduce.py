@@ -83,6 +83,7 @@ def reproduce(o: argparse.Namespace, places: study.Places) -> int:
                 results.filled_tables(places.runs, o.out / "data", on=studied),
                 gallery.load_figures(o.out / "figures"),
                 results.findings(places.runs, o.out / "data", studied),
+                results.reversal_table(places.runs, o.out / "data", studied),
             )
         bar.update(progress.share, progress.running, progress.seconds_left(jobs))
         printed |= print_news(bar, progress, printed, None if o.brief else page)

@@ -8,15 +8,22 @@ import pandas as pd
 from ifttn.experiment import results
 from ifttn.experiment.claims import claims_text
 from ifttn.experiment.recipes import find
+from ifttn.experiment.reversals import reversal_text
 from ifttn.experiment.table_frames import table_text, to_frame
 from ifttn.files import write_whole
 from ifttn.vocabulary import IfttnError
+
+ORDER = "order"
+"""What stands in the place of a table's number for the reversal table."""
 
 
 def run(o: argparse.Namespace) -> None:
     """Print those tables that are chosen, and the claims that they decide."""
     for name in o.on:
         find(name, results.tested(o.runs), "data set with tested runs")
+    if ORDER in o.numbers:
+        print_reversals(o)
+        return
     found = results.filled_tables(o.runs, o.data, o.seeds, o.on)
     unknown = set(o.numbers) - {table.number for table in found}
     if unknown:
@@ -33,3 +40,16 @@ def run(o: argparse.Namespace) -> None:
     if o.csv:
         frames = [to_frame(table).assign(table=table.number) for table in chosen]
         write_whole(o.csv, pd.concat(frames).to_csv(index=False).encode())
+
+
+def print_reversals(o: argparse.Namespace) -> None:
+    """Print what networks call actions that are played backwards."""
+    frame = results.reversal_table(o.runs, o.data, o.on)
+    if frame.empty:
+        raise IfttnError(
+            "no action of the tested data sets has a named reverse, or if-ttn, spatial and temporal are not tested: "
+            "docs/data.md tells how to name pairs in reversals.toml"
+        )
+    print(reversal_text(frame))
+    if o.csv:
+        write_whole(o.csv, frame.to_csv(index=False).encode())

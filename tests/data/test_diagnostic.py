@@ -1,4 +1,5 @@
 import hashlib
+import json
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from ifttn.data import diagnostic
 from ifttn.data.catalogue import contents, read_split
 from ifttn.data.diagnostic import FACTORS, FLAVOURS, ball_masks, factors, plan_videos, render, write
+from ifttn.data.factors import factors_of_actions
 from ifttn.data.flow import flow_of
 from ifttn.data.sampling import centre_starts
 from ifttn.data.video import decode, read_frames
@@ -20,7 +22,7 @@ SIZES = {"ucf": 320, "hmdb": 160}
 LUMA = (0.299, 0.587, 0.114)
 
 
-@pytest.fixture(scope="module", params=FLAVOURS)
+@pytest.fixture(scope="module", params=SIZES)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small written set of each flavour."""
     root = tmp_path_factory.mktemp("sets") / request.param
@@ -91,7 +93,7 @@ def test_encoded_videos_tell_a_single_stream_only_the_factor_that_it_is_meant_to
     assert min(told.values()) > 0.45
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("flavour", SIZES)
 def test_a_frame_says_nothing_of_how_the_balls_move(flavour: str) -> None:
     table = plan_videos(flavour, 1600, seed=2)
     when = np.arange(len(table)) % 64  # one frame a video, at all times
@@ -111,7 +113,7 @@ def test_a_frame_says_nothing_of_how_the_balls_move(flavour: str) -> None:
     assert not tell(pd.DataFrame(values), table)
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("flavour", SIZES)
 def test_displacement_between_test_snippets_says_nothing_of_binding_but_between_frames_all(flavour: str) -> None:
     table = plan_videos(flavour, 1600, seed=3, difficulty=0.0)  # a still camera
     far, near = [], []
@@ -128,7 +130,7 @@ def test_displacement_between_test_snippets_says_nothing_of_binding_but_between_
 # The same video with another value of one factor.
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("flavour", SIZES)
 def test_scenes_differ_in_hue_only(flavour: str) -> None:
     row = plan_videos(flavour, 16, seed=4).iloc[5]
     one, other = render(row), render(otherwise(row, "scene"))
@@ -136,7 +138,7 @@ def test_scenes_differ_in_hue_only(flavour: str) -> None:
     assert np.abs(one.astype(int) - other).mean() > 10
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("flavour", SIZES)
 def test_luminance_does_not_tell_red_from_blue(flavour: str, monkeypatch: pytest.MonkeyPatch) -> None:
     row = plan_videos(flavour, 16, seed=5).iloc[6]
     one = render(row)
@@ -155,7 +157,7 @@ def test_speed_and_binding_change_nothing_at_the_start_of_a_shot_and_the_rest_af
     assert same.nonzero()[0].tolist() == starts
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("flavour", SIZES)
 def test_order_swaps_rings_and_discs_and_nothing_else(flavour: str) -> None:
     row = plan_videos(flavour, 16, seed=7).iloc[8]
     other = otherwise(row, "order")
@@ -167,7 +169,7 @@ def test_order_swaps_rings_and_discs_and_nothing_else(flavour: str) -> None:
 # The plan.
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("flavour", SIZES)
 def test_the_boundary_is_a_cut_near_the_middle_and_shots_are_shorter_than_the_way_between_snippets(
     flavour: str,
 ) -> None:
@@ -194,7 +196,7 @@ def test_constant_speed_within_a_shot_and_a_jump_at_every_cut() -> None:
         assert (still[cut] > 0.01).any(axis=1).all()
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("flavour", SIZES)
 def test_every_ball_stays_on_the_screen(flavour: str) -> None:
     for row in plan_videos(flavour, 160, seed=10, difficulty=2.0).itertuples():
         centres = row.centres.reshape(-1, 2)
@@ -237,7 +239,7 @@ def test_the_same_seed_gives_the_same_pixels(flavour: str, digest: str) -> None:
     assert (render(plan_videos(flavour, 32, seed=2025).iloc[13])[0] != render(row)[0]).any()
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("flavour", SIZES)
 def test_no_channel_is_cut_off_at_the_hardest(flavour: str) -> None:
     for index in (0, 15):
         frames = render(plan_videos(flavour, 16, seed=13, difficulty=2.0).iloc[index])
@@ -285,6 +287,22 @@ def test_the_catalogue_reads_it_and_splits_by_group(folder: Path) -> None:
         tested += test.index.tolist()
     assert len(set(tested)) == len(tested)
     assert {video.name for video in contents(folder).videos} == set(table.index)
+
+
+def test_in_the_layout_of_something_something_the_videos_are_numbered_and_the_lists_name_their_actions(
+    tmp_path,
+) -> None:
+    write(tmp_path, "something", videos=32, seed=1, jobs=2, progress=False)
+    table, split = factors(tmp_path), read_split(tmp_path)
+    assert split.actions[0] == "Desert, fast, red goes across, discs become rings"
+    assert split.actions == tuple(sorted(diagnostic.actions("something")))
+    assert {video.name for video in split.train + split.test} == set(table.index)
+    assert all(video.path == tmp_path / table.file[video.name] for video in split.train + split.test)
+    assert all(video.action == table.action[video.name] for video in split.train + split.test)
+    assert (set(table.group[[video.name for video in split.test]]), len(split.train)) == ({1}, 16)
+    listed = json.loads((tmp_path / "labels" / "something-something-v2-validation.json").read_text())
+    assert listed[0]["template"] == "Meadow, slow, [red] goes across, rings become discs"
+    assert factors_of_actions(tmp_path)["order"].tolist() == [1, 0] * 8
 
 
 def test_lists_have_the_bytes_of_the_real_ones(folder: Path) -> None:

@@ -17,6 +17,7 @@ from lab.figures import (
     flow_colours,
     localisation,
     order_gaps,
+    order_lollipops,
     time_bars,
     training_curves,
 )
@@ -162,6 +163,30 @@ def test_confusion_shows_the_share_of_each_true_action():
     figure = confusion_figure(scores, np.array([0, 0, 0, 2]), ["a", "b", "c"])
     np.testing.assert_allclose(pictures(figure)[0], [[2 / 3, 1 / 3, 0], [0, 0, 0], [0, 0, 1]])
     assert {"67", "33", "100", "top-1 0.750"} <= set(texts(figure))
+
+
+def gains_of(count: int) -> pd.DataFrame:
+    gain = np.linspace(0.8, -0.2, count)
+    columns = {"in order": 0.8, "shuffled": 0.8 - gain, "gain": gain, "low": gain - 0.1, "high": gain + 0.1}
+    return pd.DataFrame({"action": [f"action {i}" for i in range(count)], "videos": 20} | columns)
+
+
+def test_every_action_has_a_lollipop_at_its_gain():
+    figure = order_lollipops(gains_of(6))
+    change = figure.axes[0]
+    assert [text.get_text() for text in change.get_yticklabels()] == [f"action {i}" for i in range(6)]
+    dots = np.asarray(change.collections[-1].get_offsets())
+    np.testing.assert_allclose(dots, [(80 - 20 * i, i) for i in range(6)])
+    intervals = [segment[:, 0] for segment in change.collections[0].get_segments()]
+    np.testing.assert_allclose(intervals, [(70 - 20 * i, 90 - 20 * i) for i in range(6)])
+
+
+def test_of_many_actions_the_first_and_the_last_are_drawn():
+    figure = order_lollipops(gains_of(174), most=15)
+    names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert names == [f"action {i}" for i in (*range(15), *range(159, 174))]
+    assert "144 actions between" in texts(figure)
+    assert figure.get_size_inches()[1] < 7
 
 
 def test_timings_say_seconds_and_minutes():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ifttn.experiment.claims import decide, load_claims
+from ifttn.experiment.reversals import backwards, reversal_frame
 from ifttn.experiment.scores import READINGS, Scores
 from ifttn.experiment.significance import mcnemar
 from ifttn.experiment.steps import Progress, Step
@@ -75,7 +76,9 @@ def tables() -> list[Table]:
 def html(tmp_path: Path, tables: list[Table]) -> str:
     half = progress(VIDEOS, SPATIAL, seconds={VIDEOS: 71.0}, done={VIDEOS}, running={SPATIAL})
     findings = decide(load_claims(), of_study, OURS, FACTORS)
-    write(tmp_path / "report.html", ABOUT, half, tables, [PICTURE], findings)
+    turned = backwards(load_claims(), of_study, OURS[0], (1,))
+    reversals = reversal_frame(turned, tuple("abcd"), np.array([3, 2, 1, 0]), OURS[0])
+    write(tmp_path / "report.html", ABOUT, half, tables, [PICTURE], findings, reversals)
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     return (tmp_path / "report.html").read_text(encoding="utf-8")
 
@@ -137,6 +140,24 @@ def test_claims_stand_at_the_head_with_their_intervals(html: str):
 def test_what_order_is_worth_stands_below_each_table(html: str):
     line = re.findall(r"<tr>\s*<th [^>]*>TTN branch</th>.*?</tr>", html, re.DOTALL)[-1]
     assert re.findall(r"<td [^>]*>(.*?)</td>", line) == ["100.0", "0.0", "0.0", "&lt;0.001", "&lt;0.001", "1.00"]
+
+
+def test_what_actions_are_called_backwards_has_a_part_of_its_own(html: str, tmp_path: Path, tables: list[Table]):
+    part = html[html.index('id="backwards"') : html.index('id="figures"')]
+    assert "Actions with a reverse: 4 of embedded-ucf" in part
+    assert "stays as it was" in part
+    line = re.search(r"<tr>\s*<td [^>]*>a</td>.*?</tr>", part, re.DOTALL)
+    assert line
+    assert re.findall(r"<td [^>]*>(.*?)</td>", line[0])[1:] == [
+        "d",
+        "10",
+        "100.0",
+        *["100.0 [72, 100]"] * 2,
+        "0.0 [0, 28]",
+        "d",
+    ]
+    write(tmp_path / "none.html", ABOUT, progress(), tables, [])
+    assert "backwards" not in (tmp_path / "none.html").read_text(encoding="utf-8")
 
 
 def test_an_empty_cell_has_its_reason(html: str):
