@@ -23,7 +23,8 @@ from ifttn.experiment.tables import LateFusion, load
 from ifttn.vocabulary import IfttnError
 from lab import sketches
 from lab.inspector import Inspector
-from lab.panel import Panel, as_picture, columns, dropdown, row
+from lab.opener import Opener
+from lab.panel import as_picture, columns, dropdown, row
 from lab.shelf import Shelf
 
 
@@ -36,7 +37,7 @@ class DeskState(HasTraits):
     weights: Any = Dict(help="(recipe, head) -> weight")
 
 
-class FusionDesk(Panel):
+class FusionDesk(Opener):
     """`FusionDesk("results")` in a cell.
 
     Args:
@@ -48,8 +49,7 @@ class FusionDesk(Panel):
     state: DeskState
 
     def __init__(self, results: Shelf | Path | str, inspector: Inspector | None = None, **chosen: object) -> None:
-        super().__init__("Fusion desk", DeskState(), results)
-        self.inspector = inspector
+        super().__init__("Fusion desk", DeskState(), results, inspector)
         self.late_fusions = load()[1].late_fusions
         self.scores: dict[str, Scores] = {}
         self._sliders: dict[tuple[str, str], FloatSlider] = {}
@@ -61,7 +61,7 @@ class FusionDesk(Panel):
         self.dataset, self.split = dropdown("data set"), dropdown("split", (1, 2, 3))
         self.fusion = dropdown("late fusion")
         self._weights, self._warning, self._accuracy = VBox(), HTML(), HTML()
-        self._matrix, self._told, self._note = HTML(), HTML(), HTML()
+        self._matrix, self._told = HTML(), HTML()
         self.changed = Select(rows=8, layout=Layout(width="auto"))
         self.changed.add_class("ifttn-changed")
         back = self.button("preset weights", self.back, "the weights that were set before any test", "p")
@@ -208,12 +208,8 @@ class FusionDesk(Panel):
     def _show_video(self) -> None:
         if self.changed.value is None:
             return
-        if self.inspector is None:
-            self.inspector = Inspector(self.shelf)
-            self.fill(self.inspector)
         run, scores = list(self.scores.items())[-1]
-        note = self.inspector.show(self.state.dataset, self.state.split, scores.videos[self.changed.value], run)
-        self._note.value = f"<small role=status>{note}</small>"
+        self.open_video(self.state.dataset, self.state.split, scores.videos[self.changed.value], run)
 
 
 def _warning(tuned: bool, nothing: bool) -> str:

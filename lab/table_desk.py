@@ -18,7 +18,8 @@ from ifttn.files import write_whole
 from ifttn.vocabulary import IfttnError
 from lab import sketches
 from lab.inspector import Inspector
-from lab.panel import Panel, dropdown, ends, row
+from lab.opener import Opener
+from lab.panel import dropdown, ends, row
 from lab.shelf import Shelf
 from lab.sketches import prose
 from lab.tables import to_latex
@@ -38,7 +39,7 @@ class TableState(HasTraits):
     error = Unicode(help="name of the video that is shown")
 
 
-class TableDesk(Panel):
+class TableDesk(Opener):
     """`TableDesk("results")` in a cell.
 
     Args:
@@ -57,8 +58,8 @@ class TableDesk(Panel):
         out: Path | str = "tables",
         number: int = 3,
     ) -> None:
-        super().__init__("Tables", TableState(number=number), results)
-        self.inspector, self.out = inspector, Path(out)
+        super().__init__("Tables", TableState(number=number), results, inspector)
+        self.out = Path(out)
         self.tables: dict[int, Table] = {}
         self.findings: list[Finding] = []
         # Made here and not in the worker: what a thread makes may miss its first click.
@@ -71,7 +72,7 @@ class TableDesk(Panel):
         self.number = ToggleButtons(options=numbers, value=self.state.number, style={"button_width": "68px"})
         self.column = ToggleButtons(options=["accuracy"], style={"button_width": "130px"})
         self._caption, self._head, self._body, self._notes = HTML(), HTML(), VBox(), HTML()
-        self._run, self._count, self._note = HTML(), HTML(), HTML()
+        self._run, self._count = HTML(), HTML()
         self.split = dropdown("split")
         self.errors = Select(rows=9, layout=Layout(width="auto"))
         self.errors.add_class("ifttn-errors")
@@ -236,12 +237,8 @@ class TableDesk(Panel):
         cell = self.cells[self.state.row]
         assert cell.accuracy is not None
         self.state.error = self.errors.value
-        if self.inspector is None:
-            self.inspector = Inspector(self.shelf)
-            self.fill(self.inspector)
         recipe = list(self.table.late_fusions[cell.source])[-1]
-        note = self.inspector.show(cell.accuracy.dataset, int(self.split.value or 1), self.state.error, recipe)
-        self._note.value = f"<small role=status>{note}</small>"
+        self.open_video(cell.accuracy.dataset, int(self.split.value or 1), self.state.error, recipe)
 
     def export(self, suffix: str) -> None:
         """Write the table as "tex" or "csv" into the folder `out`, and show it."""

@@ -27,7 +27,7 @@ def test_a_notebook_is_prose_and_calls_and_stores_nothing(path):
 
 
 SHOWS = {
-    "0_start_here": (("complete IF-TTN", "<iframe srcdoc", "<table class=cams>", "B: motion", "of the study"), 4, 3),
+    "0_start_here": (("complete IF-TTN", "<iframe srcdoc", "<table class=cams>", "B: motion", "of the study"), 4, 4),
     "1_clips_and_motion": (("<iframe srcdoc", "correlation along x"), 0, 1),
     "2_network_step_by_step": (("Eq. 2 holds", "million parameters"), 0, 0),
     "3_staged_training": (

@@ -78,7 +78,7 @@ class Decoded:
         return spread(blocks, self.rows, self.columns)
 
 
-def read_frames(path: str | Path, indices: Sequence[int] | None = None) -> UInt8[np.ndarray, "T H W 3"]:
+def read_frames(path: str | Path, indices: Sequence[int] | FrameChoice | None = None) -> UInt8[np.ndarray, "T H W 3"]:
     """The RGB frames with these numbers, or all frames, at the video's own size. No motion is read.
 
     Raises:
@@ -91,6 +91,7 @@ def read_frames(path: str | Path, indices: Sequence[int] | None = None) -> UInt8
         with _opened(path):
             video = decord.VideoReader(_url(path), ctx=decord.cpu(0), num_threads=1)
         wanted = range(len(video)) if indices is None else indices
+        wanted = np.ravel(wanted(len(video))).tolist() if callable(wanted) else wanted
         if wanted and min(wanted) >= 0 and max(wanted) < len(video):
             return video.get_batch(list(wanted)).asnumpy()
     except (decord.DECORDError, RuntimeError, FFmpegError, OSError, UnicodeError) as error:

@@ -196,6 +196,7 @@ def test_a_drawing_is_started_paused_resumed_and_stopped(run_cell, opening, caps
 
 
 PANELS = {
+    "ClipGrid": "grid",
     "Inspector": "inspector",
     "CamExplorer": "cam_explorer",
     "DeepDrawStudio": "deepdraw_studio",
@@ -240,7 +241,7 @@ CROWDED = """() => [...document.querySelectorAll('.ifttn, .ifttn *')].filter(e =
     const look = getComputedStyle(e);
     const wide = e.scrollWidth > e.clientWidth + 1, high = e.scrollHeight > e.clientHeight + 1;
     const cut = e.matches('button, label') && wide;
-    const scrolls = !e.matches('select, textarea, pre') &&
+    const scrolls = !e.matches('select, textarea, pre, .ifttn-clips .view') &&
         (wide && /auto|scroll/.test(look.overflowX) || high && /auto|scroll/.test(look.overflowY));
     return cut || scrolls ? [`${e.tagName} ${e.className} ${e.textContent.slice(0, 40)}`] : [] })"""
 """What is cut, or has a scroll bar of its own."""

@@ -22,12 +22,13 @@ from lab import pictures
 from lab.cam_explorer import CamExplorer
 from lab.deepdraw_studio import DeepDrawStudio
 from lab.fusion_desk import FusionDesk
+from lab.grid import ClipGrid
 from lab.inspector import Inspector
 from lab.monitor import Monitor, look_ahead
 from lab.shelf import Shelf
 from lab.table_desk import TableDesk
 
-PANELS = (Inspector, FusionDesk, TableDesk, Monitor, CamExplorer, DeepDrawStudio)
+PANELS = (ClipGrid, Inspector, FusionDesk, TableDesk, Monitor, CamExplorer, DeepDrawStudio)
 
 
 @pytest.fixture
