@@ -1,4 +1,4 @@
-"""The `ifttn` command: prepare, doctor, train, test, tables, figures, reproduce, predict, export, bench.
+"""The `ifttn` command: from videos to trained networks, tables, figures and features.
 
 This module has the verbs and their options. What a verb does is in the module that its row of VERBS names. That module
 is imported only when the verb runs, so that help and mistyped options do not wait for torch.
@@ -44,6 +44,7 @@ One recipe on UCF101 (many GPUs: `torchrun ... -m ifttn train ...`):
 The whole study on UCF101 and HMDB51:   ifttn reproduce --preset paper --data UCF101 HMDB51
   ifttn predict some.mp4 --run results/runs/UCF101/split1/if-ttn
 """
+USUAL_RUN = Path("results/runs/embedded-ucf/split1/if-ttn")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -239,12 +240,7 @@ def _reproduce(p: argparse.ArgumentParser) -> None:
 
 def _predict(p: argparse.ArgumentParser) -> None:
     p.add_argument("video", type=existing_video, nargs="+", help="video files, or folders of numbered images")
-    p.add_argument(
-        "--run",
-        type=existing_folder,
-        default=Path("results/runs/embedded-ucf/split1/if-ttn"),
-        help="folder of a trained run",
-    )
+    p.add_argument("--run", type=existing_folder, default=USUAL_RUN, help="folder of a trained run")
     p.add_argument("--top", type=Whole(1), default=5, help="how many actions to print")
     p.add_argument(
         "--every", type=Number(0), metavar="SECONDS", help="play it as a stream, with a line as each segment ends"
@@ -253,6 +249,19 @@ def _predict(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--json", type=new_file, help="write scores of videos, heads, snippets and pairs to this file as well"
     )
+    add_device(p)
+
+
+def _features(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "video",
+        type=existing_video,
+        nargs="+",
+        help="video files, folders of numbered images, folders of videos, data sets with or without lists, or stores",
+    )
+    p.add_argument("--run", type=existing_folder, default=USUAL_RUN, help="folder of a trained run")
+    p.add_argument("--out", type=folder, default=Path("results/features"), help="folder for a file a video")
+    p.add_argument("--crops", type=crops, help="views of a frame, 1, 3 or 10; by default what the run was tested with")
     add_device(p)
 
 
@@ -322,6 +331,7 @@ VERBS: Mapping[str, Verb] = {
     "reproduce": Verb("the whole study: data, training, tables, figures, report", _reproduce),
     "bench": Verb("measure a part on this machine, with its peer beside it", _bench),
     "predict": Verb("print the likeliest actions of a video of any size and codec", _predict),
+    "features": Verb("write levels, votes and scores of each video to a file of arrays; resumable", _features),
     "export": Verb("write a network to a file that needs none of this package: OUT.pt2 or OUT.onnx", _export),
 }
 

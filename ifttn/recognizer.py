@@ -4,7 +4,7 @@ Shapes: K segments, V votes of a head (K of snippets, K - 1 of pairs), L motion 
 """
 
 from collections import deque
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from jaxtyping import Float, Integer, UInt8
 from torch import Tensor
 
 from ifttn.data.augmentation import apply, fit_on_device, test_crops
+from ifttn.data.entry import Entry
 from ifttn.data.flow import FLOWS
 from ifttn.data.frame_source import FrameSource
 from ifttn.data.live import LiveReader, reader_of
@@ -29,7 +30,7 @@ from ifttn.experiment.scores import late_fusion, scaled_fusion
 from ifttn.memory import Pieces
 from ifttn.model.backbone import Pyramid
 from ifttn.model.folding import folded
-from ifttn.model.network import Network
+from ifttn.model.network import Network, Output
 from ifttn.vocabulary import IfttnError
 
 
@@ -153,13 +154,40 @@ class Recognizer:
             IfttnError: the file is no video that can be decoded, or has fewer than two frames.
         """
         planes, film = from_file(video, self.preset.store, self._planes, str(self.device))
-        pieces = Pieces(len(self.crops), "view")
-        with torch.inference_mode(), self.machine.autocast(str(self.device)):
-            views = self._views(planes)
-            parts = [*pieces(lambda part: self._folded({m: x[part] for m, x in views.items()}).votes, len(self.crops))]
-            votes = {head: torch.cat([part[head] for part in parts]) for head in self.network.heads}
+        votes = _means(self._seen(planes, lambda output: output.votes))
         seconds = film.seconds[self._sampled(film.frames)[0]]
-        return predicted(self.actions, _means(votes), seconds, film.reader.notes)
+        return predicted(self.actions, votes, seconds, film.reader.notes)
+
+    def features(self, video: str | Path | Entry) -> dict[str, np.ndarray]:
+        """What the network makes of a video, for work of one's own: means over the views.
+
+        Args:
+            video: a file, a folder of images, or an entry of a store that was prepared for the run's preset.
+
+        Returns:
+            "level:<tap>" (K, C) of snippets or (K - 1, C) of pairs: the features of a level, pooled over its cells; a
+            tap is "<modality>.<level>", "fused.<level>" or "<temporal head>.<level>". "votes:<head>" (V, A) and
+            "head:<head>" (A,): logits of snippets or pairs, and their mean. "scores" (A,): late-fused. "frames" and
+            "seconds" (K,): the frame in the middle of each snippet, and when it is shown. "actions" (A,): their names.
+            "notes": what is missing from a file.
+
+        Raises:
+            IfttnError: as of a call.
+        """
+        if isinstance(video, Entry):
+            planes, count, times = self._planes(video), video.frames, np.arange(video.frames) / video.fps
+            notes = ()
+        else:
+            planes, film = from_file(video, self.preset.store, self._planes, str(self.device))
+            count, times, notes = film.frames, film.seconds, film.reader.notes
+        seen, frames = self._seen(planes, _votes_and_levels), self._sampled(count)[0]
+        found = {name: x.float().mean(0).cpu().numpy() for name, x in seen.items()}
+        votes = {name.partition(":")[2]: x for name, x in found.items() if name.startswith("votes:")}
+        prediction = predicted(self.actions, votes, times[frames])
+        heads = {f"head:{head}": x for head, x in prediction.heads.items()}
+        about = {"frames": frames, "seconds": prediction.seconds, "actions": np.array(self.actions)}
+        about["notes"] = np.array(notes, str)
+        return {**found, **heads, "scores": prediction.scores, **about}
 
     def stream(
         self,
@@ -222,6 +250,18 @@ class Recognizer:
     def _placed(self) -> Integer[Tensor, "N 5"]:
         return torch.tensor([crop.facts for crop in self.crops]).to(self.device)
 
+    def _seen(
+        self,
+        planes: Mapping[str, UInt8[np.ndarray, "K C H W"]],
+        of: Callable[[Output], dict[str, Float[Tensor, "N V _"]]],
+    ) -> dict[str, Float[Tensor, "N V _"]]:
+        """What `of` takes of the network's output, for all N views; in as many pieces as the memory asks for."""
+        pieces = Pieces(len(self.crops), "view")
+        with torch.inference_mode(), self.machine.autocast(str(self.device)):
+            views = self._views(planes)
+            parts = [*pieces(lambda part: of(self._folded({m: x[part] for m, x in views.items()})), len(self.crops))]
+            return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
     def _views(self, planes: Mapping[str, UInt8[np.ndarray, "K C H W"]]) -> dict[str, UInt8[Tensor, "N K C S S"]]:
         """All N crops of every modality, on the device. A GPU gets the whole planes at once, and crops them itself."""
         size, device = self.preset.size, self.device
@@ -265,6 +305,13 @@ class Recognizer:
 def _in_turn(first: Float[Tensor, "N C H W"], second: Float[Tensor, "N C H W"]) -> Float[Tensor, "S C H W"]:
     """The features of N snippets, each followed by that of the second in its place, with channels last in memory."""
     return torch.stack([first.movedim(1, -1), second.movedim(1, -1)], 1).flatten(0, 1).movedim(-1, 1)
+
+
+def _votes_and_levels(output: Output) -> dict[str, Float[Tensor, "N V _"]]:
+    """The votes of an output, and its features as the mean over the cells of a level."""
+    videos = len(next(iter(output.votes.values())))
+    pooled = {f"level:{tap}": x.mean((2, 3)).unflatten(0, (videos, -1)) for tap, x in output.taps.items()}
+    return {**{f"votes:{head}": votes for head, votes in output.votes.items()}, **pooled}
 
 
 def _means(votes: Mapping[str, Float[Tensor, "N V A"]]) -> dict[str, Float[np.ndarray, "V A"]]:

@@ -1,6 +1,7 @@
 import gc
 import itertools
 import json
+import shutil
 import tracemalloc
 
 import cv2
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from ifttn import cli
 from ifttn.data.doctor import pan
 from ifttn.data.loading import SnippetDataset
 from ifttn.data.video import decode, read_frames
@@ -50,6 +52,69 @@ def test_a_folder_of_a_films_frames_is_recognised_as_the_film_is(work, tmp_path)
     for head, votes in film.votes.items():
         np.testing.assert_allclose(folder.votes[head], votes, rtol=1e-4, atol=1e-4)
     assert len(list(recognizer.stream(tmp_path, every=0.4))) > 1
+
+
+def test_features_of_an_entry_of_the_store_are_those_of_the_network(work):
+    run, video = work.run("if-ttn"), work.split.test[3]
+    with work.store.open(video.name) as entry:
+        found = Recognizer.load(run).features(entry)
+    network = run.network()
+    dataset = SnippetDataset(work.store, [video], network.settings.modalities, segments=4, size=64)
+    with torch.no_grad():
+        expected = network({m: torch.from_numpy(x)[None] for m, x in dataset[0, 0][0].items()})
+    assert {name for name in found if name.startswith("level:")} == {f"level:{tap}" for tap in expected.taps}
+    for tap, x in expected.taps.items():
+        np.testing.assert_allclose(found[f"level:{tap}"], x.mean((2, 3)), rtol=1e-4, atol=1e-5)
+    assert (len(found["level:fused.2"]), len(found["level:ttn.5"])) == (4, 3)  # of snippets, and of pairs
+    for head, votes in expected.votes.items():
+        np.testing.assert_allclose(found[f"votes:{head}"], votes[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found[f"head:{head}"], votes[0].mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        found["scores"], sum(LATE_FUSION[head] * found[f"head:{head}"] for head in votes_of(found))
+    )
+    assert found["actions"].tolist() == list(work.split.actions)
+    np.testing.assert_allclose(found["seconds"], found["frames"] / 25)
+
+
+def votes_of(found):
+    return [name.partition(":")[2] for name in found if name.startswith("votes:")]
+
+
+def test_features_of_files_are_written_once_and_failures_are_named_at_the_end(work, tmp_path, capsys):
+    run, out, (first, second) = str(work.run("if-ttn").folder), tmp_path / "out", work.split.test[:2]
+    (tmp_path / "mine").mkdir()
+    shutil.copy(first.path, tmp_path / "mine")
+    (tmp_path / "mine" / "broken.mp4").write_bytes(b"no video")
+    words = ["features", str(tmp_path / "mine"), str(second.path), "--run", run, "--out", str(out), "--device", "cpu"]
+    assert cli.main(words) == 1
+    said = capsys.readouterr()
+    assert f"2 of 3 videos: {out}" in said.out
+    assert "failed: broken: " in said.err
+    assert "features: 100%" in said.err
+    files = {path: path.stat().st_mtime_ns for path in out.glob("*.npz")}
+    assert {path.stem for path in files} == {first.path.stem, second.path.stem}
+    prediction = Recognizer.load(run)(first.path)
+    with np.load(out / f"{first.path.stem}.npz") as found:
+        np.testing.assert_array_equal(found["scores"], prediction.scores)
+        np.testing.assert_array_equal(found["seconds"], prediction.seconds)
+        assert found["notes"].tolist() == []
+    shutil.copy(second.path, tmp_path / "mine" / "broken.mp4")
+    assert cli.main(words) == 0
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+    assert (out / "broken.npz").exists()
+    assert cli.main([*words, "--crops", "3"]) == 1
+    assert "holds features of another network or of other views" in capsys.readouterr().err
+
+
+def test_a_prepared_data_set_gives_features_under_the_names_of_its_videos(work, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Recognizer, "features", lambda self, video: {"frames": np.array(video.frames)})
+    where = ["--run", str(work.run("if-ttn").folder), "--device", "cpu"]
+    assert cli.main(["features", str(work.store.folder), *where, "--out", str(tmp_path / "a")]) == 0
+    names = {f"{video.name}.npz" for video in work.split.train + work.split.test}
+    assert {path.relative_to(tmp_path / "a").as_posix() for path in (tmp_path / "a").rglob("*.npz")} == names
+    twice = ["features", *[str(work.split.test[0].path)] * 2, *where, "--out", str(tmp_path / "b")]
+    assert cli.main(twice) == 1
+    assert "two of these videos would be" in capsys.readouterr().err
 
 
 def test_the_likeliest_actions_come_first_and_add_up(work):

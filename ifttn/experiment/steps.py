@@ -63,7 +63,7 @@ class Progress:
 
 
 def _weight(steps: Iterable[Step]) -> float:
-    return sum(step.weight for step in steps)
+    return sum((step.weight for step in steps), start=0.0)
 
 
 def run_steps(steps: Sequence[Step], *, jobs: int, timings: Path) -> Iterator[Progress]:
