@@ -54,6 +54,7 @@ MODALITIES: Mapping[str, Modality] = {
         Modality("mv", 2 * STACK, is_motion=True),
         Modality("rgbdiff", 3 * STACK),
         # Snippets of other systems.
+        Modality("rgb5", 3 * 5, *RGB, run_of="rgb"),
         Modality("rgb8", 3 * 8, *RGB, run_of="rgb"),
         Modality("rgb10", 3 * 10, *RGB, run_of="rgb"),
         Modality("rgb16", 3 * 16, *RGB, run_of="rgb"),

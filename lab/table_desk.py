@@ -68,7 +68,7 @@ class TableDesk(Opener):
         self.reload()
 
     def _build(self) -> None:
-        numbers = [(f"Table {n}", n) for n in range(1, 7)]
+        numbers = [(f"Table {n}", n) for n in load()]
         self.number = ToggleButtons(options=numbers, value=self.state.number, style={"button_width": "68px"})
         self.column = ToggleButtons(options=["accuracy"], style={"button_width": "130px"})
         self._caption, self._head, self._body, self._notes = HTML(), HTML(), VBox(), HTML()

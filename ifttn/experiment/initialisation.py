@@ -20,6 +20,8 @@ MOTION = tuple(name for name, modality in MODALITIES.items() if modality.is_moti
 """Modalities with planes x, y, x, y, ..."""
 IMAGENET_LEAVES = ("fc.",)
 """The classifier of ImageNet's thousand classes."""
+ABOVE_LEVEL_2 = ("layer2.", "layer3.", "layer4.")
+"""Weights that a backbone of levels 1 and 2 alone does not have."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +92,15 @@ def load(
     return Loaded(name, source, len(wanted), left, averaged, averaged and by_axis)
 
 
-def from_imagenet(network: Scorer, backbone: str, file: Path | None) -> Loaded:
-    """Load ImageNet's weights into the spatial stream, from torchvision or a file."""
+def from_imagenet(network: Scorer, backbone: str, file: Path | None, part: str = "streams.rgb") -> Loaded:
+    """Load ImageNet's weights into a part, the spatial stream or a peer's backbone, from torchvision or a file."""
     if file:
         weights, source = local_weights(file, backbone)
     else:
         weights, source = imagenet_weights(backbone), f"torchvision's ImageNet weights of {backbone}"
-    return load(network.streams["rgb"], weights, name="streams.rgb", source=source, leaves=IMAGENET_LEAVES)
+    module = network.get_submodule(part)
+    leaves = IMAGENET_LEAVES + (() if hasattr(module, "layer2") else ABOVE_LEVEL_2)
+    return load(module, weights, name=part, source=source, leaves=leaves)
 
 
 def from_runs(network: Scorer, recipe: Recipe, runs: Mapping[str, Run], by_axis: bool) -> list[Loaded]:
@@ -124,10 +128,11 @@ def from_runs(network: Scorer, recipe: Recipe, runs: Mapping[str, Run], by_axis:
 def initialise(network: Scorer, work: Work, name: str) -> list[Loaded]:
     """Give each part of a network the weights that its recipe says (paper section 3.4). Returns what was loaded.
 
-    At a preset that starts from ImageNet, a recipe of ours that starts from no other run takes ImageNet's weights.
+    At a preset that starts from ImageNet, a recipe that starts from no other run takes ImageNet's weights.
     """
     recipe, preset = RECIPES[name], PRESETS[work.preset]
-    if preset.pretrained and not (recipe.starts_from or recipe.peer):
-        return [from_imagenet(network, preset.backbone, work.machine.imagenet)]
+    if preset.pretrained and not recipe.starts_from:
+        file = work.machine.imagenet
+        return [from_imagenet(network, preset.backbone, file, part) for part in network.pretrained]
     runs = {needed: work.trained(needed) for needed in recipe.needs}
     return from_runs(network, recipe, runs, preset.stem == "by axis")

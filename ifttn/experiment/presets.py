@@ -111,6 +111,8 @@ _CHOICES: Mapping[str, Mapping[str, Choice]] = {
                 "coviar": Schedule(250, 1e-2, decay_at=(100, 200)),
                 "off": Schedule(80, 1e-2, decay_at=(30, 60)),
                 "off-flow": Schedule(250, 1e-2, decay_at=(100, 200)),
+                "tsm": Schedule(50, 1e-2, decay_at=(20, 40)),
+                "tdn": Schedule(60, 1e-2, decay_at=(30, 45, 55)),
             },
             "paper 4.2; the joint stage is our choice, as the paper gives none: 30 epochs at a tenth of the rate, so "
             "that frozen parts move little; motion vectors train like flow; C3D has its own schedule, the other peers "
@@ -175,6 +177,8 @@ _CHOICES: Mapping[str, Mapping[str, Choice]] = {
                 "coviar": Schedule(4, 3e-3, decay_at=None),
                 "off": Schedule(4, 2e-3, decay_at=None),
                 "off-flow": Schedule(4, 2e-3, decay_at=None),
+                "tsm": Schedule(20, 3e-3, decay_at=None),
+                "tdn": Schedule(12, 3e-3, decay_at=None),
             },
             "one cycle learns in few epochs, and a small set needs as many steps; TTN needs the most, as only TTN sees "
             "order; the temporal stage is short: for longer it unlearns to tell x from y, which TTN needs and no label "
@@ -249,6 +253,8 @@ _CHOICES: Mapping[str, Mapping[str, Choice]] = {
                 "coviar": Schedule(1, 2e-3, decay_at=None),
                 "off": Schedule(1, 2e-3, decay_at=None),
                 "off-flow": Schedule(1, 2e-3, decay_at=None),
+                "tsm": Schedule(1, 2e-3, decay_at=None),
+                "tdn": Schedule(1, 2e-3, decay_at=None),
             },
             "one epoch",
         ),

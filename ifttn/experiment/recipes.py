@@ -47,8 +47,8 @@ class Recipe:
     fusion: str | None = None
     temporal: str = "ttn"
     peer: str | None = None
-    """Another system of Table 5 or 6 (a name of TRAINED) instead of our network. Its modalities are in the order of its
-    streams, and its weights start at random."""
+    """Another system of Tables 5 to 7 (a name of TRAINED) instead of our network. Its modalities are in the order of
+    its streams. Its weights start at random, but for the parts that ImageNet's fit."""
     segments: int | None = None
     """K, where it differs from the preset's."""
 
@@ -213,6 +213,18 @@ RECIPES: dict[str, Recipe] = {
         "only in their logits",
         modalities=("flow",),
         heads=tuple(heads_of("flow").values()),
+    ),
+    "tsm": _peer(
+        "tsm",
+        "Table 7's TSM on one frame a segment, on as many segments as the other rows; its paper has eight",
+        modalities=("rgb",),
+        heads=("rgb",),
+    ),
+    "tdn": _peer(
+        "tdn",
+        "Table 7's TDN on five frames a segment, on as many segments as the other rows; its paper has eight",
+        modalities=("rgb5",),
+        heads=("rgb",),
     ),
 }
 

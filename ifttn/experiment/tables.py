@@ -1,4 +1,4 @@
-"""Tables 1-6 of the paper as data, and what our runs measure beside each of its numbers.
+"""Tables 1-6 of the paper and our Table 7 as data, and what our runs measure beside each of their numbers.
 
 Nothing here trains or opens a network: a cell is arithmetic on saved scores. Shapes: N videos, A actions.
 """

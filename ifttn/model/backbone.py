@@ -4,7 +4,7 @@ Shapes: S snippets, C channels, H x W cells.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -89,13 +89,37 @@ class Backbone(nn.Module):
         self.layer1, self.layer2, self.layer3, self.layer4 = resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4
         self.channels = {level: 2 ** (level - 2) * width * block.expansion for level in LEVELS}
 
+    def stem(self, images: Float[Tensor, "S C H W"]) -> Float[Tensor, "S _ _ _"]:
+        """Normalised images -> what enters level 2."""
+        return self.maxpool(self.relu(self.bn1(self.conv1(images))))
+
     def forward(self, images: Float[Tensor, "S C H W"]) -> Pyramid:
         """Normalised images -> the outputs of levels 2..5, each after its last ReLU."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        x = self.stem(images)
         pyramid = {}
         for level, layer in zip(LEVELS, (self.layer1, self.layer2, self.layer3, self.layer4), strict=True):
             x = pyramid[level] = layer(x)
         return pyramid
+
+    def blocks(self, first: int = 2) -> Iterator[BasicBlock | Bottleneck]:
+        """The residual blocks of the levels from `first` on, in their order."""
+        for level in LEVELS[first - 2 :]:
+            yield from getattr(self, f"layer{level - 1}")
+
+
+_Step = Callable[[Float[Tensor, "S _ _ _"]], Float[Tensor, "S _ _ _"]]
+
+
+def residual_block(
+    block: BasicBlock | Bottleneck, x: Float[Tensor, "S _ _ _"], entry: _Step | None = None, inner: _Step | None = None
+) -> Float[Tensor, "S _ _ _"]:
+    """A residual block with a further step: at the entry of its residual path, or after its first convolution."""
+    identity = x if block.downsample is None else block.downsample(x)
+    x = block.relu(block.bn1(block.conv1(entry(x) if entry else x)))
+    x = block.bn2(block.conv2(inner(x) if inner else x))
+    if isinstance(block, Bottleneck):
+        x = block.bn3(block.conv3(block.relu(x)))
+    return block.relu(x + identity)
 
 
 BACKBONES = {

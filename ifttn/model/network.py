@@ -81,6 +81,8 @@ class Scorer(nn.Module, ABC):
     settings: NetworkSettings
     streams: nn.ModuleDict
     """Per modality, the part that computes features of single snippets."""
+    pretrained: tuple[str, ...] = ()
+    """Names of the parts that ImageNet's weights fit."""
 
     @property
     @abstractmethod
@@ -102,6 +104,8 @@ class Scorer(nn.Module, ABC):
 
 class Network(Scorer):
     """Two streams, IFM and TTN, or some of these parts (`NetworkSettings`). `network.heads[h].weight` is (A, C)."""
+
+    pretrained = ("streams.rgb",)
 
     def __init__(self, settings: NetworkSettings) -> None:
         super().__init__()

@@ -13,6 +13,9 @@ from ifttn.experiment.presets import PRESETS
 from ifttn.experiment.recipes import RECIPES
 from ifttn.model import backbone
 from ifttn.model.network import Network
+from ifttn.model.peers.c3d import c3d
+from ifttn.model.peers.tdn import tdn
+from ifttn.model.peers.tsm import tsm
 from ifttn.vocabulary import IfttnError
 
 
@@ -40,6 +43,24 @@ def test_imagenet_weights_come_from_a_local_file_and_are_named(theirs, spatial, 
     assert "all its 120 tensors taken; left: fc (2 tensors)" in text
     save_file(theirs, tmp_path / "mine.safetensors")
     assert from_imagenet(spatial, "resnet18", tmp_path / "mine.safetensors").taken == 120
+
+
+def test_backbones_of_peers_that_came_later_take_imagenets_weights_and_their_own_parts_do_not(theirs, tmp_path):
+    torch.save(theirs, tmp_path / "mine.pth")
+    network = tdn(5, "resnet18")
+    long = {key: tensor.clone() for key, tensor in network.get_submodule("streams.rgb.long").state_dict().items()}
+    found = {part: from_imagenet(network, "resnet18", tmp_path / "mine.pth", part) for part in network.pretrained}
+    for part, loaded in found.items():
+        state = network.get_submodule(part).state_dict()
+        assert loaded.taken == len(state)
+        for key, tensor in state.items():
+            mean = theirs[key].mean(1, keepdim=True) if loaded.averaged and key == "conv1.weight" else theirs[key]
+            torch.testing.assert_close(tensor, mean.expand_as(tensor))
+    assert [len(loaded.left) for loaded in found.values()] == [2, 2 + 90]  # TDN's short-term path ends at level 2
+    kept = network.get_submodule("streams.rgb.long").state_dict()
+    assert all(torch.equal(long[key], tensor) for key, tensor in kept.items())
+    assert tsm(5, "resnet18").pretrained == ("streams.rgb.backbone",)
+    assert c3d(5, 64, 8).pretrained == ()
 
 
 def test_a_file_that_is_not_what_its_name_says_is_refused(theirs, spatial, tmp_path):

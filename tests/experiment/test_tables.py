@@ -70,7 +70,16 @@ def test_the_tables_hold_the_rows_and_splits_of_the_paper(tables):
         4: (3, 2, (1,)),
         5: (10, 2, (1, 2, 3)),
         6: (19, 2, (1, 2, 3)),
+        7: (4, 3, (1, 2, 3)),
     }
+
+
+def test_what_came_after_the_paper_is_said_not_to_be_in_it_and_repeats_its_numbers(tables):
+    assert tables[7].caption.startswith("Not in the paper")
+    for method in ("TSN (RGB) [27]", "Full IF-TTN"):
+        assert paper(tables[7], method)[:2] == paper(tables[6], method)
+    own = {cell.source: cell.paper for cell in tables[7].cells[3:9:3]}
+    assert own == {"tsm": 95.9, "tdn": 97.4}
 
 
 def test_the_numbers_agree_with_what_the_text_of_the_paper_says_of_them(tables):
@@ -246,11 +255,17 @@ def test_accuracy_is_the_mean_over_splits_and_its_interval_that_of_all_videos(ta
         ("c3d", "C3D [20]", ("rgb",)),
         ("emv-cnn", "RGB + EMV-CNN [32]", ("rgb", "mv")),
         ("coviar", "CoViAR [29]", ("accumulated", "residual", "rgb")),
+        ("tsm", "TSM (Lin et al., ICCV 2019)", ("rgb",)),
+        ("tdn", "TDN (Wang et al., CVPR 2021)", ("rgb",)),
     ],
 )
 def test_the_run_of_a_peer_fills_its_row(tables, recipe, method, heads):
     said = scores({**{head: says((0,) * 20) for head in heads}, heads[-1]: says(TRUTH, sure=1.5)})
-    table = fill(tables[5], lambda _, split, name: said if (name, split) == (recipe, 1) else None, OURS)
+    table = fill(
+        tables[7 if recipe in ("tsm", "tdn") else 5],
+        lambda _, split, name: said if (name, split) == (recipe, 1) else None,
+        OURS,
+    )
     filled = to_frame(table).dropna(subset="measured")
     assert filled.method.tolist() == [method]
     assert filled[["measured", "splits"]].to_numpy().tolist() == [[100, "1 of 3"]]

@@ -18,6 +18,8 @@ from ifttn.model.network import Output, Scorer, normalise
 
 VOTE = 5
 """The level of a pyramid that holds only the vote of a snippet, as a map of one cell."""
+IMAGES = 1
+"""The level of a pyramid that holds the normalised images, for a stream that sees all snippets of a video at once."""
 
 
 def volume(planes: Float[Tensor, "S planes H W"], channels: int) -> Float[Tensor, "S C T H W"]:
@@ -79,3 +81,24 @@ class Streams(Scorer):
                 if self.training or head in self.scoring:
                     votes[head] = vote.unflatten(0, (snippets // segments, -1))
         return Output({head: vote.mean(1) for head, vote in votes.items()}, votes, taps={})
+
+
+class VideoStreams(Streams):
+    """Streams that see all snippets of a video at once: `stream(images, segments)` -> votes of snippets or of videos.
+
+    They are computed after the pyramids, which are the images, so that snippets are read in other orders like ours.
+    """
+
+    def __init__(self, streams: Mapping[str, nn.Module], pretrained: tuple[str, ...] = ()) -> None:
+        super().__init__(streams)
+        self.pretrained = pretrained
+
+    @staticmethod
+    def features_of(stream: Any, images: Float[Tensor, "S C H W"]) -> Pyramid:
+        """The images."""
+        return {IMAGES: images}
+
+    @staticmethod
+    def votes_of(name: str, stream: Any, features: Pyramid, segments: int) -> dict[str, Float[Tensor, "_ A"]]:
+        """The votes of the snippets, or one of each video."""
+        return {name: stream(features[IMAGES], segments)}

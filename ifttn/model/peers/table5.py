@@ -1,4 +1,4 @@
-"""The ten systems of Table 5 in two sizes, and the inputs that each takes from a video.
+"""The systems of Tables 5 and 7 in two sizes, and the inputs that each takes from a video.
 
 Tests check sizes and costs. Only CoViAR's paper prints a figure to compare with (2.7 times cheaper per frame than
 ResNet-152). For I3D, BN-Inception, CaffeNet, CNN-M-2048 and C3D's cost, the tests use figures that others print for the
@@ -18,6 +18,8 @@ from ifttn.model.peers.dynamic_image import dynamic_image_network
 from ifttn.model.peers.emv import emv_cnn
 from ifttn.model.peers.i3d import I3D_FRAMES, two_stream_i3d
 from ifttn.model.peers.off import OFF
+from ifttn.model.peers.tdn import TDN_FRAMES, tdn
+from ifttn.model.peers.tsm import tsm
 from ifttn.model.peers.tsn import tsn
 from ifttn.vocabulary import MODALITIES, IfttnError
 
@@ -150,5 +152,25 @@ OFF_FLOW = Peer(
     paper=Variant(lambda actions: OFF(actions, ("flow",)), _segment("flow"), 224),
     small=Variant(lambda actions: OFF(actions, ("flow",), width=16), _segment("flow"), 64),
 )
-TRAINED: Mapping[str, Peer] = {**{name: peer for name, peer in PEERS.items() if peer.trained}, "off-flow": OFF_FLOW}
+LATER: Mapping[str, Peer] = {
+    "tsm": Peer(
+        row="TSM",
+        reference="Lin et al., ICCV 2019; the parameters and the cost of ResNet-50",
+        paper=Variant(tsm, _segment("rgb"), 224),
+        small=Variant(lambda actions: tsm(actions, "tiny"), _segment("rgb"), 64),
+    ),
+    "tdn": Peer(
+        row="TDN",
+        reference="Wang et al., CVPR 2021; 36 G multiply-adds of eight snippets, parameters counted from the release",
+        paper=Variant(tdn, _segment("rgb5"), 224),
+        small=Variant(lambda actions: tdn(actions, "tiny"), _segment("rgb5"), 64),
+        frames=TDN_FRAMES,
+    ),
+}
+"""Systems that came after the paper: Table 7, which is not in the paper."""
+TRAINED: Mapping[str, Peer] = {
+    **{name: peer for name, peer in PEERS.items() if peer.trained},
+    "off-flow": OFF_FLOW,
+    **LATER,
+}
 """Peers that the study trains."""

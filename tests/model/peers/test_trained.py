@@ -16,7 +16,10 @@ FED = {
     "coviar": ("rgb", "accumulated", "residual"),
     "off": ("rgb", "rgbdiff"),
     "off-flow": ("flow",),
+    "tsm": ("rgb",),
+    "tdn": ("rgb5",),
 }
+OF_WHOLE_VIDEOS = ("off", "off-flow", "tsm", "tdn")
 
 
 def planes(modalities, videos, segments, size):
@@ -33,8 +36,9 @@ def test_every_trainable_peer_is_tested_here():
     assert set(FED) == set(TRAINED)
 
 
-@pytest.mark.parametrize("peer", [peer for peer in FED if not peer.startswith("off")])
+@pytest.mark.parametrize("peer", [peer for peer in FED if peer not in OF_WHOLE_VIDEOS])
 def test_a_video_is_voted_for_by_its_snippets_one_by_one(peer):
+    torch.manual_seed(0)
     network = build_network(PeerSettings(6, FED[peer], None, peer=peer)).eval()
     inputs = planes(FED[peer], 2, 3, 64)
     with torch.no_grad():
@@ -57,6 +61,17 @@ def test_off_votes_on_snippets_and_pairs_and_scores_without_its_lower_levels(pee
     assert set(whole.logits) == {*network.scoring} == {head for m in FED[peer] for head in (m, f"off-{m}")}
     for head, votes in whole.votes.items():
         assert votes.shape == (2, 2 if head.startswith("off") else 3, 6)
+
+
+@pytest.mark.parametrize("peer", ["tsm", "tdn"])
+def test_the_snippets_of_a_video_vote_together_and_those_of_other_videos_do_not_matter(peer):
+    network, inputs = build_network(PeerSettings(6, FED[peer], None, peer=peer)).eval(), planes(FED[peer], 2, 3, 64)
+    with torch.no_grad():
+        whole, last = network(inputs), network({m: x[1:] for m, x in inputs.items()})
+        alone = network({m: x[:, :1] for m, x in inputs.items()})
+    torch.testing.assert_close(whole.logits["rgb"], whole.votes["rgb"].mean(1))
+    torch.testing.assert_close(whole.votes["rgb"][1:], last.votes["rgb"])
+    assert not torch.allclose(whole.votes["rgb"][:, :1], alone.votes["rgb"], rtol=1e-3)
 
 
 def test_a_peer_of_another_size_than_the_presets_images_sees_them_smaller():
@@ -86,7 +101,7 @@ def test_dropout_of_a_small_peer_is_the_presets():
 
 
 def test_what_cannot_be_trained_is_refused():
-    with pytest.raises(IfttnError, match="choose from two-stream-i3d, din, c3d, emv-cnn, coviar, off, off-flow"):
+    with pytest.raises(IfttnError, match=r"choose from two-stream-i3d, din, c3d, .*, off-flow, tsm, tdn"):
         PeerSettings(6, ("rgb",), None, peer="tsn-rgb-flow")
     with pytest.raises(IfttnError, match=r"DIN .* has no size 'large': choose from paper, small"):
         PeerSettings(6, ("rgb",), None, peer="din", size="large")

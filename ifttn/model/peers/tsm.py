@@ -1,0 +1,67 @@
+"""TSM (Lin et al., ICCV 2019): a ResNet in which every residual block sees some channels of its neighbour snippets.
+
+Before the first convolution of a block, an eighth of the channels comes from the next snippet and an eighth from the
+one before. This "residual shift" leaves the identity path as it is, and has no weights. Each snippet is one frame.
+
+Shapes: N videos, K segments, S = N*K snippets in temporal order, C channels, H x W pixels or cells, A actions.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from ifttn.model.backbone import build_backbone, residual_block
+from ifttn.model.network import Head
+from ifttn.model.peers.streams import VideoStreams
+
+TSM_SEGMENTS = 8
+"""Frames of a video (section 5.1)."""
+
+
+def from_next(x: Float[Tensor, "S C H W"], segments: int) -> Float[Tensor, "S C H W"]:
+    """The features of each snippet's successor; zero at the last snippet of a video."""
+    return _joined(pad(_ordered(x, segments)[:, 1:], (0, 0, 0, 0, 0, 0, 0, 1)))
+
+
+def from_previous(x: Float[Tensor, "S C H W"], segments: int) -> Float[Tensor, "S C H W"]:
+    """The features of each snippet's predecessor; zero at the first snippet of a video."""
+    return _joined(pad(_ordered(x, segments)[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0)))
+
+
+def shift(x: Float[Tensor, "S C H W"], segments: int) -> Float[Tensor, "S C H W"]:
+    """The first eighth of the channels from the next snippet, the second eighth from the one before."""
+    eighth = x.shape[1] // 8
+    ahead, back, rest = x.split([eighth, eighth, x.shape[1] - 2 * eighth], dim=1)
+    return torch.cat([from_next(ahead, segments), from_previous(back, segments), rest], dim=1)
+
+
+def _ordered(x: Float[Tensor, "S C H W"], segments: int) -> Float[Tensor, "N K H W C"]:
+    # Channels stand last, as they lie in memory.
+    return x.movedim(1, -1).unflatten(0, (-1, segments))
+
+
+def _joined(ordered: Float[Tensor, "N K H W C"]) -> Float[Tensor, "S C H W"]:
+    return ordered.flatten(0, 1).movedim(-1, 1)
+
+
+class TSMStream(nn.Module):
+    """A backbone (a name of BACKBONES) whose blocks see shifted channels, and its linear classifier."""
+
+    def __init__(self, actions: int, backbone: str, dropout: float = 0.8) -> None:
+        super().__init__()
+        self.backbone = build_backbone(backbone, channels=3)
+        self.head = Head(self.backbone.channels[5], actions, dropout)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Float[Tensor, "S 3 H W"], segments: int) -> Float[Tensor, "S A"]:
+        """Normalised frames -> votes."""
+        x = self.backbone.stem(images.contiguous(memory_format=torch.channels_last))
+        for block in self.backbone.blocks():
+            x = residual_block(block, x, entry=lambda x: shift(x, segments))
+        return self.head(x)
+
+
+def tsm(actions: int, backbone: str = "resnet50") -> VideoStreams:
+    """TSM on RGB."""
+    return VideoStreams({"rgb": TSMStream(actions, backbone)}, pretrained=("streams.rgb.backbone",))
