@@ -182,7 +182,8 @@ def _tables(p: argparse.ArgumentParser) -> None:
         type=existing_folder,
         nargs="+",
         default=[],
-        help="folders of the same runs from other seeds, for the spread",
+        help="further folders of the same runs from other seeds, such as OUT/runs of `ifttn reproduce --seed 9`; the "
+        "seeds of the study itself, in RUNS/seed1 and so on, are read in any case",
     )
     p.add_argument(
         "--on",
@@ -234,6 +235,11 @@ def _reproduce(p: argparse.ArgumentParser) -> None:
         "--videos", type=Whole(16, step=16), help="of each embedded data set, a multiple of 16; by default 960 and 384"
     )
     p.add_argument("--seed", type=Whole(0, 2**32 - 1), default=0, help="of data, weights, views, order and dropout")
+    p.add_argument(
+        "--seeds",
+        type=Whole(1),
+        help="trainings of each row that a close claim compares, on split 1; by default 4, or 1 with --quick or --data",
+    )
     add_device(p)
     _add_machine(p)
 

@@ -108,6 +108,7 @@ def _subject(cells: Sequence[Mapping[Any, str]]) -> str:
 def _with_interval(cell: Mapping[Any, str]) -> str:
     tested, _, splits = cell["splits"].partition(" of ")
     lines = [cell["95 %"].replace("-", "&ndash;"), f"{cell['splits']} splits" if tested != splits else ""]
+    lines += [f"{cell['seeds']} seeds"] if cell.get("seeds") not in (None, "", "1") else []
     return cell["measured"] + "".join(f"<small>{line}</small>" for line in lines if line)
 
 

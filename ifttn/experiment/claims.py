@@ -1,14 +1,15 @@
 """The paper's claims, and whether this study supports them: plain sentences with intervals and p-values.
 
-A comparison is of two late fusions on the same test videos, pooled over the splits that both are tested on: Newcombe's
-interval of the difference and McNemar's exact test, without a correction for their number. A video that several splits
-test is one cluster and does not count as several videos.
+A comparison is of two late fusions on the same test videos, pooled over the trainings (seeds and splits) that both
+have: an interval of the difference over videos and trainings, and McNemar's exact test of these trainings. There is no
+correction for the number of comparisons.
 """
 
 import textwrap
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -22,7 +23,7 @@ from ifttn.experiment.tables import (
     LateFusion,
     ScoresOf,
     compare,
-    fused_by_split,
+    fused_by_training,
     right_by_video,
 )
 
@@ -59,13 +60,63 @@ class Claim:
     comparisons: tuple[Comparison, ...]
 
 
+class Contrast(NamedTuple):
+    """What the runs say of one comparison."""
+
+    what: str
+    """ "top-1 accuracy", or a factor's."""
+    first: str
+    """Its name in a sentence."""
+    second: str
+    pair: Paired | None
+    needs: str
+    """What is missing where there is no pair."""
+    margin: bool
+    """Whether the difference is to be within MARGIN."""
+
+    @property
+    def sentence(self) -> str:
+        """All of it in a sentence without its full stop."""
+        if not self.pair:
+            return self.needs
+        return (
+            f"{self.what} {100 * self.pair.first:.1f} % of {self.first}, {100 * self.pair.second:.1f} % of "
+            f"{self.second}: {self.difference}{f' (to be within {100 * MARGIN:g})' if self.margin else ''}, "
+            f"p {'' if self.pair.p < 0.001 else '= '}{p_text(self.pair.p)} ({self.counts})"
+        ).replace("of with them", "with them")
+
+    @property
+    def difference(self) -> str:
+        """The difference in points, with its interval."""
+        assert self.pair
+        low, high = self.pair.interval
+        return f"{100 * self.pair.difference:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+    @property
+    def counts(self) -> str:
+        """What only the first and only the second have right, and what the interval is over."""
+        assert self.pair
+        answers, videos, trainings = self.pair.answers, self.pair.videos, self.pair.trainings
+        over = f"{answers} videos of one training"
+        if trainings > 1:
+            times = " x " if answers == trainings * videos else ", "
+            over = f"{answers} answers: {trainings} trainings{times}{videos} videos"
+        return f"{self.pair.only_first} : {self.pair.only_second} of {over}"
+
+
 class Finding(NamedTuple):
     """The verdict on a claim on one data set."""
 
     text: str
-    evidence: str
+    dataset: str
     verdict: Verdict
     table: int
+    compared: tuple[Contrast, ...]
+
+    @property
+    def evidence(self) -> str:
+        """The data set, and a sentence for each comparison."""
+        return f"{self.dataset}: {'; '.join(dict.fromkeys(each.sentence for each in self.compared))}."
 
 
 @dataclass(frozen=True)
@@ -103,7 +154,10 @@ def _claim(row: dict[str, Any], known: Mapping[str, LateFusion]) -> Claim:
 
 
 def decide(
-    content: Claims, scores: ScoresOf, datasets: Sequence[str], factors: Mapping[str, Factors] | None = None
+    content: Claims,
+    seeds: Sequence[ScoresOf],
+    datasets: Sequence[str],
+    factors: Mapping[str, Factors] | None = None,
 ) -> list[Finding]:
     """The verdict on every claim on every data set. A claim without its runs says which it needs.
 
@@ -111,50 +165,49 @@ def decide(
 
     Args:
         content: from `load_claims`.
-        scores: finds the scores of a run.
+        seeds: find the scores of a run, for each seed.
         datasets: ours, the first studied first.
         factors: our data set -> the factors of its actions, where they have any.
     """
     found: list[Finding] = []
     for claim in content.claims:
         for number, dataset in enumerate(datasets):
-            finding = _finding(claim, content, scores, dataset, (factors or {}).get(dataset, {}))
-            if finding and (finding.verdict != "not measured" or not number):
-                found.append(finding)
+            known = (factors or {}).get(dataset, {})
+            # Real videos have no known factors.
+            asked = [each for each in claim.comparisons if not each.on or each.on in known]
+            compared = tuple(_compare(each, content, seeds, dataset, known) for each in asked)
+            measured = any(each.pair for each in compared)
+            if compared and (measured or not number):
+                verdicts: list[Verdict] = [_verdict_of(*each) for each in zip(asked, compared, strict=True)]
+                found.append(Finding(claim.text, dataset, all_of(verdicts), claim.table, compared))
     return found
 
 
-def _finding(claim: Claim, content: Claims, scores: ScoresOf, dataset: str, factors: Factors) -> Finding | None:
-    verdicts: list[Verdict] = []
-    sentences: list[str] = []
-    for each in claim.comparisons:
-        if each.on and each.on not in factors:  # real videos have no known factors
-            continue
-        pair = _pair(each, content.late_fusions, scores, dataset, factors)
-        verdicts.append(verdict(each.relation, pair) if pair else "not measured")
-        needs = _needs(each, content.late_fusions, scores, dataset)
-        sentences.append(_sentence(each, content.names, pair) if pair else needs)
-    if not verdicts:
-        return None
-    evidence = f"{dataset}: {'; '.join(dict.fromkeys(sentences))}."
-    return Finding(claim.text, evidence, _together(verdicts), claim.table)
-
-
-def _pair(
-    each: Comparison, known: Mapping[str, LateFusion], scores: ScoresOf, dataset: str, factors: Factors
-) -> Paired | None:
-    """Compare on the videos of the splits that both are tested on."""
-    of_action = factors[each.on] if each.on else None
+def _compare(each: Comparison, content: Claims, seeds: Sequence[ScoresOf], dataset: str, factors: Factors) -> Contrast:
+    """Compare on the videos of the trainings that both have."""
+    known, of_action = content.late_fusions, factors[each.on] if each.on else None
     sides = ((each.first, "one view" if each.reading else ""), (each.second or each.first, each.reading))
-    fused = (fused_by_split(known[name], dataset, SPLITS, scores, reading) for name, reading in sides)
-    return compare(*(right_by_video(side, of_action) for side in fused))
+    fused = (fused_by_training(known[name], dataset, SPLITS, seeds, reading) for name, reading in sides)
+    pair = compare(*(right_by_video(side, of_action) for side in fused))
+    first, second = (content.names[name] for name, _ in sides)
+    if each.reading:
+        first, second = (
+            f"{first} with its snippets in order",
+            f"{second if each.second else 'with them'} {each.reading}",
+        )
+    needs = "" if pair else _needs(each, known, seeds, dataset)
+    return Contrast(f"{each.on or 'top-1'} accuracy", first, second, pair, needs, each.relation != "above")
+
+
+def _verdict_of(each: Comparison, compared: Contrast) -> Verdict:
+    return verdict(each.relation, compared.pair) if compared.pair else "not measured"
 
 
 def verdict(relation: Relation, pair: Paired) -> Verdict:
-    """Whether a relation holds at 95 % confidence, does not hold, or is undecided."""
+    """Whether a relation holds over the interval, does not hold, or is undecided."""
     low, high = pair.interval
     if relation == "above":
-        holds, fails = pair.p < 0.05 and pair.difference > 0, pair.p < 0.05 and pair.difference < 0
+        holds, fails = low > 0, high < 0
     elif relation == "near":
         holds, fails = low > -MARGIN and high < MARGIN, low > MARGIN or high < -MARGIN
     else:
@@ -162,33 +215,17 @@ def verdict(relation: Relation, pair: Paired) -> Verdict:
     return "supported" if holds else "not supported" if fails else "undecided"
 
 
-def _together(verdicts: Sequence[Verdict]) -> Verdict:
+def all_of(verdicts: Sequence[Verdict]) -> Verdict:
     """A claim is supported where each of its comparisons is."""
     if len(set(verdicts)) == 1:
         return verdicts[0]
     return "not supported" if "not supported" in verdicts else "undecided"
 
 
-def _sentence(each: Comparison, names: Mapping[str, str], pair: Paired) -> str:
-    first, second = names[each.first], names[each.second or each.first]
-    if each.reading:
-        first, second = (
-            f"{first} with its snippets in order",
-            f"{second if each.second else 'with them'} {each.reading}",
-        )
-    margin = f" (to be within {100 * MARGIN:g})" if each.relation != "above" else ""
-    low, high = pair.interval
-    return (
-        f"{each.on or 'top-1'} accuracy {100 * pair.first:.1f} % of {first}, {100 * pair.second:.1f} % of {second}: "
-        f"{100 * pair.difference:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]{margin}, "
-        f"p {'' if pair.p < 0.001 else '= '}{p_text(pair.p)} ({pair.only_first} : {pair.only_second} of "
-        f"{'' if pair.answers == pair.videos else f'{pair.answers} answers to '}{pair.videos} videos)"
-    ).replace("of with them", "with them")
-
-
-def _needs(each: Comparison, known: Mapping[str, LateFusion], scores: ScoresOf, dataset: str) -> str:
+def _needs(each: Comparison, known: Mapping[str, LateFusion], seeds: Sequence[ScoresOf], dataset: str) -> str:
     recipes = dict.fromkeys((*known[each.first], *known[each.second or each.first]))
-    missing = [name for name in recipes if all(scores(dataset, split, name) is None for split in SPLITS)]
+    every = [*product(seeds, SPLITS)]
+    missing = [name for name in recipes if all(scores(dataset, split, name) is None for scores, split in every)]
     if missing:
         return f"needs a tested run of {', '.join(missing)}"
     what = (
@@ -205,10 +242,11 @@ def claims_text(findings: Sequence[Finding], width: int = 110) -> str:
 
 
 EXPLAINED = (
-    "Points are differences between answers to the same test videos, pooled over the tested splits, with Newcombe's "
-    "95% interval. p is McNemar's exact test of one comparison; beside it stand the numbers of videos that only the "
-    "first and only the second has right. A video that several splits test, as in HMDB51, is one cluster. Each network "
-    "was trained once, so the intervals do not cover other seeds. Equal and little mean within "
-    f"{100 * MARGIN:g} points, set beforehand."
+    "Points are differences between answers to the same test videos, pooled over all trainings of both: a training is "
+    "a seed on a split. The 95% interval is over videos and trainings, with Student's t, as a few trainings tell "
+    "little about their spread; of one training it is Newcombe's, and does not cover other seeds. A video that several "
+    "trainings answer is one cluster. A claim is decided where the interval decides it. p is McNemar's exact test by "
+    "video, of these trainings alone; beside it stand the numbers of answers that only the first and only the second "
+    f"has right. Equal and little mean within {100 * MARGIN:g} points, set beforehand."
 )
 """How to read the findings."""

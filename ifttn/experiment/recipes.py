@@ -65,6 +65,7 @@ MV_TEMPORAL = Stage("mv-temporal", trains=("streams.mv", "heads.mv"), heads=("mv
 TTN = Stage("ttn", trains=("fusion", "temporal", "heads.ttn"), heads=("ttn",))
 TTN_SEPARATE = Stage("ttn", ("fusion", "temporal", "heads.ttn-rgb", "heads.ttn-flow"), heads=("ttn-rgb", "ttn-flow"))
 MV_TTN = replace(TTN, name="mv-ttn")  # has a schedule of its own, as it continues from a trained TTN
+FLOW_FURTHER = replace(TEMPORAL, name="mv-temporal")  # the flow stream, for as long as the motion-vector stream trains
 # With a loss on every head, the streams fit noise in what they cannot see (order, binding), and the complete network
 # gets worse. With one loss on the late-fused logits, a stream learns only what the sum still lacks.
 JOINT = Stage("joint", trains=("",))
@@ -127,6 +128,17 @@ RECIPES: dict[str, Recipe] = {
         stages=(MV_TTN, JOINT),
         starts_from=(
             *streams_of(rgb="if-ttn", mv="mv-temporal"),
+            Start("temporal.ttn", "if-ttn", "temporal.ttn"),
+            Start("heads.ttn", "if-ttn", "heads.ttn"),
+        ),
+    ),
+    "if-ttn-further": replace(
+        IF_TTN,
+        why="the control of mv-if-ttn: the flow-trained IF-TTN, trained further in the stages and epochs that turn it "
+        "into the motion-vector network, so that only flow and motion vectors differ",
+        stages=(FLOW_FURTHER, MV_TTN, JOINT),
+        starts_from=(
+            *streams_of(rgb="if-ttn", flow="if-ttn"),
             Start("temporal.ttn", "if-ttn", "temporal.ttn"),
             Start("heads.ttn", "if-ttn", "heads.ttn"),
         ),

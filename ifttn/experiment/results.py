@@ -27,7 +27,7 @@ from ifttn.experiment.reversals import (
     reversals_of_names,
 )
 from ifttn.experiment.scores import Scores
-from ifttn.experiment.tables import Factors, ScoresOf, Table, fill, fused_by_split, load, speeds
+from ifttn.experiment.tables import Factors, ScoresOf, Table, fill, fused_by_training, load, speeds
 from ifttn.vocabulary import IfttnError
 
 EMBEDDED = {"embedded-ucf": ("ucf", 960), "embedded-hmdb": ("hmdb", 384)}
@@ -63,27 +63,24 @@ def filled_tables(runs: Path, data: Path, seeds: Sequence[Path] = (), on: Sequen
     Args:
         runs: folder of the runs.
         data: folder of the data sets, for the factors of the embedded ones.
-        seeds: folders of the same runs with other seeds, for the spread over seeds.
+        seeds: further folders of the same runs with other seeds, beside those in `runs`.
         on: data sets, in order; by default those that have tested runs.
 
     Raises:
         IfttnError: a folder of another seed is not there.
     """
-    for folder in seeds:
-        if not folder.is_dir():
-            raise IfttnError(f"no folder of runs at {folder}: `ifttn reproduce --seed 1 --out results-1` makes one")
     datasets = _standing(runs, on)
-    scores, *others = (_scores_in(folder) for folder in (runs, *seeds))
+    scores, *others = _scores_of_seeds(runs, seeds)
     factors, timed = _factors(datasets, runs, data), speeds(runs.parent / "speed.csv")
     return [fill(table, scores, datasets, factors, others, timed) for table in load().values()]
 
 
-def findings(runs: Path, data: Path, on: Sequence[str] = ()) -> list[Finding]:
+def findings(runs: Path, data: Path, seeds: Sequence[Path] = (), on: Sequence[str] = ()) -> list[Finding]:
     """Whether the paper's claims hold for the runs, on every data set; the arguments are those of `filled_tables`."""
-    datasets, scores, content = _standing(runs, on), _scores_in(runs), load_claims()
+    datasets, scores, content = _standing(runs, on), _scores_of_seeds(runs, seeds), load_claims()
     found = decide(content, scores, datasets, _factors(datasets, runs, data))
     for dataset in datasets:
-        reverse = _reversals(dataset, scores, runs, data)
+        reverse = _reversals(dataset, scores[0], runs, data)
         found += [each] if (each := reversal_finding(_backwards(content, scores, dataset), reverse, dataset)) else []
     return found
 
@@ -98,12 +95,12 @@ def reversal_table(runs: Path, data: Path, on: Sequence[str] = ()) -> pd.DataFra
     Raises:
         IfttnError: the data set's own file of pairs cannot be read.
     """
-    scores, content, frames = _scores_in(runs), load_claims(), [pd.DataFrame()]
+    scores, content, frames = _scores_of_seeds(runs, ()), load_claims(), [pd.DataFrame()]
     for dataset in _standing(runs, on):
-        reverse = _reversals(dataset, scores, runs, data)
+        reverse = _reversals(dataset, scores[0], runs, data)
         if (reverse != NONE).any():
             found = _backwards(content, scores, dataset)
-            frames.append(reversal_frame(found, _actions(dataset, scores), reverse, dataset))
+            frames.append(reversal_frame(found, _actions(dataset, scores[0]), reverse, dataset))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -114,18 +111,18 @@ def gains_of_order(runs: Path, dataset: str) -> pd.DataFrame:
     Raises:
         IfttnError: neither is tested in both orders.
     """
-    scores, content = _scores_in(runs), load_claims()
+    scores, content = _scores_of_seeds(runs, ()), load_claims()
     for name in ("complete", "mv-complete"):
         order, shuffled = (
-            fused_by_split(content.late_fusions[name], dataset, SPLITS, scores, reading)
+            fused_by_training(content.late_fusions[name], dataset, SPLITS, scores, reading)
             for reading in ("one view", "shuffled")
         )
         if order:
-            return order_gains(order, shuffled, _actions(dataset, scores))
+            return order_gains(order, shuffled, _actions(dataset, scores[0]))
     raise IfttnError(f"no run of if-ttn or mv-if-ttn on {dataset} in {runs} is tested in order and shuffled")
 
 
-def _backwards(content: Claims, scores: ScoresOf, dataset: str) -> list[Backwards]:
+def _backwards(content: Claims, scores: Sequence[ScoresOf], dataset: str) -> list[Backwards]:
     return backwards(content, scores, dataset, SPLITS)
 
 
@@ -171,6 +168,15 @@ def not_shown(runs: Path, tables: Sequence[Table]) -> str:
         )
     others = [dataset for dataset in found if dataset not in shown]
     return f"tested, but not in these tables: {', '.join(others)}; `ifttn tables --on NAME` shows one" if others else ""
+
+
+def _scores_of_seeds(runs: Path, seeds: Sequence[Path]) -> list[ScoresOf]:
+    """Of each seed: a folder of runs has those of further seeds in `seed<n>`, each laid out as the folder itself."""
+    for folder in seeds:
+        if not folder.is_dir():
+            raise IfttnError(f"no folder of runs at {folder}: `ifttn reproduce --seed 1 --out results-1` makes one")
+    folders = [each for folder in (runs, *seeds) for each in (folder, *sorted(folder.glob("seed*")))]
+    return [_scores_in(folder) for folder in dict.fromkeys(map(Path.resolve, folders))]
 
 
 def _scores_in(runs: Path) -> ScoresOf:

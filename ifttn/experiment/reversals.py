@@ -18,11 +18,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
-from ifttn.experiment.claims import Claims, Finding, Verdict
+from ifttn.experiment.claims import Claims, Contrast, Finding, Verdict, all_of, verdict
 from ifttn.experiment.scores import Fused
 from ifttn.experiment.significance import mcnemar
-from ifttn.experiment.table_frames import aligned, p_text
-from ifttn.experiment.tables import Factors, ScoresOf, compare, fused_by_split, share_interval
+from ifttn.experiment.table_frames import aligned
+from ifttn.experiment.tables import Factors, ScoresOf, SeedAndSplit, compare, fused_by_training, share_interval
 from ifttn.vocabulary import IfttnError
 
 COMPARED = ("complete", "ttn-branch", "two-stream")
@@ -95,31 +95,31 @@ def _rows(path: Path) -> Iterator[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Backwards:
-    """The answers of one late fusion to the videos in order and backwards, split by split."""
+    """The answers of one late fusion to the videos in order and backwards, training by training."""
 
     system: str
-    order: Mapping[int, Fused]
-    reversed: Mapping[int, Fused]
+    order: Mapping[SeedAndSplit, Fused]
+    reversed: Mapping[SeedAndSplit, Fused]
 
     @property
     def answers(self) -> pd.DataFrame:
-        """By split and video: label, in order, and backwards (labels of actions)."""
+        """By seed, split and video: label, in order, and backwards (labels of actions)."""
         parts = [
             pd.DataFrame(
                 {"label": each.labels, "in order": each.scores.argmax(1), "backwards": other.scores.argmax(1)},
-                pd.MultiIndex.from_product([[split], each.videos], names=["split", "video"]),
+                pd.MultiIndex.from_product([[seed], [split], each.videos], names=["seed", "split", "video"]),
             )
-            for (split, each), other in zip(self.order.items(), self.reversed.values(), strict=True)
+            for ((seed, split), each), other in zip(self.order.items(), self.reversed.values(), strict=True)
         ]
         return pd.concat(parts)
 
 
-def backwards(content: Claims, scores: ScoresOf, dataset: str, splits: Sequence[int]) -> list[Backwards]:
-    """The answers of each of COMPARED that is tested in both orders."""
+def backwards(content: Claims, seeds: Sequence[ScoresOf], dataset: str, splits: Sequence[int]) -> list[Backwards]:
+    """The answers of each of COMPARED that is tested in both orders, from every seed."""
     found = []
     for name in COMPARED:
         order, turned = (
-            fused_by_split(content.late_fusions[name], dataset, splits, scores, reading)
+            fused_by_training(content.late_fusions[name], dataset, splits, seeds, reading)
             for reading in ("one view", "reversed")
         )
         if order:
@@ -133,8 +133,8 @@ def reversal_frame(
     """One row for each system and action, and for all actions of a kind together.
 
     Columns: data set, system, kind (of SORTS), action (ALL for the sum), reverse (its name), videos; each of SHARES
-    with its interval "<share> low" and "<share> high" (in 0..1, Wilson's at 95 %; a video that several splits test is
-    one cluster); and called: what most of the videos are called backwards. An action without videos has no row.
+    with its interval "<share> low" and "<share> high" (in 0..1, at 95 %, over videos and trainings); and
+    called: what most of the videos are called backwards. An action without videos has no row.
     """
     rows = []
     for each, kind in product(found, SORTS):
@@ -175,7 +175,7 @@ def _row(answers: pd.DataFrame, reverse: Int[np.ndarray, " A"], actions: Sequenc
 def reversal_finding(found: Sequence[Backwards], reverse: Int[np.ndarray, " A"], dataset: str) -> Finding | None:
     """Whether the actions with a reverse are called their reverse backwards, more often than TSN does; None where no
     system was tested, or no action has a reverse."""
-    called, shares = dict[str, pd.Series](), list[str]()
+    called = dict[str, pd.Series]()
     for each in found:
         answers = each.answers
         label, before, after = answers.to_numpy().T
@@ -183,34 +183,18 @@ def reversal_finding(found: Sequence[Backwards], reverse: Int[np.ndarray, " A"],
         paired = (wanted != NONE) & (wanted != label)
         if not paired.any():
             return None
-        turned = pd.Series((before == label) & (after == wanted), answers.index).loc[paired]
-        called[each.system], (low, high), mean = turned, share_interval(turned), 100 * turned.mean()
-        shares.append(f"{each.system} {mean:.1f} % [{100 * low:.1f}, {100 * high:.1f}]")
+        called[each.system] = pd.Series((before == label) & (after == wanted), answers.index).loc[paired]
     if not called:
         return None
-    verdict, sentences = _against_last(called)
-    evidence = (
-        f"{dataset}: called by its name in order and its reverse backwards, of {len(next(iter(called.values())))} "
-        f"answers: {', '.join(shares)}"
-    )
-    text = "Played backwards, an action is called its reverse by the TTN, and not by TSN"
-    return Finding(text, f"{'; '.join([evidence, *sentences])}.", verdict, 3)
-
-
-def _against_last(called: Mapping[str, pd.Series]) -> tuple[Verdict, list[str]]:
-    """The verdict on each system being above the last one, and a sentence for each comparison."""
     *systems, last = called
     pairs = {name: pair for name in systems if (pair := compare(called[name], called[last]))}
-    sentences = [
-        f"{name} {100 * pair.difference:+.1f} points [{100 * pair.interval[0]:+.1f}, {100 * pair.interval[1]:+.1f}] "
-        f"from {last}, p {'' if pair.p < 0.001 else '= '}{p_text(pair.p)}"
-        for name, pair in pairs.items()
-    ]
-    if len(called) < len(COMPARED):
-        return "not measured", sentences
-    if any(pair.p < 0.05 and pair.difference < 0 for pair in pairs.values()):
-        return "not supported", sentences
-    return "supported" if all(pair.p < 0.05 for pair in pairs.values()) else "undecided", sentences
+    what = "called by its name in order and its reverse backwards:"
+    needs = "" if len(called) == len(COMPARED) else "needs tested runs of spatial, temporal and if-ttn"
+    compared = [Contrast(what, name, last, pair, "", False) for name, pair in pairs.items()]
+    compared += [Contrast(what, "", "", None, needs, False)] if needs else []
+    verdicts: list[Verdict] = ["not measured" if needs else verdict("above", pair) for pair in pairs.values()]
+    text = "Played backwards, an action is called its reverse by the TTN, and not by TSN"
+    return Finding(text, dataset, all_of(verdicts or ["not measured"]), 3, tuple(compared))
 
 
 def sums_of(frame: pd.DataFrame) -> pd.DataFrame:
@@ -272,31 +256,37 @@ EXPLAINED_REVERSALS = (
     "Played backwards: what a system calls a video whose snippets come from last to first. The motion inside a snippet "
     "stays as it was. Turns: called by its name in order, and its reverse backwards (an action that must not change: "
     "called by its name both times). Its reverse, itself, neither: what it is called backwards, whatever it was called "
-    "in order. All are shares of the videos in %, of one view. Brackets hold Wilson's 95 % interval; a video that "
-    "several splits test is one cluster. A system that does not know order says the same backwards, and turns nothing."
+    "in order. All are shares of the videos in %, of one view. Brackets hold the 95 % interval, over trainings as "
+    "well where there are several. A system that does not know order says the same backwards, and turns nothing."
 )
 """How to read the reversal table."""
 
 
-def order_gains(order: Mapping[int, Fused], shuffled: Mapping[int, Fused], actions: Sequence[str]) -> pd.DataFrame:
+def order_gains(
+    order: Mapping[SeedAndSplit, Fused], shuffled: Mapping[SeedAndSplit, Fused], actions: Sequence[str]
+) -> pd.DataFrame:
     """How much accuracy each action owes to the order of snippets, the largest first.
 
     Args:
-        order: late-fused scores of each split, of snippets in order.
+        order: late-fused scores of each training, of snippets in order.
         shuffled: the same of snippets in a wrong order.
         actions: names of the labels.
 
     Returns:
         action, videos, in order, shuffled (accuracies in 0..1), gain (in order less shuffled), and its low and high
-        (Newcombe's 95 % interval of paired answers; a video that several splits test is one cluster).
+        (95 % interval of paired answers, over videos and trainings).
     """
     parts = [
-        pd.DataFrame({"label": each.labels, "in order": each.right(), "shuffled": shuffled[split].right()}, each.videos)
-        for split, each in order.items()
+        pd.DataFrame(
+            {"label": each.labels, "in order": each.right(), "shuffled": shuffled[training].right(), "of": number},
+            each.videos,
+        )
+        for number, (training, each) in enumerate(order.items())
     ]
     rows = []
     for label, own in pd.concat(parts).groupby("label"):
-        pair = mcnemar(own["in order"].to_numpy(bool), own["shuffled"].to_numpy(bool), own.index.to_list())
+        first, second = (own[name].to_numpy(bool) for name in ("in order", "shuffled"))
+        pair = mcnemar(first, second, own.index.to_list(), pd.factorize(own["of"])[0])
         rows.append((actions[int(str(label))], pair.videos, pair.first, pair.second, pair.difference, *pair.interval))
     columns = ["action", "videos", "in order", "shuffled", "gain", "low", "high"]
     return pd.DataFrame(rows, columns=columns).sort_values("gain", kind="stable", ascending=False, ignore_index=True)

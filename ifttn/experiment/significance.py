@@ -1,7 +1,7 @@
 """How sure an accuracy is, and how sure the difference between two accuracies on the same videos is.
 
-A video that several splits test, as in HMDB51, is one cluster: its answers resemble each other and count for less than
-as many different videos.
+A video that several splits or several trainings answer is one cluster: its answers resemble each other and count for
+less than as many different videos. So do the answers of one training: another seed gives another network.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int, Num
+
+MANY = 1e4
+"""Degrees of freedom at which Student's t is taken for the normal distribution."""
 
 
 def wilson(correct: int | float, total: int | float, z: float = 1.96) -> tuple[float, float]:
@@ -38,13 +41,65 @@ def design_effect(values: Num[np.ndarray, " N"], videos: Sequence[str] | None) -
     return max(1.0, float(together / apart)) if apart else len(values) / (which.max() + 1)
 
 
+def over_trainings(
+    mean: float,
+    interval: tuple[float, float],
+    values: Num[np.ndarray, " N"],
+    videos: Int[np.ndarray, " N"],
+    trainings: Int[np.ndarray, " N"],
+) -> tuple[float, float]:
+    """A mean's 95 % interval over videos, widened to cover other trainings as well.
+
+    Variances of means over clusters of videos and of trainings are added, less what both count (two-way clusters:
+    Cameron, Gelbach and Miller 2011). Student's t with Satterthwaite's degrees of freedom takes the normal quantile's
+    place, so that few trainings do not pretend to be many. Of one training, the interval stays as it is.
+
+    Args:
+        mean: of the values.
+        interval: over videos alone.
+        values: of N answers.
+        videos: the number of each answer's video, from 0.
+        trainings: the number of each answer's training, from 0.
+    """
+    alone, by_video, by_training = (
+        _variance_of_mean(values, which) for which in (np.arange(len(values)), videos, trainings)
+    )
+    by_video, beyond = max(by_video, alone), max(by_training - alone, 0.0)
+    if not (trainings.any() and by_training):
+        return interval
+    freedom = trainings.max() * ((by_video + beyond) / by_training) ** 2
+    times = student_t(freedom) / student_t(MANY)
+    low, high = (times * sqrt((mean - limit) ** 2 + 1.96**2 * beyond) for limit in interval)
+    return mean - low, mean + high
+
+
+def _variance_of_mean(values: Num[np.ndarray, " N"], which: Int[np.ndarray, " N"]) -> float:
+    """Of the mean of values in clusters that are independent of one another; `which` is the number of each cluster."""
+    sums = np.bincount(which, values - values.mean())
+    return float((sums**2).sum() * len(sums) / max(len(sums) - 1, 1) / len(values) ** 2)
+
+
+def student_t(freedom: float) -> float:
+    """The quantile of Student's t that 95 % of its values are nearer to 0 than; SciPy would take a second to import.
+
+    With t = sqrt(freedom) * tan(angle), the density of the angle is a power of its cosine.
+    """
+    freedom = min(freedom, MANY)
+    angles = np.linspace(0, np.pi / 2, 20_001)
+    heights = np.cos(angles) ** (freedom - 1)
+    area = np.concatenate([[0.0], np.cumsum(heights[1:] + heights[:-1])])
+    return float(sqrt(freedom) * np.tan(np.interp(0.95, area / area[-1], angles)))
+
+
 class Paired(NamedTuple):
     """Two answers to each of the same questions, compared."""
 
     answers: int
-    """Questions: one for each video in each split that tests it."""
+    """Questions: one for each video in each training that is tested on it."""
     videos: int
     """Different videos among them."""
+    trainings: int
+    """Trainings of either, a seed and split each."""
     first: float
     """Accuracy of the first, in 0..1."""
     second: float
@@ -55,39 +110,47 @@ class Paired(NamedTuple):
     difference: float
     """Accuracy of the first less that of the second, in -1..1."""
     interval: tuple[float, float]
-    """Newcombe's 95 % interval of the difference."""
+    """95 % interval of the difference: Newcombe's, over trainings as well where there are several."""
     p: float
-    """McNemar's exact test: the probability of a difference this large if neither were better."""
+    """McNemar's exact test, of these trainings: the probability of a difference this large if neither were better."""
 
 
 def mcnemar(
-    first: Bool[np.ndarray, " N"], second: Bool[np.ndarray, " N"], videos: Sequence[str] | None = None
+    first: Bool[np.ndarray, " N"],
+    second: Bool[np.ndarray, " N"],
+    videos: Sequence[str] | None = None,
+    trainings: Int[np.ndarray, " N"] | None = None,
 ) -> Paired:
     """Compare two rows of a table on the same videos.
 
     McNemar's exact test (binomial, two-sided), and the interval of the difference of paired shares by square-and-add of
-    Wilson's limits (Newcombe 1998, method 10). The test flips all answers to a video together, and the interval uses
-    counts divided by the design effect.
+    Wilson's limits (Newcombe 1998, method 10), widened by `over_trainings`. The test flips all answers to a video
+    together, and the interval uses counts divided by the design effect.
 
     Args:
         first: which answers of the first are right.
         second: which answers of the second are right, in the same order.
         videos: the video of each answer; None: all are different.
+        trainings: the number of each answer's training, from 0; None: all are of one.
     """
+    trainings = np.zeros(len(first), int) if trainings is None else trainings
     changes = first.astype(int) - second.astype(int)
     only_first, only_second = int((changes > 0).sum()), int((changes < 0).sum())
     effect = design_effect(changes, videos)
     total, both = len(first) / effect, int((first & second).sum()) / effect
     names, which = np.unique(np.arange(len(first)) if videos is None else np.asarray(videos), return_inverse=True)
+    difference = (only_first - only_second) / len(first)  # exactly 0 where nothing differs
+    over_videos = _newcombe(total, both, only_first / effect, only_second / effect)
     return Paired(
         answers=len(first),
         videos=len(names),
+        trainings=int(trainings.max()) + 1,
         first=float(first.mean()),
         second=float(second.mean()),
         only_first=only_first,
         only_second=only_second,
-        difference=(only_first - only_second) / len(first),  # exactly 0 where nothing differs
-        interval=_newcombe(total, both, only_first / effect, only_second / effect),
+        difference=difference,
+        interval=over_trainings(difference, over_videos, changes, which, trainings),
         p=flip_test(np.bincount(which, changes).round().astype(int)),
     )
 

@@ -3,8 +3,8 @@
 Every step continues its own work or finds it done, so that a study that is started again continues where it was.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ifttn.data import diagnostic
@@ -37,9 +37,14 @@ WEIGHTS = {
     "off-flow": 0.5,
     "tsm": 1.0,
     "tdn": 1.0,
+    "if-ttn-further": 1.2,
 }
 """Expected time of a recipe relative to the others, for the estimate of the remaining time."""
-ABLATIONS = ("ttn-separate", "if-ttn-adaptive", "if-ttn-additive", "if-ttn-multiplicative", "rgbdiff")
+CLOSE = ("if-ttn-adaptive", "if-ttn-additive", "if-ttn-multiplicative", "if-ttn-further")
+"""Rows of Tables 1, 2 and 4 that differ little from IF-TTN: a claim needs several seeds to tell them apart."""
+ABLATIONS = (*CLOSE, "ttn-separate", "rgbdiff")
+SEEDS_A_ROW = 4
+"""Trainings of each row that a close claim compares, on split 1 of the embedded data set."""
 SYSTEMS = ("two-stream-i3d", "din", "c3d", "emv-cnn", "coviar", "off", "off-flow")
 """The peers of Tables 5 and 6, which are trained where the preset has a size for them."""
 SYSTEMS_TWICE = ("two-stream-i3d", "coviar", "off", "off-flow")
@@ -56,6 +61,8 @@ class Places:
     root: Path
     own: Mapping[str, Path] = field(default_factory=dict)
     """Name -> folder. These are studied instead of the embedded ones, and nothing is written into them."""
+    further: int | None = None
+    """A further seed, whose runs have a folder of their own."""
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -76,8 +83,9 @@ class Places:
 
     @property
     def runs(self) -> Path:
-        """Trained recipes."""
-        return self.root / "runs"
+        """Trained recipes; in `seed<n>` those of a further seed, laid out alike."""
+        runs = self.root / "runs"
+        return runs if self.further is None else runs / f"seed{self.further}"
 
 
 @dataclass(frozen=True)
@@ -87,9 +95,15 @@ class StudySettings:
     preset: str
     device: str = "cpu"
     seed: int = 0
+    seeds: int = 1
+    """How many seeds train the rows that a close claim compares, from `seed` on."""
     jobs: int = 1
     """Steps at once. A single step uses all cores."""
     machine: Machine = field(default_factory=Machine)
+
+
+Row = tuple[str, int, int | None, Sequence[str]]
+"""A data set, a split, a further seed or none, and the recipes that share pyramids there."""
 
 
 def steps_of(places: Places, settings: StudySettings, *, quick: bool, videos: int | None = None) -> list[Step]:
@@ -107,32 +121,38 @@ def steps_of(places: Places, settings: StudySettings, *, quick: bool, videos: in
         study.append(Step(f"{dataset}: store", prepare_store, (places, dataset, settings, cores), needs, weight=2.0))
     first, *others = datasets
     peers = bool(PRESETS[settings.preset].peers)
-    once = (*ABLATIONS, *(SYSTEMS if peers else ()))
-    rows = [(first, 1, recipe) for recipe in (EVERY_SPLIT[:3] if quick else (*EVERY_SPLIT, *once))]
+    rows: list[Row] = [(first, 1, None, EVERY_SPLIT[:3] if quick else (*EVERY_SPLIT, *ABLATIONS))]
     if not quick:
+        further = range(settings.seed + 1, settings.seed + settings.seeds)
+        rows += [(first, 1, seed, (*EVERY_SPLIT, *CLOSE)) for seed in further]
         # The paper has Table 1 on split 1; the embedded set shows on all splits that nothing leaks the binding.
         each = EVERY_SPLIT if first in places.own else (*EVERY_SPLIT, "ttn-separate")
-        rows += [(first, split, recipe) for split in places.splits(first)[1:] for recipe in each]
-        rows += [(other, split, recipe) for other in others for split in places.splits(other) for recipe in EVERY_SPLIT]
-        rows += [(other, 1, recipe) for other in others if peers for recipe in SYSTEMS_TWICE]
-        rows += [(first, 1, recipe) for recipe in SYSTEMS_LATER if peers]
-    for dataset, split, recipe in rows:
-        needs = [step_name(dataset, split, needed) for needed in RECIPES[recipe].needs] or [f"{dataset}: store"]
-        study.append(
-            Step(
-                step_name(dataset, split, recipe),
-                train_and_test,
-                (places, dataset, split, settings, recipe),
-                needs=tuple(needs),
-                weight=WEIGHTS.get(recipe, 1.6) * (1.0 if dataset == first else 0.5),
-            )
+        rows += [(first, split, None, each) for split in places.splits(first)[1:]]
+        rows += [(other, split, None, EVERY_SPLIT) for other in others for split in places.splits(other)]
+    if peers and not quick:  # last, as no claim is about them
+        rows += [(first, 1, None, SYSTEMS), *((other, 1, None, SYSTEMS_TWICE) for other in others)]
+        rows.append((first, 1, None, SYSTEMS_LATER))
+    for dataset, split, seed, recipes in rows:
+        there, how = (
+            (places, settings) if seed is None else (replace(places, further=seed), replace(settings, seed=seed))
         )
+        for recipe in recipes:
+            needs = [step_name(dataset, split, needed, seed) for needed in RECIPES[recipe].needs]
+            study.append(
+                Step(
+                    step_name(dataset, split, recipe, seed),
+                    train_and_test,
+                    (there, dataset, split, how, recipe, recipes),
+                    needs=tuple(needs) or (f"{dataset}: store",),
+                    weight=WEIGHTS.get(recipe, 1.6) * (1.0 if dataset == first else 0.5),
+                )
+            )
     return study
 
 
-def step_name(dataset: str, split: int, recipe: str) -> str:
-    """The name of the step that trains a recipe."""
-    return f"{dataset} split {split}: {recipe}"
+def step_name(dataset: str, split: int, recipe: str, seed: int | None = None) -> str:
+    """The name of the step that trains a recipe; `seed` is a further one."""
+    return f"{dataset} split {split}{'' if seed is None else f', seed {seed}'}: {recipe}"
 
 
 def write_videos(places: Places, dataset: str, seed: int, jobs: int, videos: int | None) -> None:
@@ -176,14 +196,16 @@ def work_on(places: Places, dataset: str, split: int, settings: StudySettings) -
     )
 
 
-def train_and_test(places: Places, dataset: str, split: int, settings: StudySettings, recipe: str) -> None:
-    """Train a recipe and score its test videos."""
+def train_and_test(
+    places: Places, dataset: str, split: int, settings: StudySettings, recipe: str, together: Sequence[str]
+) -> None:
+    """Train a recipe and score its test videos.
+
+    Once all recipes that are trained together are finished, remove the pyramids that they shared: gigabytes that only
+    another training of a TTN would read.
+    """
     work = work_on(places, dataset, split, settings)
     training.train(work, recipe)
     testing.test(work, recipe)
-
-
-def drop_all_pyramids(places: Places) -> None:
-    """Remove the pyramids that runs shared: gigabytes that only another training of a TTN would read."""
-    for folder in places.runs.glob("*/split*"):
-        pyramids.drop_pyramids(folder)
+    if all(work.run(each).finished for each in together):
+        pyramids.drop_pyramids(work.folder)

@@ -20,17 +20,17 @@ PERCENT = ("paper", "measured", "low", "high", "top-5", "mean class", "1:1:1", "
 def to_frame(table: Table) -> pd.DataFrame:
     """One row for each cell. What was not measured is missing, never filled from the paper.
 
-    Columns: method, column, paper (in the column's unit), paper on (its data set), measured, low, high (in % with
-    Wilson's interval, or a speed with its quartiles), top-5, mean class, 1:1:1 (all weights are 1), sd splits, sd seeds
+    Columns: method, column, paper (in the column's unit), paper on (its data set), measured, low, high (in % with its
+    95 % interval, or a speed with its quartiles), top-5, mean class, 1:1:1 (all weights are 1), sd splits, sd seeds
     (all in %), p (McNemar's exact test against the last measured row of the column), READINGS (top-1 in %), p reversed,
     p shuffled (McNemar's exact test against the snippets in order: 1 where no video changes), a column for each factor
-    (fractions 0..1), videos, splits, measured on, why (the cell is empty). `frame.attrs` holds number, title, caption,
-    notes and the names of the factors.
+    (fractions 0..1), videos (in all splits), splits, seeds, measured on, why (the cell is empty). `frame.attrs` holds
+    number, title, caption, notes and the names of the factors.
     """
     factors = dict.fromkeys(name for cell in table.cells if cell.accuracy for name in cell.accuracy.factors)
     last = {cell.column: cell for cell in table.cells if cell.accuracy}
     frame = pd.DataFrame([_row(cell, last.get(cell.column), [*factors], len(table.splits)) for cell in table.cells])
-    frame["videos"] = frame["videos"].astype("Int64")
+    frame = frame.astype({"videos": "Int64", "seeds": "Int64"})
     frame.attrs.update(number=table.number, title=table.title, caption=heading(table))
     frame.attrs.update(notes=table.notes, factors=[*factors])
     return frame
@@ -54,8 +54,9 @@ def _row(cell: Cell, last: Cell | None, factors: list[str], splits: int) -> dict
         **readings,
         **{name: _p(cell, "one view", cell, reading) for reading, name in P_OF_ORDER.items()},
         **{name: accuracy.factors.get(name, NOTHING) if accuracy else NOTHING for name in factors},
-        "videos": len(accuracy.right[""]) if accuracy else None,
+        "videos": len(accuracy.right[""]) // accuracy.seeds if accuracy else None,
         "splits": f"{len(accuracy.splits)} of {splits}" if accuracy else "",
+        "seeds": accuracy.seeds if accuracy else None,
         "measured on": accuracy.dataset if accuracy else speed.on if speed else "",
         "why": cell.why,
     }
@@ -72,8 +73,8 @@ def _p(cell: Cell, reading: str, other: Cell | None, other_reading: str) -> floa
 def shown(frame: pd.DataFrame, without: tuple[str, ...] = ()) -> pd.DataFrame:
     """A frame of `to_frame` as short texts: numbers are rounded, what is missing is empty.
 
-    Left out are the columns `without`, those of OPTIONAL that are empty, and those of one value in every row that the
-    caption names. "95 %" joins low and high.
+    Left out are the columns `without`, those of OPTIONAL that are empty, those of one value in every row that the
+    caption names, and seeds where there is one. "95 %" joins low and high.
     """
     fps = frame["column"].str.endswith("(fps)")
     text = pd.DataFrame(
@@ -82,6 +83,7 @@ def shown(frame: pd.DataFrame, without: tuple[str, ...] = ()) -> pd.DataFrame:
     text["95 %"] = (text["low"] + "-" + text["high"]).where(text["low"] != "", "")
     bare = [name for name in OPTIONAL if not any(text[name])]
     bare += [name for name in ("column", "paper on") if len(set(text[name])) == 1]
+    bare += ["seeds"] * (set(text["seeds"]) <= {"", "1"})
     return text.drop(columns=[*bare, *without], errors="ignore")
 
 
@@ -94,7 +96,7 @@ def _short_text(name: str, value: object, fps: bool) -> str:
         return p_text(float(str(value)))
     if fps:
         return f"{value:.0f}" if name == "paper" else f"{value:.3g}"
-    return f"{value}" if name == "videos" else f"{value:.{1 if name in PERCENT else 2}f}"
+    return f"{value}" if name in ("videos", "seeds") else f"{value:.{1 if name in PERCENT else 2}f}"
 
 
 def p_text(value: float) -> str:

@@ -6,6 +6,7 @@ Nothing here trains or opens a network: a cell is arithmetic on saved scores. Sh
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from ifttn.experiment.scores import (
     top1,
     top_k,
 )
-from ifttn.experiment.significance import Paired, design_effect, mcnemar, wilson
+from ifttn.experiment.significance import Paired, design_effect, mcnemar, over_trainings, wilson
 from ifttn.vocabulary import IfttnError
 
 TABLES = Path(__file__).with_name("tables.toml")
@@ -35,6 +36,8 @@ ScoresOf = Callable[[str, int, str], Scores | None]
 """(data set, split, recipe) -> the scores of that run, or None where it has not been tested."""
 Factors = Mapping[str, Int[np.ndarray, " A"]]
 """Factor -> its value for each action of a data set."""
+SeedAndSplit = tuple[int, int]
+"""(place among the seeds, split): what is trained once for each recipe."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,14 @@ class Accuracy:
     """Ours, which is seldom the paper's."""
     splits: tuple[int, ...]
     """Those that were tested; means are over these."""
+    seeds: int
+    """How many have all these splits tested; means are over these as well."""
     percent: Mapping[str, float]
     """Columns of `to_frame` in %: "measured" is top-1; NaN where there is no such number."""
     factors: Mapping[str, float]
     """Accuracy of each factor in 0..1; empty where the data set has none."""
     right: Mapping[str, pd.Series] = field(compare=False, repr=False)
-    """For all views ("") and for each of READINGS that was scored: by split and video, whether the action is right."""
+    """For all views ("") and for each of READINGS that was scored: `right_by_video`."""
 
 
 @dataclass(frozen=True)
@@ -207,14 +212,15 @@ def fill(
 ) -> Table:
     """The table with every cell filled that tested runs can fill; an empty cell says why.
 
-    Where only some splits of a cell are tested, it has the mean over these and names them.
+    Where only some splits of a cell are tested, it has the mean over these and names them. It has the mean over all
+    seeds that are tested on these splits.
 
     Args:
         table: from `load`.
         scores: finds the scores of a run.
         ours: our data sets, the first studied first; `stand_ins` chooses their columns.
         factors: our data set -> the factors of its actions, where they have any.
-        seeds: find the scores of the same runs from other seeds; only the spread over seeds is read from them.
+        seeds: find the scores of the same runs from other seeds.
         timed: from `speeds`.
     """
     standing = stand_ins(list(dict.fromkeys(column.dataset for column in table.columns)), ours)
@@ -239,40 +245,44 @@ def fill(
     return replace(table, columns=tuple(columns.values()), cells=tuple(filled(cell) for cell in table.cells))
 
 
-def fused_by_split(
-    parts: LateFusion, dataset: str, splits: Sequence[int], scores: ScoresOf, reading: str = ""
-) -> dict[int, Fused]:
-    """The late-fused scores of each split that all runs are tested on, over all views ("") or in one of READINGS."""
-    found: dict[int, Fused] = {}
-    for split in splits:
-        runs = [scores(dataset, split, recipe) for recipe in parts]
+def fused_by_training(
+    parts: LateFusion, dataset: str, splits: Sequence[int], seeds: Sequence[ScoresOf], reading: str = ""
+) -> dict[SeedAndSplit, Fused]:
+    """The late-fused scores of each seed and split that all runs are tested on, over all views or in a READING."""
+    found: dict[SeedAndSplit, Fused] = {}
+    for seed, split in product(range(len(seeds)), splits):
+        runs = [seeds[seed](dataset, split, recipe) for recipe in parts]
         tested = [read for run in runs if run is not None and (read := run.read(reading)) is not None]
         if len(tested) == len(parts):
-            found[split] = fuse_runs(list(zip(tested, parts.values(), strict=True)))
+            found[seed, split] = fuse_runs(list(zip(tested, parts.values(), strict=True)))
     return found
 
 
-def right_by_video(fused: Mapping[int, Fused], of_action: Int[np.ndarray, " A"] | None = None) -> pd.Series:
-    """By split and video, whether the action is right, or whether a factor has the right value for it."""
-    index = [(split, video) for split, each in fused.items() for video in each.videos]
+def right_by_video(fused: Mapping[SeedAndSplit, Fused], of_action: Int[np.ndarray, " A"] | None = None) -> pd.Series:
+    """By seed, split and video, whether the action is right, or whether a factor has the right value for it."""
+    index = [(*training, video) for training, each in fused.items() for video in each.videos]
     values = [each.right(of_action) for each in fused.values()]
-    names = pd.MultiIndex.from_tuples(index, names=["split", "video"])
+    names = pd.MultiIndex.from_tuples(index, names=["seed", "split", "video"])
     return pd.Series(np.concatenate([np.zeros(0, bool), *values]), names)
 
 
 def _accuracy(
     parts: LateFusion, dataset: str, splits: Sequence[int], seeds: Sequence[ScoresOf], factors: Factors
 ) -> Accuracy | None:
-    fused = fused_by_split(parts, dataset, splits, seeds[0])
-    if not fused:
+    every = fused_by_training(parts, dataset, splits, seeds)
+    if not every:
         return None
+    tested = {seed: [split for each, split in every if each == seed] for seed, _ in every}
+    splits = max(tested.values(), key=len)
+    seeds = [seeds[seed] for seed, its_splits in tested.items() if its_splits == splits]
+    fused = fused_by_training(parts, dataset, splits, seeds)
     several_heads = sum(map(len, parts.values())) > 1
     ones = {recipe: dict.fromkeys(heads, 1.0) for recipe, heads in parts.items()}
-    equal = [top1(each.scores, each.labels) for each in fused_by_split(ones, dataset, splits, seeds[0]).values()]
-    by_reading = {reading: fused_by_split(parts, dataset, splits, seeds[0], reading) for reading in READINGS}
+    equal = [top1(each.scores, each.labels) for each in fused_by_training(ones, dataset, splits, seeds).values()]
+    by_reading = {reading: fused_by_training(parts, dataset, splits, seeds, reading) for reading in READINGS}
     right = {"": right_by_video(fused)} | {name: right_by_video(each) for name, each in by_reading.items() if each}
-    each_split = pd.DataFrame([_accuracies(each, factors) for each in fused.values()])
-    mean = {str(name): value for name, value in each_split.mean().items()}
+    each_training = pd.DataFrame([_accuracies(each, factors) for each in fused.values()], pd.Index([*fused]))
+    mean = {str(name): value for name, value in each_training.mean().items()}
     low, high = share_interval(right[""])
     shares = {
         "measured": mean["top1"],
@@ -281,13 +291,14 @@ def _accuracy(
         "top-5": mean["top5"],
         "mean class": mean["mean class"],
         "1:1:1": float(np.mean(equal)) if several_heads else np.nan,
-        "sd splits": each_split["top1"].std(),
-        "sd seeds": _spread_over_seeds([fused_by_split(parts, dataset, tuple(fused), seed) for seed in seeds]),
+        "sd splits": pd.Series(each_training["top1"].unstack().mean()).std(),
+        "sd seeds": _spread_over_seeds(every),
         **{name: np.mean([each.right().mean() for each in read.values()]) for name, read in by_reading.items() if read},
     }
     return Accuracy(
         dataset=dataset,
-        splits=tuple(fused),
+        splits=tuple(splits),
+        seeds=len(seeds),
         percent={name: 100 * float(share) for name, share in shares.items()},
         factors={name: mean[name] for name in factors},
         right=right,
@@ -306,24 +317,33 @@ def _accuracies(fused: Fused, factors: Factors) -> dict[str, float]:
 
 
 def share_interval(right: pd.Series) -> tuple[float, float]:
-    """Wilson's 95 % interval over all answers, wider by the design effect where splits share test videos."""
-    values = right.to_numpy(float)
+    """Wilson's 95 % interval over all answers, wider by the design effect where trainings share test videos, and over
+    trainings as well where there are several. The index is that of `right_by_video`."""
+    values, (videos, trainings) = right.to_numpy(float), _clusters(right)
     effect = design_effect(values, right.index.get_level_values("video").to_list())
-    return wilson(values.sum() / effect, len(values) / effect)
+    over_videos = wilson(values.sum() / effect, len(values) / effect)
+    low, high = over_trainings(values.mean(), over_videos, values, videos, trainings)
+    return max(low, 0.0), min(high, 1.0)
 
 
-def _spread_over_seeds(seeds: Sequence[Mapping[int, Fused]]) -> float:
+def _clusters(right: pd.Series) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"]]:
+    """The number of each answer's video, and of its training."""
+    return right.index.get_level_values("video").factorize()[0], right.index.droplevel("video").factorize()[0]
+
+
+def _spread_over_seeds(fused: Mapping[SeedAndSplit, Fused]) -> float:
     """Standard deviation over seeds of the mean over the splits that all seeds have; NaN for one seed."""
-    reached = pd.DataFrame([{split: top1(each.scores, each.labels) for split, each in seed.items()} for seed in seeds])
-    means = reached.dropna(how="all").dropna(axis=1).mean(axis=1).to_numpy()
+    reached = pd.Series({training: top1(each.scores, each.labels) for training, each in fused.items()}).unstack()
+    means = reached.dropna(axis=1).mean(axis=1).to_numpy()
     return float(np.std(means, ddof=1)) if len(means) > 1 else np.nan
 
 
 def compare(first: pd.Series, second: pd.Series) -> Paired | None:
-    """McNemar's test of two results of `right_by_video` on the videos of the splits that both have."""
+    """McNemar's test of two results of `right_by_video` on the videos of the trainings that both have."""
     both = pd.concat([first, second], axis=1, join="inner")
-    videos = both.index.get_level_values("video").to_list()
-    return mcnemar(both.iloc[:, 0].to_numpy(bool), both.iloc[:, 1].to_numpy(bool), videos) if len(both) else None
+    videos, trainings = both.index.get_level_values("video").to_list(), _clusters(both.iloc[:, 0])[1]
+    one, other = (both.iloc[:, side].to_numpy(bool) for side in range(2))
+    return mcnemar(one, other, videos, trainings) if len(both) else None
 
 
 def _in_words(splits: Sequence[int]) -> str:

@@ -69,8 +69,10 @@ def reproduce(o: argparse.Namespace, places: study.Places) -> int:
     one_at_a_time = o.quick or o.device.startswith("cuda")  # the quick study's steps wait for one another
     jobs = o.jobs or (1 if one_at_a_time else os.cpu_count() or 1)
     studied = places.datasets[: 1 if o.quick else None]
-    steps = steps_with_figures(o, places, study.StudySettings(o.preset, o.device, o.seed, jobs, machine_of(o)))
-    about, page = about_study(o, places, studied, jobs), o.out / "report.html"
+    seeds = o.seeds or (1 if o.quick or o.data else study.SEEDS_A_ROW)
+    settings = study.StudySettings(o.preset, o.device, o.seed, seeds, jobs, machine_of(o))
+    steps = steps_with_figures(o, places, settings)
+    about, page = about_study(o, places, studied, settings), o.out / "report.html"
     bar, started, printed = StudyBar(o.brief), time.monotonic(), set[str]()
     progress, before = Progress(steps), None
     for progress in run_steps(steps, jobs=jobs, timings=o.out / "timings.json"):
@@ -82,13 +84,11 @@ def reproduce(o: argparse.Namespace, places: study.Places) -> int:
                 progress,
                 results.filled_tables(places.runs, o.out / "data", on=studied),
                 gallery.load_figures(o.out / "figures"),
-                results.findings(places.runs, o.out / "data", studied),
+                results.findings(places.runs, o.out / "data", on=studied),
                 results.reversal_table(places.runs, o.out / "data", studied),
             )
         bar.update(progress.share, progress.running, progress.seconds_left(jobs))
         printed |= print_news(bar, progress, printed, None if o.brief else page)
-    if not progress.failed:
-        study.drop_all_pyramids(places)
     if o.brief:
         sentence = in_short(progress, before or {}, time.monotonic() - started)
         bar.end(sentence, {"report": page, "runs": places.runs})
@@ -121,7 +121,9 @@ def quietly(function: Callable[..., object], *arguments: object) -> None:
         function(*arguments)
 
 
-def about_study(o: argparse.Namespace, places: study.Places, studied: Sequence[str], jobs: int) -> report.About:
+def about_study(
+    o: argparse.Namespace, places: study.Places, studied: Sequence[str], settings: study.StudySettings
+) -> report.About:
     """How the study is made, for the report."""
 
     def described(name: str) -> str:
@@ -132,9 +134,9 @@ def about_study(o: argparse.Namespace, places: study.Places, studied: Sequence[s
 
     return report.About(
         preset=o.preset,
-        device=f"{o.device}, {jobs} steps at once" if jobs > 1 else o.device,
+        device=f"{o.device}, {settings.jobs} steps at once" if settings.jobs > 1 else o.device,
         datasets={name: described(name) for name in studied},
-        seeds=(o.seed,),
+        seeds=tuple(range(o.seed, o.seed + settings.seeds)),
         versions={name: version(name) for name in ("torch", "torchvision", "ifttn")},
         date=datetime.date.today().isoformat(),
     )
@@ -155,7 +157,7 @@ def print_results(progress: Progress, o: argparse.Namespace, studied: Sequence[s
     runs, data = o.out / "runs", o.out / "data"
     found = results.filled_tables(runs, data, on=studied)
     measured = [table_text(table) for table in found if table.measured]
-    print("\n\n".join([claims_text(results.findings(runs, data, studied)), *measured]))
+    print("\n\n".join([claims_text(results.findings(runs, data, on=studied)), *measured]))
     print("\nWhere the time went (seconds of each step; several ran at once):")
     for name, seconds in sorted(progress.seconds.items(), key=lambda item: -item[1]):
         print(f"  {seconds:7.1f}  {name}")

@@ -33,7 +33,7 @@ def run(o: argparse.Namespace) -> None:
     if not chosen:
         raise IfttnError(not_shown)
     numbers = {table.number for table in chosen}
-    decided = [finding for finding in results.findings(o.runs, o.data, o.on) if finding.table in numbers]
+    decided = [finding for finding in results.findings(o.runs, o.data, o.seeds, o.on) if finding.table in numbers]
     print("\n\n".join([claims_text(decided), *(table_text(table) for table in chosen)]))
     if not_shown:
         print(f"ifttn: {not_shown}", file=sys.stderr)

@@ -51,7 +51,7 @@ def study():
 
 def frame_of(scores, splits=(1,)) -> pd.DataFrame:
     return reversal_frame(
-        backwards(load_claims(), scores, "SSV2", splits), ACTIONS, reversals_of_names(ACTIONS), "SSV2"
+        backwards(load_claims(), [scores], "SSV2", splits), ACTIONS, reversals_of_names(ACTIONS), "SSV2"
     )
 
 
@@ -84,12 +84,12 @@ def test_a_video_that_two_splits_test_counts_once_in_the_interval():
 
 
 def test_the_claim_compares_the_systems_on_actions_with_a_reverse():
-    found, reverse = backwards(load_claims(), study(), "SSV2", (1,)), reversals_of_names(ACTIONS)
+    found, reverse = backwards(load_claims(), [study()], "SSV2", (1,)), reversals_of_names(ACTIONS)
     finding = reversal_finding(found, reverse, "SSV2")
     assert finding
     assert finding.verdict == "supported"
-    assert "of 20 answers: IF-TTN 100.0 % [83.9, 100.0], the TTN branch 100.0" in finding.evidence
-    assert "two-stream TSN 0.0 % [0.0, 16.1]; IF-TTN +100.0 points" in finding.evidence
+    assert "its reverse backwards: 100.0 % of IF-TTN, 0.0 % of two-stream TSN: +100.0 points" in finding.evidence
+    assert "(20 : 0 of 20 videos of one training); called" in finding.evidence
     assert reversal_finding(found, np.full(4, NONE), "SSV2") is None
     assert reversal_finding([], reverse, "SSV2") is None
     alike = reversal_finding(found[2:], reverse, "SSV2")
@@ -170,8 +170,8 @@ def test_a_file_in_the_data_sets_folder_names_its_pairs(tmp_path: Path):
 
 def test_the_gain_of_order_is_paired_and_sorted():
     order, shuffled = (
-        backwards(load_claims(), study(), "SSV2", (1,))[0].order,
-        backwards(load_claims(), study(), "SSV2", (1,))[0].reversed,
+        backwards(load_claims(), [study()], "SSV2", (1,))[0].order,
+        backwards(load_claims(), [study()], "SSV2", (1,))[0].reversed,
     )
     gains = order_gains(order, shuffled, ACTIONS)
     assert gains.gain.to_list() == [1, 1, 1, 0]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 
-from ifttn.experiment.significance import design_effect, flip_test, mcnemar, wilson
+from ifttn.experiment.significance import MANY, design_effect, flip_test, mcnemar, student_t, wilson
 
 
 def test_wilsons_interval_is_the_published_one():
@@ -82,3 +82,53 @@ def test_an_interval_holds_its_difference_and_turns_with_it(both, one, other, ne
     assert (back.difference, *back.interval) == pytest.approx(
         (-there.difference, -there.interval[1], -there.interval[0]), abs=1e-12
     )
+
+
+@pytest.mark.parametrize("freedom", [1.0, 1.7, 2.0, 3.0, 5.5, 30.0, 500.0])
+def test_students_t_is_the_published_one(freedom):
+    assert student_t(freedom) == pytest.approx(t.ppf(0.975, freedom), rel=1e-3)
+    assert student_t(1e9) == student_t(MANY) == pytest.approx(1.96, abs=2e-3)
+
+
+def trainings(rng: np.random.Generator, seeds: int, spread: float, videos: int = 272, means=(4.0, 3.0)):
+    """Two networks, each trained `seeds` times, on the same videos: their log odds vary by training and by video."""
+    hardness = rng.normal(size=videos)
+    odds = (mean + rng.normal(0, spread, (seeds, 1)) + hardness for mean in means)
+    first, second = (rng.random((seeds, videos)) < 1 / (1 + np.exp(-each)) for each in odds)
+    names = [f"v{i}" for i in range(videos)] * seeds
+    return mcnemar(first.ravel(), second.ravel(), names, np.repeat(np.arange(seeds), videos))
+
+
+@pytest.mark.parametrize(("seeds", "spread"), [(3, 0.8), (4, 0.0), (4, 0.3), (4, 0.8)])
+def test_the_interval_holds_the_true_difference_of_all_trainings_and_videos(seeds, spread):
+    rng = np.random.default_rng(0)
+    normal = rng.normal(0, np.hypot(1, spread), 400_000)
+    truth = np.mean(1 / (1 + np.exp(-4 - normal)) - 1 / (1 + np.exp(-3 - normal)))
+    intervals = [trainings(rng, seeds, spread).interval for _ in range(200)]
+    covered = np.mean([low <= truth <= high for low, high in intervals])
+    assert 0.91 <= covered <= 0.995  # 0.95 is the aim; a share of 200 has a standard error of 0.015
+    if spread > 0.5:  # what one training says
+        alone = [trainings(rng, 1, spread).interval for _ in range(200)]
+        assert np.mean([low <= truth <= high for low, high in alone]) < 0.7
+
+
+def test_two_studies_agree_where_single_trainings_do_not():
+    """Two networks that are equally good on average, and whose trainings differ by some points."""
+    rng = np.random.default_rng(1)
+
+    def wrong(seeds: int) -> float:
+        intervals = [trainings(rng, seeds, 0.8, means=(3.0, 3.0)).interval for _ in range(200)]
+        return float(np.mean([not low <= 0 <= high for low, high in intervals]))
+
+    assert wrong(1) > 0.35
+    assert wrong(4) < 0.1
+
+
+def test_one_training_has_newcombes_interval_and_equal_trainings_add_nothing():
+    first, second = np.arange(50) < 45, np.arange(50) % 5 > 0
+    names = [f"v{i}" for i in range(50)]
+    once = mcnemar(first, second, names, np.zeros(50, int))
+    assert once == mcnemar(first, second)
+    thrice = mcnemar(np.tile(first, 3), np.tile(second, 3), names * 3, np.repeat(np.arange(3), 50))
+    assert thrice.interval == pytest.approx(once.interval, abs=2e-3)
+    assert (thrice.trainings, thrice.videos, thrice.answers) == (3, 50, 150)

@@ -34,6 +34,27 @@ def test_what_came_after_the_paper_is_trained_after_everything_else(tmp_path):
     assert [step.name for step in steps[-2:]] == [f"embedded-ucf split 1: {recipe}" for recipe in ("tsm", "tdn")]
 
 
+def test_further_seeds_train_the_rows_that_close_claims_compare(tmp_path):
+    places, settings = Places(tmp_path), StudySettings("tiny", seed=5, seeds=3, jobs=2)
+    steps = study.steps_of(places, settings, quick=False)
+    found = {step.name.split(": ")[1]: step for step in steps if "split 1, seed 7" in step.name}
+    assert set(found) == {*study.EVERY_SPLIT, *study.CLOSE}
+    assert {step.name.partition(":")[0] for step in steps if "seed" in step.name} == {
+        "embedded-ucf split 1, seed 6",
+        "embedded-ucf split 1, seed 7",
+    }
+    assert found["if-ttn-further"].needs == ("embedded-ucf split 1, seed 7: if-ttn",)
+    there, dataset, _, how, *_ = found["if-ttn"].arguments
+    assert (there.runs, there.data(dataset), how.seed) == (
+        tmp_path / "runs" / "seed7",
+        places.data("embedded-ucf"),
+        7,
+    )
+    names = [step.name for step in steps]
+    for index, step in enumerate(steps):
+        assert set(step.needs) <= set(names[:index]), step.name
+
+
 def test_peers_are_trained_where_there_is_a_size_of_them(tmp_path):
     names = [step.name for step in study.steps_of(Places(tmp_path), StudySettings("small"), quick=False)]
     assert not any(
@@ -104,6 +125,20 @@ def test_whatever_was_tested_fills_cells_under_its_own_name(tmp_path):
     assert results.not_shown(tmp_path, found) == ""
 
 
+def test_seeds_of_a_study_and_of_another_one_are_read_alike(tmp_path):
+    runs, other = tmp_path / "runs", tmp_path / "other"
+    for folder in (runs, runs / "seed1", runs / "seed2", other, other / "seed4"):
+        save_scores(folder, "mine", "spatial")
+
+    def seeds(*further) -> int:
+        accuracy = results.filled_tables(runs, tmp_path, further)[2].cells[0].accuracy
+        assert accuracy
+        return accuracy.seeds
+
+    assert (seeds(), seeds(other), seeds(other, runs / "seed1")) == (3, 5, 5)
+    assert results.tested(runs) == {"mine": ["split1/spatial"]}
+
+
 def test_hmdb51_alone_fills_the_tables(tmp_path):
     save_scores(tmp_path, "HMDB51", "spatial", "temporal", "if-ttn")
     found = results.filled_tables(tmp_path, tmp_path)
@@ -123,7 +158,7 @@ def test_data_sets_of_ones_own_stand_before_the_embedded_ones_and_the_rest_is_na
     )
     chosen = results.filled_tables(tmp_path, tmp_path, on=["embedded-ucf"])
     assert filled(chosen)[3] == {"embedded-ucf"}
-    assert {each.evidence.split(":")[0] for each in results.findings(tmp_path, tmp_path, ["c"])} == {"c"}
+    assert {each.evidence.split(":")[0] for each in results.findings(tmp_path, tmp_path, on=["c"])} == {"c"}
 
 
 def test_tested_runs_that_fill_no_cell_are_not_said_to_be_missing(tmp_path):

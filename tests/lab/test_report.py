@@ -75,8 +75,8 @@ def tables() -> list[Table]:
 @pytest.fixture
 def html(tmp_path: Path, tables: list[Table]) -> str:
     half = progress(VIDEOS, SPATIAL, seconds={VIDEOS: 71.0}, done={VIDEOS}, running={SPATIAL})
-    findings = decide(load_claims(), of_study, OURS, FACTORS)
-    turned = backwards(load_claims(), of_study, OURS[0], (1,))
+    findings = decide(load_claims(), [of_study], OURS, FACTORS)
+    turned = backwards(load_claims(), [of_study], OURS[0], (1,))
     reversals = reversal_frame(turned, tuple("abcd"), np.array([3, 2, 1, 0]), OURS[0])
     write(tmp_path / "report.html", ABOUT, half, tables, [PICTURE], findings, reversals)
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
@@ -129,7 +129,7 @@ def test_claims_stand_at_the_head_with_their_intervals(html: str):
     assert "The TTN knows the order of snippets, and TSN does not." in head
     labels = np.arange(40) % 4
     low, high = mcnemar(labels >= 0, labels % 2 == 0).interval
-    numbers = f"+50.0 points [{100 * low:+.1f}, {100 * high:+.1f}], p &lt;0.001 (20 : 0 of 40 videos)"
+    numbers = f"+50.0 points [{100 * low:+.1f}, {100 * high:+.1f}], p &lt;0.001 (20 : 0 of 40 videos of one training)"
     assert f"order accuracy 100.0 % of the TTN branch, 50.0 % of two-stream TSN: {numbers}" in head
     assert '<span class="verdict holds">supported</span>' in head
     assert '<span class="verdict quiet">not measured</span>' in head
