@@ -102,7 +102,7 @@ class StudySettings:
     machine: Machine = field(default_factory=Machine)
 
 
-Row = tuple[str, int, int | None, Sequence[str]]
+Planned = tuple[str, int, int | None, Sequence[str]]
 """A data set, a split, a further seed or none, and the recipes that share pyramids there."""
 
 
@@ -121,7 +121,7 @@ def steps_of(places: Places, settings: StudySettings, *, quick: bool, videos: in
         study.append(Step(f"{dataset}: store", prepare_store, (places, dataset, settings, cores), needs, weight=2.0))
     first, *others = datasets
     peers = bool(PRESETS[settings.preset].peers)
-    rows: list[Row] = [(first, 1, None, EVERY_SPLIT[:3] if quick else (*EVERY_SPLIT, *ABLATIONS))]
+    rows: list[Planned] = [(first, 1, None, EVERY_SPLIT[:3] if quick else (*EVERY_SPLIT, *ABLATIONS))]
     if not quick:
         further = range(settings.seed + 1, settings.seed + settings.seeds)
         rows += [(first, 1, seed, (*EVERY_SPLIT, *CLOSE)) for seed in further]
