@@ -1,6 +1,6 @@
-"""The network of a run as a file that needs none of this package: torch.export's .pt2, or .onnx.
+"""Exports the network of a run to a file that does not need this package: .pt2 (torch.export) or .onnx.
 
-The exported network takes bytes and returns scores: it normalises its input, and its batch normalisation is folded.
+The exported network takes bytes and returns scores. It normalises its input, and its batch normalisation is folded.
 
 Shapes: N videos (any number), K segments, C planes of a snippet, S pixels a side, A actions, V votes of a head.
 """
@@ -24,7 +24,7 @@ from ifttn.model.network import Network
 from ifttn.vocabulary import MODALITIES, IfttnError
 
 LARGEST_DIFFERENCE = 1e-3
-"""Outputs of the file and of the network may differ by this part of the largest output."""
+"""Largest allowed difference between the outputs of the file and of the network, relative to the largest output."""
 EXTRA = ("onnx", "onnxscript", "onnxruntime")
 
 
@@ -34,17 +34,17 @@ class ExportedNetwork(nn.Module):
 
     def __init__(self, network: Network) -> None:
         super().__init__()
-        self.network = folded(network).to(memory_format=torch.contiguous_format)  # a file has one order of memory
+        self.network = folded(network).to(memory_format=torch.contiguous_format)  # a file has only this memory layout
         self.modalities = network.settings.modalities
         self.outputs = ("scores", *(f"votes.{head}" for head in network.heads))
 
     def forward(self, *planes: Tensor) -> tuple[Tensor, ...]:
-        """All of `outputs`."""
+        """All values named in `outputs`."""
         output = self.network(dict(zip(self.modalities, planes, strict=True)))
         return late_fusion(output.logits), *output.votes.values()
 
     def random_bytes(self, videos: int, segments: int, size: int) -> tuple[Tensor, ...]:
-        """An example of the input."""
+        """Random bytes of the shape of the input."""
         generator = torch.Generator().manual_seed(videos)
         return tuple(
             torch.randint(0, 256, (videos, segments, MODALITIES[m].channels, size, size), generator=generator).byte()
@@ -53,18 +53,18 @@ class ExportedNetwork(nn.Module):
 
 
 Written = tuple[bytes, Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]]
-"""The content of a file, and the function of the network that is read back from it."""
+"""The content of a file, and the network that is read back from it, as a function."""
 
 
 def export(run: Run, path: Path) -> float:
-    """Write the network of a finished run to `path`, .pt2 or .onnx, with its actions in the file's metadata.
+    """Write the network of a finished run to `path` (.pt2 or .onnx), with its actions in the metadata of the file.
 
     Returns:
-        The largest difference between the outputs of the file and of the network, in parts of the largest output. Both
-        get the same random bytes, of another number of videos than the example for the graph.
+        The largest difference between the outputs of the file and of the network, relative to the largest output. Both
+        get the same random bytes. Their number of videos differs from the example for the graph.
 
     Raises:
-        IfttnError: another suffix, the extra `export` is not installed, or the two differ by more than
+        IfttnError: the suffix is unknown, the extra `export` is not installed, or the outputs differ by more than
             LARGEST_DIFFERENCE.
     """
     if path.suffix not in WRITERS:
@@ -83,7 +83,7 @@ def export(run: Run, path: Path) -> float:
     difference = max(float((x - y).abs().max() / y.abs().max()) for x, y in zip(found, expected, strict=True))
     if not difference <= LARGEST_DIFFERENCE:
         raise IfttnError(
-            f"{path}: not written, since its scores differ from the network's by {difference:.1e} of the largest"
+            f"{path}: not written, because its scores differ from the network's by {difference:.1e} of the largest"
         )
     write_whole(path, content)
     return difference
@@ -132,4 +132,4 @@ def _onnx(network: ExportedNetwork, example: tuple[Tensor, ...], metadata: Mappi
 
 
 WRITERS = {".pt2": _pt2, ".onnx": _onnx}
-"""By suffix: a network, an example of its input, the metadata -> the file's content, and the network read back."""
+"""Suffix -> function: network, example of its input, metadata -> content of the file, and the network read back."""

@@ -1,7 +1,7 @@
-"""What the options of all verbs share: what a value may be, and how a mistake is answered.
+"""The types of option values, and the parser, which all verbs share.
 
-A value is checked as the command line is read, before anything is done. Nothing heavy is imported for that, so that a
-mistyped option is answered at once.
+Values are checked when the command line is read, before the verb starts. This module does not import torch, so that a
+mistyped option gives an error message at once.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from typing import NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-    """It answers a mistake with one line that says where help is, in place of all options."""
+    """A parser whose error message is one line that says where to find help, without a list of all options."""
 
     def error(self, message: str) -> NoReturn:
         """Print the line to stderr and end with exit code 2."""
@@ -24,11 +24,11 @@ class Parser(argparse.ArgumentParser):
 
 
 class OneOf:
-    """A name of a table, or one of `more`. The module of the table is imported once a name is checked or help is shown.
+    """A name in a table, or one of `more`. The module of the table is imported when a name is checked or help is shown.
 
     Args:
-        table: "<module>.<name>".
-        more: further names.
+        table: the table as "<module>.<name>".
+        more: additional names.
     """
 
     def __init__(self, table: str, *more: str) -> None:
@@ -37,11 +37,11 @@ class OneOf:
 
     @property
     def names(self) -> Collection[str]:
-        """All that may be chosen."""
+        """All valid names."""
         return (*self.more, *getattr(import_module(self.module), self.name))
 
     def __call__(self, text: str) -> str:
-        """The name itself."""
+        """The name. Raises ArgumentTypeError if it is unknown."""
         if text not in self.names:
             raise argparse.ArgumentTypeError(f"unknown name {text!r}: choose from {self}")
         return text
@@ -58,7 +58,7 @@ PRECISION = OneOf("ifttn.vocabulary.PRECISIONS", "auto")
 
 @dataclass(frozen=True)
 class Whole:
-    """A whole number from `low` on, to `high` where there is one, and a multiple of `step`."""
+    """A whole number of at least `low`, at most `high` if given, and a multiple of `step`."""
 
     low: int
     high: int | None = None
@@ -81,7 +81,7 @@ class Whole:
 
 @dataclass(frozen=True)
 class Number:
-    """A finite number between `low` and `high`, or, where it is `closed`, either of them."""
+    """A finite number between `low` and `high`. If `closed`, both ends are included."""
 
     low: float | int
     high: float | int = math.inf
@@ -104,16 +104,16 @@ class Number:
 
 
 def device(text: str) -> str:
-    """The name of a device; whether it is here is asked when it is needed."""
+    """The name of a device. `ifttn.cli.choose_device` checks whether this machine has it."""
     if not re.fullmatch(r"cpu|cuda(:\d+)?", text):
         raise argparse.ArgumentTypeError(f"unknown device {text!r}: choose from cpu, cuda, cuda:0, cuda:1, ...")
     return text
 
 
 def address(text: str) -> str:
-    """Of a Dask scheduler."""
+    """The address of a Dask scheduler."""
     if not re.fullmatch(r"\w+://\S+", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no address such as tcp://10.0.0.1:8786")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address such as tcp://10.0.0.1:8786")
     return text
 
 
@@ -123,9 +123,9 @@ def table(text: str) -> int | str:
 
 
 def crops(text: str) -> int:
-    """How many views of a frame."""
+    """The number of views of a frame."""
     if text not in ("1", "3", "10"):
-        raise argparse.ArgumentTypeError(f"{text!r} is none of 1, 3, 10")
+        raise argparse.ArgumentTypeError(f"{text!r} is not 1, 3 or 10")
     return int(text)
 
 
@@ -133,21 +133,21 @@ def size(text: str) -> tuple[int, int]:
     """Width and height of a picture in pixels."""
     match = re.fullmatch(r"(\d+)x(\d+)", text)
     if not match or min(map(int, match.groups())) < 16:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 340x256, of at least 16x16 pixels")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 340x256, of at least 16x16 pixels")
     return int(match[1]), int(match[2])
 
 
 def folder(text: str) -> Path:
-    """A folder, whether it is there or is still to be made."""
+    """A folder, which need not exist."""
     path = _path(text)
     above = next((each for each in (path, *path.parents) if os.path.exists(each)), None)
     if above and not os.path.isdir(above):
-        raise argparse.ArgumentTypeError(f"{above} is a file, and a folder is wanted")
+        raise argparse.ArgumentTypeError(f"{above} is a file, not a folder")
     return path
 
 
 def existing_folder(text: str) -> Path:
-    """A folder that is there."""
+    """A folder that exists."""
     path = folder(text)
     if not os.path.exists(path):
         raise argparse.ArgumentTypeError(f"there is no folder {path}")
@@ -155,7 +155,7 @@ def existing_folder(text: str) -> Path:
 
 
 def existing_video(text: str) -> Path:
-    """A video that is there: a file, or a folder of images."""
+    """A video that exists: a file, or a folder of images."""
     path = _path(text)
     if not os.path.exists(path):
         raise argparse.ArgumentTypeError(f"there is no file {path}")
@@ -163,12 +163,12 @@ def existing_video(text: str) -> Path:
 
 
 def existing_file(text: str) -> Path:
-    """A file that is there."""
+    """A file that exists."""
     return _no_folder(existing_video(text))
 
 
 def new_file(text: str) -> Path:
-    """A file to write, which may be there."""
+    """A file to write. It may exist."""
     path = _no_folder(_path(text))
     folder(str(path.parent))
     return path
@@ -176,25 +176,25 @@ def new_file(text: str) -> Path:
 
 def _path(text: str) -> Path:
     if not text.strip():
-        raise argparse.ArgumentTypeError(f"{text!r} is no path")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a path")
     return Path(text)
 
 
 def _no_folder(path: Path) -> Path:
     if os.path.isdir(path):
-        raise argparse.ArgumentTypeError(f"{path} is a folder, and a file is wanted")
+        raise argparse.ArgumentTypeError(f"{path} is a folder, not a file")
     return path
 
 
 def add_device(p: argparse.ArgumentParser) -> None:
-    """The device, a GPU where there is one."""
-    p.add_argument("--device", type=device, help="cpu, cuda, cuda:1, ...; by default a GPU where there is one")
+    """Add the option for the device."""
+    p.add_argument("--device", type=device, help="cpu, cuda, cuda:1, ...; by default a GPU if there is one")
 
 
 def add_memory(p: argparse.ArgumentParser) -> None:
-    """What the machine decides about training and testing alike."""
-    p.add_argument("--micro-batch", type=Whole(1), help="videos at once on a device; the batch is made of several")
-    p.add_argument("--workers", type=Whole(0), help="processes that load batches; by default what the preset says")
+    """Add the options for the machine that training and testing share."""
+    p.add_argument("--micro-batch", type=Whole(1), help="videos at once on a device; a batch has several micro-batches")
+    p.add_argument("--workers", type=Whole(0), help="processes that load batches; by default the number of the preset")
     p.add_argument(
         "--precision", type=PRECISION, default="auto", help="%(type)s; auto is fp32 on a CPU and 16 bits on a GPU"
     )

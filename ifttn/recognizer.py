@@ -1,4 +1,4 @@
-"""A trained run, ready for a video file or for frames as they come.
+"""A trained run that predicts the action of a video file or of a live stream.
 
 Shapes: K segments, V votes of a head (K of snippets, K - 1 of pairs), L motion fields of a snippet, A actions.
 """
@@ -36,49 +36,49 @@ from ifttn.vocabulary import IfttnError
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says of one video, or of the last K segments of a stream."""
+    """The prediction of a network for one video, or for the last K segments of a stream."""
 
     actions: tuple[str, ...]
     scores: Float[np.ndarray, " A"]
-    """Late-fused raw scores."""
+    """Late-fused scores, without a softmax."""
     heads: Mapping[str, Float[np.ndarray, " A"]]
-    """Each head's own scores."""
+    """The scores of each head."""
     votes: Mapping[str, Float[np.ndarray, "V A"]]
-    """Each head's votes, of K snippets or K - 1 pairs, in temporal order."""
+    """The votes of each head, of K snippets or K - 1 pairs, in temporal order."""
     seconds: Float[np.ndarray, " K"]
-    """When the snippets' frames are shown: the video's own times, from its first frame on."""
+    """The times of the snippets' frames, from the first frame of the video on."""
     notes: tuple[str, ...] = ()
-    """What is missing from the file (`ifttn.data.losses`). For a stream, `stream` returns it at its end."""
+    """What is missing from the file (`ifttn.data.losses`). For a stream, `stream` returns the notes at its end."""
 
     def top(self, count: int = 5) -> list[tuple[str, float]]:
-        """The likeliest actions with their probabilities, a softmax over `scaled_fusion`."""
+        """The most likely actions with their probabilities, from a softmax over `scaled_fusion`."""
         probabilities = torch.softmax(torch.from_numpy(scaled_fusion(self.heads)), 0)
         best = probabilities.topk(min(count, len(self.actions)))
         return [(self.actions[i], p) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
 
     @property
     def times(self) -> dict[str, Float[np.ndarray, "V 2"]]:
-        """Per head, when the two frames of each vote are shown, in seconds. A snippet's one frame counts as both."""
+        """Per head, the times of the two frames of each vote in seconds. For a snippet, both are the same frame."""
         snippets = np.stack([self.seconds, self.seconds], 1)
         pairs = np.stack([self.seconds[:-1], self.seconds[1:]], 1)
         return {head: snippets if len(votes) == len(snippets) else pairs for head, votes in self.votes.items()}
 
     @property
     def segments(self) -> list["Prediction"]:
-        """One prediction a segment, from the vote of its snippet and that of the pair that ends with it."""
+        """One prediction per segment, from the votes of its snippet and of the pair that ends with this snippet."""
         count = len(self.seconds)
 
         def votes_of(k: int) -> dict[str, Float[np.ndarray, "1 A"]]:
             return {
                 head: votes[max(0, k + len(votes) - count)][None]
                 for head, votes in self.votes.items()
-                if k or len(votes) == count  # no pair ends with the first snippet
+                if k or len(votes) == count  # the first snippet is not the end of a pair
             }
 
         return [predicted(self.actions, votes_of(k), self.seconds[k : k + 1]) for k in range(count)]
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, for `json.dumps`; scores are in the order of `actions`."""
+        """All values, for `json.dumps`. Scores are in the order of `actions`."""
         times = self.times
         return {
             "actions": list(self.actions),
@@ -106,15 +106,15 @@ def predicted(
     seconds: Float[np.ndarray, " K"],
     notes: tuple[str, ...] = (),
 ) -> Prediction:
-    """Consensus and late fusion. A single snippet forms no pair: then the heads that vote on pairs are left out."""
+    """Consensus and late fusion of the votes. Heads without votes (of pairs, for a single snippet) do not count."""
     heads = {head: vote.mean(0) for head, vote in votes.items() if len(vote)}
     return Prediction(actions, late_fusion(heads), heads, dict(votes), seconds, notes)
 
 
 class Recognizer:
-    """`Recognizer.load(run)(video)`: from a file of any size and codec to a prediction.
+    """`Recognizer.load(run)(video)` predicts the action of a file of any size and codec.
 
-    Predictions come from a copy of `network` with folded batch normalisation, in the precision of `machine`.
+    It computes with a copy of `network` with folded batch normalisation, in the precision of `machine`.
     """
 
     def __init__(
@@ -133,25 +133,25 @@ class Recognizer:
     def load(
         cls, run: str | Path | Run, device: str = "cpu", crops: int | None = None, machine: Machine | None = None
     ) -> "Recognizer":
-        """From a run folder.
+        """Load the network of a run.
 
         Args:
-            run: a finished run.
-            device: the device of its network.
-            crops: views of each frame, 1, 3 or 10; by default as the run's preset is tested.
-            machine: its precision ("auto" is fp32 on a CPU, 16 bits on a GPU), and whether to compile.
+            run: folder of a finished run.
+            device: device of the network.
+            crops: views of each frame, 1, 3 or 10; by default the number in the tests of the run's preset.
+            machine: the precision ("auto" is fp32 on a CPU, 16 bits on a GPU), and whether to compile.
 
         Raises:
-            IfttnError: the folder has no finished run, or the number of crops is another one.
+            IfttnError: the folder has no finished run, or the number of crops is not 1, 3 or 10.
         """
         run = run if isinstance(run, Run) else Run(Path(run))
         return cls(run.network(device), tuple(run.identity["actions"]), run.preset(), crops, machine)
 
     def __call__(self, video: str | Path) -> Prediction:
-        """Predict the action of a video file, in memory that does not grow with its length.
+        """Predict the action of a video file. The memory does not grow with the length of the video.
 
         Raises:
-            IfttnError: the file is no video that can be decoded, or has fewer than two frames.
+            IfttnError: the file cannot be decoded as a video, or has fewer than two frames.
         """
         planes, film = from_file(video, self.preset.store, self._planes, str(self.device))
         votes = _means(self._seen(planes, lambda output: output.votes))
@@ -196,32 +196,31 @@ class Recognizer:
         fps: float = 25.0,
         motion: str | None = None,
     ) -> Generator[Prediction, None, tuple[str, ...]]:
-        """Predict as frames come: after each segment's snippet, for the last K segments.
+        """Predict while frames arrive: after the snippet of each segment, for the last K segments.
 
-        A segment lasts `every` seconds of the video's own time, and its snippet begins with the frame in its middle.
-        Each snippet goes through the streams once, and each pair of neighbours through the TTN once. Only the pyramids
-        of one snippet and K votes are kept, however long the source is. A segment in which no frame is shown gives no
-        prediction. For a file of K n + L frames, segments of n frames end in the prediction of `recognizer(file)`.
+        A segment lasts `every` seconds of the video, and its snippet begins with the frame in the middle of the
+        segment. Each snippet passes through the streams once, and each pair of neighbours through the TTN once. Only
+        the pyramids of one snippet and K votes are kept, for a source of any length. A segment without a frame gives no
+        prediction. For a file of K n + L frames, segments of n frames end with the prediction of `recognizer(file)`.
 
         Args:
             source: a video file, a folder of images, or RGB frames in 0..255 of any size.
-            every: seconds of a segment.
-            fps: frames a second of a source that is no file.
-            motion: the source of motion. None: the one that the network was trained on, which is the vectors of the
-                file (of an encoder, where frames come from no file) or the flow of its store. A name of FLOWS ("dis",
-                "tvl1"): that flow instead.
+            every: length of a segment in seconds.
+            fps: frames per second of a source that is no file.
+            motion: name of a flow of FLOWS ("dis", "tvl1"). None: the motion with which the network was trained, which
+                is the flow of its store, or the motion vectors of the file (for live frames, of an encoder).
 
         Returns:
             At the end, what is missing from the file (`Prediction.notes`).
 
         Raises:
-            IfttnError: the file cannot be decoded, or its end is missing (after the predictions up to there); it is too
-                short for a snippet, or ends before the first one does; there is no such motion.
+            IfttnError: the file cannot be decoded; its end is missing (after the predictions before it); it ends before
+                the end of the first snippet; or `motion` is unknown.
         """
         if motion not in (None, *FLOWS):
-            raise IfttnError(f"no motion {motion!r}: choose from {', '.join(FLOWS)}, or None for the network's own")
+            raise IfttnError(f"unknown motion {motion!r}: choose from {', '.join(FLOWS)}, or None for the network's")
         if every <= 0 or fps <= 0:
-            raise IfttnError(f"segments of {every:g} s and {fps:g} frames a second: both must be more than 0")
+            raise IfttnError(f"segments of {every:g} s and {fps:g} frames per second: both must be more than 0")
         store = self.preset.store
         size = (store.width, store.height)
         reader = reader_of(source, size) if isinstance(source, str | Path) else LiveReader(source, fps, size)
@@ -263,7 +262,7 @@ class Recognizer:
             return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def _views(self, planes: Mapping[str, UInt8[np.ndarray, "K C H W"]]) -> dict[str, UInt8[Tensor, "N K C S S"]]:
-        """All N crops of every modality, on the device. A GPU gets the whole planes at once, and crops them itself."""
+        """All N crops of every modality, on the device. A GPU gets the full planes in one copy and crops them."""
         size, device = self.preset.size, self.device
         if device.type == "cpu":
             return {
@@ -277,8 +276,8 @@ class Recognizer:
     def _step(
         self, planes: Mapping[str, UInt8[np.ndarray, "1 C H W"]], past: Mapping[str, Pyramid] | None
     ) -> tuple[dict[str, tuple[Float[np.ndarray, " A"], int]], Mapping[str, Pyramid]]:
-        """A new snippet, and the pyramids of the last one in all crops -> the new vote of each head, with the number of
-        its votes in a video; the pyramids of the new snippet. The first snippet forms no pair."""
+        """A new snippet, and the pyramids of the last snippet in all crops -> the new vote of each head, with the
+        number of its votes in a video; and the pyramids of the new snippet. The first snippet forms no pair."""
         with torch.inference_mode(), self.machine.autocast(str(self.device)):
             own = self._folded.pyramids(self._views(planes))
             before = past or own
@@ -303,7 +302,7 @@ class Recognizer:
 
 
 def _in_turn(first: Float[Tensor, "N C H W"], second: Float[Tensor, "N C H W"]) -> Float[Tensor, "S C H W"]:
-    """The features of N snippets, each followed by that of the second in its place, with channels last in memory."""
+    """The features of N snippets, alternately from `first` and `second`, with channels last in memory."""
     return torch.stack([first.movedim(1, -1), second.movedim(1, -1)], 1).flatten(0, 1).movedim(-1, 1)
 
 
@@ -315,7 +314,7 @@ def _votes_and_levels(output: Output) -> dict[str, Float[Tensor, "N V _"]]:
 
 
 def _means(votes: Mapping[str, Float[Tensor, "N V A"]]) -> dict[str, Float[np.ndarray, "V A"]]:
-    """Per head, the mean over N views, all in one transfer from the device."""
+    """Per head, the mean over N views. All heads are copied from the device together."""
     means = [vote.float().mean(0) for vote in votes.values()]
     there = torch.cat(means).cpu().split([len(mean) for mean in means])
     return {head: mean.numpy() for head, mean in zip(votes, there, strict=True)}

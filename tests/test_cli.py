@@ -94,7 +94,7 @@ def test_a_dry_run_says_what_a_recipe_will_cost_and_stops(embedded, capsys, tmp_
     assert stages == ["ttn", "joint"]
     assert not (tmp_path / "runs").exists()
     assert run("train", "spatial", "--preset", "paper", "--data", tmp_path / "none", "--dry-run") == 0
-    assert "as for UCF101" in capsys.readouterr().out
+    assert "computed for UCF101" in capsys.readouterr().out
 
 
 def test_tables_print_measured_beside_paper_and_leave_the_rest_empty(trained, embedded, capsys, tmp_path):
@@ -239,7 +239,7 @@ def test_export_writes_a_network_or_says_what_it_can_write(trained, capsys, tmp_
     runs, _ = trained
     folder = runs / "embedded-ucf" / "split1" / "if-ttn"
     assert run("export", folder, tmp_path / "net.pt2") == 0
-    assert "scores are the network's" in capsys.readouterr().out
+    assert "its scores differ from the network's by at most" in capsys.readouterr().out
     assert (tmp_path / "net.pt2").stat().st_size > 10_000
     assert ".pt2 or .onnx" in mistake(capsys, "export", folder, tmp_path / "net.pkl")
 
@@ -262,7 +262,7 @@ def test_mistakes_end_in_one_clear_line(trained, embedded, capsys, tmp_path):
     assert "manifest.json" in mistake(capsys, "train", "spatial", "--store", tmp_path, "--data", embedded.data)
     assert str(tmp_path) in mistake(capsys, "prepare", tmp_path, tmp_path / "store")
     assert "no run in" in mistake(capsys, "predict", __file__, "--run", tmp_path)
-    assert "no Table 9" in mistake(capsys, "tables", "9", "--runs", runs)
+    assert "the paper has no Table 9" in mistake(capsys, "tables", "9", "--runs", runs)
     assert "no tested run" in mistake(capsys, "tables", "--runs", tmp_path)
     assert "there is no folder" in mistake(capsys, "tables", "--runs", runs, "--seeds", tmp_path / "none")
     assert "holds no recipe.json" in mistake(capsys, "test", "ttn-separate", *options)
@@ -321,7 +321,7 @@ def test_a_broken_video_is_a_listed_skip_and_the_rest_goes_on(embedded, capsys, 
     common = ("--data", data, "--store", tmp_path / "store", "--runs", tmp_path / "runs", "--preset", "smallest")
     assert run("train", "spatial", *common, "--split", 2) == 0  # on what is there, and says what is not
     said = capsys.readouterr().err
-    assert "left out: Run/v1: " in said
+    assert "not used: Run/v1: " in said
     assert "listed" not in said  # there are no lists
 
 
@@ -333,15 +333,15 @@ def test_what_the_lists_or_the_folder_lack_is_named(embedded, capsys, tmp_path):
     gone.unlink()
     assert run("prepare", data, tmp_path / "store", "--preset", "smallest", "--jobs", 1, "--limit", 1) == 0
     lines = capsys.readouterr().err.splitlines()
-    assert f"listed, and not in the folder: {gone.parent.name}/{gone.stem}" in lines
-    assert f"in the folder, and in no list: {gone.parent.name}/v_extra_g01_c01" in lines
+    assert f"listed, but not in the folder: {gone.parent.name}/{gone.stem}" in lines
+    assert f"in the folder, but in no list: {gone.parent.name}/v_extra_g01_c01" in lines
 
 
 def test_of_many_names_only_the_first_are_told(capsys):
-    print_names("listed, and not in the folder", [f"Run/v{number}" for number in range(13000)])
+    print_names("listed, but not in the folder", [f"Run/v{number}" for number in range(13000)])
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 21
-    assert lines[-1] == "listed, and not in the folder: 12980 more"
+    assert lines[-1] == "listed, but not in the folder: 12980 more"
 
 
 def test_the_flow_of_a_preset_can_be_overridden(embedded, capsys, tmp_path):
@@ -351,7 +351,7 @@ def test_the_flow_of_a_preset_can_be_overridden(embedded, capsys, tmp_path):
         assert run(*where, "--flow", name, "--device", "cpu") == 0
         flows.add(Store(tmp_path / name).settings.flow)
     assert flows == set(FLOWS)
-    assert "bytes a video" in capsys.readouterr().out
+    assert "bytes per video" in capsys.readouterr().out
 
 
 def test_a_cluster_that_does_not_answer_ends_in_one_line(embedded, capsys, tmp_path):
@@ -370,7 +370,7 @@ def test_bench_runs_the_part_that_is_named(capsys, monkeypatch):
         run("bench", "flow", "--help")
     assert ended.value.code == 0
     text = capsys.readouterr().out
-    assert "our TV-L1 beside OpenCV's DualTVL1" in text
+    assert "our TV-L1 against OpenCV's DualTVL1" in text
     assert "usage: ifttn bench flow" in text
     assert "--pairs" in text
 
@@ -413,7 +413,7 @@ def test_reproduce_ends_with_a_report_and_goes_on_where_it_was(tmp_path, capsys)
     assert run(*arguments, "--jobs", 2) == 0
     text = capsys.readouterr().out
     assert "Table 3" in text
-    assert "Where the time went" in text
+    assert "Seconds of each step" in text
     page = (tmp_path / "report.html").read_text()
     assert "complete IF-TTN" in page
     assert page.count("data:image/png;base64,") == len(list((tmp_path / "figures").glob("*.png"))) > 4
@@ -455,7 +455,7 @@ def test_reproduce_looks_into_every_data_set_before_it_begins(embedded, tmp_path
     (tmp_path / "nothing").mkdir()
     options = ("--preset", "smallest", "--out", tmp_path / "results")
     assert "nothing" in mistake(capsys, "reproduce", "--data", embedded.data, tmp_path / "nothing", *options)
-    assert "one name" in mistake(capsys, "reproduce", "--data", embedded.data, embedded.data, *options)
+    assert "same name" in mistake(capsys, "reproduce", "--data", embedded.data, embedded.data, *options)
     assert not (tmp_path / "results").exists()
 
 

@@ -132,7 +132,7 @@ def test_a_mistyped_verb_or_option_is_one_line(words, here, capsys):
 def test_a_gpu_that_is_not_here_is_named_with_those_that_are(here, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     line = line_of(["train", "spatial", "--data", "set", "--device", "cuda:2"], capsys)
-    assert line == "ifttn: --device cuda:2: torch finds no such GPU here; choose from cpu, cuda:0, cuda:1"
+    assert line == "ifttn: --device cuda:2: torch does not find this GPU; choose from cpu, cuda:0, cuda:1"
     assert "no prepared data set" in line_of(["train", "spatial", "--data", "set", "--device", "cuda:1"], capsys)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     for command in (
@@ -145,7 +145,7 @@ def test_a_gpu_that_is_not_here_is_named_with_those_that_are(here, capsys, monke
         "bench train",
     ):
         line = line_of([*command.split(), "--device", "cuda"], capsys)
-        assert line.endswith("--device cuda: torch finds no such GPU here; choose from cpu"), command
+        assert line.endswith("--device cuda: torch does not find this GPU; choose from cpu"), command
     assert cli.main(["train", "spatial", "--data", "set", "--device", "cuda", "--dry-run"]) == 0  # for another machine
 
 

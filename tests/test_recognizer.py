@@ -253,7 +253,7 @@ def test_a_stream_says_what_it_cannot_do(work, film):
 
 
 def test_a_file_of_one_frame_is_named(work, tmp_path, encode):
-    with pytest.raises(IfttnError, match=r"one\.avi: has one frame, and motion needs two"):
+    with pytest.raises(IfttnError, match=r"one\.avi: has only one frame, and motion needs two"):
         Recognizer.load(work.run("mv-if-ttn"))(encode(tmp_path / "one.avi", pan(1)))
 
 

@@ -1,7 +1,7 @@
-"""One clock and one table for all parts of `ifttn bench`.
+"""The clock and the table of all parts of `ifttn bench`.
 
-On a CPU the clock counts the time of this process, so that other work on the machine does not count. On a GPU it waits
-for the device and reads the wall clock.
+On a CPU the clock measures the processor time of this process, without other work on the machine. On a GPU it waits for
+the device and measures wall-clock time.
 """
 
 import json
@@ -21,7 +21,7 @@ from jaxtyping import Float64
 
 
 class Clock:
-    """Times work on a device. `wall`: read the wall clock on a CPU too, because other processes share in the work."""
+    """Times work on a device. `wall`: use wall-clock time on a CPU too, because other processes do part of the work."""
 
     def __init__(self, device: str = "cpu", wall: bool = False) -> None:
         self.device, self.on_gpu = device, device.startswith("cuda")
@@ -29,13 +29,13 @@ class Clock:
         self._read = time.perf_counter if wall or self.on_gpu else time.process_time
 
     def now(self) -> float:
-        """Seconds, once the device has done all its work."""
+        """The time in seconds, after the device has finished its work."""
         if self.on_gpu:
             torch.cuda.synchronize(self.device)
         return self._read()
 
     def steps(self, work: Callable[[], object]) -> Float64[np.ndarray, " n"]:
-        """The seconds of `work()`; where it returns an iterator, of each of its steps."""
+        """The seconds of `work()`. If it returns an iterator, the seconds of each step."""
         marks = [self.now()]
         result = work()
         if isinstance(result, Iterator):
@@ -43,13 +43,13 @@ class Clock:
         return np.diff([*marks, self.now()])
 
     def seconds(self, work: Callable[[], object]) -> float:
-        """The seconds of `work()` and of all its steps."""
+        """The seconds of `work()` with all its steps."""
         return float(self.steps(work).sum())
 
     def best(
         self, sides: Mapping[str, Callable[[], object]], repetitions: int, warm_up: bool = False
     ) -> dict[str, float]:
-        """The least seconds of each side. The sides take turns, and the least of each step counts."""
+        """The shortest time of each side in seconds. The sides take turns, and each step has its shortest time."""
         least: dict[str, Float64[np.ndarray, " n"]] = {}
         for turn in range(-warm_up, repetitions):
             for name, side in sides.items():
@@ -59,8 +59,8 @@ class Clock:
         return {name: float(steps.sum()) for name, steps in least.items()}
 
     def rounds(self, workloads: Sequence["Workload"], repetitions: int, minutes: float) -> Iterator["Timing"]:
-        """Each workload once, then again in turns: as often as its equal share of the minutes allows, and at most
-        `repetitions` times."""
+        """Time each workload once, then again in turns. Each gets an equal share of the minutes, and at most
+        `repetitions` repetitions."""
         share, spent, weight, first = 60 * minutes / max(1, len(workloads)), 0.0, 0.0, list[float]()
         for number, workload in enumerate(workloads):
             first.append(self.seconds(workload.work))
@@ -77,15 +77,15 @@ class Clock:
 
 @dataclass(frozen=True)
 class Workload:
-    """Something to time, a row of a table by one definition of speed."""
+    """Work to be timed: a row of a table, by one definition of speed."""
 
     row: str
     definition: str
     count: float
-    """The number of units (snippets or videos) that one repetition processes."""
+    """Number of snippets or videos in one repetition."""
     work: Callable[[], object]
     weight: float
-    """About how long it takes beside the others, in any unit."""
+    """Approximate duration relative to the other workloads, in any unit."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Timing:
     round: int
     seconds: float
     left: float
-    """About how many seconds everything that is still to do will take."""
+    """Approximate number of seconds for the rest of the work."""
 
 
 class Spread(NamedTuple):
@@ -109,7 +109,7 @@ class Spread(NamedTuple):
 
     @classmethod
     def of(cls, values: Sequence[float] | Float64[np.ndarray, " n"]) -> "Spread":
-        """The quartiles of at least one value."""
+        """The quartiles of one or more values."""
         low, median, high = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
         return cls(low, median, high, len(values))
 
@@ -122,7 +122,7 @@ class PrintedTable:
     """A table that prints each row as soon as it is measured. `first` is the width of the first column."""
 
     kept: Path | None = None
-    """A file that gets every row of every table as well, a JSON object a line: "headings" of a table, then "row"s."""
+    """A file that also gets every row of every table, one JSON object per line: "headings" of a table, then "row"s."""
 
     def __init__(self, *headings: str, first: int = 34, width: int = 10) -> None:
         self._widths = [max(width, len(heading) + 2) for heading in headings[1:]]
@@ -142,7 +142,7 @@ class PrintedTable:
 
 
 def use_one_core() -> None:
-    """Let OpenCV and torch compute on one core, so that rates are those of one."""
+    """Make OpenCV and torch compute on one core."""
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
 
@@ -157,7 +157,7 @@ def device_name(device: str) -> str:
 
 
 def one_core() -> str:
-    """Describes the machine on which a rate of one core was measured."""
+    """A description of this machine for a rate of one core."""
     return f"{device_name('cpu')}, one core of {os.cpu_count()}"
 
 

@@ -1,7 +1,7 @@
-"""Our TV-L1 beside OpenCV's DualTVL1: how fast on one core, how far apart, how far from motions that are known.
+"""Compares our TV-L1 with OpenCV's DualTVL1: speed on one core, difference of the flows, error on known motions.
 
-Both get the same pairs in the same run, in turns, on one core each. Figures are of processor time, the best turn of
-each pair. OpenCV's is in opencv-contrib, whose wheel would overwrite ours, so it runs in an environment of its own.
+Both compute the same pairs in the same run, in turns, on one core each. Times are processor times, and the best turn of
+each pair counts. DualTVL1 is in opencv-contrib, whose wheel would overwrite our OpenCV, so it has its own environment.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from ifttn.data.tvl1_cpu import Solver
 from ifttn.vocabulary import IfttnError
 
 REQUIREMENTS = ("opencv-contrib-python-headless==4.14.*",)
-# It reads pickled pairs (2, H, W) and writes pickled (flow (2, H, W), seconds); its first answer is its version.
+# The script reads pickled pairs (2, H, W) and writes pickled (flow (2, H, W), seconds). First it writes its version.
 _SCRIPT = """
 import pickle, sys, time, cv2
 cv2.setNumThreads(1)
@@ -48,16 +48,16 @@ while True:
 
 @dataclass(frozen=True)
 class Motion:
-    """A similarity about the middle of the image, the same between any two frames."""
+    """A known motion between two frames: a similarity transform about the middle of the image."""
 
     name: str
     shift: tuple[float, float] = (0.0, 0.0)
-    """Pixels along x and y."""
+    """Displacement along x and y in pixels."""
     zoom: float = 1.0
     degrees: float = 0.0
 
     def matrix(self, height: int, width: int) -> Float[np.ndarray, "2 3"]:
-        """Maps a point (x, y, 1) to where it goes."""
+        """The matrix that maps a point (x, y, 1) to its new position."""
         matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), -self.degrees, self.zoom)
         matrix[:, 2] += self.shift
         return matrix
@@ -68,9 +68,9 @@ class Motion:
         moved = np.tensordot(self.matrix(height, width), np.stack([x, y, np.ones_like(x)]), 1)
         return (moved - np.stack([x, y])).astype(np.float32)
 
-    def pair(self, height: int, width: int, seed: int = 0) -> UInt8[np.ndarray, "2 H W"]:
-        """A smooth random texture before and after."""
-        rng, margin = np.random.default_rng(seed), 40
+    def pair(self, height: int, width: int) -> UInt8[np.ndarray, "2 H W"]:
+        """A smooth random texture before and after the motion."""
+        rng, margin = np.random.default_rng(0), 40
         size = (height + 2 * margin, width + 2 * margin)
         rough = np.sum([cv2.GaussianBlur(rng.normal(0, s, size), (0, 0), s) for s in (2.0, 4.0, 8.0)], axis=0)
         texture = np.interp(rough, (rough.min(), rough.max()), (0, 255)).astype(np.float32)
@@ -94,15 +94,15 @@ MOTIONS = (
 
 @dataclass(frozen=True)
 class Compared:
-    """Ours and OpenCV's on some pairs."""
+    """Results of our flow and of OpenCV's flow on some pairs."""
 
     ours: float
-    """Seconds of one core, a pair."""
+    """Seconds per pair on one core."""
     theirs: float
     distances: tuple[float, ...]
     """Mean end-point difference of each pair, in pixels."""
     errors: tuple[float, float]
-    """Mean end-point error of ours and of theirs where the motion is known, else nan."""
+    """Mean end-point error of our flow and of OpenCV's, for a known motion; nan for an unknown motion."""
 
 
 class DualTVL1:
@@ -113,7 +113,7 @@ class DualTVL1:
         self.version: str = self._answer()
 
     def __call__(self, pair: UInt8[np.ndarray, "2 H W"]) -> tuple[Float32[np.ndarray, "2 H W"], float]:
-        """The flow, and the seconds of processor time that it took."""
+        """The flow, and its processor time in seconds."""
         assert self._process.stdin
         pickle.dump(pair, self._process.stdin)
         self._process.stdin.flush()
@@ -124,12 +124,12 @@ class DualTVL1:
         try:
             return pickle.load(self._process.stdout)
         except EOFError as error:
-            raise IfttnError("OpenCV's DualTVL1 ended before it answered; its message is above") from error
+            raise IfttnError("OpenCV's DualTVL1 ended without an answer; its message is above") from error
 
 
 @contextmanager
 def opencv() -> Iterator[DualTVL1]:
-    """DualTVL1 of opencv-contrib, in an environment that the first call makes; IfttnError where it cannot."""
+    """DualTVL1 of opencv-contrib in its own environment, which the first call makes. Raises IfttnError if it cannot."""
     command = [python_of("opencv-contrib", REQUIREMENTS), "-c", _SCRIPT]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
@@ -140,7 +140,7 @@ def opencv() -> Iterator[DualTVL1]:
 
 
 def run(o: argparse.Namespace) -> int:
-    """Print a row for each video and each known motion, at each size."""
+    """Print a row for each video and each known motion, for each size."""
     use_one_core()
     if o.gpu:
         for width, height in o.sizes:
@@ -151,8 +151,8 @@ def run(o: argparse.Namespace) -> int:
         print(f"{one_core()}; numba {numba.__version__}, OpenCV {cv2.__version__}")
         print(f"peer: DualTVL1 of opencv-contrib {peer.version}, its defaults")
         name = "tvl1-fast" if o.fast else "tvl1"
-        print(f"ours: {name}; {o.pairs} pairs a video, the best of {o.repetitions} turns of each")
-        print("pairs/s of one core; apart: mean end-point distance of the two in px; error: that to the known motion")
+        print(f"ours: {name}; {o.pairs} pairs per video, the best of {o.repetitions} turns of each pair")
+        print("pairs/s of one core; apart: mean end-point difference in px; error: mean difference to the known motion")
         table = PrintedTable("", "ours", "OpenCV", "ratio", "apart", "our error", "its error")
         videos = o.videos or _embedded(Path(folder))
         for width, height in o.sizes:
@@ -174,9 +174,9 @@ def compare_flows(
     truth: Float32[np.ndarray, "2 H W"] | None = None,
     pyramid: CoarseToFine = OPENCV,
 ) -> Compared:
-    """Both on every pair, in turns; with end-point errors where the flow of all pairs is known.
+    """Compute every pair with both, in turns. If `truth`, the flow of all pairs, is known, measure end-point errors.
 
-    `peer` returns the flow of a pair and the seconds that it took.
+    `peer` returns the flow of a pair and its time in seconds.
     """
     clock, ours, theirs, distances, errors = Clock(), [], [], [], []
     solver = Solver(*pairs[0].shape[1:], pyramid=pyramid)
@@ -199,12 +199,12 @@ def distance(flow: Float32[np.ndarray, "2 H W"], other: Float32[np.ndarray, "2 H
 
 
 def pairs_of(video: Path, size: tuple[int, int], count: int) -> list[UInt8[np.ndarray, "2 H W"]]:
-    """Neighbouring frames at (width, height) as luminance, evenly spread; IfttnError where there are too few."""
-    from ifttn.data.video import read_frames  # only here: known motions need no decoder
+    """Evenly spread pairs of neighbouring frames, as luminance at (width, height). Raises IfttnError for one frame."""
+    from ifttn.data.video import read_frames  # only here, because known motions need no decoder
 
     frames = read_frames(video)
     if len(frames) < 2:
-        raise IfttnError(f"{video}: has one frame, and motion needs two")
+        raise IfttnError(f"{video}: has only one frame, and motion needs two")
     starts = np.linspace(0, len(frames) - 2, count + 2).astype(int)[1:-1]
     return [luminance(np.stack([cv2.resize(frames[i], size) for i in (start, start + 1)])) for start in starts]
 
@@ -223,14 +223,14 @@ def _cells(compared: Compared) -> Iterator[str]:
 
 
 def gpu_line(pairs: UInt8[np.ndarray, "P 2 H W"]) -> str:
-    """A line: what a pair costs, and, where there is a GPU, its rate beside the bound of its memory."""
+    """A line with the cost of a pair and, on a GPU, the rate and the bound that its memory sets."""
     height, width = pairs.shape[2:]
     solver = Solver(height, width)
     on_cpu = np.stack([solver(*pair.astype(np.float32)) for pair in pairs])
     cost = bytes_moved(height, width, solver.iterations, tvl1_cuda.FUSED)
-    line = f"{width}x{height}: {solver.iterations:.1f} iterations a warp, at least {cost / 1e9:.2f} GB moved a pair; "
+    line = f"{width}x{height}: {solver.iterations:.1f} iterations per warp, at least {cost / 1e9:.2f} GB per pair; "
     if not torch.cuda.is_available():
-        return f"{line}no GPU is here: no rate on one"
+        return f"{line}no rate on a GPU, because this machine has none"
     clock, big = Clock("cuda"), torch.empty(2**28, device="cuda")
     bandwidth = 2 * big.nbytes / clock.best({"": big.clone}, 3, warm_up=True)[""]
     first, second = torch.from_numpy(np.resize(pairs, (1024, *pairs.shape[1:]))).cuda().unbind(1)

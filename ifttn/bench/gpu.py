@@ -1,11 +1,11 @@
-"""All that only a GPU can tell: whether it computes the right things, and every figure that the docs leave to it.
+"""Everything that needs a GPU: tests of correct results, and all GPU figures of the docs.
 
     python -m ifttn bench gpu                     the checkout on PYTHONPATH, nothing installed, no network
     python -m ifttn bench gpu --minutes 4 --parts tests flow train
-    python -m ifttn bench gpu --docs              renew docs/speed.md from docs/gpu-*.json
+    python -m ifttn bench gpu --docs              update docs/speed.md from docs/gpu-*.json
 
-Each part is a process of its own with a time limit. Its rows are in the JSON file as soon as they are measured. A part
-may take twice its share of the time that is left. On a CPU every part runs at a tiny size, which shows that it works.
+Each part is a process with a time limit. Its rows are written to the JSON file as soon as they are measured. A part may
+take twice its share of the remaining time. On a CPU every part runs at a tiny size, to show that it works.
 """
 
 import argparse
@@ -40,7 +40,7 @@ PACKAGES = (
     *("torch", "torchvision", "triton", "cuda-bindings", "numpy", "numba", "opencv-python-headless", "av", "grad-cam"),
 )
 LAST_SECONDS = 10.0
-"""Seconds that a part has to print what it has measured, once it is interrupted."""
+"""Seconds for an interrupted part to print its results."""
 BEGIN, END = "<!-- made by `ifttn bench gpu --docs` from docs/gpu-*.json -->", "<!-- until here -->"
 NO_RUN = "No run of `ifttn bench gpu` is kept in docs/ yet."
 
@@ -51,18 +51,18 @@ class Place:
 
     device: str
     folder: Path
-    """All parts use it: it holds the drawn stores and the file of rows."""
+    """A folder for all parts, with the drawn stores and the file of rows."""
     seconds: float = math.inf
-    """The limit."""
+    """Time limit."""
 
     @property
     def rows(self) -> Path:
-        """The file that gets the rows of a part."""
+        """The file for the rows of a part."""
         return self.folder / "rows.jsonl"
 
     @property
     def on_gpu(self) -> bool:
-        """Whether sizes are those of the paper."""
+        """Whether the device is a GPU. Then sizes are those of the paper."""
         return self.device.startswith("cuda")
 
     @property
@@ -73,15 +73,15 @@ class Place:
 
 @dataclass(frozen=True)
 class Part:
-    """One process."""
+    """A part of the benchmark, which runs in its own process."""
 
     answers: str
     weight: int
-    """About the seconds that it takes on an H100."""
+    """Approximate duration on an H100 in seconds."""
     words: Callable[[Place], Sequence[str]]
-    """Makes the words that follow `python -m` on the command line."""
+    """Makes the words after `python -m` on the command line."""
     needs: tuple[str, ...] = ()
-    """Packages without which it does not run."""
+    """Packages that the part needs."""
 
 
 def _bench(*words: str) -> Callable[[Place], Sequence[str]]:
@@ -113,7 +113,7 @@ def _largest(place: Place) -> Sequence[str]:
 
 
 def _speed(place: Place) -> Sequence[str]:
-    minutes = f"{place.seconds / 180:.2f}"  # building the rows takes the rest
+    minutes = f"{place.seconds / 180:.2f}"  # the networks are built in the rest of the time
     few = () if place.on_gpu else ("--size", "small", "--rows", "mv-if-ttn", "--segments", "2")
     return _bench("speed", "--device", place.device, "--minutes", minutes, "--repetitions", "5", *few)(place)
 
@@ -130,32 +130,32 @@ def _own(name: str) -> Callable[[Place], Sequence[str]]:
 
 QUESTIONS: Mapping[str, Part] = {
     "tests": Part("Do the tests that need a GPU pass?", 90, _own("tests"), ("pytest",)),
-    "resume": Part("Does a training that was killed again and again end with the same bits?", 60, _own("resume")),
-    "flow": Part("How many pairs/s does TV-L1 do, and how far is it from the CPU's flow?", 40, _flow),
+    "resume": Part("Does a training that was killed several times end with the same bits?", 60, _own("resume")),
+    "flow": Part("How many pairs/s does TV-L1 compute, and how far is it from the CPU's flow?", 40, _flow),
     "train": Part("How fast is each stage of training, with its data and from memory?", 60, _train),
-    "memory": Part("How fast is it from memory alone, beside torchvision's network?", 40, _memory()),
+    "memory": Part("How fast is training from memory, compared with torchvision's network?", 40, _memory()),
     "loader": Part("How many videos/s does the loader give, with 4, 8 and all cores?", 50, _own("loader")),
     "study": Part("Does a small study reach the accuracies of docs/results.md?", 80, _own("study")),
     "largest": Part("How large can a batch of the joint stage be?", 60, _largest),
-    "jpeg": Part("How fast does nvJPEG decode the store's JPEGs, beside one core?", 20, _own("jpeg")),
+    "jpeg": Part("How fast does nvJPEG decode the store's JPEGs, compared with one core?", 20, _own("jpeg")),
     "speed": Part("How fast is each system of Table 5?", 90, _speed),
-    "compile": Part("How fast is that with torch.compile?", 120, _memory("--compile")),
-    "insight": Part("How many class activation maps and DeepDraw steps a second?", 60, _insight),
-    "peers": Part("How fast are OpenCV's own flows, where they are installed?", 20, _own("peers")),
+    "compile": Part("How fast is training from memory with torch.compile?", 120, _memory("--compile")),
+    "insight": Part("How many class activation maps and DeepDraw steps per second?", 60, _insight),
+    "peers": Part("How fast are OpenCV's flows, if they are installed?", 20, _own("peers")),
 }
 
 
 def run(o: argparse.Namespace) -> int:
-    """Measure the parts and write both files. Exit code 1 when a part failed."""
+    """Measure the parts and write both files. The exit code is 1 if a part failed."""
     if o.docs:
         page = ROOT / "docs" / "speed.md"
         write_whole(page, renewed(page.read_text(), kept_runs()).encode())
-        print(f"renewed: {page}")
+        print(f"updated: {page}")
         return 0
     out: Path = o.json or Path("results/gpu.json")
     chosen = [name for name in GPU_PARTS if name in o.parts]
     found: dict[str, Any] = {**about(o.device), "minutes": o.minutes, "parts": []}
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the part and keeps what is there
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the part and keeps its results
     try:
         with tempfile.TemporaryDirectory(prefix="ifttn-gpu-", ignore_cleanup_errors=True) as folder:
             for part in measured(chosen, o.device, Path(folder), 60 * o.minutes):
@@ -173,7 +173,7 @@ def run(o: argparse.Namespace) -> int:
 
 
 def about(device: str) -> dict[str, Any]:
-    """Device, versions and commit, which IFTTN_COMMIT tells where git does not. No memory of the GPU is taken."""
+    """Device, versions and commit (from git, or from IFTTN_COMMIT). This takes no memory of the GPU."""
     import torch
 
     versions = {"python": platform.python_version(), "CUDA": torch.version.cuda or "absent"}
@@ -184,7 +184,7 @@ def about(device: str) -> dict[str, Any]:
     gpu = _said("nvidia-smi", "-i", number, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
     described = _said("git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12")
     return {
-        "device": gpu or device if device.startswith("cuda") else "no GPU: tiny sizes, which show that the parts run",
+        "device": gpu or device if device.startswith("cuda") else "no GPU: tiny sizes, to show that the parts run",
         "processor": f"{device_name('cpu')}, {len(os.sched_getaffinity(0))} cores",
         "versions": versions,
         "commit": described or os.environ.get("IFTTN_COMMIT", "unknown"),
@@ -193,7 +193,7 @@ def about(device: str) -> dict[str, Any]:
 
 
 def _said(*command: str) -> str:
-    """Returns the output of a program, or "" where it is missing or fails."""
+    """The output of a program, or "" if it is not installed or fails."""
     with contextlib.suppress(OSError):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         return "" if done.returncode else done.stdout.strip()
@@ -201,7 +201,7 @@ def _said(*command: str) -> str:
 
 
 def measured(chosen: Sequence[str], device: str, folder: Path, seconds: float) -> Iterator[dict[str, Any]]:
-    """Each part whenever it has a new row, and at its end."""
+    """The results of each part, whenever it has a new row and at its end."""
     end = time.monotonic() + seconds
     for number, name in enumerate(chosen):
         part, left = QUESTIONS[name], end - time.monotonic()
@@ -209,7 +209,7 @@ def measured(chosen: Sequence[str], device: str, folder: Path, seconds: float) -
         if absent := [need for need in part.needs if not find_spec(need)]:
             yield found | {"status": "absent", "reason": f"{', '.join(absent)} is not installed"}
         elif name == "largest" and not device.startswith("cuda"):
-            yield found | {"status": "absent", "reason": "it fills the memory of a GPU, and there is none"}
+            yield found | {"status": "absent", "reason": "it fills the memory of a GPU, and this machine has no GPU"}
         elif left < LAST_SECONDS:
             yield found | {"status": "cut off", "reason": "no time was left"}
         else:
@@ -224,7 +224,7 @@ def measured(chosen: Sequence[str], device: str, folder: Path, seconds: float) -
 
 
 def process(words: Sequence[str], place: Place, bar: tqdm) -> Iterator[dict[str, Any]]:
-    """Run `python -m WORDS` until its limit. Yields its rows whenever there is a new one, and how it ended."""
+    """Run `python -m WORDS` until its time limit. Yields the rows after each new row, and at the end the status."""
     place.rows.unlink(missing_ok=True)
     said, errors = place.folder / "stdout", place.folder / "stderr"
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
@@ -245,7 +245,7 @@ def process(words: Sequence[str], place: Place, bar: tqdm) -> Iterator[dict[str,
                     known = size
                     yield _state("running", began, place)
             if code is None:
-                child.send_signal(signal.SIGINT)  # it may still print what it has measured
+                child.send_signal(signal.SIGINT)  # it may still print its results
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     child.wait(LAST_SECONDS)
         finally:
@@ -276,7 +276,7 @@ def _state(status: str, began: float, place: Place) -> dict[str, Any]:
 
 
 def write_both(out: Path, found: Mapping[str, Any]) -> None:
-    """The JSON file, and the Markdown file beside it."""
+    """Write the JSON file, and the Markdown file beside it."""
     write_whole(out, json.dumps(found, indent=1).encode())
     write_whole(out.with_suffix(".md"), as_markdown(found).encode())
 
@@ -285,22 +285,22 @@ def write_both(out: Path, found: Mapping[str, Any]) -> None:
 
 
 def kept_runs() -> list[dict[str, Any]]:
-    """The runs that docs/ keeps, one a device."""
+    """The runs in docs/, one per device."""
     return [json.loads(path.read_text()) for path in sorted((ROOT / "docs").glob("gpu-*.json"))]
 
 
 def renewed(page: str, runs: Sequence[Mapping[str, Any]]) -> str:
-    """A page of the docs with the tables of these runs between its two marks; IfttnError where it lacks them."""
+    """A page of the docs with the tables of these runs between two marks. Raises IfttnError if a mark is missing."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise IfttnError(f"docs/speed.md lacks the lines {BEGIN} and {END}, between which its tables stand")
+        raise IfttnError(f"docs/speed.md needs the lines {BEGIN} and {END} before and after its tables")
     made = "\n".join(as_markdown(found) for found in runs) or f"{NO_RUN}\n"
     return f"{before}{BEGIN}\n\n{made}\n{END}{after}"
 
 
 def as_markdown(found: Mapping[str, Any]) -> str:
-    """A run: its device, and each part with how it ended and its tables."""
+    """A run as Markdown: its device, and the status and tables of each part."""
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
     lines = [
         f"### {found['device']}",

@@ -1,8 +1,8 @@
-"""Those parts of `ifttn bench gpu` that are no part of `ifttn bench` for themselves, each run in a process of its own.
+"""The parts of `ifttn bench gpu` that are not also parts of `ifttn bench`. Each runs in its own process.
 
     python -m ifttn.bench.gpu_parts PART DEVICE FOLDER [options of `ifttn bench train`]
 
-Their videos are the embedded ones, drawn into a store without a codec, so that no video library is needed.
+They draw videos of the embedded data set into a store without a codec, so that they need no video library.
 """
 
 import argparse
@@ -46,15 +46,15 @@ from ifttn.experiment.work import Work
 from ifttn.files import write_whole
 
 LEFT_OUT = ("test_training_killed_at_25_random_moments", "test_recomputing_lets_more_videos_fit")
-"""Tests of what the parts `resume` and `largest` do."""
+"""Tests that the parts `resume` and `largest` already cover."""
 LOADED = 16
-"""Videos of a batch of the loader."""
+"""Videos in a batch of the loader."""
 
 
 def drawn(folder: Path, preset: str, videos: int, flow: str | None = None) -> tuple[Path, Store]:
-    """The embedded data set without its video files, and its store; found done the second time.
+    """The folder of an embedded data set with empty video files, and its store. A second call finds both.
 
-    Motion vectors are the flow. The files of the videos are empty.
+    The flow also serves as motion vectors.
     """
     data, settings = folder / "embedded-ucf", PRESETS[preset].store
     store = Store.create(folder / f"store-{preset}", replace(settings, flow=flow or settings.flow))
@@ -66,7 +66,7 @@ def drawn(folder: Path, preset: str, videos: int, flow: str | None = None) -> tu
         (data / file).touch()
     rows = [row for name, row in plan.iterrows() if str(name) not in store]
     if rows:
-        jobs = -1 if len(rows) > 32 else 1  # few are drawn before other processes have begun
+        jobs = -1 if len(rows) > 32 else 1  # few videos are drawn before other processes would have started
         Parallel(n_jobs=jobs)(delayed(_draw)(store.folder, row) for row in rows)
         store.tidy()
     return data, store
@@ -82,12 +82,12 @@ def _draw(folder: Path, row: pd.Series) -> None:
 
 
 def _tests(place: Place) -> int:
-    """The tests that need a GPU, but for those that other parts do. Exit code 1 when one fails."""
-    pytest = import_module("pytest")  # which only a developer has
+    """Run the tests that need a GPU, except those of other parts. The exit code is 1 if a test fails."""
+    pytest = import_module("pytest")  # only a developer has it
     table = PrintedTable("test", "outcome", "seconds", "why", first=86, width=24)
 
     class Rows:
-        """Puts each test into the table as it ends."""
+        """Adds each test to the table when it ends."""
 
         def pytest_runtest_logreport(self, report: Any) -> None:
             if report.when == "call" or report.outcome != "passed":
@@ -116,7 +116,7 @@ def _tests(place: Place) -> int:
 
 
 def _why(report: Any) -> str:
-    """The reason of a test that was skipped or failed, in a line."""
+    """Why a test was skipped or failed, in one line."""
     if isinstance(report.longrepr, tuple):  # path, line, reason
         return report.longrepr[2]
     crash = getattr(report.longrepr, "reprcrash", None)
@@ -124,7 +124,7 @@ def _why(report: Any) -> str:
 
 
 def _resume(place: Place) -> int:
-    """Trainings in deterministic mode that are killed, against an undisturbed one. Exit code 1 when bits differ."""
+    """Compare killed trainings in deterministic mode with an undisturbed one. The exit code is 1 if bits differ."""
     data, store = drawn(place.folder / "resume", "smallest", 32)
     with tempfile.TemporaryDirectory(dir=place.folder) as runs:
         script = ROOT / "tests" / "experiment" / "forked.py"
@@ -134,14 +134,12 @@ def _resume(place: Place) -> int:
     found = json.loads(said.splitlines()[-1])
     table = PrintedTable("training in deterministic mode", "value", first=50)
     table.row("times that it was killed", str(found["killed"]))
-    table.row(
-        "times that it ended with the bits of an undisturbed one", f"{sum(found['same'])} of {len(found['same'])}"
-    )
+    table.row("ends with the bits of an undisturbed training", f"{sum(found['same'])} of {len(found['same'])}")
     return int(not all(found["same"]))
 
 
 def _train(place: Place, *options: str) -> int:
-    """`ifttn bench train` on a drawn store, with all cores but one loading."""
+    """`ifttn bench train` on a drawn store. All cores except one load batches."""
     folder = place.folder / "train"
     videos = 64 if place.on_gpu else 16
     drawn(folder, place.preset, videos, flow="dis")
@@ -154,7 +152,7 @@ def _train(place: Place, *options: str) -> int:
 
 
 def _loader(place: Place) -> int:
-    """Videos/s of the loader by itself, on so many cores, once every worker has given its first batch."""
+    """Videos/s of the loader alone, for several numbers of cores, after the first batch of every worker."""
     _, store = drawn(place.folder / "train", place.preset, 64 if place.on_gpu else 16, flow="dis")
     preset, all_cores = PRESETS[place.preset], sorted(os.sched_getaffinity(0))
     sides = {"rgb": ("rgb",), "flow": ("flow",), "rgb and flow": ("rgb", "flow")}
@@ -166,21 +164,21 @@ def _loader(place: Place) -> int:
 
 
 def _rate(store: Store, preset: training.Preset, modalities: tuple[str, ...], workers: int, device: str) -> float:
-    waves = 3  # the first is not timed
+    waves = 3  # the first wave is not timed
     dataset = dataset_of(store, preset, modalities, waves * workers * LOADED)
     keys = [[(0, row) for row in range(first, first + LOADED)] for first in range(0, len(dataset), LOADED)]
     feed, clock = batches(dataset, keys, device, workers), Clock(device, wall=True)
     for _ in range(workers):
         next(feed)
     timed = len(keys) - workers
-    seconds = clock.seconds(lambda: sum(1 for _ in islice(feed, timed)))  # without the end of the processes
+    seconds = clock.seconds(lambda: sum(1 for _ in islice(feed, timed)))  # does not include the end of the processes
     for _ in feed:
         pass
     return timed * LOADED / seconds
 
 
 def _jpeg(place: Place) -> int:
-    """JPEGs of the store decoded by nvJPEG, as torchvision calls it, beside OpenCV on one core."""
+    """Compare nvJPEG, as torchvision calls it, with OpenCV on one core, on JPEGs of the store."""
     use_one_core()
     _, store = drawn(place.folder / "train", place.preset, 64 if place.on_gpu else 16, flow="dis")
     clock = Clock(place.device, wall=True)
@@ -208,7 +206,7 @@ def _jpeg(place: Place) -> int:
 
 
 def _decoded(files: list[torch.Tensor], mode: ImageReadMode, device: str) -> list[torch.Tensor]:
-    """Decodes as `torchvision.io.decode_jpeg` does, which warns that it will move to another package."""
+    """Decode like `torchvision.io.decode_jpeg`, which prints a warning that it will move to another package."""
     if device == "cpu":
         return [torch.ops.image.decode_jpeg(file, mode.value) for file in files]
     return torch.ops.image.decode_jpegs_cuda(files, mode.value, torch.device(device))
@@ -225,7 +223,7 @@ def _jpegs(store: Store, modality: str, count: int) -> Iterator[UInt8[np.ndarray
 
 
 def _study(place: Place) -> int:
-    """IF-TTN and what it starts from, trained and tested at the preset `tiny` on 320 drawn videos."""
+    """Train and test IF-TTN, and the recipes that it starts from, at the preset `tiny` on 320 drawn videos."""
     preset, videos = ("tiny", 320) if place.on_gpu else ("smallest", 32)
     data, store = drawn(place.folder / "study", preset, videos)
     machine = Machine(workers=min(8, _cores() - 1) if place.on_gpu else 0, compile=False)
@@ -241,7 +239,7 @@ def _study(place: Place) -> int:
 
 
 def _peers(place: Place) -> int:
-    """Pairs/s of OpenCV's flows at 340x256 where opencv-contrib, or an OpenCV made for CUDA, is installed."""
+    """Pairs/s of OpenCV's flows at 340x256, if opencv-contrib or an OpenCV with CUDA is installed."""
     use_one_core()
     pairs = [motion.pair(256, 340) if place.on_gpu else motion.pair(32, 48) for motion in MOTIONS]
     table = PrintedTable("peer", "pairs/s", "why not", first=40, width=40)

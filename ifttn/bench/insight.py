@@ -1,9 +1,9 @@
-"""Class activation maps a second beside the package grad-cam, and DeepDraw steps a second by preset and batch.
+"""Class activation maps per second, compared with the package grad-cam, and DeepDraw steps per second.
 
     ifttn bench insight --device cuda --presets tiny small paper --repeat 5
 
-The sides take turns, and the best of the repetitions counts. grad-cam gives one map of one head a call, without its
-negative values; ours gives the signed maps of all heads at once.
+The sides take turns, and the best repetition counts. A call of grad-cam gives one map of one head, without negative
+values. A call of ours gives the signed maps of all heads.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from ifttn.insight.drawing_settings import DRAWING_PRESETS
 from ifttn.model.network import Network, NetworkSettings
 
 SAME_PICTURE = 1.0
-"""Two ways to compute a drawing show the same picture where they differ by less in the mean (levels of 255)."""
+"""Two drawings count as the same picture if their mean difference is smaller than this (levels of 255)."""
 
 
 def run(o: argparse.Namespace) -> int:
@@ -45,13 +45,13 @@ def run(o: argparse.Namespace) -> int:
 
 
 def network_of(preset: str, device: str) -> Network:
-    """The network that a preset draws with, with the same random weights every time."""
+    """The network of a drawing preset, with the same random weights in every call."""
     torch.manual_seed(0)
     return Network(NetworkSettings(actions=16, backbone=DRAWN_BACKBONES[preset])).to(device).eval()
 
 
 def print_maps(network: Network, preset: str, clock: Clock, repeat: int) -> None:
-    """Class activation maps of eight pairs, ours and, where it is installed, those of the package grad-cam."""
+    """Print rates for class activation maps of eight pairs: ours and, if it is installed, those of grad-cam."""
     size = DRAWING_PRESETS[preset].crop
     generator = torch.Generator().manual_seed(0)
     inputs = {m: torch.rand((8, 2, c, size, size), generator=generator) * 255 for m, c in (("rgb", 3), ("flow", 10))}
@@ -69,13 +69,13 @@ def print_maps(network: Network, preset: str, clock: Clock, repeat: int) -> None
         from pytorch_grad_cam import GradCAM
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-        targets: list[Any] = [ClassifierOutputTarget(0)] * 8  # the package asks for modules, and takes any callable
+        targets: list[Any] = [ClassifierOutputTarget(0)] * 8  # the package takes any callable, unlike its types
         package = partial(GradCAM(adapter, [adapter.probe]), stacked, targets)
         sides["grad-cam, one head"] = package
     seconds = clock.best(sides, repeat, warm_up=True)
     table = PrintedTable(f"maps, {preset}", "maps/s", "pairs/s", first=28)
     for name, own in seconds.items():
-        maps = 8 if "one head" in name else 8 * 5  # two snippets of two streams, and the pair
+        maps = 8 if "one head" in name else 8 * 5  # of two snippets in two streams, and of the pair
         table.row(name, f"{maps / own:.1f}", f"{8 / own:.1f}")
     if package is None:
         print("grad-cam: not installed")
@@ -85,11 +85,11 @@ def print_maps(network: Network, preset: str, clock: Clock, repeat: int) -> None
     resized -= resized.min((1, 2), keepdims=True)
     difference = np.abs(resized / (1e-7 + resized.max((1, 2), keepdims=True)) - package()).max()
     package.func.activations_and_grads.release()
-    print(f"largest difference of the two pictures (0..1): {difference:.1e}")
+    print(f"largest difference between the two maps (0..1): {difference:.1e}")
 
 
 def print_steps(network: Network, preset: str, batches: list[int], clock: Clock, repeat: int) -> None:
-    """Steps of drawings that are made at once."""
+    """Print the rates of drawing steps, for several drawings at once."""
     table = PrintedTable(f"DeepDraw, {preset}", "steps/s", "drawings x steps/s", first=28)
     for batch in batches:
         states = draw_many([network], [(a % 16, a) for a in range(batch)], DRAWING_PRESETS[preset])
@@ -98,7 +98,7 @@ def print_steps(network: Network, preset: str, batches: list[int], clock: Clock,
 
 
 def print_limits(network: Network, preset: str, clock: Clock, repeat: int) -> None:
-    """Print which share of a drawing step the forward and backward pass of the network take."""
+    """Print the share of the network's forward and backward pass in a drawing step."""
     size = DRAWING_PRESETS[preset].crop
     crops = {
         m: torch.rand((1, 2, c, size, size), device=clock.device).requires_grad_()
@@ -114,16 +114,16 @@ def print_limits(network: Network, preset: str, clock: Clock, repeat: int) -> No
     seconds = clock.best(sides, max(3, repeat), warm_up=True)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(crops)
-    # Without gradients of weights, the backward pass costs as much as the forward pass.
+    # The backward pass computes no gradients of weights, so it costs as much as the forward pass.
     rate, product = 2 * counter.get_total_flops() / seconds["passes"], 2 * 2048**3 / seconds["product"]
     print(
-        f"a step is {min(1.0, seconds['passes'] / seconds['step']):.0%} the network's two passes, at "
-        f"{rate / 1e9:.3g} GFLOP/s: {rate / product:.0%} of a large matrix product's rate"
+        f"the network's two passes take {min(1.0, seconds['passes'] / seconds['step']):.0%} of a step, at "
+        f"{rate / 1e9:.3g} GFLOP/s: {rate / product:.0%} of the rate of a large matrix product"
     )
 
 
 def print_forms(preset: str, clock: Clock) -> None:
-    """The same drawing computed in other ways: how fast, and how far the picture is from the usual one."""
+    """Compute the same drawing in other ways, and print their speed and the difference to the usual picture."""
     many = 40 if preset == "tiny" else 10
     usual: torch.Tensor | None = None
     table = PrintedTable(f"form, {preset}", "steps/s", "levels apart", "the picture", first=28, width=14)
@@ -141,11 +141,11 @@ def print_forms(preset: str, clock: Clock) -> None:
         seconds = clock.seconds(lambda states=states, steps=steps: steps.extend(islice(states, many - 1)))
         (drawn,) = steps[-1]
         assert drawn.rgb is not None
-        verdict = "as it is used"
+        verdict = "the usual one"
         if usual is None:
             usual = drawn.rgb
         else:
             verdict = "the same" if (drawn.rgb - usual).abs().mean() < SAME_PICTURE else "another"
         apart = (drawn.rgb - usual).abs().mean().item()
         table.row(name, f"{(many - 1) / seconds:.2f}", f"{apart:.2f}", verdict)
-    print(f"levels apart: of 255, in the mean, after {many} steps")
+    print(f"levels apart: on average, of 255, after {many} steps")

@@ -1,4 +1,4 @@
-"""The largest use of memory by a device, or by this process on a CPU."""
+"""The peak memory of a device, or of this process on a CPU."""
 
 import re
 from contextlib import suppress
@@ -7,20 +7,20 @@ from pathlib import Path
 import torch
 
 _RESET = Path("/proc/self/clear_refs")
-"""Linux counts the largest memory of a process anew when "5" is written here."""
+"""When "5" is written to this file, Linux resets the peak memory of the process."""
 
 
 def reset_peak(device: str) -> None:
-    """Count the largest use from here on."""
+    """Reset the peak memory."""
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(device)
     elif _RESET.exists():
-        with suppress(OSError):  # some systems do not let a process do that
+        with suppress(OSError):  # some systems do not allow this
             _RESET.write_text("5")
 
 
 def peak_bytes(device: str) -> float:
-    """The largest use since `reset_peak`; NaN where the system does not count it."""
+    """The peak memory since `reset_peak`. NaN if the system does not measure it."""
     if device.startswith("cuda"):
         return float(torch.cuda.max_memory_allocated(device))
     status = Path("/proc/self/status")

@@ -1,7 +1,7 @@
-"""Frames and motion vectors in one pass, beside the same files decoded with nothing else done.
+"""Compares reading frames and motion vectors in one pass with decoding the same files and nothing else.
 
-Decoding alone and ours run in this process, in turns, frames 32 at a time. Figures are of processor time: the least of
-several turns of each 32 frames, summed. Other programs count their own processor time; the best turn counts.
+Decoding alone and ours run in this process, in turns, 32 frames at a time. Times are processor times: the shortest of
+several turns for each 32 frames, summed. Other programs measure their own processor time, and the best turn counts.
 """
 
 import argparse
@@ -27,11 +27,11 @@ from ifttn.vocabulary import IfttnError
 
 EXTRACTOR = ("motion-vector-extractor==2.0.0", "opencv-python-headless<5")
 EXAMPLES = ("MPEG-4", "H.264, one reference")
-"""The codecs of the example videos: read as they are, without being encoded anew."""
+"""The codecs of the example videos. Both are read without a new encoding."""
 STEP_FRAMES = 32
 """Frames that are timed together."""
 RGB_FRAMES = 7
-"""Frames of a video converted to RGB: the paper's K."""
+"""Frames of a video that are converted to RGB: the paper's K."""
 DECODING = "decoding alone"
 EXPORTING = "decoding that exports vectors"
 OURS = f"ours: vectors painted, {RGB_FRAMES} frames RGB"
@@ -40,9 +40,9 @@ EXTRACTOR_FIELDS = (
     *("source", "w", "h", "src_x", "src_y", "dst_x", "dst_y"),
     *("motion_x", "motion_y", "motion_scale"),
 )
-"""The fields of a row of motion-vector-extractor, in its order."""
+"""The fields of a row of motion-vector-extractor, in order."""
 _DEFINED = ("source", "w", "h", "dst_x", "dst_y", "motion_scale")
-# On one core, for its processor time to be that of one.
+# The script runs on one core, so that its processor time is that of one core.
 _SCRIPT = """
 import json, os, sys, time
 import numpy as np
@@ -70,22 +70,22 @@ print(json.dumps([best, kinds]))
 
 @dataclass(frozen=True)
 class Extracted:
-    """What motion-vector-extractor reads of a video."""
+    """The result of motion-vector-extractor for a video."""
 
     rows: list[Shaped[np.ndarray, "_ 10"]]
     """The vectors of each frame, with EXTRACTOR_FIELDS."""
     kinds: str
     """The type of each frame: I, P or B."""
     seconds: float
-    """Processor time in its fastest mode: vectors and no frames."""
+    """Processor time in its fastest mode: vectors without frames."""
 
 
 def run(o: argparse.Namespace) -> int:
-    """Print a table for each video. Exit code 1 when motion-vector-extractor reads other vectors than we do."""
+    """Print a table for each video. The exit code is 1 if motion-vector-extractor reads other vectors than we do."""
     use_one_core()
     ffmpeg = shutil.which("ffmpeg")
     versions = [f"PyAV {av.__version__} with FFmpeg {av.ffmpeg_version_info}", f"ffmpeg {_version(ffmpeg)}"]
-    print(f"{one_core()}; {', '.join(versions)}; {o.repetitions} turns; microseconds a frame")
+    print(f"{one_core()}; {', '.join(versions)}; {o.repetitions} turns; microseconds per frame")
     differ = False
     with tempfile.TemporaryDirectory(prefix="ifttn-bench-") as folder:
         for video in o.videos or examples(Path(folder), o.frames):
@@ -94,7 +94,7 @@ def run(o: argparse.Namespace) -> int:
 
 
 def examples(folder: Path, frames: int) -> list[Path]:
-    """A textured pan with a little noise at 320x240, in each of EXAMPLES."""
+    """A textured pan with a little noise at 320x240, in each codec of EXAMPLES."""
     rng, clean = np.random.default_rng(0), pan(frames, 320, 240, (3, 1))
     noisy = np.stack([np.clip(frame + rng.normal(0, 1, frame.shape), 0, 255).astype(np.uint8) for frame in clean])
     codecs = [CODECS[name] for name in EXAMPLES]
@@ -102,14 +102,14 @@ def examples(folder: Path, frames: int) -> list[Path]:
 
 
 def print_readings(video: Path, o: argparse.Namespace, ffmpeg: str | None) -> bool:
-    """Print how long each way to read a video takes. Returns whether motion-vector-extractor reads other vectors."""
+    """Print the time of each way to read a video. Returns whether motion-vector-extractor reads other vectors."""
     reader = Reader(video)
     count = sum(len(piece.kinds) for piece in reader.chunks(lambda total: []))
     with av.open(video, metadata_errors="replace") as container:
         codec = container.streams.video[0].codec_context.name
-    how = f"encoded anew: {reader.transcoded}" if reader.transcoded else "read as it is"
+    how = f"encoded anew: {reader.transcoded}" if reader.transcoded else "read without a new encoding"
     print(f"\n{video.name}: {codec} {reader.coded[0]}x{reader.coded[1]}, {count} frames, {how}")
-    table = PrintedTable("", "us a frame", "rate", first=40)
+    table = PrintedTable("", "us/frame", "rate", first=40)
     seconds = reading_seconds(video, o.repetitions)
     if ffmpeg:
         seconds[FFMPEG] = min(ffmpeg_seconds(ffmpeg, video, count) for _ in range(o.repetitions))
@@ -122,22 +122,22 @@ def print_readings(video: Path, o: argparse.Namespace, ffmpeg: str | None) -> bo
         (seconds[more] - seconds[less]) / count * 1e6 for less, more in ((DECODING, EXPORTING), (EXPORTING, OURS))
     )
     print(
-        f"beyond decoding alone: {written:.1f} us a frame is FFmpeg writing the vectors down, which any reader pays, "
-        f"{painted:.1f} us is ours"
+        f"beyond decoding alone, per frame: {written:.1f} us for FFmpeg's export of the vectors, which every reader "
+        f"needs, and {painted:.1f} us for ours"
     )
     if ffmpeg:
-        print(f"ours, at the rate of the program ffmpeg: {seconds[FFMPEG] / seconds[OURS]:.2f}")
+        print(f"our rate divided by that of the program ffmpeg: {seconds[FFMPEG] / seconds[OURS]:.2f}")
     if other is None:
         return False
     differ, readings = compared_again(video, other)
-    total, times = sum(map(len, other.rows)), "" if readings == 1 else f", where it reads {readings} times"
+    total, times = sum(map(len, other.rows)), "" if readings == 1 else f", which reads {readings} times"
     result = f"{differ} frames differ" if differ else "yes"
-    print(f"vectors as motion-vector-extractor reads them ({total}){times}: {result}")
+    print(f"same vectors ({total}) as motion-vector-extractor{times}: {result}")
     return differ > 0
 
 
 def reading_seconds(video: Path, repetitions: int) -> dict[str, float]:
-    """Processor seconds of each way to read a video in this process; `Reader` reads it as it is or encodes it anew."""
+    """Processor time in seconds of each way to read a video in this process. `Reader` may encode it anew."""
     ways = {
         DECODING: lambda: _decoded(video, {}),
         EXPORTING: lambda: _decoded(video, {"flags2": "+export_mvs"}),
@@ -161,7 +161,7 @@ def _evenly(count: int) -> Sequence[int]:
 
 
 def extract(video: Path, repetitions: int = 1) -> Extracted:
-    """Read a video with motion-vector-extractor, in an environment of its own; IfttnError where it cannot be had."""
+    """Read a video with motion-vector-extractor in its own environment. Raises IfttnError if it cannot be installed."""
     python = python_of("motion-vector-extractor", EXTRACTOR)
     with tempfile.TemporaryDirectory(prefix="ifttn-bench-") as folder:
         saved = Path(folder) / "rows.npy"
@@ -183,10 +183,10 @@ def _extracted(video: Path, repetitions: int) -> Extracted | None:
 
 
 def differing_frames(video: Path, *readings: Extracted) -> int:
-    """Counts the frames whose type or vectors differ from each reading, or that are missing on one side.
+    """The number of frames whose type or vectors differ from every reading, or that one side does not have.
 
-    Of a B-frame of MPEG-4 only the blocks are compared: where a block has no vector of its own (direct mode), FFmpeg
-    exports what happens to lie in memory, which is one reason to encode such videos anew.
+    For a B-frame of MPEG-4, only the blocks are compared: for a block without its own vector (direct mode), FFmpeg
+    exports random memory. This is one reason to encode such videos anew.
     """
     with av.open(video, metadata_errors="replace") as container:
         undefined = "B" if container.streams.video[0].codec_context.name == "mpeg4" else ""
@@ -203,10 +203,10 @@ def differing_frames(video: Path, *readings: Extracted) -> int:
 
 
 def compared_again(video: Path, first: Extracted, most: int = 12) -> tuple[int, int]:
-    """`differing_frames` after at most `most` readings, as few as agree with ours; and the number of readings.
+    """`differing_frames` after readings until no frame differs, at most `most`; and the number of readings.
 
-    motion-vector-extractor decodes with threads of its own, and reads other vectors of some B-frames of H.264 from one
-    time to the next; ours are the same every time.
+    motion-vector-extractor decodes with several threads, and its vectors of some B-frames of H.264 change from one
+    reading to the next. Ours never change.
     """
     readings = [first]
     while (differ := differing_frames(video, *readings)) and len(readings) < most:
@@ -215,7 +215,7 @@ def compared_again(video: Path, first: Extracted, most: int = 12) -> tuple[int, 
 
 
 def ffmpeg_seconds(ffmpeg: str, video: Path, frames: int) -> float:
-    """Seconds of one pass; the file is read until 3,000 frames are through, so that starting hardly counts."""
+    """Seconds of one pass. The file is repeated up to 3,000 frames, so that the start of the program hardly counts."""
     loops = -(-3000 // frames)
     command = [ffmpeg, "-nostdin", "-hide_banner", "-benchmark", "-threads", "1", "-stream_loop", str(loops - 1)]
     command += ["-i", str(video), "-map", "0:v:0", "-f", "null", "-"]

@@ -1,4 +1,4 @@
-"""Programs to measure against that cannot live in our environment: each gets one of its own."""
+"""Separate environments for programs that we compare with and that cannot be installed in our environment."""
 
 import os
 import re
@@ -13,10 +13,10 @@ from ifttn.vocabulary import IfttnError
 
 
 def python_of(name: str, requirements: Sequence[str]) -> Path:
-    """The Python of an environment with these packages; the first call makes it.
+    """The Python of an environment with these packages. The first call makes the environment.
 
     Environments are in the folder IFTTN_PEERS, by default ifttn/peers in the user's cache folder (XDG_CACHE_HOME, or
-    ~/.cache). A call with other requirements makes the environment anew.
+    ~/.cache). A call with other requirements replaces the environment.
 
     Raises:
         IfttnError: the environment cannot be made.
@@ -24,7 +24,7 @@ def python_of(name: str, requirements: Sequence[str]) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     place = Path(os.environ.get("IFTTN_PEERS") or cache / "ifttn" / "peers") / name
     python = place / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    complete = place / "requirements.txt"  # written last: an environment without it is half made
+    complete = place / "requirements.txt"  # written last: an environment without it is incomplete
     wanted = "\n".join(requirements)
     if complete.is_file() and complete.read_text() == wanted:
         return python

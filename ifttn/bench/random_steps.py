@@ -1,5 +1,5 @@
-"""Training steps on random bytes that are on the device already, beside torchvision's network on as many images, and
-the largest batch of the joint stage."""
+"""Training steps on random bytes on the device, compared with torchvision's network on as many images, and the largest
+batch of the joint stage."""
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
@@ -34,8 +34,8 @@ _ACTIONS = 101
 def random_step(
     recipe: str, number: int, preset: Preset, videos: int, machine: Machine, device: str, given: bool = False
 ) -> Callable[[], None]:
-    """A step of stage `number` of a recipe on so many random videos, with a new network. With `given`, the pyramids of
-    the streams are there already, and the step is that of what follows them."""
+    """A step of stage `number` of a recipe on `videos` random videos, with a new network. With `given`, the pyramids of
+    the streams are computed beforehand, and the step trains only the part after them."""
     stage = RECIPES[recipe].stages[number]
     network = Network(network_settings(RECIPES[recipe], preset, _ACTIONS)).to(device)
     freeze_all_but(network, stage.trains, preset.batch_norm_in(stage))
@@ -67,8 +67,8 @@ def random_step(
 
 
 def peer_step(name: str, images: int, size: int, machine: Machine, device: str) -> Callable[[], None]:
-    """A step of torchvision's network of that name on so many images, as our steps are: autocast, channels last,
-    momentum, and compiled where the machine says so. Everything trains, its batch statistics as well."""
+    """A step of torchvision's network `name` on `images` images, in the same way as our steps: autocast, channels last,
+    momentum, and compiled if `machine` says so. All of it is trained, with batch statistics."""
     network = models.get_model(name).to(device).to(memory_format=torch.channels_last)
     forward: Callable[..., Any] = compiled_forward(network, machine)
     steps = torch.optim.SGD(network.parameters(), lr=1e-6, momentum=0.9, fused=device.startswith("cuda"))
@@ -86,41 +86,41 @@ def peer_step(name: str, images: int, size: int, machine: Machine, device: str) 
 
 
 def peer_of(preset: Preset) -> str:
-    """torchvision's name of the preset's backbone, or of the smallest that it has."""
+    """The preset's backbone if torchvision has it, otherwise torchvision's smallest ResNet."""
     return preset.backbone if preset.backbone in models.list_models(module=models) else "resnet18"
 
 
 @dataclass(frozen=True)
 class FromMemory:
-    """How fast a stage or its peer is where batches are on the device already."""
+    """The speed of a stage, or of torchvision's network, with batches that are already on the device."""
 
     name: str
     videos: int
     """Videos of one training step."""
     flops: float | None
-    """Operations of one step, forward and backward; None where they are not counted."""
+    """Operations of one step, forward and backward. None if they are not counted."""
     seconds: Spread
     """Seconds of one step."""
     first: float
     """Seconds of the first step, in which code is compiled and kernels are chosen."""
     peak: float
-    """Bytes of the device; on a CPU those of the process, or NaN where the system does not count them anew."""
+    """Peak memory of the device in bytes, on a CPU of the process; NaN if the system does not measure it."""
 
     @property
     def rate(self) -> float | None:
-        """FLOP/s."""
+        """FLOP/s. None if operations are not counted."""
         return self.flops and self.flops / self.seconds.median
 
 
 ALONE = "ttn alone"
-"""The stage of TTN on pyramids that are there already."""
+"""The stage of TTN on pyramids that are computed beforehand."""
 
 
 def stages_from_memory(
     preset: Preset, machine: Machine, device: str, stages: Sequence[str], steps: int, repetitions: int
 ) -> Iterator[FromMemory]:
-    """The peer on as many images as one stream sees, then the stages, one after another; a name is one of
-    TRAINED_STAGES, or ALONE."""
+    """Measure torchvision's network on the images of one stream, then the stages. A stage is a name of TRAINED_STAGES,
+    or ALONE."""
     videos, peer = preset.batch, peer_of(preset)
     speed = partial(_speed, device=device, steps=steps, repetitions=repetitions, videos=videos)
     make = partial(peer_step, peer, videos * preset.segments, preset.size, machine, device)
@@ -159,7 +159,7 @@ def _peer_flops(name: str, size: int) -> float:
 
 
 def print_from_memory(measured: Iterator[FromMemory], product: float | None) -> None:
-    """Print a row for each, then the joint stage beside the sum of its parts. `product`: FLOP/s of a large product."""
+    """Print a row for each, then the joint stage and the sum of its parts. `product`: FLOP/s of a large product."""
     heads = ("ms a step", "      [quartiles]", "videos/s", "TFLOP/s", "share", "of peer", "first/s", "peak/GB")
     table, milliseconds, peer = PrintedTable("from memory", *heads, first=12), dict[str, float](), None
     for row in measured:
@@ -178,7 +178,7 @@ def print_from_memory(measured: Iterator[FromMemory], product: float | None) -> 
             f"{row.first:.1f}",
             f"{row.peak / 1e9:.2f}",
         )
-    print("of peer: FLOP/s over those of the first row, which is torchvision's network on the images of one stream.")
+    print("of peer: FLOP/s divided by those of the first row, torchvision's network on the images of one stream.")
     parts = ("spatial", "temporal", ALONE)
     if {"joint", *parts} <= milliseconds.keys():
         whole, together = milliseconds["joint"], sum(milliseconds[part] for part in parts)
@@ -188,13 +188,13 @@ def print_from_memory(measured: Iterator[FromMemory], product: float | None) -> 
 
 
 def print_largest_batch(preset: str, device: str, machine: Machine) -> None:
-    """Print the most videos at once of the joint stage, without and with recomputed blocks, and their speed.
+    """Print the largest batch of the joint stage, without and with recomputed blocks, and its speed.
 
     Raises:
         IfttnError: the device is no GPU.
     """
     if not device.startswith("cuda"):
-        raise IfttnError(f"--largest-batch fills the memory of a GPU, and {device} is none: take --device cuda")
+        raise IfttnError(f"--largest-batch fills the memory of a GPU, and {device} is no GPU: use --device cuda")
     table = PrintedTable("recompute", "videos", "videos/s", "peak/GB", "planned/GB", first=10)
     for recomputed in (False, True):
         own = replace(machine, recompute=recomputed)
@@ -213,22 +213,22 @@ def print_largest_batch(preset: str, device: str, machine: Machine) -> None:
 
 
 def planned_bytes(preset: str, videos: int, machine: Machine) -> float:
-    """The memory that a joint step on so many videos at once is expected to need."""
+    """The expected memory of a joint step on `videos` videos at once, in bytes."""
     machine = replace(machine, micro_batch=videos)
     cost = stage_cost(RECIPES["if-ttn"], PRESETS[preset], JOINT, videos=videos, actions=_ACTIONS, machine=machine)
     return cost.memory
 
 
 def planned_videos(preset: str, free: float, machine: Machine) -> int:
-    """The number of videos whose planned memory fits into so many bytes; at least one."""
+    """The number of videos whose planned memory fits into `free` bytes, at least one."""
     one, two = (planned_bytes(preset, videos, machine) for videos in (1, 2))
     return max(1, int(1 + (free - one) / (two - one)))
 
 
 def most_that_fit(fits: Callable[[int], bool], guess: int, bar: tqdm) -> int:
-    """The largest number that fits, 0 if none does.
+    """The largest number that fits, or 0.
 
-    Steps away from the guess double until one number fits and one does not; then the interval is halved.
+    The search moves away from the guess in doubling steps until one number fits and one does not, then bisects.
     """
     low, high, at, step = 0, None, guess, max(1, guess // 16)
     while high is None or high - low > 1:
@@ -246,11 +246,11 @@ def most_that_fit(fits: Callable[[int], bool], guess: int, bar: tqdm) -> int:
 
 
 def joint_speed(preset: str, device: str, videos: int, machine: Machine, timed: int = 0) -> tuple[float, float] | None:
-    """Videos/s of joint steps on so many random videos, and peak bytes; None where memory does not suffice.
+    """Videos/s of joint steps on `videos` random videos, and peak memory in bytes. None if memory is too small.
 
-    Two steps come first that are not timed.
+    Two steps before the `timed` steps are not timed.
     """
-    gc.collect()  # a recomputed network of an earlier try holds itself
+    gc.collect()  # a recomputed network of an earlier try refers to itself
     torch.cuda.empty_cache()
     clock = Clock(device, wall=True)
     try:
@@ -268,5 +268,5 @@ def joint_speed(preset: str, device: str, videos: int, machine: Machine, timed: 
 
 
 def free_bytes(device: str) -> float:
-    """The memory of a GPU that nobody uses."""
+    """The free memory of a GPU in bytes."""
     return float(torch.cuda.mem_get_info(device)[0])

@@ -1,7 +1,7 @@
-"""The systems of Table 5 side by side: snippets/s, videos/s, and end to end from a file to class scores.
+"""Compares the systems of Table 5: snippets/s, videos/s, and end to end from a file to class scores.
 
-All rows are measured in turns in one run, with random weights, so that other work on the machine falls on all alike.
-The paper's column stands beside. Ctrl-C ends the run with what has been measured so far.
+All rows are measured in turns in one run, with random weights, so that other work on the machine slows all of them in
+the same way. The table also has the paper's column. Ctrl-C ends the run and prints the results so far.
 """
 
 import argparse
@@ -36,9 +36,9 @@ from ifttn.files import write_whole
 
 
 def run(o: argparse.Namespace) -> int:
-    """Print the table and the claims. Exit code 0, however much was measured before Ctrl-C."""
+    """Print the table and the claims. The exit code is 0, also after Ctrl-C."""
     use_one_core()
-    torch.set_flush_denormal(True)  # random weights can make numbers so small that they cost a hundred times as much
+    torch.set_flush_denormal(True)  # random weights can give denormal numbers, which are a hundred times slower
     with tempfile.TemporaryDirectory(prefix="ifttn-bench-") as folder:
         video = o.video or _example(Path(folder))
         machine = Machine(precision=o.precision, compile=o.compile)
@@ -65,7 +65,7 @@ def _example(folder: Path) -> Path | None:
 
 
 def header(speeds: MeasuredSpeeds, made: bool) -> Iterator[str]:
-    """The conditions, and what each definition says."""
+    """The conditions, and the text of each definition."""
     on = speeds.conditions
     device = f"{device_name(on.device)}, {one_core()}" if on.on_gpu else one_core()
     yield (
@@ -74,10 +74,10 @@ def header(speeds: MeasuredSpeeds, made: bool) -> Iterator[str]:
     )
     what = on.video.name if on.video and not made else "made: a pan with noise"
     if on.video is None:
-        what = "none: PyAV is not installed, and nothing is measured from a file"
+        what = "none: PyAV is not installed, so nothing is measured from a file"
     yield (
         f"{on.size} size, K = {on.segments}, batch {on.batch} video(s) in the first definition and 1 in the others, "
-        f"one crop; a video of {speeds.num_frames} frames at {speeds.fps:g} a second ({what}); "
+        f"one crop; a video of {speeds.num_frames} frames at {speeds.fps:g} per second ({what}); "
         f"{Clock(on.device).unit}; median [quartiles]"
     )
     for name, text in DEFINITIONS.items():
@@ -98,20 +98,18 @@ def _with_bar(conditions: Conditions, num_frames: int, repetitions: int, minutes
 
 
 def print_table(speeds: MeasuredSpeeds) -> None:
-    """A row a system that was measured, and a line for each figure that says how fast the rows could be."""
+    """Print a row for each measured system, and a line for each bound of the speed."""
     print()
     spreads = (f"{name:>26}" for name in DEFINITIONS)
     table = PrintedTable("row", "GMAC", "V", *spreads, "frames/s", "x real", "fps", "paper fps", first=32, width=4)
     for name in speeds.conditions.rows:
         if any(timing.workload.row == name for timing in speeds.timings):
             table.row(ROWS[name].row, *_cells(speeds, name))
-    print("GMAC: billions of multiply-adds a video, of V segments: K, or as many of the row's length as it holds.")
-    print("frames/s, x real: the video's frames end to end, and over those that are shown a second.")
-    print(
-        "fps: frames that the network sees a second, one a snippet or a peer's whole run, in batches, with their flow"
-    )
-    print("and without decoding. So we read Table 5, which does not say what a frame is.")
-    print("paper fps: as Table 5 prints it, for one core and a GTX 1080 Ti.")
+    print("GMAC: billions of multiply-adds per video. V: its segments, K or as many long ones as fit into the video.")
+    print("frames/s: frames of the video end to end. x real: frames/s divided by the frame rate of the video.")
+    print("fps: frames per second that the network sees (one per snippet, or all of a peer's run), in batches, with")
+    print("their flow and without decoding. This is our reading of Table 5, which does not define a frame.")
+    print("paper fps: the value in Table 5, for one core and a GTX 1080 Ti.")
     for name, unit in ((DECODE, "videos/s"), (VECTORS, "videos/s"), (PRODUCT, "G multiply-adds/s")):
         rate = speeds.rate(name)
         if rate:

@@ -1,7 +1,7 @@
-"""The loader alone beside a bare loop that decodes the same JPEGs, and how many cores keep a device busy.
+"""Compares the loader alone with a bare loop that decodes the same JPEGs, and prints how many cores keep a GPU busy.
 
-A bare loop only decodes, from memory, what the loader has to find, read, decode, crop and stack. Both run in this
-process, in turns. Figures are of processor time, the best of several turns of each batch.
+The bare loop only decodes JPEGs from memory. The loader finds, reads, decodes, crops and stacks them. Both run in this
+process, in turns. Times are processor times, the best of several turns for each batch.
 """
 
 import argparse
@@ -29,14 +29,14 @@ from ifttn.vocabulary import MODALITIES, IfttnError, Video
 
 @dataclass(frozen=True)
 class LoaderRates:
-    """Videos a second of one core."""
+    """Rates in videos per second on one core."""
 
     bare: float
-    """The same JPEGs decoded from memory."""
+    """Rate of the bare loop."""
     loader: float
-    """Crops are left for the device to fit (`SnippetDataset.fitted` is false)."""
+    """Rate of the loader if the device resizes the crops (`SnippetDataset.fitted` is false)."""
     fitted: float
-    """Crops are resized and mirrored by the loader."""
+    """Rate of the loader if it resizes and mirrors the crops."""
 
 
 def run(o: argparse.Namespace) -> int:
@@ -62,23 +62,23 @@ def run(o: argparse.Namespace) -> int:
             table.row(name, *_cells(measured[modalities], device))
     if not o.rate and not has_gpu:
         stages = " ".join(TRAINED_STAGES)
-        print(f"device, cores: no GPU is here; give the videos/s of yours in each stage: --rate {stages}")
+        print(f"device, cores: this machine has no GPU; give the videos/s of a GPU in each stage: --rate {stages}")
     return 0
 
 
 def _header(o: argparse.Namespace, store: Store, preset: Preset) -> Iterator[str]:
-    """Says what is measured, and explains the columns."""
+    """Lines that describe the measurement and the columns."""
     settings, index = store.settings, store.index()
     gpu = device_name("cuda") if torch.cuda.is_available() else "no GPU"
     yield f"{device_name('cpu')}, {gpu}; OpenCV {cv2.__version__}, torch {torch.__version__}"
     sizes = (f"{index[f'{m}_bytes'].sum() / index.frames.sum():,.0f} {m}" for m in ("rgb", "flow", "mv"))
     yield (
-        f"{store.folder if o.store else 'a made-up store'}: {settings.width}x{settings.height}, JPEG "
-        f"{settings.quality}, bytes a frame: {', '.join(sizes)}; samples of {preset.segments} snippets, {o.videos} "
-        f"videos a turn, best of {o.repetitions} turns"
+        f"{store.folder if o.store else 'a temporary store'}: {settings.width}x{settings.height}, JPEG "
+        f"{settings.quality}, bytes per frame: {', '.join(sizes)}; samples of {preset.segments} snippets, {o.videos} "
+        f"videos per turn, best of {o.repetitions} turns"
     )
     yield "videos/s of one core: bare = the JPEGs decoded from memory; loader = `SnippetDataset(fitted=False)`;"
-    yield "fitted = crops resized by the loader too; device = videos/s that it trains on; cores = device / loader"
+    yield "fitted = the loader also resizes crops; device = videos/s that a GPU trains on; cores = device / loader"
 
 
 def _cells(rates: LoaderRates, device: float | None) -> Iterator[str]:
@@ -90,7 +90,7 @@ def _cells(rates: LoaderRates, device: float | None) -> Iterator[str]:
 
 
 def example(folder: Path, settings: StoreSettings) -> Store:
-    """A store of two videos of 60 frames: a rough texture that turns and grows, with OpenCV's DIS as its flow."""
+    """A store of two videos of 60 frames: a rough texture that turns and grows, with the flow of OpenCV's DIS."""
     store = Store.create(folder, replace(settings, flow="dis"))
     rng, size = np.random.default_rng(0), (settings.width, settings.height)
     texture = rng.integers(0, 256, (settings.height // 4, settings.width // 4, 3), dtype=np.uint8)
@@ -108,7 +108,7 @@ def example(folder: Path, settings: StoreSettings) -> Store:
 
 
 def dataset_of(store: Store, preset: Preset, modalities: Sequence[str], videos: int) -> SnippetDataset:
-    """Training samples of so many videos of the store, over again where it has fewer."""
+    """Training samples of `videos` videos. They are repeated if the store has fewer."""
     names = store.index().video.tolist()
     chosen = [names[i % len(names)] for i in range(videos)]
     return SnippetDataset(
@@ -123,7 +123,7 @@ def dataset_of(store: Store, preset: Preset, modalities: Sequence[str], videos: 
 
 
 def loader_rates(dataset: SnippetDataset, batch: int, repetitions: int) -> LoaderRates:
-    """The bare loop and the loader in turns, over the samples of one view, batch by batch."""
+    """Time the bare loop and the loader in turns, batch by batch, over the samples of one view."""
     jpegs = [list(_jpegs(dataset, range(i, min(i + batch, len(dataset))))) for i in range(0, len(dataset), batch)]
     fitted = replace(dataset, fitted=True)
     sides = {
@@ -150,7 +150,7 @@ def _decode(jpegs: Iterable[tuple[UInt8[np.ndarray, " _"], int]]) -> None:
 
 
 def training_rate(recipe: str, stage: int, preset: Preset) -> float:
-    """Videos a second that the GPU trains on in a stage, from its own memory."""
+    """Videos per second that the GPU trains on in a stage, with data in its memory."""
     step = random_step(recipe, stage, preset, preset.batch, Machine(), "cuda")
     clock = Clock("cuda")
     for _ in range(3):

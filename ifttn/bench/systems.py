@@ -1,6 +1,6 @@
-"""The systems of Table 5 as `ifttn bench speed` runs them: what each is fed, and what is timed.
+"""The systems of Table 5 in `ifttn bench speed`: their inputs, and the work that is timed.
 
-Shapes: K segments of a video, V of them that a system takes, T frames of a video, planes C of a snippet, H x W pixels.
+Shapes: K segments of a video, V of them for a system, T frames of a video, C planes of a snippet, H x W pixels.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -31,23 +31,23 @@ from ifttn.vocabulary import MODALITIES
 ROWS: Mapping[str, Peer] = {name: {**PEERS, "if-ttn": ON_FLOW}[name] for name in SPEED_ROWS}
 SNIPPETS, VIDEOS, END_TO_END = "snippets", "videos", "end to end"
 DEFINITIONS: Mapping[str, str] = {
-    SNIPPETS: "snippets a second through the network: bytes on the device -> votes on the device, in batches",
-    VIDEOS: "videos a second: bytes of one video's snippets in the host's memory -> its class scores there",
-    END_TO_END: "videos a second from a file on disk to class scores: decoding, motion, crop, network, late fusion",
+    SNIPPETS: "snippets per second of the network: bytes on the device -> votes on the device, in batches",
+    VIDEOS: "videos per second: bytes of one video's snippets in the host's memory -> class scores in that memory",
+    END_TO_END: "videos per second from a file on disk to class scores: decoding, motion, crop, network, late fusion",
 }
 DECODE, VECTORS, PRODUCT = "decoding alone", "decoding, vectors and frames", "a large product"
-"""These workloads are measured beside the rows; they bound how fast the rows could be."""
+"""Workloads that set bounds for the speed of the rows."""
 ACTIONS = 101
 TVL1_GMACS = 1e-4
-"""About what a pixel of TV-L1 costs, in convolution; it serves to guess how long a measurement takes."""
+"""Approximate cost of TV-L1 per pixel, as multiply-adds of a convolution, to estimate the time of a measurement."""
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """The rows that are measured, the video, and the machine."""
+    """The measured rows, the video, and the machine."""
 
     video: Path | None
-    """None: no file is read, and what needs one is left out."""
+    """None: nothing that reads a file is measured."""
     size: str = "paper"
     """A size of `Peer.at`."""
     rows: tuple[str, ...] = tuple(ROWS)
@@ -56,7 +56,7 @@ class Conditions:
     """Videos at once in the first definition."""
     device: str = "cpu"
     machine: Machine = field(default_factory=Machine)
-    """Its precision, and whether networks are compiled."""
+    """The precision, and whether networks are compiled."""
 
     @property
     def on_gpu(self) -> bool:
@@ -70,14 +70,14 @@ class Conditions:
 
 
 def frames_and_rate(video: Path) -> tuple[int, float]:
-    """The number of frames of a video, and how many are shown a second; IfttnError where it cannot be decoded."""
-    from ifttn.data.video import decode  # only here and below: networks alone are measured without a decoder
+    """The number of frames of a video, and its frames per second. Raises IfttnError if it cannot be decoded."""
+    from ifttn.data.video import decode  # only here and below, because networks are measured without a decoder
 
     decoded = decode(video, choose=lambda count: [])
     return len(decoded.kinds), decoded.fps
 
 
-# What a system is fed
+# The inputs of a system
 
 
 def span(variant: Variant) -> int:
@@ -92,7 +92,7 @@ def span(variant: Variant) -> int:
 
 
 def segments_taken(variant: Variant, num_frames: int, segments: int) -> int:
-    """V: K; of a system with many frames a segment, how many fit into a video without overlapping, at least two."""
+    """V: K, or for a system with long segments, the number that fits into the video without overlap, at least two."""
     if variant.segment["rgb"][1] == 3 and "accumulated" not in variant.segment:
         return segments
     return int(np.clip(num_frames // span(variant), 2, segments))
@@ -105,16 +105,16 @@ def starts_of(variant: Variant, num_frames: int, segments: int) -> Integer[np.nd
 
 
 def stored_size(variant: Variant) -> tuple[int, int]:
-    """Width and height that frames are decoded to: 340 x 256 for a crop of 224, as TSN has it."""
+    """Width and height of decoded frames: 340 x 256 for a crop of 224, as in TSN."""
     return round(340 * variant.size / 224), round(256 * variant.size / 224)
 
 
 def read_inputs(
     video: Path, variant: Variant, segments: int, device: str = "cpu"
 ) -> dict[str, UInt8[Tensor, "1 _ _ H W"]]:
-    """A file -> what a network takes, the centre cropped, in the same way as `ifttn predict`.
+    """A file -> the inputs of a network, with a centre crop, in the same way as `ifttn predict`.
 
-    The file is decoded once. TV-L1 runs on the device, in one batch, for the fields of the snippets alone.
+    The file is decoded once. TV-L1 runs on the device, in one batch, only for the fields of the snippets.
     """
     from ifttn.data.video_source import from_file
 
@@ -130,11 +130,11 @@ def read_inputs(
 
 
 def snippets_of(source: FrameSource, variant: Variant, segments: int) -> dict[str, Snippets]:
-    """Per modality, the snippets that a system takes of a video."""
+    """Per modality, the snippets of a video for a system."""
     last, starts = source.frames - 1, starts_of(variant, source.frames, segments)
     frames = (starts + (span(variant) - 1) // 2).clip(0, last)
     p_frames, _ = variant.segment.get("accumulated", (0, 0))
-    if p_frames:  # whole groups of pictures: an I-frame and the P-frames that follow it
+    if p_frames:  # complete groups of pictures: an I-frame and the P-frames after it
         starts = starts - starts % GOP if p_frames > 1 else starts
         frames = starts
     later = (starts[:, None] + 1 + np.arange(p_frames)).clip(0, last).ravel()
@@ -148,11 +148,11 @@ def snippets_of(source: FrameSource, variant: Variant, segments: int) -> dict[st
     return found
 
 
-# What a system is
+# The systems
 
 
 def macs(network: nn.Module, inputs: Mapping[str, tuple[int, ...]]) -> float:
-    """Multiply-adds of one forward pass, counted without computing it."""
+    """Multiply-adds of one forward pass, counted without computing values."""
     nowhere = network.to("meta")
     with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
         nowhere({m: torch.empty(shape, dtype=torch.uint8) for m, shape in inputs.items()})
@@ -160,9 +160,9 @@ def macs(network: nn.Module, inputs: Mapping[str, tuple[int, ...]]) -> float:
 
 
 class System:
-    """A row of ROWS on the device: batch normalisation folded, channels last, compiled where the conditions say so.
+    """A row of ROWS on the device: folded batch normalisation, channels last, compiled if the conditions say so.
 
-    Its weights are random, because speed does not depend on them.
+    Its weights are random, because the speed does not depend on them.
     """
 
     def __init__(self, name: str, conditions: Conditions, num_frames: int) -> None:
@@ -179,13 +179,13 @@ class System:
 
     @torch.inference_mode()
     def logits(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Bytes on the device -> the logits of each head there."""
+        """Bytes on the device -> the logits of each head on the device."""
         with self.conditions.machine.autocast(self.conditions.device):
             return self.network(inputs).logits
 
     @torch.inference_mode()
     def scores(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "N A"]:
-        """Bytes, wherever they are -> late-fused scores in the host's memory."""
+        """Bytes on any device -> late-fused scores in the host's memory."""
         there = {m: x.to(self.conditions.device, non_blocking=True) for m, x in inputs.items()}
         return late_fusion({head: x.float() for head, x in self.logits(there).items()}).cpu()
 
@@ -194,14 +194,14 @@ class System:
         return self.scores(read_inputs(video, self.variant, self.conditions.segments, self.conditions.device))
 
     def workloads(self) -> Iterator[Workload]:
-        """The workloads that are timed, one a definition, after a warm-up."""
+        """The workloads to time, one per definition, after a warm-up."""
         on, generator = self.conditions, torch.Generator().manual_seed(0)
         shapes = self.variant.inputs(1, self.taken)
         inputs = {m: torch.randint(0, 256, s, generator=generator, dtype=torch.uint8) for m, s in shapes.items()}
         if on.on_gpu:
             inputs = {m: x.pin_memory() for m, x in inputs.items()}
         there = {m: x.to(on.device).repeat(on.batch, 1, 1, 1, 1) for m, x in inputs.items()}
-        warm = 1 if ROWS[self.name].frames > 1 else 2  # segments; pairs need two
+        warm = 1 if ROWS[self.name].frames > 1 else 2  # number of segments; pairs need two
         self.scores({m: x[:, : x.shape[1] * warm // self.taken] for m, x in inputs.items()})
         if on.on_gpu:
             self.logits(there)
@@ -217,14 +217,14 @@ class System:
 
 
 def workloads(conditions: Conditions, num_frames: int) -> Iterator[Workload]:
-    """Everything to time in one round; each is built and warmed up when it is asked for."""
+    """All workloads of one round. Each is built and warmed up when the iterator reaches it."""
     yield from bounds(conditions, num_frames)
     for name in conditions.rows:
         yield from System(name, conditions, num_frames).workloads()
 
 
 def bounds(conditions: Conditions, num_frames: int) -> Iterator[Workload]:
-    """What bounds every system: decoding, and the device's own rate of multiply-adds."""
+    """The workloads that bound every system: decoding, and the rate of multiply-adds of the device."""
     variant, side = ROWS["mv-if-ttn"].at(conditions.size), 8192 if conditions.on_gpu else 1024
     a = torch.ones(side, side, device=conditions.device, dtype=conditions.machine.dtype(conditions.device))
     if conditions.video:

@@ -1,4 +1,4 @@
-"""What limits training: each stage with its data, against the same network fed from memory.
+"""Shows what limits training: each stage with its data, compared with the same network on data in memory.
 
     ifttn bench train --preset small --device cuda
     ifttn bench train --preset paper --device cuda --largest-batch
@@ -6,11 +6,11 @@
     ifttn bench train --preset paper --device cpu --batch 2 --steps 2 --repetitions 1 --videos 16
     OMP_NUM_THREADS=1 ifttn bench train --preset small --device cpu --batch 4 --workers 1     one core loads
 
-The rate with data is that of an epoch that is under way; how long the first batch takes stands apart (start). On few
-cores: taskset -c 0-3 ifttn bench train --preset paper --device cuda --workers 3
+The rate with data is the rate within an epoch. The time to the first batch has its own column (start). On few cores:
+taskset -c 0-3 ifttn bench train --preset paper --device cuda --workers 3
 
-Videos are the embedded ones, prepared at the preset's size with DIS as their flow; weights are random. Neither changes
-what a step costs. On a GPU, the work is compared with one large bf16 matrix product in the same run.
+The videos come from the embedded data set, prepared at the size of the preset with DIS as their flow. The weights are
+random. Neither changes the cost of a step. On a GPU, the rate is compared with a large bf16 matrix product.
 """
 
 import argparse
@@ -45,27 +45,27 @@ from ifttn.experiment.training import Training, Work
 from ifttn.model.network import Network
 
 LEAD_IN = 2
-"""Steps with data before those that are timed."""
+"""Steps with data before the timed steps."""
 TRAILING = 6
-"""Batches that the loader goes on to make while the last steps are timed, as it would in an epoch that goes on."""
+"""Batches that the loader still makes during the last timed steps, as in the middle of an epoch."""
 
 
 @dataclass(frozen=True)
 class StageSpeed:
-    """What one stage does in a second."""
+    """The speed of one stage."""
 
     fed: float
-    """Videos/s with data, once the loader has got going, and while it goes on."""
+    """Videos/s with data, while the loader runs."""
     memory_fed: float
-    """Videos/s of the same steps on batches that are on the device already."""
+    """Videos/s of the same steps on batches that are already on the device."""
     ratio: Spread
-    """The first divided by the second."""
+    """`fed` divided by `memory_fed`."""
     start: float
     """Seconds from the start of the loader's processes to the first batch."""
     waiting: float
-    """The share of the time with data that passes before a batch is there."""
+    """Share of the time with data in which training waits for a batch."""
     peak: float
-    """Bytes of the device; on a CPU those of the process, or NaN where the system does not count them anew."""
+    """Peak memory of the device in bytes, on a CPU of the process; NaN if the system does not measure it."""
     flops: float
     """FLOP/s with data."""
 
@@ -111,10 +111,10 @@ def _cells(speed: StageSpeed) -> Iterator[str]:
 
 
 def prepared(folder: Path, o: argparse.Namespace, machine: Machine) -> Work:
-    """Embedded videos, prepared at the preset's size, all of them to train on."""
+    """An embedded data set, prepared at the size of the preset. All of its videos are training videos."""
     data, store = folder / "embedded-ucf", folder / f"store-{o.preset}"
     if not store.exists():
-        from ifttn.data.preparation import prepare  # its decoder is not needed for a store that is there
+        from ifttn.data.preparation import prepare  # imports a decoder, which an existing store does not need
 
         diagnostic.write(data, "ucf", videos=o.videos, seed=0, jobs=os.cpu_count() or 1, progress=False)
         prepare(data, store, replace(PRESETS[o.preset].store, flow="dis"), progress=False)
@@ -124,7 +124,7 @@ def prepared(folder: Path, o: argparse.Namespace, machine: Machine) -> Work:
 
 
 def stage_speed(work: Work, preset: Preset, recipe: str, number: int, steps: int, repetitions: int) -> StageSpeed:
-    """Stage `number` of a recipe, on random weights: with data and from memory in turns."""
+    """Time stage `number` of a recipe with random weights, in turns with data and from memory."""
     stage, actions = RECIPES[recipe].stages[number], len(work.split.actions)
     network = Network(network_settings(RECIPES[recipe], preset, actions)).to(work.device)
     training = Training(work, Run(work.runs / recipe), network, stage, number, preset)
@@ -132,7 +132,7 @@ def stage_speed(work: Work, preset: Preset, recipe: str, number: int, steps: int
     planned = shares(order, preset.batch, Processes(), work.machine.micro_batch)
     parts = [part for step in planned for part in step]
     if training.frozen:
-        next(training.feed(0, parts[:1]))  # computes the pyramids, which is not measured
+        next(training.feed(0, parts[:1]))  # computes the pyramids, which are not measured
     clock, kept = Clock(work.device, wall=True), list[Any]()
     feed = training.feed(0, parts)
     start = clock.seconds(lambda: kept.append(next(feed)))
@@ -154,7 +154,7 @@ def stage_speed(work: Work, preset: Preset, recipe: str, number: int, steps: int
         training.at.waited = 0.0
         fed.append(clock.seconds(partial(train, feed)))
         waited += training.at.waited
-        deque(feed, maxlen=0)  # else processes would load it while the network is fed from memory
+        deque(feed, maxlen=0)  # so that no process loads batches while the steps from memory are timed
     training.loader.close()
     peak = peak_bytes(work.device)
     cost = stage_cost(RECIPES[recipe], preset, stage, videos=1, actions=actions, machine=work.machine)

@@ -1,6 +1,6 @@
-"""One crop and one mirroring for a whole video: all its snippets and all its modalities.
+"""One random crop and mirroring for all snippets and all modalities of a video.
 
-TTN subtracts the features of two snippets and IFM multiplies those of two modalities, so their pixels must correspond.
+TTN subtracts features of two snippets, and IFM multiplies features of two modalities. So their pixels must correspond.
 """
 
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ from ifttn.vocabulary import MODALITIES, IfttnError
 
 CROPS = Path(__file__).with_name("crops.cu")
 THREADS_A_BLOCK = 256
-"""Threads of a block of its kernel."""
+"""Threads per block of the kernel in `crops.cu`."""
 OFFSETS = (*((y, x) for y in (0, 2, 4) for x in (0, 2, 4)), (1, 1), (1, 3), (3, 1), (3, 3))
-"""Quarters of the free (height, width) above and left of a random crop: TSN's 13 places."""
+"""TSN's 13 positions of a random crop: quarters of the free height above it and of the free width left of it."""
 
 CORNERS_AND_CENTRE = ((0, 0), (0, 4), (4, 0), (4, 4), (2, 2))
 TEST_VIEWS = {
@@ -29,7 +29,7 @@ TEST_VIEWS = {
     3: [((2, 0), False), ((2, 2), False), ((2, 4), False)],
     10: [(offset, mirrored) for mirrored in (False, True) for offset in CORNERS_AND_CENTRE],
 }
-"""Offsets in quarters, and mirroring, of the fixed crops of a test, by their count."""
+"""Number of fixed test crops -> the offset in quarters and the mirroring of each."""
 
 
 @dataclass(frozen=True)
@@ -41,24 +41,24 @@ class Crop:
     height: int
     width: int
     mirrored: bool = False
-    """Left and right change places after cropping."""
+    """Whether the crop is mirrored left to right after cutting."""
 
     @property
     def region(self) -> tuple[slice, slice]:
-        """Its rows and columns."""
+        """The rows and columns of the crop."""
         return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
 
     @property
     def facts(self) -> tuple[int, int, int, int, int]:
-        """Top, left, height, width, and whether it is mirrored, as a row of a table."""
+        """Top, left, height, width, and mirrored (0 or 1), as a row of a table."""
         return self.top, self.left, self.height, self.width, int(self.mirrored)
 
 
 def random_crop(height: int, width: int, size: int, scales: Sequence[float], rng: np.random.Generator) -> Crop:
-    """TSN's multi-scale corner crop of a height x width frame, mirrored half of the time.
+    """TSN's multi-scale corner crop of a height x width frame, mirrored with probability 1/2.
 
-    `scales` are sides relative to the frame's shorter side, in falling order. Height and width are drawn apart, at most
-    one scale away from one another; a side within 3 px of `size` becomes `size`.
+    `scales` are sides relative to the shorter side of the frame, in falling order. Height and width are drawn
+    separately and differ by at most one scale. A side within 3 px of `size` becomes `size`.
     """
     sides = [int(min(height, width) * scale) for scale in scales]
     sides = [size if abs(side - size) < 3 and size <= min(height, width) else side for side in sides]
@@ -70,7 +70,7 @@ def random_crop(height: int, width: int, size: int, scales: Sequence[float], rng
 def test_crops(height: int, width: int, size: int, count: int) -> list[Crop]:
     """The fixed square crops of a test: 1 (centre), 3 (left, centre, right), 10 (corners and centre, then mirrored).
 
-    Their side is `size`, or the frame's shorter side where that is less.
+    Their side is `size`, or the shorter side of the frame if that is smaller.
     """
     if count not in TEST_VIEWS:
         raise IfttnError(f"{count} crops: choose one of {', '.join(map(str, TEST_VIEWS))}")
@@ -81,10 +81,10 @@ def test_crops(height: int, width: int, size: int, count: int) -> list[Crop]:
 def apply(
     crop: Crop, planes: UInt8[np.ndarray, "*rest C H W"], size: int, modality: str
 ) -> UInt8[np.ndarray, "*rest C size size"]:
-    """The crop of every plane, resized to size x size (bilinear) and mirrored.
+    """Crop every plane, resize it to size x size (bilinear) and mirror it.
 
-    Planes of a motion modality are x, y, x, y, ... along C. Mirroring negates x displacements; resizing leaves their
-    magnitude alone, as in TSN.
+    Planes of a motion modality are x, y, x, y, ... along C. Mirroring negates x displacements. Resizing does not change
+    their magnitude, as in TSN.
     """
     fitted = np.empty((*planes.shape[:-2], size, size), np.uint8)
     fit(planes[..., *crop.region], crop, size, modality, fitted)
@@ -98,11 +98,11 @@ def fit(
     modality: str,
     fitted: UInt8[np.ndarray, "*rest C size size"],
 ) -> None:
-    """Resize and mirror planes that hold the crop alone, into `fitted`."""
+    """Resize and mirror planes that are already cut to the crop, into `fitted`."""
     targets = fitted.reshape(-1, size, size)
     if modality == "rgb":
         images = cut.reshape(-1, *cut.shape[-3:]).transpose(0, 2, 3, 1)
-    else:  # OpenCV resizes four planes as channels in little more time than two
+    else:  # OpenCV resizes four planes as channels almost as fast as two
         planes = cut.reshape(-1, *cut.shape[-2:])
         images = (cv2.merge(list(planes[first : first + 4])) for first in range(0, len(planes), 4))
     step = cut.shape[-3] if modality == "rgb" else 4
@@ -112,13 +112,13 @@ def fit(
     if crop.mirrored and MODALITIES[modality].is_motion:
         x_planes = fitted[..., 0::2, :, :]
         np.invert(x_planes, out=x_planes)
-        x_planes += x_planes != 255  # 256 - x: 128 is no motion; of 0, which only JPEG can make of a byte, it is 255
+        x_planes += x_planes != 255  # this is 256 - x, so that 128 stays no motion; 0, a JPEG error, becomes 255
 
 
 def fit_all(
     planes: UInt8[Tensor, "N K C H W"], crops: Integer[np.ndarray, "N 5"], size: int, modality: str
 ) -> UInt8[Tensor, "N K C size size"]:
-    """`fit` of a whole batch on the CPU; `crops` are `Crop.facts` of each video."""
+    """`fit` of a batch on the CPU. `crops` holds the `Crop.facts` of each video."""
     fitted = np.empty((*planes.shape[:3], size, size), np.uint8)
     for x, (*place, mirrored), own in zip(planes.numpy(), crops.tolist(), fitted, strict=True):
         crop = Crop(*place, mirrored=bool(mirrored))
@@ -133,15 +133,15 @@ def fit_on_device(
     modality: str,
     launch: Launch | None = None,
 ) -> UInt8[Tensor, "N K C size size"]:
-    """`fit` of a whole batch on its device, with the same bytes. The host waits for nothing.
+    """`fit` of a batch on its device, with the same bytes as on the CPU. The host does not wait.
 
     Args:
-        planes: in which the crops lie.
+        planes: planes that contain the crops.
         crops: `Crop.facts` of each video, on the same device.
         size: side of the result in pixels.
-        modality: decides what mirroring does.
-        launch: how the kernel is launched; by default on the GPU of the planes. Elsewhere, and without bindings of
-            CUDA, torch's own operators do the work.
+        modality: a motion modality has its x planes negated by mirroring.
+        launch: launches the kernel; by default on the GPU of the planes. Without a GPU, or without bindings of CUDA,
+            torch's operators do the work.
     """
     top, left, height, width, mirrored = crops.T
     rows, of_rows = _taps(height, size, clamp=False)
@@ -166,7 +166,7 @@ def fit_on_device(
 
 @cache
 def crop_kernel(device: torch.device) -> Launch | None:
-    """Launches the kernel of `crops.cu`; None where there are no bindings of CUDA."""
+    """A function that launches the kernel of `crops.cu`. None without bindings of CUDA."""
     try:
         with torch.cuda.device(device):
             return launcher(partial(machine_code, CROPS, defined={"PIXELS": THREADS_A_BLOCK}), {"fit": 0})
@@ -181,7 +181,7 @@ def _fitted(
     columns: Int[Tensor, "2 N size"],
     of_columns: Int[Tensor, "2 N size"],
 ) -> UInt8[Tensor, "N K C size size"]:
-    """OpenCV's INTER_LINEAR for bytes, in its own integers (HResizeLinear and VResizeLinear of its resize.cpp)."""
+    """OpenCV's INTER_LINEAR for bytes, with the same integers (HResizeLinear and VResizeLinear of its resize.cpp)."""
     place = [torch.arange(n, device=planes.device) for n in planes.shape[:3]]
     video, snippet, channel = (x.view(-1, *(1,) * (4 - axis)) for axis, x in enumerate(place))
     total = torch.zeros((), dtype=torch.int32, device=planes.device)
@@ -197,13 +197,13 @@ def _fitted(
 def _taps(
     length: Int[Tensor, " N"], size: int, *, clamp: bool
 ) -> tuple[Int[Tensor, "2 N size"], Int[Tensor, "2 N size"]]:
-    """The two neighbours of each place along an axis, and their weights in 2048ths, for N lengths in pixels."""
-    # OpenCV divides twice, in double precision, and goes on in single precision.
+    """The two neighbours of each position along an axis, and their weights in 2048ths, for N lengths in pixels."""
+    # As in OpenCV, both divisions are in double precision, and the rest in single precision.
     centres = torch.arange(size, dtype=torch.float64, device=length.device) + 0.5
     places = (centres * (1 / (size / length.double()))[:, None] - 0.5).float()
     first = places.floor()
     fraction, first, last = places - first, first.long(), length[:, None] - 1
-    if clamp:  # along rows; columns keep the weights, and both neighbours are then the same
+    if clamp:  # along rows; along columns the weights stay, and both neighbours are the same pixel
         fraction = fraction.masked_fill((first < 0) | (first >= last), 0)
     weights = (torch.stack([1 - fraction, fraction]) * 2048).round().int()
     return torch.stack([first, first + 1]).clamp(min=0).minimum(last), weights

@@ -1,9 +1,9 @@
-"""Batches on a device, put together from the portions that the processes of a loader hand over.
+"""Batches on a device, built from the portions that the processes of a loader make.
 
-A portion holds what its processes are left to do: pictures, or, where a GPU decodes, the JPEG files of motion fields,
-which are most of a batch. RGB is decoded by OpenCV on every device: nvJPEG interpolates colours otherwise, by up to 24
-levels at their edges, and a network would see other pictures where it is trained and where it is used. Grey pictures of
-nvJPEG are OpenCV's to the bit.
+A portion holds decoded pictures. If a GPU decodes, it holds the motion fields, the largest part of a batch, as JPEG
+files. OpenCV decodes RGB on every device: nvJPEG interpolates colours in another way, with differences of up to 24
+levels at colour edges, and a network would get other pictures in training than in use. Grey pictures of nvJPEG and
+OpenCV are equal to the bit.
 
 Shapes: N videos, K segments, C channels of a modality's snippet, M motion fields of a video, H x W pixels.
 """
@@ -29,41 +29,41 @@ from ifttn.memory import lacks_memory
 from ifttn.vocabulary import MODALITIES, IfttnError
 
 Decode = Callable[[list[Tensor]], Sequence[Tensor]]
-"""Grey JPEG files, each the bytes of one -> their pictures (1, height, width), on the device."""
+"""Grey JPEG files, a tensor of bytes each -> their pictures (1, height, width) on the device."""
 AHEAD = 2
-"""Batches that are made on a GPU while it computes on another."""
+"""Batches that are prepared on a GPU while it computes another batch."""
 
 
 @dataclass
 class Batch:
-    """Videos as bytes, so that little crosses to the device."""
+    """Videos as bytes, which are a quarter of the size of floats when they are copied to the device."""
 
     inputs: dict[str, UInt8[Tensor, "N K C H W"]]
-    """Per modality. All come from one index draw and one augmentation a video."""
+    """Planes per modality. All modalities of a video share one draw of indices and one augmentation."""
     labels: Int[Tensor, " N"]
     names: list[str]
 
 
 @dataclass
 class Jpegs:
-    """Motion fields of some videos, as they are stored."""
+    """Motion fields of some videos, as the JPEG files of the store."""
 
     content: UInt8[Tensor, " bytes"]
-    """Each file that is needed once, end to end."""
+    """The files, one after another, each once."""
     lengths: list[int]
-    """Of the files, in bytes."""
+    """Lengths of the files in bytes."""
     places: Integer[np.ndarray, "N M"]
     """For each field of each video, the number of its file."""
 
 
 @dataclass
 class Portion:
-    """Some videos of a batch, as a data set gives them (`SnippetDataset.fitted`, `.encoded`)."""
+    """Some videos of a batch, made by a data set (`SnippetDataset.fitted`, `.encoded`)."""
 
     planes: dict[str, Tensor]
-    """(N, K, C, H, W) bytes of each modality that is decoded."""
+    """(N, K, C, H, W) bytes of each decoded modality."""
     jpegs: dict[str, Jpegs]
-    """The other modalities."""
+    """JPEG files of the other modalities."""
     crops: Integer[np.ndarray, "N 5"]
     """`Crop.facts` of each video."""
     labels: list[int]
@@ -72,36 +72,36 @@ class Portion:
 
 @dataclass
 class Uncut:
-    """A batch on the device whose crops are still to be cut."""
+    """A batch on the device before its crops are cut."""
 
     planes: dict[str, UInt8[Tensor, "N K C _ _"]]
     crops: Integer[np.ndarray, "N 5"]
-    at_their_places: dict[str, bool]
-    """Whether the planes of a modality are whole; else a crop lies in the first rows and columns of its planes."""
+    has_full_frames: dict[str, bool]
+    """Whether the planes of a modality are full frames. If not, the crop fills their first rows and columns."""
     labels: Int[Tensor, " N"]
     names: list[str]
 
     def cut(self, size: int, facts: Integer[np.ndarray, "N 5"]) -> Batch:
-        """The batch with crops of `size`: those that were drawn, or others where planes are whole."""
+        """The batch with crops of side `size`: `self.crops`, or any crops if the planes are full frames."""
         tables: Any = np.stack([facts * [0, 0, 1, 1, 1], facts])
         fit: Any = augmentation.fit_all
         if self.labels.is_cuda:
             tables, fit = uploaded(torch.from_numpy(tables), self.labels.device), augmentation.fit_on_device
-        inputs = {m: fit(x, tables[int(self.at_their_places[m])], size, m) for m, x in self.planes.items()}
+        inputs = {m: fit(x, tables[int(self.has_full_frames[m])], size, m) for m, x in self.planes.items()}
         return Batch(inputs, self.labels, self.names)
 
 
 def together(
     portions: Sequence[Portion], settings: StoreSettings, device: torch.device, decode: Decode | None, whole: bool
 ) -> Uncut:
-    """The portions of one batch, in their order, on the device.
+    """Join the portions of one batch, in their order, on the device.
 
     Args:
-        portions: of the same modalities.
-        settings: of their store.
-        device: where the batch is wanted.
-        decode: decodes JPEG files there, where the portions have any.
-        whole: decoded planes are whole (`Uncut.at_their_places`).
+        portions: portions with the same modalities.
+        settings: settings of their store.
+        device: device of the batch.
+        decode: decodes JPEG files on the device; needed if the portions have JPEG files.
+        whole: whether decoded planes are full frames (`Uncut.has_full_frames`).
 
     Raises:
         IfttnError: a motion field cannot be decoded.
@@ -125,7 +125,7 @@ def together(
 
 
 def _stacked(portions: Sequence[Tensor], device: torch.device) -> UInt8[Tensor, "N K C H W"]:
-    """Parts of a batch one after another, in memory laid out as theirs is."""
+    """The parts of a batch, one after another, in the memory layout of the parts."""
     first = portions[0]
     if len(portions) == 1:
         return uploaded(first, device)
@@ -139,7 +139,7 @@ def _stacked(portions: Sequence[Tensor], device: torch.device) -> UInt8[Tensor, 
 
 
 def uploaded(x: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on the device; the host does not wait for the copy."""
+    """Copy a tensor from the CPU to the device. The host does not wait for the copy."""
     return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x
 
 
@@ -153,7 +153,7 @@ def _decoded(
     try:
         images = decode(files)
         if any(image.shape != shape for image in images):
-            raise RuntimeError(f"a picture is not of {shape[2]} x {shape[1]} pixels")
+            raise RuntimeError(f"a picture does not have {shape[2]} x {shape[1]} pixels")
     except RuntimeError as error:
         if lacks_memory(error):
             raise
@@ -166,7 +166,7 @@ def _decoded(
 
 
 def _damaged(portion: Portion, modality: str, shape: tuple[int, int, int]) -> Iterator[str]:
-    """Names of the videos of which OpenCV cannot decode a field either."""
+    """Names of the videos with a field that OpenCV cannot decode either."""
     jpegs = portion.jpegs[modality]
     images = [cv2.imdecode(file.numpy(), cv2.IMREAD_GRAYSCALE) for file in jpegs.content.split(jpegs.lengths)]
     for name, places in zip(portion.names, jpegs.places, strict=True):
@@ -176,27 +176,27 @@ def _damaged(portion: Portion, modality: str, shape: tuple[int, int, int]) -> It
 
 @functools.cache
 def nvjpeg(device: torch.device) -> Decode | None:
-    """The decoder of a GPU; None, with a line on stderr, where torchvision was built without it."""
+    """The JPEG decoder of a GPU. If torchvision was built without it, None, and a message on stderr."""
     try:
-        import torchvision.io  # registers the operator, of which the public function warns in new versions
+        import torchvision.io  # registers the operator; the public function prints a warning in new versions
 
         grey = torchvision.io.ImageReadMode.GRAY.value
 
         def decode(files: list[Tensor]) -> Sequence[Tensor]:
-            # It writes on a stream of its own, to memory that the last work of this one may still read.
+            # The decoder has its own stream. It may write to memory that earlier work of this stream still reads.
             torch.cuda.current_stream(device).synchronize()
             return torch.ops.image.decode_jpegs_cuda(files, grey, device)
 
         decode([torch.from_numpy(cv2.imencode(".jpg", np.zeros((16, 16), np.uint8))[1].ravel())])
     except (ImportError, AttributeError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[:1]
-        print(f"motion fields are decoded by the processor: this torchvision has no nvJPEG ({reason})", file=sys.stderr)
+        print(f"motion fields are decoded on the CPU: this torchvision has no nvJPEG ({reason})", file=sys.stderr)
         return None
     return decode
 
 
 def ahead(made: Iterator[Batch], count: int, device: torch.device) -> Iterator[Batch]:
-    """So many batches, made by a thread in a stream of its own while the device computes on those before."""
+    """`count` batches, which a thread makes in its own stream while the device computes earlier batches."""
     stream = torch.cuda.Stream(device)
 
     def following() -> tuple[Batch, torch.cuda.Event]:
@@ -205,7 +205,7 @@ def ahead(made: Iterator[Batch], count: int, device: torch.device) -> Iterator[B
             arrived.record(stream)
         return batch, arrived
 
-    # Threads of OpenMP that wait for one another would take the cores of the processes that load.
+    # Waiting threads of OpenMP would take the cores of the processes that load.
     pool = ThreadPoolExecutor(1, initializer=partial(torch.set_num_threads, 1))
     try:
         waiting = deque(pool.submit(following) for _ in range(min(AHEAD, count)))
@@ -216,7 +216,7 @@ def ahead(made: Iterator[Batch], count: int, device: torch.device) -> Iterator[B
             current = torch.cuda.current_stream(device)
             current.wait_event(arrived)
             for tensor in (*batch.inputs.values(), batch.labels):
-                tensor.record_stream(current)  # made on another stream: not to be reused before this one is done
+                tensor.record_stream(current)  # another stream made it, and must not reuse its memory too early
             yield batch
     finally:
         pool.shutdown(cancel_futures=True)

@@ -1,9 +1,9 @@
-"""Which videos a data set has, and which of them a split trains on and tests on.
+"""The videos of a data set, and the training and test videos of each split.
 
-Layouts: videos with lists, in any format of `list_formats`, and class folders without lists, either alone or below
-folders of the sides (`train/<class>/`, `val/<class>/`, `test/<class>/`). The class folders and the folder of the lists
-are in the root or one folder further down (`UCF-101/`, `testTrainMulti_7030_splits/`). A video is a file, or a folder
-of numbered images.
+A data set has lists in a format of `list_formats`, or class folders without lists. Class folders are in one folder, or
+in a folder for each side (`train/<class>/`, `val/<class>/`, `test/<class>/`). The class folders and the folder of the
+lists are in the root or one folder below it (`UCF-101/`, `testTrainMulti_7030_splits/`). A video is a file, or a
+folder of numbered images.
 """
 
 import filecmp
@@ -24,33 +24,33 @@ _SIDES = {
     "test": "test", "testing": "test",
     "val": "val", "valid": "val", "validation": "val",
 }  # fmt: skip
-_ALONE = "a class needs two videos to be trained and tested on (videos with one _g<nn>_ in their names count as one)"
+_ALONE = "a class needs two videos, for training and for testing (videos with the same _g<nn>_ in their names are one)"
 
 
 @dataclass(frozen=True)
 class Contents:
-    """All videos of a data set, whatever split they are in."""
+    """All videos of a data set, over all splits."""
 
     videos: tuple[Video, ...]
-    """Those that some split lists and that are there, in the order of the names."""
+    """The videos that a list names and that exist, sorted by name."""
     missing: tuple[str, ...] = ()
-    """Names that some list holds and the folder does not."""
+    """Names in a list without a video in the folder."""
     extra: tuple[str, ...] = ()
-    """Names that the folder holds and no list does."""
+    """Names of videos in the folder that are in no list."""
     notes: tuple[str, ...] = ()
-    """A line for each other thing in the folder that is left out: "<name>: <reason>"."""
+    """A line for everything else in the folder that is not used: "<name>: <reason>"."""
 
 
 def read_split(root: Path, number: int = 1) -> Split:
-    """Split `number` (1, 2 or 3) of the data set in `root`, which gives it its name; labels from 0.
+    """Split `number` (1, 2 or 3) of the data set in `root`. The folder gives its name; labels count from 0.
 
-    Class folders without lists are divided by group ("_g07_" in a file's name, else every video is its own): group i of
-    a class, in the order of the names, is tested in the split number i % 3 + 1 and trained on in the others. A class of
-    one group is left out. Folders `train` and `test` (or `val`) are split 1, and the only one.
+    Class folders without lists are divided by group: "_g07_" in a file's name, or each video by itself. Group i of a
+    class, sorted by name, is tested in split number i % 3 + 1 and is trained on in the other splits. A class with one
+    group is not used. Folders `train` and `test` (or `val`) form split 1, the only split.
 
     Raises:
-        IfttnError: a folder of another layout, a list that cannot be read, lists whose videos are all missing, or class
-            folders that do not give this split.
+        IfttnError: the folder has another layout, a list cannot be read, all listed videos are missing, or the class
+            folders do not have this split.
     """
     check_number(number)
     top = Folder(root.resolve())
@@ -64,10 +64,10 @@ def read_split(root: Path, number: int = 1) -> Split:
 
 
 def split_numbers(root: Path) -> tuple[int, ...]:
-    """Those of the splits 1, 2 and 3 that the data set in `root` has: lists of both sides, or a class of enough groups.
+    """The splits (of 1, 2 and 3) of the data set in `root` that have lists of both sides, or a class of enough groups.
 
     Raises:
-        IfttnError: a folder of another layout.
+        IfttnError: the folder has another layout.
     """
     top = Folder(root.resolve())
     folder = _list_folder(top)
@@ -78,10 +78,10 @@ def split_numbers(root: Path) -> tuple[int, ...]:
 
 
 def contents(root: Path) -> Contents:
-    """All of the data set in `root`; class folders without lists lack nothing.
+    """All videos of the data set in `root`. Without lists, no video can be missing.
 
     Raises:
-        IfttnError: as of `read_split`.
+        IfttnError: see `read_split`.
     """
     top = Folder(root.resolve())
     folder = _list_folder(top)
@@ -94,7 +94,7 @@ def contents(root: Path) -> Contents:
     for lists in every:
         videos |= {video.name: video for video in found.present(lists, lists.rows)}
     if not videos:
-        raise IfttnError(f"{top.path} holds none of the videos that the lists in {folder} name")
+        raise IfttnError(f"{top.path} holds no video of the lists in {folder}")
     return Contents(
         videos=tuple(videos[name] for name in sorted(videos)),
         missing=tuple(sorted(name for key, name in found.names.items() if key not in found.files)),
@@ -104,15 +104,15 @@ def contents(root: Path) -> Contents:
 
 
 def hold_out(split: Split, share: float, seed: int) -> tuple[Split, tuple[Video, ...]]:
-    """The split with fewer videos to train on, and those that were taken from it: whole groups, of every action.
+    """The split with fewer training videos, and the videos that are held out: complete groups of every action.
 
     Args:
-        split: an official one; its test videos stay as they are.
-        share: of each action's training videos, about, in 0..1; an action keeps at least one group.
-        seed: of the choice.
+        split: an official split. Its test videos do not change.
+        share: approximate share of the training videos of each action, in 0..1. An action keeps at least one group.
+        seed: seed of the random choice.
 
     Raises:
-        IfttnError: the share is outside 0..1, or nothing can be taken.
+        IfttnError: the share is outside 0..1, or no group can be held out.
     """
     if not 0 < share < 1:
         raise IfttnError(f"a hold-out of {share}: choose more than 0 and less than 1")
@@ -148,7 +148,7 @@ def _list_folder(root: Folder) -> Path | None:
 
 
 def _read_lists(folder: Path, *also: int) -> dict[int, Lists]:
-    """The lists of each split that the folder has, and of those numbers."""
+    """The lists of each split in the folder, and of the splits in `also`."""
     return {number: parse_lists(folder, number) for number in sorted({*numbers(folder), *also})}
 
 
@@ -172,14 +172,14 @@ def _listed(root: Folder, folder: Path, number: int) -> Split:
 
 
 class _Found:
-    """The videos below `root` that the rows of some lists name, and those that no row names.
+    """The videos below `root`, found for the rows of the lists.
 
-    A row names a file or a folder by the end of its path, in the root or a few folders further down.
+    A row names a file or a folder by the end of its path. It may be in the root or a few folders below it.
     """
 
     def __init__(self, root: Folder, every: Collection[Lists]) -> None:
         self.names = {row_key(row.path): lists.name(row) for lists in every for row in lists.rows}
-        """The name of each listed video, by the key of its row."""
+        """Key of a row -> name of its video."""
         lengths = {row.path.count("/") + 1 for lists in every for row in lists.rows}
         self._root, self._lengths = root, sorted(lengths, reverse=True) or [1]
         folders = list(self._folders(root, max(2, self._lengths[0])))
@@ -190,15 +190,15 @@ class _Found:
         self.extra = tuple(row_name("/".join(parts[-self._lengths[0] :])) for parts in unlisted)
 
     def present(self, lists: Lists, rows: Sequence[Row]) -> tuple[Video, ...]:
-        """The videos of those rows that are there."""
+        """The videos of these rows, where they exist."""
         found = ((row, self.files.get(row_key(row.path))) for row in rows)
         return tuple(_video(path, lists.name(row), lists.actions[row.label], row.label) for row, path in found if path)
 
     def _folders(self, folder: Folder, levels: int) -> Iterator[tuple[list[Path], list[Path]]]:
-        """The videos and the other files of each folder that has videos, down to some levels below `folder`."""
+        """The videos and the other files of each folder with videos, down to `levels` levels below `folder`."""
         frames, deeper = list[Path](), list[Folder]()
         for each in folder.folders:
-            # A folder that a row names is not opened here: there may be hundreds of thousands.
+            # A folder that a row names is not opened here: a data set may have hundreds of thousands.
             is_named = not is_video(each.path) and self._key(each.path) in self.names
             if is_named or each.is_frames:
                 frames.append(each.path)
@@ -214,7 +214,7 @@ class _Found:
         return path.parts[len(self._root.path.parts) :]
 
     def _key(self, path: Path) -> str:
-        """The key of the row that names a file, or of its own path where none does."""
+        """The key of the row that names a file, or of the path of the file if no row does."""
         parts = self._parts(path)
         lengths = [length for length in self._lengths if length <= len(parts)] or [len(parts)]
         keys = (row_key("/".join(parts[-length:])) for length in lengths)
@@ -226,15 +226,15 @@ class _Found:
 
 
 def _class_folders(root: Folder) -> tuple[dict[str, list[Video]], list[str]]:
-    """The videos by side ("" where there are no sides), and a line for each thing that is left out.
+    """The videos by side ("" without sides), and a line for everything that is not used.
 
-    Raises IfttnError for a folder of another layout.
+    Raises IfttnError if the folder has another layout.
     """
     sides = _side_folders(root)
     notes = list(_left_out(root, list(sides.values())))
     train_last = sorted(sides, key=lambda side: side == "train")
     found = [folder.path.name for side in train_last for folder in reversed(sides[side].classes)]
-    actions = {spelling_key(name): readable(name) for name in found}  # of two spellings, that of train and the first
+    actions = {spelling_key(name): readable(name) for name in found}  # of two spellings, the one in train, or the first
     labels = {action: label for label, action in enumerate(sorted(actions.values()))}
     videos: dict[str, list[Video]] = {}
     for side, parent in sides.items():
@@ -250,7 +250,7 @@ def _class_folders(root: Folder) -> tuple[dict[str, list[Video]], list[str]]:
 
 
 def _side_folders(root: Folder) -> dict[str, Folder]:
-    """The folder of the class folders of each side, or of all of them ("")."""
+    """Side -> the folder of its class folders. Without sides, one folder under ""."""
     base = root
     while not base.classes:
         inside = [folder for folder in base.folders if folder.classes]
@@ -262,27 +262,27 @@ def _side_folders(root: Folder) -> dict[str, Folder]:
             raise IfttnError(f"{root.path} holds class folders in each of {names}: name one of them")
         if len(inside or base.folders) != 1:
             raise IfttnError(
-                f"{root.path} is no data set: it needs UCF101's lists (ucfTrainTestlist/classInd.txt), HMDB51's "
-                "(<class>_test_split1.txt) or others of those in docs/data.md, or a folder of videos (.mp4, .avi and "
-                "whatever else FFmpeg reads) for every class"
+                f"{root.path} is no data set: it needs UCF101's lists (ucfTrainTestlist/classInd.txt), HMDB51's lists "
+                "(<class>_test_split1.txt), lists in another format of docs/data.md, or a folder of videos (.mp4, .avi "
+                "or another format that FFmpeg reads) for every class"
             )
         (base,) = inside or base.folders
     return {"": base}
 
 
 def _left_out(root: Folder, parents: Sequence[Folder]) -> Iterator[str]:
-    """A line for each folder that is no class, and for each video that is in no class folder."""
+    """A line for each folder that is no class folder, and for each video outside the class folders."""
     loose = list(root.videos)
     for parent in parents:
         loose += parent.videos if parent is not root else []
         for folder in parent.folders:
             loose += [path for deeper in folder.folders for path in deeper.videos]
             if folder.listed is None:
-                yield f"{below_root(root.path, folder.path)}: it may not be read (permission denied)"
+                yield f"{below_root(root.path, folder.path)}: it cannot be read (permission denied)"
             elif not folder.videos:
                 yield f"{below_root(root.path, folder.path)}: it holds no video"
     for path in loose:
-        yield f"{below_root(root.path, path)}: it does not stand in the folder of a class"
+        yield f"{below_root(root.path, path)}: it is not in the folder of a class"
 
 
 def _groups(videos: Iterable[Video]) -> dict[str, list[str]]:
@@ -294,7 +294,7 @@ def _groups(videos: Iterable[Video]) -> dict[str, list[str]]:
 
 
 def _divided(root: Path, videos: Sequence[Video], number: int, notes: Sequence[str]) -> Split:
-    """Class folders by group. A class of one group cannot be tested on other recordings than it is trained on."""
+    """Divide class folders by group. A class with one group has no second recording for the test."""
     groups = _groups(videos)
     kept = {action: own for action, own in groups.items() if len(own) > 1}
     notes = [*notes, *(f"{action}: {_ALONE}" for action in groups if action not in kept)]
@@ -308,11 +308,11 @@ def _divided(root: Path, videos: Sequence[Video], number: int, notes: Sequence[s
 
 
 def _sided(root: Path, sides: Mapping[str, list[Video]], number: int, notes: list[str]) -> Split:
-    """Class folders below the folders of the sides; `val` is tested where there is no `test`, and else unused."""
+    """The split of class folders in a folder for each side. `val` is the test side only if `test` does not exist."""
     if number != 1:
         raise IfttnError(f"the folders {', '.join(sides)} of {root} are split 1, and there is no split {number}")
     if "test" in sides and "val" in sides:
-        notes.append(f"val: its {len(sides['val'])} videos are not tested on, because there is a folder test")
+        notes.append(f"val: its {len(sides['val'])} videos are not used, because there is a folder test")
 
     def name_below_side(video: Video) -> str:
         return spelling_key(video.name.partition("/")[2])
@@ -322,7 +322,7 @@ def _sided(root: Path, sides: Mapping[str, list[Video]], number: int, notes: lis
     for video in sides.get("test") or sides["val"]:
         twin = twins.get(name_below_side(video))
         if video.action not in trained:
-            notes.append(f"{video.name}: no video of its class is trained on")
+            notes.append(f"{video.name}: its class has no training video")
         elif twin and filecmp.cmp(twin.path, video.path, shallow=False):
             notes.append(f"{video.name}: it is the same file as {twin.name}")
         else:
@@ -333,7 +333,7 @@ def _sided(root: Path, sides: Mapping[str, list[Video]], number: int, notes: lis
 def _relabelled(
     root: Path, number: int, kept: Iterable[str], train: list[Video], test: list[Video], notes: Iterable[str]
 ) -> Split:
-    """A split of the classes that are kept, labels from 0."""
+    """A split of the kept classes, with labels from 0."""
     labels = {action: label for label, action in enumerate(sorted(kept))}
 
     def own(videos: list[Video]) -> tuple[Video, ...]:

@@ -1,4 +1,4 @@
-"""CUDA C++ on the GPU at hand: NVRTC compiles a source, and its kernels are launched in torch's current stream."""
+"""CUDA C++ kernels: NVRTC compiles a source for the current GPU, and kernels run in torch's current stream."""
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 Launch = Callable[[str, Sequence[int], int, int, ctypes.Array], None]
-"""(kernel, blocks along x, y and z, threads of a block, bytes of shared memory, addresses of the arguments)."""
+"""(kernel, blocks along x, y and z, threads per block, bytes of shared memory, addresses of the arguments)."""
 
 
 def arguments(*values: Tensor | int | float) -> ctypes.Array:
-    """Their addresses, as a launch takes them. The array keeps the values."""
+    """The addresses of the values, for a launch. The array keeps the values alive."""
     kinds = {int: ctypes.c_int, float: ctypes.c_double}
     kept = [kinds[type(v)](v) if not isinstance(v, Tensor) else ctypes.c_void_p(v.data_ptr()) for v in values]
     array = (ctypes.c_void_p * len(kept))(*(ctypes.addressof(value) for value in kept))
@@ -23,20 +23,20 @@ def arguments(*values: Tensor | int | float) -> ctypes.Array:
 
 
 def launcher(code: Callable[[str], bytes], shared: Mapping[str, int]) -> Launch:
-    """Launches kernels on the current GPU. The first call compiles for a second or two.
+    """A function that launches kernels on the current GPU. Compilation takes a second or two.
 
     Args:
-        code: the machine code for an architecture, such as `machine_code` makes.
-        shared: names of the kernels, and bytes of shared memory that each may ask for.
+        code: returns the machine code for an architecture, as `machine_code` does.
+        shared: name of each kernel -> largest number of bytes of shared memory that it may request.
 
     Raises:
-        RuntimeError: NVRTC or the driver refuses; the message has the reason.
-        ImportError: there are no bindings of CUDA for this platform.
+        RuntimeError: NVRTC or the driver failed; the message has the reason.
+        ImportError: bindings of CUDA do not exist for this platform.
     """
     driver = import_module("cuda.bindings.driver")
 
     major, minor = torch.cuda.get_device_capability()
-    torch.cuda.current_stream().synchronize()  # the driver's context is there from here on
+    torch.cuda.current_stream().synchronize()  # makes the driver's context
     module = _checked(driver.cuModuleLoadData(code(f"sm_{major}{minor}")))
     most = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
     kernels = {}
@@ -56,7 +56,7 @@ def machine_code(source: Path, architecture: str, defined: Mapping[str, object],
     """The machine code for an architecture such as "sm_90". It needs no GPU.
 
     Raises:
-        RuntimeError: NVRTC refuses; the message has its log.
+        RuntimeError: NVRTC failed; the message has its log.
     """
     nvrtc = import_module("cuda.bindings.nvrtc")
 
@@ -73,7 +73,7 @@ def machine_code(source: Path, architecture: str, defined: Mapping[str, object],
 
 
 def _checked(result: tuple[Any, ...]) -> Any:
-    """What a call of the driver or of NVRTC returned, behind its error code."""
+    """The value that the driver or NVRTC returned after the error code. Raises RuntimeError for an error."""
     if result[0]:
         raise RuntimeError(f"CUDA: {result[0].name}")
     return result[1] if len(result) > 1 else None

@@ -1,15 +1,16 @@
-"""The embedded data set: two balls act in a textured scene, and an action is one value of each of four factors.
+"""The embedded data set: two balls move in a textured scene. An action is a combination of four factors of two values.
 
-    scene    two hues of the background        seen by appearance: the spatial stream
-    speed    slow, fast                        seen by motion: the temporal stream
-    binding  red along x and blue along y,     seen by colour and motion at the same place: the fusion
+    scene    two hues of the background        visible in appearance: the spatial stream
+    speed    slow, fast                        visible in motion: the temporal stream
+    binding  red along x and blue along y,     visible in colour and motion at the same place: the fusion
              or the reverse
-    order    rings then discs, or the reverse  seen by a model of the order of snippets
+    order    rings then discs, or the reverse  visible in the order of snippets
 
-No factor leaks into a modality that should not see it. Materials differ by RGB offsets of zero luma, so that hue never
-changes luminance. Positions are uniform, and a constant speed with reflection keeps them so: a frame tells nothing of
-motion. Every cut draws new positions, and no shot is as long as the distance between two test snippets. Only integer
-draws, uniform draws and + - * / sqrt are used, which are the same on every machine.
+No factor leaks into a modality that should not show it. Materials differ by RGB offsets of zero luma, so that the hue
+never changes luminance. Positions are uniform and stay uniform, because balls have constant speed and are reflected at
+the border: one frame says nothing about motion. Positions are drawn again after each cut, and a shot is shorter than
+the distance between two test snippets. The code uses only integer draws, uniform draws and + - * / sqrt, which give
+the same numbers on every machine.
 
 Shapes: T frames, H x W pixels; a centre is (x, y) in pixels; the balls are (red, blue).
 """
@@ -34,33 +35,33 @@ from ifttn.vocabulary import IfttnError
 
 WIDTH, HEIGHT, FPS = 160, 120, 25
 FRAME_COUNTS = (72, 80)
-"""Shortest and longest video."""
+"""Frames of the shortest and of the longest video."""
 SHOT = (13, 16)
-"""Shortest and longest shot. K = 4 test snippets lie at least floor((72 - 5) / 4) = 16 frames apart."""
+"""Frames of the shortest and longest shot. K = 4 test snippets are at least floor((72 - 5) / 4) = 16 frames apart."""
 BALL_SPEEDS = ((1.0, 1.4), (2.8, 3.4))
-"""Pixels a frame: slow, fast."""
+"""Ranges of slow and fast, in pixels per frame."""
 HOLE = 0.55
-"""Inner over outer radius of a ring."""
+"""Inner radius of a ring divided by its outer radius."""
 LUMA = (39, 151)
-"""Luminance before noise; with the offsets below and noise of at most 8, no channel leaves 0..255."""
+"""Range of luminance before noise. With the offsets below and noise of at most 8, every channel stays in 0..255."""
 COLOURS = np.array(((67, -25, -47), (-48, 6, 95)), np.float32)
-"""Red and blue, like every material an RGB offset from grey with .299 R + .587 G + .114 B = 0 exactly."""
+"""Red and blue. Like every material, they are RGB offsets from grey with .299 R + .587 G + .114 B = 0 exactly."""
 
 
 @dataclass(frozen=True)
 class Flavour:
-    """One look of the data set, and how its lists are laid out."""
+    """One appearance of the data set, and the layout of its lists."""
 
     scenes: dict[str, tuple[int, int, int]]  # Name and material of the two backgrounds.
-    groups: int  # Recordings; the videos of one share texture and ball size, the same for every action.
+    groups: int  # Recordings. The videos of a recording share texture and ball size, the same for every action.
     octaves: tuple[tuple[int, int, float], ...]  # Of the texture: cell height, cell width, weight (the sum is 1).
-    square: bool  # Squares with and without a square hole, for discs and rings.
-    contrast: float  # Of luminance about level 90.
-    shake: int  # Farthest that the camera strays, in pixels.
+    square: bool  # Squares and squares with a square hole, in place of discs and rings.
+    contrast: float  # Contrast of luminance about level 90.
+    shake: int  # Largest displacement of the camera in pixels.
     restless: float  # Probability that the camera tries a step of one pixel, per axis and frame.
     video_name: Callable[[str, int, int], str]  # (action, group, count within both, from 1) -> name without suffix.
-    lists: Callable[[pd.DataFrame], dict[str, str]]  # The plan -> text of every list file, by its path.
-    folder: str = ""  # Of all videos, which are then numbered; else each action has a folder.
+    lists: Callable[[pd.DataFrame], dict[str, str]]  # The plan -> text of every list file, by path.
+    folder: str = ""  # One folder for all videos, with numbers as names. "": each action has a folder.
 
 
 FLAVOURS = {
@@ -83,7 +84,7 @@ FLAVOURS = {
         contrast=0.7,
         shake=4,
         restless=0.3,
-        # One name in twelve of the real set holds characters that trip a shell.
+        # In the real data set, one name in twelve has characters that are special in a shell.
         video_name=lambda action, group, count: f"Reel_#{group:02d}_{action}_f_cm_np2_fr_med_{count - 1}",
         lists=hmdb_lists,
     ),
@@ -99,12 +100,12 @@ def _generator(seed: int, flavour: str, *key: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, list(FLAVOURS).index(flavour), *key])))
 
 
-# The plan: every draw that decides what a video shows.
+# The plan: all random draws that decide the content of a video.
 
 
 def actions(flavour: str) -> dict[str, tuple[int, ...]]:
-    """The sixteen actions, such as MeadowSlowRedAcrossRingDisc, with their values of FACTORS; IfttnError for an unknown
-    flavour."""
+    """The sixteen actions, such as MeadowSlowRedAcrossRingDisc, with their values of FACTORS. Raises IfttnError for an
+    unknown flavour."""
     if flavour not in FLAVOURS:
         raise IfttnError(f"no flavour {flavour!r} of the embedded data set; there are {', '.join(FLAVOURS)}")
     words = (("Slow", "Fast"), ("RedAcross", "RedUpDown"), ("RingDisc", "DiscRing"))
@@ -124,11 +125,11 @@ def actions(flavour: str) -> dict[str, tuple[int, ...]]:
 
 
 def plan_videos(flavour: str, videos: int, seed: int, difficulty: float = 1.0) -> pd.DataFrame:
-    """Describe each video completely, one a row, indexed by Video.name ("<action>/<file without suffix>").
+    """A complete description of all videos: a row for each, indexed by Video.name ("<action>/<file without suffix>").
 
     Columns: file, action, group, the factors as 0 or 1, and what `render` and `ball_masks` need; `centres` is
     (T, 2, 2) flattened (frame, ball, x and y on the screen), `shake` (T, 2), `cuts` the first frames of new shots.
-    `difficulty` in 0..2 scales what varies independently of the action; at 0 nothing does.
+    `difficulty` in 0..2 scales all variation that is independent of the action; at 0 there is no such variation.
 
     Raises:
         IfttnError: `videos` is no positive multiple of 16, or the difficulty is out of range.
@@ -153,7 +154,7 @@ def plan_videos(flavour: str, videos: int, seed: int, difficulty: float = 1.0) -
 
 
 def _draw(about: dict, look: Flavour) -> dict:
-    """The draws of one video. Only `centres` depends on factors: how fast the balls go, and which goes along x."""
+    """The draws of one video. Only `centres` depends on factors: on the speed of the balls, and which moves along x."""
     rng = _generator(about["seed"], about["flavour"], 0, about["index"])
     vary = about["difficulty"]
     frames = int(rng.integers(FRAME_COUNTS[0], FRAME_COUNTS[1] + 1))
@@ -164,7 +165,7 @@ def _draw(about: dict, look: Flavour) -> dict:
     radius = 20 + 2 * vary * (2 * _generator(about["seed"], about["flavour"], 1, about["group"]).random() - 1)
     slowest, fastest = BALL_SPEEDS[about["speed"]]
     speed = slowest + rng.random() * (fastest - slowest)
-    inset = radius + strays  # keeps the whole ball on the screen wherever the camera strays
+    inset = radius + strays  # keeps the complete ball on the screen for every position of the camera
     centres = _centres([0, *cuts, frames], speed, about["binding"], inset, rng) + shake[:, None]
     return dict(
         frames=frames,
@@ -185,7 +186,7 @@ def _draw(about: dict, look: Flavour) -> dict:
 
 
 def _cuts(boundary: int, frames: int, rng: np.random.Generator) -> list[int]:
-    """First frames of all shots but the first, laid from the phase boundary in both directions."""
+    """First frames of all shots except the first. Shots are drawn from the phase boundary in both directions."""
     cuts = [boundary]
     while frames - cuts[-1] > SHOT[1]:
         cuts.append(cuts[-1] + int(rng.integers(SHOT[0], SHOT[1] + 1)))
@@ -195,7 +196,7 @@ def _cuts(boundary: int, frames: int, rng: np.random.Generator) -> list[int]:
 
 
 def _walk(frames: int, strays: int, restless: float, rng: np.random.Generator) -> Int[np.ndarray, "T 2"]:
-    """Random walk within -strays..strays. It starts uniform and so stays uniform: no frame tells the time."""
+    """Random walk within -strays..strays. It starts uniform and stays uniform, so that no frame shows the time."""
     steps = (rng.random((frames - 1, 2)) < restless) * (2 * rng.integers(0, 2, (frames - 1, 2)) - 1)
     path = rng.integers(-strays, strays + 1, (1, 2)).tolist()
     for step in steps.tolist():
@@ -206,10 +207,8 @@ def _walk(frames: int, strays: int, restless: float, rng: np.random.Generator) -
 def _centres(
     edges: list[int], speed: float, binding: int, inset: float, rng: np.random.Generator
 ) -> Float[np.ndarray, "T 2 2"]:
-    """Uniform at the start of a shot, then one ball along x and the other along y, reflected at the border.
-
-    Balls may overlap: rejecting that would tie positions to the binding near the border.
-    """
+    """Centres of the balls. They start uniform in a shot; then one ball moves along x and the other along y, reflected
+    at the border. Balls may overlap: without overlaps, positions near the border would depend on the binding."""
     span = np.array((WIDTH - 1, HEIGHT - 1)) - 2 * inset
     shots = []
     for start, stop in pairwise(edges):
@@ -224,7 +223,7 @@ def _centres(
 
 
 def render(row: pd.Series) -> UInt8[np.ndarray, "T H W 3"]:
-    """The frames of one row of the plan; the same pixels on any machine."""
+    """The frames of one row of the plan, with the same pixels on every machine."""
     video = _plain(row)
     look, lit = FLAVOURS[video.flavour], partial(_lit, video.contrast, video.brightness)
     canvas, centres, hollow = _canvas(video, look, lit), np.reshape(video.centres, (-1, 2, 2)), _hollow(video)
@@ -236,17 +235,17 @@ def render(row: pd.Series) -> UInt8[np.ndarray, "T H W 3"]:
         frame = _screen(canvas, corner).copy()
         for ball in (1 - video.upper, video.upper):
             patch, dx, dy = _patch(frame, centres[t, ball], video.radius)
-            # Paler in the middle, so that the inside of a disc moves visibly.
+            # The middle is brighter, so that the motion inside a disc is visible.
             luma = lit(140 - 14 / (video.radius * video.radius) * (dx * dx + dy * dy))
             cover = _cover(dx, dy, video.radius, look.square, hollow[t])
             patch += cover[..., None] * (luma[..., None] + COLOURS[ball] - patch)
         frame += _screen(noise, offsets[t])
-        frames[t] = frame + np.float32(0.5)  # casting cuts off
+        frames[t] = frame + np.float32(0.5)  # the cast to bytes rounds down
     return frames
 
 
 def ball_masks(row: pd.Series) -> Bool[np.ndarray, "T 2 H W"]:
-    """Where each ball (red, blue) is seen: not in the hole of a ring, nor under the other ball."""
+    """Where each ball (red, blue) is visible: not in the hole of a ring, and not under the other ball."""
     video = _plain(row)
     centres, hollow = np.reshape(video.centres, (-1, 2, 2)), _hollow(video)
     square = FLAVOURS[video.flavour].square
@@ -259,12 +258,12 @@ def ball_masks(row: pd.Series) -> Bool[np.ndarray, "T 2 H W"]:
 
 
 def _plain(row: pd.Series) -> SimpleNamespace:
-    """A row with Python's numbers, because a float64 of numpy would widen float32 arrays."""
+    """A row with Python's numbers: a float64 of numpy would turn float32 arrays into float64."""
     return SimpleNamespace(**{str(name): x.item() if isinstance(x, np.generic) else x for name, x in row.items()})
 
 
 def _canvas(video: SimpleNamespace, look: Flavour, lit: Callable) -> Float[np.ndarray, "h w 3"]:
-    """The still scene, wider than the screen on each side by what the camera strays."""
+    """The background, larger than the screen on each side by the largest displacement of the camera."""
     height, width = HEIGHT + 2 * video.strays, WIDTH + 2 * video.strays
     rng = _generator(video.seed, video.flavour, 3, video.group)
     texture = sum((weight * _value_noise(rng, cell) for *cell, weight in look.octaves), np.zeros(()))
@@ -280,7 +279,7 @@ def _canvas(video: SimpleNamespace, look: Flavour, lit: Callable) -> Float[np.nd
 
 
 def _value_noise(rng: np.random.Generator, cell: list[int]) -> Float[np.ndarray, "h w"]:
-    """Random levels in -1..1 on a grid, smoothly interpolated; larger than any view of any canvas."""
+    """Random levels in -1..1 on a grid, smoothly interpolated. The result is larger than every canvas."""
     height, width = HEIGHT + 64, WIDTH + 64
     grid = rng.integers(-127, 128, (height // cell[0] + 2, width // cell[1] + 2)) / 127
     (row, v), (column, u) = (np.divmod(np.arange(n) / size, 1) for n, size in zip((height, width), cell, strict=True))
@@ -292,18 +291,18 @@ def _value_noise(rng: np.random.Generator, cell: list[int]) -> Float[np.ndarray,
 
 
 def _lit(contrast: float, brightness: float, luma: np.ndarray) -> np.ndarray:
-    """Contrast about level 90 and brightness, the same for every material."""
+    """Apply contrast about level 90 and brightness, the same for every material."""
     return np.clip(90 + contrast * (luma - 90) + brightness, *LUMA)
 
 
 def _screen(plane: np.ndarray, corner: np.ndarray) -> np.ndarray:
-    """The H x W pixels of a larger plane from (x, y) on, as a view."""
+    """The H x W pixels of a larger plane whose upper left corner is (x, y), as a view."""
     left, top = corner
     return plane[top : top + HEIGHT, left : left + WIDTH]
 
 
 def _patch(plane: np.ndarray, centre: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The part of a plane around a shape, as a view, and how far right of and below its centre the pixels lie."""
+    """The part of a plane around a shape, as a view, and the distance of its pixels from the centre along x and y."""
     x, y = centre.tolist()
     left, top = max(int(x - radius) - 1, 0), max(int(y - radius) - 1, 0)
     part = plane[top : int(y + radius) + 2, left : int(x + radius) + 2]
@@ -312,7 +311,7 @@ def _patch(plane: np.ndarray, centre: np.ndarray, radius: float) -> tuple[np.nda
 
 
 def _cover(dx: np.ndarray, dy: np.ndarray, radius: float, square: bool, hollow: bool) -> np.ndarray:
-    """Share of each pixel under a shape from whose centre it is (dx, dy) away."""
+    """Share of each pixel that a shape covers, from the distance (dx, dy) to its centre."""
     distance = np.maximum(np.abs(dx), np.abs(dy)) if square else np.sqrt(dx * dx + dy * dy)
     cover = np.clip(radius + 0.5 - distance, 0, 1)
     return cover - np.clip(HOLE * radius + 0.5 - distance, 0, 1) if hollow else cover
@@ -329,16 +328,16 @@ def _hollow(video: SimpleNamespace) -> list[bool]:
 def write(
     folder: Path, flavour: str, *, videos: int, seed: int, difficulty: float = 1.0, jobs: int = 1, progress: bool = True
 ) -> None:
-    """Write the data set in a flavour's layout: lists, factors.parquet, then every video that is missing.
+    """Write the data set in the layout of a flavour: lists, factors.parquet, then all missing videos.
 
     Raises:
-        IfttnError: the folder holds another set (seed, size, difficulty), cannot be written, or is in use.
+        IfttnError: the folder holds another data set (seed, size, difficulty), cannot be written, or is in use.
     """
     planned = plan_videos(flavour, videos, seed, difficulty)
     table = folder / "factors.parquet"
     if table.exists() and not _same(stored := factors(folder), planned):
         raise IfttnError(
-            f"{folder} holds another embedded data set, of {len(stored)} videos: give another folder or remove this one"
+            f"{folder} holds another embedded data set of {len(stored)} videos: use another folder or remove this one"
         )
     with held(folder):
         remove_leftovers(folder)
@@ -359,10 +358,10 @@ def _same(stored: pd.DataFrame, planned: pd.DataFrame) -> bool:
 
 
 def _write_video(folder: Path, row: pd.Series) -> None:
-    """MPEG-4 Part 2 without B-frames, a key frame every 12, at a constant quantiser."""
-    import av  # only here: the pictures can be drawn without a codec
+    """Write MPEG-4 Part 2 without B-frames, with a key frame every 12 frames and a constant quantiser."""
+    import av  # only here, because drawing needs no codec
 
-    # At quantiser 3 with cheap decisions, the trace of a fast ball makes frames sharper, which tells speed.
+    # At quantiser 3 with cheap decisions, fast balls make frames sharper, and a frame would show the speed.
     options = {"qmin": "2", "qmax": "2", "mbd": "rd", "bf": "0", "g": "12"}
     with written_whole(folder / row.file) as file, av.open(file, "w", format="avi") as container:
         stream = container.add_stream("mpeg4", rate=FPS, options=options)

@@ -1,6 +1,6 @@
-"""The lists of the embedded data set, in the formats of the data sets after which its flavours are laid out.
+"""The lists of the embedded data set, in the formats of real data sets.
 
-Each function takes the plan of the videos (`diagnostic.plan_videos`) and gives the text of every list file by its path.
+Each function takes the plan of the videos (`diagnostic.plan_videos`) and returns path -> text of every list file.
 """
 
 import json
@@ -11,7 +11,7 @@ import pandas as pd
 
 
 def ucf_lists(planned: pd.DataFrame) -> dict[str, str]:
-    """As UCF101's: CRLF, labels from 1 except in test lists, groups 1-7, 8-14 and 15-21 tested in splits 1, 2, 3."""
+    """UCF101's lists: CRLF, labels from 1 except in test lists; splits 1, 2, 3 test the groups 1-7, 8-14, 15-21."""
     actions = sorted(planned.action.unique())
     texts = {"classInd": [f"{label} {action}" for label, action in enumerate(actions, 1)]}
     labels = planned.set_index("file").action.map(actions.index) + 1
@@ -23,11 +23,11 @@ def ucf_lists(planned: pd.DataFrame) -> dict[str, str]:
 
 
 def hmdb_lists(planned: pd.DataFrame) -> dict[str, str]:
-    """As HMDB51's: a file per action and split; 1 train, 2 test (30 %, disjoint over the splits), 0 unused (a few)."""
+    """HMDB51's lists: a file per action and split; 1 is train, 2 is test (30 %, disjoint over splits), 0 is unused."""
     texts = {}
     for action, rows in planned.sort_values("file").groupby("action"):
         for split in (1, 2, 3):
-            place = (rows.group - 1 - 9 * (split - 1)) % 30  # reels 0-8 from here are tested, the next one is unused
+            place = (rows.group - 1 - 9 * (split - 1)) % 30  # reels 0-8 of this count are tested, and reel 9 is unused
             flags = np.select([place < 9, place == 9], [2, 0], 1)
             lines = [f"{Path(file).name} {flag} \n" for file, flag in zip(rows.file, flags, strict=True)]
             texts[f"testTrainMulti_7030_splits/{action}_test_split{split}.txt"] = "".join(lines)
@@ -35,7 +35,7 @@ def hmdb_lists(planned: pd.DataFrame) -> dict[str, str]:
 
 
 def something_lists(planned: pd.DataFrame) -> dict[str, str]:
-    """As Something-Something V2's: JSON, the templates with brackets, one split, groups 1-7 in the validation."""
+    """Something-Something V2's lists: JSON, templates with brackets, one split, groups 1-7 in the validation set."""
     actions = sorted(planned.action.unique())
     texts = {"labels": json.dumps({action: str(label) for label, action in enumerate(actions)})}
     tested = planned.group <= 7

@@ -1,4 +1,4 @@
-"""Checks whether flow and motion vectors are right on this machine, by a known pan in every codec that it has."""
+"""Checks flow and motion vectors on this machine: a known pan is encoded with every codec and measured."""
 
 import argparse
 import tempfile
@@ -21,9 +21,9 @@ from ifttn.data.video import Decoded, decode
 from ifttn.vocabulary import IfttnError
 
 STEP = (4, 2)
-"""Pixels a frame by which the pan moves: to the right and down."""
+"""Motion of the pan in pixels per frame: to the right and down."""
 MEDIAN_ERROR = 0.25
-"""Pixels by which the median of a field may be wrong."""
+"""Largest error of the median of a field in pixels."""
 TABLE_COLUMNS = ("extractor", "codec", "expected", "x", "y", "sign", "size", "zero", "frames", "transcoded", "verdict")
 
 
@@ -32,7 +32,7 @@ class Codec:
     """A way to encode a video."""
 
     encoder: str
-    """Its name in FFmpeg."""
+    """Name of the encoder in FFmpeg."""
     suffix: str = ".mp4"
     options: dict[str, str] = field(default_factory=dict)
     b_frames: int = 0
@@ -53,14 +53,14 @@ CODECS = {
 
 
 def doctor(folder: Path | None = None) -> pd.DataFrame:
-    """A table with a row for each extractor and each codec of CODECS; the videos are kept in `folder`.
+    """A table with a row for each extractor and each codec of CODECS. The videos are written to `folder`.
 
-    Extractors are the motion vectors, every flow of FLOWS, and on each GPU every flow that it can compute. Where there
-    is no GPU, a row says so; where FFmpeg cannot encode a codec here, its row has nothing but such a verdict.
+    Extractors are the motion vectors, every flow of FLOWS, and on each GPU every flow that it can compute. Without a
+    GPU, one row says so. If FFmpeg cannot encode a codec here, its row has only that verdict.
 
     Columns: extractor ("vectors", "tvl1", "tvl1 on cuda:0", ...), codec, expected ("+4 +2"), x and y (median of the
-    inner fields in pixels), sign and size (whether they are right), zero (the bytes that a still video gives: 128),
-    frames (the types that were read), transcoded (why, if it was), verdict ("ok", or what is wrong).
+    inner fields in pixels), sign and size (whether they are right), zero (the bytes for a still video: 128), frames
+    (types of the frames), transcoded (the reason, if the video was encoded anew), verdict ("ok", or the error).
     """
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="ifttn-doctor-") as temporary:
@@ -85,7 +85,7 @@ def doctor(folder: Path | None = None) -> pd.DataFrame:
 
 
 def run(o: argparse.Namespace) -> int:
-    """`ifttn doctor`: prints the table; exit code 1 when a row is wrong."""
+    """`ifttn doctor`: print the table. The exit code is 1 if a row is wrong."""
     table = doctor(o.folder)
     print(table.to_string(index=False, na_rep="", float_format="{:+.2f}".format))
     wrong = table[~table.verdict.str.startswith(("ok", "no encoder", "no GPU"))]
@@ -94,7 +94,7 @@ def run(o: argparse.Namespace) -> int:
 
 
 def pan(count: int, width: int = 192, height: int = 144, step: tuple[int, int] = STEP) -> UInt8[np.ndarray, "T H W 3"]:
-    """RGB frames of a smooth random texture that moves by `step` = (x, y) pixels a frame; the same every time."""
+    """RGB frames of a smooth random texture that moves by `step` = (x, y) pixels per frame, the same in every call."""
     spare = (abs(step[0]) * count, abs(step[1]) * count)
     noise = np.random.default_rng(0).random((height + 2 * spare[1], width + 2 * spare[0], 3), np.float32)
     smooth = cv2.GaussianBlur(noise, (0, 0), 3)
@@ -104,7 +104,7 @@ def pan(count: int, width: int = 192, height: int = 144, step: tuple[int, int] =
 
 
 def write_video(path: Path, frames: Sequence[np.ndarray] | UInt8[np.ndarray, "T H W 3"], codec: Codec) -> Path:
-    """The frames as a file of 25 a second, with an I-frame every 12."""
+    """Write the frames to a file with 25 frames per second and an I-frame every 12 frames."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(path, "w") as container:
         stream = container.add_stream(codec.encoder, rate=25)
@@ -126,7 +126,7 @@ def _row(codec: str, extractor: tuple[str, str], moving: Decoded, still: Decoded
     title = name if device == "cpu" else f"{name} on {device}"
     if name == "vectors":
         motion, rest = moving.vectors, still.vectors
-    else:  # one frame twice, for a lossy codec makes a still video move a little
+    else:  # a still video is one frame twice, because a lossy codec makes a still video move a little
         try:
             motion, rest = (flow_of(name, frames, device) for frames in (moving.frames, still.frames[:1].repeat(2, 0)))
         except (IfttnError, RuntimeError, ValueError) as error:  # such as a driver or a compiler that does not fit

@@ -1,6 +1,6 @@
 """One prepared video of a store, open for reading: a safetensors file of JPEGs.
 
-A reader takes only the JPEGs that it asks for, and those that follow one another in one read.
+Only the requested JPEGs are read, and neighbouring JPEGs in one read.
 """
 
 import contextlib
@@ -24,38 +24,38 @@ from ifttn.data.writing import encoded
 from ifttn.vocabulary import IfttnError
 
 FIRST_READ = 1 << 15
-"""Bytes of a first read: the header and the offsets of most videos."""
+"""Bytes of the first read. They contain the header and the offsets of most videos."""
 LARGEST_HEADER = 1 << 20
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The file that an entry was made of, as it is told from others of the same name, also after a move or a copy.
+    """The video file of an entry. This identifies the file after a move or a copy, and among files of the same name.
 
-    It may be a folder of images: then bytes are those of all images, and the time is that of the newest.
+    For a folder of images, `bytes` is the sum over all images, and the time is that of the newest image.
     """
 
     path: str = ""
     """Relative to the folder of the data set."""
     bytes: int = 0
     mtime_ns: int = 0
-    """When it was last changed, in nanoseconds since 1970."""
+    """Time of the last change, in nanoseconds since 1970."""
     sha256: str = ""
-    """Of its content, in hexadecimal; "" where frames were stored that came from no file."""
+    """SHA-256 of the content in hexadecimal, or "" for frames that came from no file."""
 
     @classmethod
     def of(cls, file: Path, root: Path) -> "Origin":
-        """What a file of the data set at `root` is now; IfttnError where it cannot be read."""
+        """The present state of a file of the data set at `root`. Raises IfttnError if the file cannot be read."""
         try:
-            facts = size_and_time(file)  # before its content: what is written in between shows as a later time
-            # A name that is not UTF-8 stands as it does in the report.
+            facts = size_and_time(file)  # before the content, so that a write in between shows as a later time
+            # A name that is not UTF-8 is written as in the report.
             path = os.fsencode(file.relative_to(root).as_posix()).decode("utf-8", "backslashreplace")
             return cls(path, *facts, _digest(file))
         except OSError as error:
             raise IfttnError(f"{file}: cannot be read ({error.strerror})") from error
 
     def mtime_if_same(self, file: Path) -> int | None:
-        """When `file` was last changed if its content is the same, else None. It is read only if its time differs."""
+        """Time of the last change of `file`, or None if its content differs. Only a file with another time is read."""
         size, mtime_ns = size_and_time(file)
         if size != self.bytes:
             return None
@@ -72,10 +72,10 @@ def _digest(file: Path) -> str:
 
 
 class Entry(FrameSource):
-    """One video of a store; `Store.open` makes and closes it.
+    """One video of a store. `Store.open` opens and closes it.
 
     Raises:
-        IfttnError: the file is no such entry, is cut short, or has offsets outside of itself.
+        IfttnError: the file is no entry, is truncated, or has offsets beyond its end.
     """
 
     def __init__(self, file: io.FileIO, name: str, settings: StoreSettings) -> None:
@@ -94,7 +94,7 @@ class Entry(FrameSource):
             self.origin = Origin(**json.loads(about.get("origin", "{}")))
 
     def images(self, modality: str, indices: Sequence[int]) -> Iterator[UInt8[np.ndarray, "C H W"]]:
-        """As `FrameSource.images`."""
+        """See `FrameSource.images`."""
         height, width = self.settings.height, self.settings.width
         with self._named():
             for jpeg in self._jpegs(modality, indices):
@@ -104,7 +104,7 @@ class Entry(FrameSource):
                     yield _decoded(jpeg, cv2.IMREAD_GRAYSCALE, (2 * height, width)).reshape(2, height, width)
 
     def jpegs(self, modality: str, indices: Integer[np.ndarray, " n"]) -> list[UInt8[np.ndarray, " _"]]:
-        """The JPEG files of some frames or fields, by ascending index, each once."""
+        """The JPEG files of some frames or fields, sorted by index, each once."""
         with self._named():
             return [jpeg.copy() for jpeg in self._jpegs(modality, np.unique(indices).tolist())]
 
@@ -115,12 +115,12 @@ class Entry(FrameSource):
         return int(offsets[-1] - offsets[0])
 
     def _jpegs(self, modality: str, wanted: Sequence[int]) -> Iterator[UInt8[np.ndarray, " _"]]:
-        """JPEGs by ascending index, each valid until the next one; neighbours come from one read."""
+        """JPEGs sorted by index. Each is valid until the next one. Neighbours are read together."""
         offsets = self._offsets(modality)
         if not wanted:
             return
         if not 0 <= wanted[0] <= wanted[-1] < len(offsets) - 1:
-            raise ValueError(f"{modality} {wanted[0]}..{wanted[-1]} of {len(offsets) - 1} are asked for")
+            raise ValueError(f"{modality} {wanted[0]}..{wanted[-1]} requested, but there are {len(offsets) - 1}")
         ends = [i for i in range(1, len(wanted)) if wanted[i] != wanted[i - 1] + 1] + [len(wanted)]
         for first, end in zip([0, *ends], ends, strict=False):
             cuts = offsets[wanted[first] : wanted[end - 1] + 2].tolist()
@@ -129,7 +129,7 @@ class Entry(FrameSource):
                 yield content[begin - cuts[0] : stop - cuts[0]]
 
     def _offsets(self, modality: str) -> Integer[np.ndarray, " n"]:
-        """Where each JPEG of a modality begins in the file, and where the last one ends."""
+        """The position of each JPEG of a modality in the file, and the end of the last one."""
         raw = np.frombuffer(self._bytes(*self._range(f"{modality}.offsets", "I64")), "<i8")
         begin, end = self._range(modality, "U8")
         if len(raw) < 2 or raw[0] != 0 or raw[-1] != end - begin or (raw[1:] <= raw[:-1]).any():
@@ -140,11 +140,11 @@ class Entry(FrameSource):
         entry = self._header[tensor]
         begin, end = (self._data + int(offset) for offset in entry["data_offsets"])
         if entry["dtype"] != dtype or not self._data <= begin <= end <= self.size:
-            raise ValueError(f"{tensor} is said to lie at {begin}..{end} of {self.size} bytes, as {entry['dtype']}")
+            raise ValueError(f"the header puts {tensor} at {begin}..{end} of {self.size} bytes, as {entry['dtype']}")
         return begin, end
 
     def _bytes(self, begin: int, end: int) -> memoryview:
-        """Valid until the next call: all bytes are read to the same place, which the cache then holds."""
+        """Bytes of the file, valid until the next call: all reads use the same memory, which stays in the cache."""
         if end <= len(self._head):
             return memoryview(self._head)[begin:end]
         if end - begin > len(self._place):
@@ -152,7 +152,7 @@ class Entry(FrameSource):
         place = memoryview(self._place)[: end - begin]
         self.file.seek(begin)
         if self.file.readinto(place) != len(place):
-            raise ValueError(f"ends before byte {end}")
+            raise ValueError(f"the file ends before byte {end}")
         return place
 
     @contextlib.contextmanager
@@ -162,26 +162,26 @@ class Entry(FrameSource):
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, cv2.error) as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise IfttnError(
-                f"{self.name}: its entry {self.file.name} is damaged or no such ({reason}); remove it and prepare again"
+                f"{self.name}: its entry {self.file.name} is damaged ({reason}); remove it and prepare it again"
             ) from error
 
 
 @dataclass(frozen=True)
 class FlowError:
-    """The errors that bytes and JPEG cause, in pixels, where displacements are within the bound."""
+    """Absolute errors of stored flow in pixels, over displacements within the bound."""
 
     bytes_mean: float
     bytes_p999: float
-    """99.9th percentile of the absolute error of the bytes alone."""
+    """99.9th percentile of the error from rounding to bytes."""
     stored_mean: float
     stored_p999: float
-    """99.9th percentile of the absolute error of what is read from the store."""
+    """99.9th percentile of the error from rounding and JPEG."""
     saturated: float
     """Share of displacements beyond the bound."""
 
 
 def flow_error(fields: Float32[np.ndarray, "n 2 H W"], settings: StoreSettings) -> FlowError:
-    """Put motion fields through bytes and JPEG, and measure the error; some 5 ms for a field of 340x256."""
+    """Convert motion fields to bytes and JPEG and measure the error, in about 5 ms for a field of 340x256."""
     levels = to_bytes(fields, settings.bound)
     height, width = fields.shape[2:]
     jpegs = [encoded(each.reshape(-1, width), settings.quality) for each in levels]
@@ -195,8 +195,8 @@ def flow_error(fields: Float32[np.ndarray, "n 2 H W"], settings: StoreSettings) 
 
 
 def _decoded(jpeg: UInt8[np.ndarray, " bytes"], flag: int, shape: tuple[int, ...]) -> UInt8[np.ndarray, "..."]:
-    """Raises ValueError where it is no JPEG of that shape."""
+    """Decode a JPEG. Raises ValueError if it does not have that shape."""
     image = cv2.imdecode(jpeg, flag)
     if image is None or image.shape != shape:
-        raise ValueError(f"a JPEG of {None if image is None else image.shape} where one of {shape} belongs")
+        raise ValueError(f"a JPEG of shape {None if image is None else image.shape} in place of {shape}")
     return image

@@ -1,4 +1,4 @@
-"""The factors of the embedded data set: what each of its videos and actions is, as the table in its folder says."""
+"""The factors of each video and action of the embedded data set, from the table in its folder."""
 
 from pathlib import Path
 
@@ -12,14 +12,14 @@ FACTORS = ("scene", "speed", "binding", "order")
 
 
 def factors(root: Path) -> pd.DataFrame:
-    """The plan that `write` left in the data set's folder; IfttnError where there is none."""
+    """The plan that `diagnostic.write` put into the folder. Raises IfttnError if the folder has no plan."""
     if not (root / "factors.parquet").exists():
         raise IfttnError(f"{root} has no factors.parquet: it is not the embedded data set")
     return pd.read_parquet(root / "factors.parquet")
 
 
 def factors_of_actions(root: Path) -> dict[str, Int[np.ndarray, " A"]]:
-    """Factor -> its value for each action of the data set; empty where the data set is not the embedded one."""
+    """Factor -> its value for each action. Empty if the data set is not an embedded data set."""
     if not (root / "factors.parquet").exists():
         return {}
     values = factors(root).groupby("action").first().sort_index()

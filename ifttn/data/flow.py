@@ -1,11 +1,11 @@
 """Optical flow between neighbouring frames, and motion as bytes.
 
-Field t is the motion from frame t to frame t + 1, in pixels along x and y. Optical flow lies at the pixels of the
-earlier frame: what is at (x, y) in frame t is at (x + u, y + v) in frame t + 1. A codec's motion vectors lie at the
-later one: what is at (x, y) in frame t + 1 was at (x - u, y - v) in frame t. So both have the same sign, and differ by
-one step of the motion in where they draw an edge.
+Field t is the motion from frame t to frame t + 1, in pixels along x and y. Optical flow belongs to the pixels of the
+earlier frame: the point at (x, y) in frame t is at (x + u, y + v) in frame t + 1. A codec's motion vectors belong to
+the later frame: the point at (x, y) in frame t + 1 was at (x - u, y - v) in frame t. Both have the same sign, but their
+edges are one step of the motion apart.
 
-Every flow sees luminance only. T frames have T - 1 fields; M fields are those that were asked for.
+Every flow uses luminance only. T frames have T - 1 fields; M is the number of requested fields.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,21 +28,21 @@ class Flow(Protocol):
     """Luminance (T, H, W) in 0..255 -> fields (M, 2, H, W) in pixels."""
 
     def __call__(self, images: Any, starts: np.ndarray, /, device: str = "cpu") -> Any:
-        """`starts` are the earlier frames t of the fields. `device` is one that `device_for` returned; there the fields
-        are: an array on a CPU, a tensor on a GPU."""
+        """`starts` are the earlier frames t of the fields. `device` comes from `device_for`. The fields are on this
+        device: an array on a CPU, a tensor on a GPU."""
         ...
 
 
 class StoredFlow(NamedTuple):
-    """The motion of some frames as a store keeps it: arrays, or tensors on the GPU that computed them."""
+    """Motion fields in the form of a store. They are arrays, or tensors on the GPU that computed them."""
 
     levels: Any
     """UInt8 (M, 2, H, W): all fields as bytes of `to_bytes`."""
     sampled: Any
-    """Float32 (n, 2, H, W): some of them in pixels, to measure what is lost."""
+    """Float32 (n, 2, H, W): some of the fields in pixels, to measure the error of the bytes."""
 
     def on_host(self) -> "StoredFlow":
-        """As arrays."""
+        """The same values as arrays."""
         return StoredFlow(*map(_on_host, self))
 
 
@@ -50,7 +50,7 @@ def dis(images: UInt8[np.ndarray, "T H W"], starts: Starts, device: str = "cpu")
     """Dense inverse search (Kroeger et al. 2016, OpenCV's medium preset)."""
     search = cv2.DISOpticalFlow.create(cv2.DISOpticalFlow_PRESET_MEDIUM)
     fields = np.empty((len(starts), 2, *images.shape[1:]), np.float32)
-    zero = np.zeros((*images.shape[1:], 2), np.float32)  # not the last field: a cut would spoil the next
+    zero = np.zeros((*images.shape[1:], 2), np.float32)  # not the last field, which is wrong after a cut
     for field, t in zip(fields, starts, strict=True):
         field[:] = search.calc(images[t], images[t + 1], zero.copy()).transpose(2, 0, 1)
     return fields
@@ -59,7 +59,7 @@ def dis(images: UInt8[np.ndarray, "T H W"], starts: Starts, device: str = "cpu")
 def tvl1(images: Any, starts: Starts, device: str = "cpu", pyramid: CoarseToFine = OPENCV) -> Any:
     """TV-L1 (Zach et al. 2007) with OpenCV's defaults, the flow of TSN and of the paper: see `ifttn.data.tvl1`.
 
-    On a GPU the images may be a tensor there, and the fields are one.
+    On a GPU the images may be a tensor, and the fields are a tensor.
     """
     if device == "cpu":
         from ifttn.data.tvl1_cpu import Solver
@@ -78,18 +78,19 @@ def tvl1(images: Any, starts: Starts, device: str = "cpu", pyramid: CoarseToFine
 
 
 FLOWS: Mapping[str, Flow] = {"tvl1": tvl1, "tvl1-fast": partial(tvl1, pyramid=FAST), "dis": dis}
-"""The paper's; the same on three levels, each half the next, with three warps, for small frames; a preview."""
+"""tvl1: the paper's flow. tvl1-fast: the same with three levels, a step of one half and three warps, for small frames.
+dis: a fast preview."""
 
 
 def device_for(name: str, device: str) -> str:
-    """Where the flow of this name is computed if `device` ("cpu", "cuda", "cuda:1") is wanted: there, or on the CPU.
+    """The device that computes a flow if `device` ("cpu", "cuda", "cuda:1") is requested: this device, or the CPU.
 
     Raises:
-        IfttnError: there is no flow of this name.
+        IfttnError: no flow has this name.
     """
     if name not in FLOWS:
         raise IfttnError(f"unknown optical flow {name}; choose from {', '.join(FLOWS)}")
-    # The bindings of CUDA come with torch on Linux, and OpenCV's DIS knows no GPU.
+    # torch on Linux installs the bindings of CUDA. OpenCV's DIS does not run on a GPU.
     on_gpu = device.startswith("cuda") and name != "dis" and find_spec("cuda") and find_spec("cuda.bindings")
     return device if on_gpu else "cpu"
 
@@ -99,16 +100,16 @@ def flow_of(
 ) -> Float32[np.ndarray, "M 2 H W"]:
     """The fields between neighbouring frames, in pixels, by a flow of FLOWS.
 
-    Where the memory of the device does not suffice for all of them, it computes fewer pairs at once.
+    If the device does not have enough memory for all pairs, it computes fewer pairs at once.
 
     Args:
-        name: of the flow.
+        name: name of the flow.
         frames: RGB (T, H, W, 3) or luminance (T, H, W), in 0..255.
         device: "cpu", "cuda", "cuda:1", ...
-        starts: the earlier frames of the fields; by default all frames but the last.
+        starts: the earlier frames of the fields; by default all frames except the last.
 
     Raises:
-        IfttnError: there is no such flow, or memory does not suffice for a single pair.
+        IfttnError: no flow has this name, or the memory is too small for one pair.
     """
     images = luminance(frames) if frames.ndim == 4 else frames
     return np.concatenate([_on_host(fields) for fields in _pieces(name, images, device, starts)])
@@ -122,18 +123,18 @@ def stored_flow(
     device: str = "cpu",
     starts: Starts | None = None,
 ) -> StoredFlow:
-    """As `flow_of`, but as bytes: a GPU hands out an eighth of what the fields in pixels would be.
+    """The fields of `flow_of` as bytes. They take a quarter of the size of fields in pixels.
 
     Args:
-        name: of the flow.
-        images: luminance (T, H, W) in 0..255, an array, or a tensor on the device.
-        bound: displacement in pixels that byte 255 stands for.
-        sampled: which fields are wanted in pixels as well, in rising order.
+        name: name of the flow.
+        images: luminance (T, H, W) in 0..255, as an array or a tensor on the device.
+        bound: displacement in pixels of byte 255.
+        sampled: numbers of the fields that are also returned in pixels, in rising order.
         device: "cpu", "cuda", "cuda:1", ...
-        starts: the earlier frames of the fields; by default all frames but the last.
+        starts: the earlier frames of the fields; by default all frames except the last.
 
     Raises:
-        IfttnError: as `flow_of`.
+        IfttnError: see `flow_of`.
     """
     levels, kept, first = [], [], 0
     for fields in _pieces(name, images, device, starts):
@@ -144,7 +145,7 @@ def stored_flow(
 
 
 def _pieces(name: str, images: Any, device: str, starts: Starts | None) -> Iterator[Any]:
-    """The fields, as many at once as memory allows, where they were computed."""
+    """The fields on the device that computed them, as many at once as its memory allows."""
     device = device_for(name, device)
     starts = np.arange(len(images) - 1) if starts is None else starts
     if not len(starts):
@@ -163,7 +164,7 @@ def _on_host(values: Any) -> np.ndarray:
 
 
 def concatenated(parts: Sequence[Any]) -> Any:
-    """Arrays, or tensors of one device, one after the other."""
+    """Join arrays, or tensors of one device, along the first axis."""
     if len(parts) == 1:
         return parts[0]
     if isinstance(parts[0], np.ndarray):
@@ -181,12 +182,12 @@ def luminance(frames: UInt8[np.ndarray, "T H W 3"]) -> UInt8[np.ndarray, "T H W"
 def to_bytes(field: Any, bound: float) -> Any:
     """Displacements in pixels (an array or a tensor) as bytes of the same shape.
 
-    Zero is exactly 128, +-bound is 255 and 1, and more than that saturates.
+    Zero becomes exactly 128. +bound becomes 255 and -bound 1, and larger displacements are clipped.
     """
     levels = (128 + 127 / bound * field).round().clip(1, 255)
     return levels.astype(np.uint8) if isinstance(levels, np.ndarray) else levels.byte()
 
 
 def from_bytes(levels: UInt8[np.ndarray, "*shape"], bound: float) -> Float32[np.ndarray, "*shape"]:
-    """The displacements in pixels, to within half a level of bound / 127."""
+    """Bytes as displacements in pixels. The error is at most half a level of bound / 127."""
     return (levels.astype(np.float32) - 128) * np.float32(bound / 127)

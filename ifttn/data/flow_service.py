@@ -1,11 +1,11 @@
 """Optical flow on one device for many processes of one machine.
 
-Processes on the CPU decode and write; each hands its luminance to the process that owns the GPU, and receives motion as
-bytes. None holds more than a piece of one video, so that the memory is bounded by the number of processes. Pieces that
-wait at the same time are computed together, because a few small images do not fill a GPU.
+Processes on the CPU decode and write videos. Each sends its luminance to the process that owns the GPU, and receives
+motion as bytes. A process holds only a part of one video at a time, so the number of processes limits the memory. Parts
+that wait at the same time are computed together, because a few small images do not fill a GPU.
 
-Images and motion go through files in memory, and a connection says only that they are there: a process that unpickles
-them holds Python's lock, without which the thread that computes cannot launch the next kernel.
+Images and motion are exchanged through files in memory, and a connection only carries messages: a process that
+unpickles arrays holds Python's lock, and the thread that computes needs this lock to launch the next kernel.
 """
 
 import math
@@ -31,9 +31,9 @@ from ifttn.data.flow import StoredFlow, concatenated, stored_flow
 from ifttn.vocabulary import IfttnError
 
 TOGETHER = 24_000_000
-"""Pixels of the pieces that are computed together. More fill a GPU no better, and all who asked would wait for it."""
+"""Pixels that are computed together. More pixels do not fill a GPU better, and make all processes wait longer."""
 IN_MEMORY, ROOM = Path("/dev/shm"), 2**30
-"""Linux's folder of files in memory, and the bytes that must be free there: a container of Docker has 64 MB."""
+"""Linux's folder of files in memory, and the bytes that must be free in it: a Docker container has only 64 MB."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ class FlowHere:
     def __call__(
         self, images: UInt8[np.ndarray, "T H W"], bound: float, sampled: Integer[np.ndarray, " n"]
     ) -> StoredFlow:
-        """The motion between neighbouring images, which are luminance.
+        """The motion between neighbouring images.
 
         Args:
-            images: in 0..255.
-            bound: displacement in pixels that byte 255 stands for.
-            sampled: which fields are wanted in pixels as well, in rising order.
+            images: luminance in 0..255.
+            bound: displacement in pixels of byte 255.
+            sampled: numbers of the fields that are also returned in pixels, in rising order.
 
         Raises:
             IfttnError: the flow cannot be computed.
@@ -61,18 +61,18 @@ class FlowHere:
 
 @dataclass(frozen=True)
 class FlowService:
-    """Has the flow computed by the process that serves it. Can be sent to other processes."""
+    """Asks the process of `serve` to compute the flow. This object can be sent to other processes."""
 
     address: str | tuple[str, int]
     key: bytes
-    """Of 32 bytes; a process that lacks it is not served."""
+    """A secret of 32 bytes. A process without it is not served."""
     folder: Path
-    """Where images and motion are handed over."""
+    """Folder of the files for images and motion."""
 
     def __call__(
         self, images: UInt8[np.ndarray, "T H W"], bound: float, sampled: Integer[np.ndarray, " n"]
     ) -> StoredFlow:
-        """As `FlowHere`."""
+        """See `FlowHere`."""
         with (
             Client(self.address, authkey=self.key) as connection,
             tempfile.NamedTemporaryFile(dir=self.folder) as file,
@@ -88,18 +88,18 @@ class FlowService:
 
 @contextmanager
 def serve(name: str, device: str) -> Iterator[FlowService]:
-    """Serve the flow `name` on `device` for as long as the context lasts."""
+    """Serve the flow `name` on `device` until the context ends."""
     key, ended, requests = secrets.token_bytes(32), threading.Event(), SimpleQueue[_Request | None]()
 
     def answer(connection: Connection) -> None:
-        # A process that died, or that lacks the key, concerns nobody here.
+        # A process that died or has no key is ignored.
         with connection, suppress(AuthenticationError, EOFError, OSError):
             deliver_challenge(connection, key)
             answer_challenge(connection, key)
             file, shape, bound, sampled = connection.recv()
             path = Path(folder) / Path(file).name
             try:
-                # A stream of its own, so that copies go on while the device computes for others.
+                # Each connection has its own stream, so that it copies while the device computes for others.
                 with _stream(device):
                     images = np.fromfile(path, np.uint8).reshape(shape)
                     request = _Request(_moved(images, device), bound, sampled)
@@ -107,12 +107,12 @@ def serve(name: str, device: str) -> Iterator[FlowService]:
                     flow = request.answer.result().on_host()
                 flow.levels.tofile(path)
                 connection.send(flow.sampled)
-            except Exception as error:  # the process that asked must know
+            except Exception as error:  # goes to the process that asked
                 connection.send(IfttnError(f"{name} on {device} failed: {' '.join(str(error).split())}"))
 
     def accept() -> None:
         while not ended.is_set():
-            with suppress(OSError):  # the caller is gone already, or this process has too many open files
+            with suppress(OSError):  # the caller has ended, or this process has too many open files
                 threading.Thread(target=answer, args=(listener.accept(),), daemon=True).start()
 
     with (
@@ -129,21 +129,21 @@ def serve(name: str, device: str) -> Iterator[FlowService]:
             yield FlowService(listener.address, key, Path(folder))
         finally:
             ended.set()
-            Client(listener.address).close()  # wakes the thread
+            Client(listener.address).close()  # wakes the thread that accepts
             requests.put(None)
             for thread in threads:
                 thread.join()
 
 
 def _memory() -> str | None:
-    """Linux's folder of files in memory, where it has room; None stands for the usual temporary folder."""
+    """Linux's folder of files in memory if it has room. None: the usual temporary folder."""
     with suppress(OSError):
         if shutil.disk_usage(IN_MEMORY).free > ROOM:
             return str(IN_MEMORY)
     return None
 
 
-# torch is imported only for a GPU: the processes that ask do without.
+# torch is imported only for a GPU. The processes that ask do not need it.
 
 
 def _stream(device: str) -> AbstractContextManager[Any]:
@@ -171,7 +171,7 @@ def _wait(device: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Request:
-    """A piece of a video whose motion somebody waits for."""
+    """A part of a video, and the future of its motion."""
 
     images: Any
     """Luminance (T, H, W) on the device."""
@@ -200,7 +200,7 @@ def _compute_all(name: str, device: str, requests: "SimpleQueue[_Request | None]
 
 
 def _compute(name: str, device: str, group: Sequence[_Request]) -> None:
-    """Compute the motion of requests for images of the same size together. Where that fails, compute each alone."""
+    """Compute the motion of requests with images of the same size together. If this fails, compute each alone."""
     frames, fields = (np.cumsum([0, *(len(each.images) - less for each in group)]) for less in (0, 1))
     starts = np.concatenate([np.arange(begin, end - 1) for begin, end in pairwise(frames)])
     sampled = [begin + each.sampled for begin, each in zip(fields, group, strict=False)]

@@ -1,4 +1,4 @@
-"""Frames and motion fields of one video by number, wherever they come from."""
+"""Frames and motion fields of one video by number, from any source."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -14,28 +14,28 @@ WHOLE: Region = (slice(None), slice(None))
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """How the videos of a store were prepared; all videos of a store share them."""
+    """The settings with which all videos of a store are prepared."""
 
     width: int
     height: int
     bound: float
-    """Displacement in pixels of the stored size that byte 255 stands for."""
+    """Displacement of byte 255, in pixels of the stored size."""
     flow: str = "tvl1"
     """Name of the optical flow, a key of flow.FLOWS."""
     quality: int = 95
-    """Of the JPEGs, 1..100."""
+    """Quality of the JPEGs, 1..100."""
 
 
 class FrameSource(ABC):
-    """A video of which `read` gives frames and motion fields by number: field t lies between frames t and t + 1."""
+    """A video whose frames and motion fields are read by number. Field t is between frames t and t + 1."""
 
     frames: int
-    """T; there are T - 1 fields of each motion."""
+    """T, the number of frames. Each motion modality has T - 1 fields."""
     settings: StoreSettings
 
     @abstractmethod
     def images(self, modality: str, indices: Sequence[int]) -> Iterator[UInt8[np.ndarray, "C H W"]]:
-        """Whole frames or fields, one after the other; `indices` ascend, each once."""
+        """Complete frames or fields, one after another. `indices` are sorted and unique."""
 
     def read(
         self,
@@ -46,7 +46,7 @@ class FrameSource(ABC):
     ) -> UInt8[np.ndarray, "n C h w"]:
         """Frames ("rgb", C = 3) or motion fields ("flow", "mv", C = 2) in the order of `indices`, cut to `region`.
 
-        A frame that is asked for several times is decoded once. The result is put into `out`, by default a new array.
+        A frame with several indices is decoded once. The result is written to `out`, by default a new array.
 
         Raises:
             IfttnError: an index is not in the video, or the video is damaged.
@@ -64,5 +64,5 @@ class FrameSource(ABC):
             image = next(images)
             for place in places[index]:
                 out[place] = image[:, *region]
-            del image  # so that the next image takes its memory, which the cache still holds
+            del image  # so that the next image reuses its memory, which is still in the cache
         return out

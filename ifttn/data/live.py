@@ -1,4 +1,4 @@
-"""Frames that come from no video file, but from a camera or a folder of images, read as a video file is."""
+"""Reads frames of a camera or of a folder of images in the same way as a video file."""
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator
@@ -18,16 +18,16 @@ from ifttn.data.video import Chunk, FrameChoice, Reader, resize_into
 from ifttn.vocabulary import IfttnError
 
 FOLDER_FPS = 25.0
-"""Frames a second of a folder of images, which does not tell them."""
+"""Frames per second of a folder of images, which has no times."""
 
 
 class LiveReader(Reader):
-    """Reads live RGB frames, and encodes them on the way, so that they have motion vectors as well."""
+    """Reads live RGB frames, and encodes them to get motion vectors."""
 
     source = "no file"
-    """Where the frames come from, for a report."""
+    """Source of the frames, for a report."""
     is_encoded = True
-    """If set to False, frames are only resized and have no vectors: then no frame waits for the next."""
+    """If False, frames are only resized and have no vectors. Then no frame waits for the next one."""
 
     def __init__(self, frames: Iterable[np.ndarray], fps: float, size: tuple[int, int] | None = None) -> None:
         super().__init__(Path("live frames"), size)
@@ -36,7 +36,7 @@ class LiveReader(Reader):
     def chunks(
         self, choose: FrameChoice | None = None, length: int = 64, keep: Callable[[int], bool] = lambda index: True
     ) -> Iterator[Chunk]:
-        """As `Reader.chunks`; frames that are not encoded come one at a time."""
+        """See `Reader.chunks`. Frames that are not encoded come one at a time."""
         if self.is_encoded:
             yield from super().chunks(choose, length, keep)
             return
@@ -51,7 +51,7 @@ class LiveReader(Reader):
 
     @contextmanager
     def opened(self) -> Iterator[Any]:
-        """Nothing is to be opened."""
+        """Do nothing: live frames have no file to open."""
         yield None
 
     def _linked(self, container: object) -> Iterator[VideoFrame]:
@@ -68,12 +68,12 @@ class LiveReader(Reader):
 
 
 class FolderReader(LiveReader):
-    """Reads a folder of numbered images: frames are the images, and vectors those of an encoder that they go through.
+    """Reads a folder of numbered images. The images are the frames, and an encoder gives the vectors.
 
     Damaged images are skipped.
 
     Raises:
-        IfttnError: as of `images_of`, or more than a tenth of the images is damaged.
+        IfttnError: see `images_of`; or more than a tenth of the images is damaged.
     """
 
     source = "images"
@@ -89,7 +89,7 @@ class FolderReader(LiveReader):
     def chunks(
         self, choose: FrameChoice | None = None, length: int = 64, keep: Callable[[int], bool] = lambda index: True
     ) -> Iterator[Chunk]:
-        """As `LiveReader.chunks`, from the first image each time."""
+        """See `LiveReader.chunks`. Each call starts from the first image."""
         self._source = self._whole_images()
         yield from super().chunks(choose, length, keep)
 
@@ -112,11 +112,11 @@ class FolderReader(LiveReader):
 
 
 def _image(path: Path) -> UInt8[np.ndarray, "H W 3"] | None:
-    """An image in RGB; None where it is damaged."""
+    """An image in RGB, or None if it is damaged."""
     content = np.fromfile(path, np.uint8)
     return cv2.imdecode(content, cv2.IMREAD_COLOR_RGB) if len(content) else None
 
 
 def reader_of(path: str | Path, size: tuple[int, int] | None = None) -> Reader:
-    """The reader of a video file or of a folder of images, at `size` (width, height) where given."""
+    """The reader of a video file or of a folder of images. It resizes to `size` (width, height) if given."""
     return FolderReader(Path(path), size) if Path(path).is_dir() else Reader(path, size)

@@ -1,7 +1,7 @@
-"""From a store to batches on a device: snippets of videos are drawn, decoded and cropped by processes of their own.
+"""From a store to batches on a device: worker processes draw, decode and crop the snippets of videos.
 
-The processes live as long as their loader, and share each batch in portions of a few videos. For a GPU they leave it to
-resize the crops and to decode motion fields (`batch`).
+The processes live as long as their loader, and share each batch in portions of a few videos. If the batch is for a GPU,
+the GPU resizes the crops and decodes motion fields (`batch`).
 
 Shapes: N videos, K segments, C channels of a modality's snippet, L = STACK motion fields, H x W pixels.
 """
@@ -37,19 +37,19 @@ Keys = Sequence[tuple[int, int]]
 """(view, index of the video) of each sample of a batch."""
 
 SHARED = Path("/dev/shm")
-"""Where Linux keeps the memory through which processes hand batches over. A container of Docker has 64 MB of it."""
+"""Linux's shared memory, through which processes pass batches. A Docker container has only 64 MB."""
 PREFETCHED = 2
-"""Batches that all processes together have ready."""
+"""Batches that all processes together prepare in advance."""
 VIDEOS_A_PORTION = 4
-"""Videos that a process makes at once: all share the first batch, and none waits long for the last portion."""
+"""Videos in a portion. It is small, so that all processes share the first batch and the last portion is ready soon."""
 
 
 @dataclass
 class SnippetDataset(Dataset):
     """Samples of prepared videos, by (view, index of the video).
 
-    With `scales`, for training: a view is an epoch, and segments and crop are drawn from (seed, view, index), so that
-    a sample does not depend on workers or on what was read before. Without, for tests: snippets come from the centres
+    With `scales`, for training: a view is an epoch. Segments and crop are drawn from (seed, view, index), so that a
+    sample does not depend on workers or on earlier samples. Without `scales`, for tests: snippets come from the centres
     of the segments, and a view is one of the `crops` fixed crops.
     """
 
@@ -64,11 +64,11 @@ class SnippetDataset(Dataset):
     crops: int = 1
     seed: int = 0
     fitted: bool = True
-    """Crops are resized and mirrored here. Else it is left to whoever puts a batch together (`Uncut.cut`)."""
+    """Whether crops are resized and mirrored here. If not, `Uncut.cut` does it for the complete batch."""
     encoded: bool = False
-    """Motion fields are left as JPEG files, for a GPU to decode; then `fitted` is false."""
+    """Whether motion fields stay JPEG files, which a GPU decodes. Then `fitted` is false."""
     checked: tuple[Store, Sequence[Video]] | None = None
-    """Set here, so that `replace` does not look for the same videos in the same store again."""
+    """The store and videos of the last check, so that `replace` does not repeat it."""
 
     def __post_init__(self) -> None:
         """Raise IfttnError for an unknown modality or videos that are not in the store."""
@@ -88,7 +88,7 @@ class SnippetDataset(Dataset):
 
     @property
     def whole(self) -> bool:
-        """Frames are handed over whole, because several views are to be cut from them."""
+        """Whether planes are full frames, because several views are cut from them."""
         return not self.fitted and self.scales is None and self.crops > 1
 
     @property
@@ -99,7 +99,7 @@ class SnippetDataset(Dataset):
         return (settings.height, settings.width) if self.whole else (shorter, shorter)
 
     def encodes(self, modality: str) -> bool:
-        """Whether its planes are left as JPEG files."""
+        """Whether the planes of a modality stay JPEG files."""
         return self.encoded and (MODALITIES[modality].run_of or modality) in ("flow", "mv")
 
     def __len__(self) -> int:
@@ -111,7 +111,7 @@ class SnippetDataset(Dataset):
         return {modality: x[0].numpy() for modality, x in portion.planes.items()}, portion.labels[0], portion.names[0]
 
     def __getitems__(self, keys: Keys) -> Portion:
-        """Some videos of a batch, each decoded to its place in it."""
+        """Some videos of a batch. Each is decoded directly into the arrays of the portion."""
         planes = {m: self._empty(len(keys), m) for m in self.modalities if not self.encodes(m)}
         files = {m: _Files() for m in self.modalities if self.encodes(m)}
         crops = [self._fill(key, {m: x[row] for m, x in planes.items()}, files) for row, key in enumerate(keys)]
@@ -131,7 +131,7 @@ class SnippetDataset(Dataset):
     def draw(
         self, key: tuple[int, int], num_frames: int
     ) -> tuple[Integer[np.ndarray, " K"], Integer[np.ndarray, "K L"], Crop]:
-        """Frames, fields and crop of a sample, given the number of frames of its video."""
+        """Frames, fields and crop of a sample of a video with `num_frames` frames."""
         view, index = key
         if self.scales is None:
             starts, crop = sampling.centre_starts(num_frames, self.segments), self.views[view]
@@ -144,7 +144,7 @@ class SnippetDataset(Dataset):
     def _fill(
         self, key: tuple[int, int], planes: dict[str, UInt8[np.ndarray, "K C H W"]], files: dict[str, "_Files"]
     ) -> Crop:
-        """Put a sample into arrays of its shape, and the rest of it to the files."""
+        """Decode the planes of a sample into arrays, and add its JPEG files to `files`."""
         with self.store.open(self.videos[key[1]].name) as entry:
             frames, fields, crop = self.draw(key, entry.frames)
             snippets = Snippets(entry, frames, fields)
@@ -169,20 +169,20 @@ class _Files:
         self.files, self.places = list[np.ndarray](), list[np.ndarray]()
 
     def add(self, entry: Entry, stored: str, wanted: Integer[np.ndarray, " M"]) -> None:
-        """Those of one video."""
+        """Add the files of one video."""
         numbers, place = np.unique(wanted, return_inverse=True)
         self.places.append(place + len(self.files))
         self.files += entry.jpegs(stored, numbers)
 
     def jpegs(self) -> Jpegs:
-        """All of them."""
+        """All files so far."""
         return Jpegs(torch.from_numpy(np.concatenate(self.files)), list(map(len, self.files)), np.stack(self.places))
 
 
 def _unfitted(
     shape: tuple[int, ...], modality: str, empty: Callable[[tuple[int, ...]], np.ndarray] | None = None
 ) -> UInt8[np.ndarray, "... C H W"]:
-    """Empty planes for crops that are still to be resized: in RGB with colours side by side, as in a JPEG."""
+    """Empty planes for crops before resizing. RGB planes have their channels last in memory, as a JPEG has."""
     empty = empty or (lambda shape: np.empty(shape, np.uint8))
     if modality != "rgb":
         return empty(shape)
@@ -190,18 +190,18 @@ def _unfitted(
 
 
 class _Memory:
-    """Arrays of batches that nobody holds any more, to be written again.
+    """Arrays that are used again when no batch holds them any more.
 
-    Memory that the system has yet to hand out costs a batch up to a tenth of the time of its decoding.
+    New memory from the system would cost a batch up to a tenth of the time of its decoding.
     """
 
     def __init__(self, most: int) -> None:
         self.arrays = deque[np.ndarray](maxlen=most)
 
     def array(self, shape: tuple[int, ...]) -> UInt8[np.ndarray, "..."]:
-        """An array of any content."""
+        """An array of this shape, with arbitrary content."""
         for i in range(len(self.arrays)):
-            # Only the deque and this call hold a free array: tensors and views hold the array that they are made of.
+            # Only the deque and this call refer to a free array: tensors and views refer to the array of their memory.
             if self.arrays[i].shape == shape and sys.getrefcount(self.arrays[i]) == 2:
                 return self.arrays[i]
         self.arrays.append(np.empty(shape, np.uint8))
@@ -209,7 +209,7 @@ class _Memory:
 
 
 def in_order(dataset: SnippetDataset, batch: int, view: int = 0) -> list[Keys]:
-    """The keys of all videos in one view, so many in a batch."""
+    """The keys of all videos in one view, in batches of `batch` videos."""
     count = len(dataset)
     return [[(view, row) for row in range(first, min(first + batch, count))] for first in range(0, count, batch)]
 
@@ -217,7 +217,7 @@ def in_order(dataset: SnippetDataset, batch: int, view: int = 0) -> list[Keys]:
 def batches(
     dataset: SnippetDataset, keys: Sequence[Keys], device: str | torch.device, workers: int = 0
 ) -> Iterator[Batch]:
-    """These samples by a loader of their own, which ends with them (`Loader`)."""
+    """Load these samples with a new `Loader`, which is closed after the last batch."""
     loader = Loader(dataset, device, workers)
     feed = loader(keys)
 
@@ -232,10 +232,10 @@ class Loader:
     """Makes batches of a data set on a device, with processes that live until `close`.
 
     Args:
-        dataset: what keys refer to.
-        device: "cpu", "cuda", "cuda:1", ... A CPU resizes crops in the processes, a GPU by itself.
-        workers: processes that load; 0 is this process itself.
-        decode: decodes motion fields on the device; by default nvJPEG on a GPU that has it, else the processes do it.
+        dataset: the data set of the keys.
+        device: "cpu", "cuda", "cuda:1", ... For a CPU the processes resize the crops; a GPU resizes them itself.
+        workers: number of processes that load; 0 loads in this process.
+        decode: decodes motion fields on the device; by default nvJPEG on a GPU. Without nvJPEG, the processes decode.
     """
 
     def __init__(
@@ -252,12 +252,12 @@ class Loader:
         self._feed: Generator[Batch, None, None] | None = None
 
     def __call__(self, keys: Sequence[Keys]) -> Iterator[Batch]:
-        """Batches of these samples, in their order. A call ends the one before.
+        """Batches of these samples, in their order. A new call ends the previous one.
 
-        Batches in a row that are views of the same videos are cut from the same pictures.
+        Consecutive batches that are views of the same videos are cut from the same decoded frames.
 
         Raises:
-            IfttnError: a video cannot be read, or the batches do not fit into the memory that processes share.
+            IfttnError: a video cannot be read, or the batches do not fit into shared memory.
         """
         if self.workers and not self._processes:
             largest = max(map(len, keys), default=1)
@@ -265,7 +265,7 @@ class Loader:
             if SHARED.is_dir():
                 most = (
                     largest + VIDEOS_A_PORTION * prefetched * self.workers
-                )  # the batch that is put together, and what is ready
+                )  # the batch in assembly, and the portions that are ready
                 self._refuse_too_little_shared_memory(min(most, sum(map(len, keys))))
             self._processes = DataLoader(
                 cast(Dataset[Portion], _PortionsOrErrors(self.dataset)),
@@ -285,7 +285,7 @@ class Loader:
     def close(self) -> None:
         """End the processes."""
         if self._feed:
-            self._feed.close()  # its thread must not wait for processes that are gone
+            self._feed.close()  # its thread must not wait for processes that have ended
         self._end_processes()
 
     def _end_processes(self) -> None:
@@ -294,7 +294,7 @@ class Loader:
             ready._shutdown_workers()
 
     def _batches(self, keys: Sequence[Keys]) -> Generator[Batch, None, None]:
-        torch.empty((), dtype=torch.int64).random_()  # dropout goes on from here in torch's generator
+        torch.empty((), dtype=torch.int64).random_()  # the draw of a DataLoader, before those of dropout
         groups = [[batch] for batch in keys]
         if self.dataset.whole:
             groups = [list(views) for _, views in groupby(keys, lambda batch: [index for _, index in batch])]
@@ -303,7 +303,7 @@ class Loader:
         chunks = [chunk for each in split for chunk in each]
         if self.workers:
             self._chunks[:] = chunks
-            self._ready = iter(self._processes)  # in the thread that calls, which hears if a process dies
+            self._ready = iter(self._processes)  # in the calling thread, which is told if a process dies
         portions = self._raised() if self.workers else map(self.dataset.__getitems__, chunks)
         made = self._made(groups, map(len, split), portions)
         yield from ahead(made, len(keys), self.device) if self.device.type == "cuda" else made
@@ -325,7 +325,7 @@ class Loader:
             del uncut
 
     def _raised(self) -> Iterator[Portion]:
-        """The portions that come; raises the errors that stand among them."""
+        """The portions of the processes. Raises an error that a process returned in place of a portion."""
         try:
             for portion in self._ready:
                 if isinstance(portion, IfttnError):
@@ -333,20 +333,18 @@ class Loader:
                 yield portion
         except (EOFError, OSError, RuntimeError) as error:
             if lacks_memory(error) or "in DataLoader worker" in str(error):
-                raise  # an error of a worker that lives
-            with suppress(RuntimeError):  # here, as torch would print a stack where it finds the worker dead at the end
+                raise  # an error of a live worker
+            with suppress(RuntimeError):  # ended now, because torch would later print a stack trace for it
                 self._end_processes()
             raise loader_killed() from error
 
     def _refuse_too_little_shared_memory(self, videos: int) -> None:
         dataset, free = self.dataset, shutil.disk_usage(SHARED).free
-        # Of a field of bytes, a JPEG takes less than half.
+        # The JPEG of a field takes less than half of its bytes.
         channels = sum(MODALITIES[m].channels / (1 + dataset.encodes(m)) for m in dataset.modalities)
         needed = videos * dataset.segments * channels * dataset.area[0] * dataset.area[1]
         if needed > free:
-            raise _too_small(
-                f"{self.workers} workers need {needed / 1e6:,.0f} MB of it, and {free / 1e6:,.0f} MB are free"
-            )
+            raise _too_small(f"{self.workers} workers need {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free")
 
 
 def whole_snippets(
@@ -365,14 +363,14 @@ def whole_snippets(
 
 def _too_small(why: str) -> IfttnError:
     return IfttnError(
-        f"{SHARED}, the memory that processes share, is too small for the batches ({why}): give a container more "
-        "(docker run --shm-size 16g), or take fewer --workers or a smaller --micro-batch; --workers 0 needs none"
+        f"the shared memory {SHARED} is too small for the batches ({why}): give a container more "
+        "(docker run --shm-size 16g), or use fewer --workers or a smaller --micro-batch; --workers 0 needs none"
     )
 
 
 class _PortionsOrErrors(Dataset):
-    """Portions in memory that processes share, and an IfttnError in the place of a portion that cannot be made: if a
-    worker raised it, its line would come with a stack, and what a queue cannot share would never come at all."""
+    """Portions in shared memory, or an IfttnError in place of a portion that cannot be made. If a worker raised the
+    error, its message would come with a stack trace, and a portion that cannot be shared would never come."""
 
     def __init__(self, dataset: SnippetDataset) -> None:
         self.dataset = dataset
@@ -396,5 +394,5 @@ def _unchanged(portion: Portion | IfttnError) -> Portion | IfttnError:
 
 
 def _single_threaded(worker: int) -> None:
-    # OpenCV's own threads deadlock or starve one another in forked workers.
+    # OpenCV's threads can deadlock or slow one another in forked workers.
     cv2.setNumThreads(0)

@@ -1,4 +1,4 @@
-"""What a video file has lost: packets that cannot be decoded, a missing end, gaps between frames."""
+"""Losses of a video file: packets that cannot be decoded, a missing end, gaps between frames."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +14,11 @@ from ifttn.vocabulary import IfttnError
 MOST = 0.1
 """Share of a video that may be lost. A packed stream of MPEG-4 may hold a few frames fewer than its header says."""
 SHORTER = 0.25
-"""Seconds by which the pictures of a file may end before the file says, as its sound may be longer."""
+"""Seconds by which the pictures may be shorter than the stated duration, which may be that of the sound."""
 
 
 def count_shown(stream: VideoStream) -> int:
-    """The number of packets in the index of a file whose picture is shown.
+    """The number of packets with a visible picture in the index of a file.
 
     An AVI lists dropped frames as empty packets, and an edit list hides frames that were trimmed off.
     """
@@ -26,20 +26,20 @@ def count_shown(stream: VideoStream) -> int:
 
 
 class Losses:
-    """Counts losses while a file is read; afterwards `notes` tells of them."""
+    """Counts losses while a file is read. Afterwards `notes` describes them."""
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
-        """Read what the file promises."""
+        """Read the stated duration and number of frames."""
         self.stream, self.notes = stream, list[str]()
         self._entries, self._listed = len(stream.index_entries), count_shown(stream)
         self._arrived = self._early = self._failed = self._frames = self._damaged = 0
         self._unit, self._end = float(stream.time_base or 1), 0.0
         promised = stream.duration * self._unit if stream.duration else (container.duration or 0) / 1e6
-        # FFmpeg guesses the duration of an AVI without an index; its header still has it, one frame a unit.
+        # FFmpeg guesses the duration of an AVI without an index. The header still has it: one frame per unit of time.
         self._promised = max(promised, stream.frames * self._unit)
 
     def packet(self, packet: Packet) -> None:
-        """A packet was read."""
+        """Record a packet."""
         self._arrived += packet.size > 0 and not packet.is_discard
         stamp = packet.pts if packet.pts is not None else packet.dts
         if stamp is not None:
@@ -47,24 +47,24 @@ class Losses:
             self._end = max(self._end, after)
 
     def failure(self) -> None:
-        """A packet could not be decoded. The first packets never can where the file begins between two key frames."""
+        """Record a packet that cannot be decoded. This is normal for the first packets before the first key frame."""
         self._failed += 1
         self._early += not self._frames
 
     def frame(self, frame: VideoFrame) -> None:
-        """A frame was decoded."""
+        """Record a decoded frame."""
         self._frames += 1
         self._damaged += frame.is_corrupt
 
     def close(self, path: Path, seconds: Sequence[float]) -> None:
-        """The file has ended, and its frames are shown at these seconds. Raises IfttnError where too much is lost."""
-        # An index that has not grown while the file was read is whole: it lists every packet that there should be.
+        """Finish at the end of the file, with the times of its frames. Raises IfttnError if too much is lost."""
+        # An index that did not grow while the file was read is complete: it lists every packet of the original file.
         is_indexed = self.stream.frames > 0 and len(self.stream.index_entries) == self._entries
         missing = max(0, self._listed - self._arrived) if is_indexed else 0
         cut = 0.0 if is_indexed else max(0.0, self._promised - self._end)
         lost, count = self._failed + missing, self._arrived + missing
         if not self._frames:
-            raise IfttnError(f"{path}: truncated or damaged, not one of its frames can be decoded")
+            raise IfttnError(f"{path}: truncated or damaged, none of its frames can be decoded")
         if lost - self._early > MOST * count:
             raise IfttnError(f"{path}: truncated or damaged, {lost} of its {count} frames cannot be decoded")
         if self.stream.frames and cut > MOST * self._promised:
@@ -72,7 +72,7 @@ class Losses:
         if lost:
             self.notes.append(f"lost frames ({lost} of {count} cannot be decoded)")
         if self._damaged:
-            self.notes.append(f"damaged frames ({self._damaged} of {self._frames} are not whole)")
+            self.notes.append(f"damaged frames ({self._damaged} of {self._frames} are incomplete)")
         if cut > max(SHORTER, 0.02 * self._promised):
             self.notes.append(f"cut short (its pictures end at {self._until()})")
         if not self.stream.frames:
@@ -83,7 +83,7 @@ class Losses:
 
 
 def _gap(steps: np.ndarray, seconds: Sequence[float]) -> list[str]:
-    """A note on holes between frames that otherwise follow one another evenly."""
+    """A note on gaps between frames, if all other frames have equal distances."""
     if len(steps) < 5:
         return []
     usual = float(np.median(steps))

@@ -1,7 +1,7 @@
 """The motion vectors that FFmpeg exports with a frame, painted on a grid of blocks of 8 x 8 pixels.
 
-A codec predicts the later of two frames from the earlier one: its vectors lie on the pixels of the later frame, whereas
-optical flow lies on those of the earlier frame.
+A codec predicts the later of two frames from the earlier one. So its vectors belong to pixels of the later frame, while
+optical flow belongs to pixels of the earlier frame.
 
 Shapes: N frames, h x w blocks; a field has 2 planes (x, y), in pixels.
 """
@@ -16,11 +16,11 @@ from jaxtyping import Float32
 from numba import njit
 
 BLOCK_SIDE = 8
-"""Side in pixels of the smallest block that has a motion vector of its own."""
+"""Side in pixels of the smallest block with its own motion vector."""
 KINDS = {int(kind): kind.name for kind in PictureType}
 I_FRAME, P_FRAME, B_FRAME = int(PictureType.I), int(PictureType.P), int(PictureType.B)
-# Of libavutil/motion_vector.h. PyAV's own to_ndarray() makes this type anew for every frame, which takes longer than
-# reading the vectors does.
+# From libavutil/motion_vector.h. PyAV's to_ndarray() makes this type anew for every frame, which takes longer than
+# reading the vectors.
 _FIELDS = (
     "source i4, w u1, h u1, src_x i2, src_y i2, dst_x i2, dst_y i2, flags u8, motion_x i4, motion_y i4, motion_scale u2"
 )
@@ -28,8 +28,8 @@ VECTOR = np.dtype([tuple(field.split()) for field in _FIELDS.split(", ")], align
 
 
 def exported_by(frame: VideoFrame) -> MotionVectors | None:
-    """The vectors of a frame as FFmpeg exports them, as rows of VECTOR; None where it has none."""
-    # Not frame.side_data: frame and data would hold each other, and stay until the garbage collector comes.
+    """The vectors of a frame as FFmpeg exports them, as rows of VECTOR. None for a frame without vectors."""
+    # Not frame.side_data: frame and data would refer to each other and stay in memory until the garbage collector runs.
     for data in SideDataContainer(frame):  # pyright: ignore[reportCallIssue]
         if type(data) is MotionVectors:
             return data
@@ -37,7 +37,7 @@ def exported_by(frame: VideoFrame) -> MotionVectors | None:
 
 
 class BlockPainter:
-    """Paints the vectors of many frames in one call: a call for each frame would take longer than the painting."""
+    """Paints the vectors of many frames in one call. A call for each frame would take longer than the painting."""
 
     def __init__(self) -> None:
         self._fields = np.zeros((1, 2, 0, 0), np.float32)
@@ -45,15 +45,15 @@ class BlockPainter:
         self._stops, self._used, self._done = [], 0, 1
 
     def start(self, length: int, coded: tuple[int, int], size: tuple[int, int]) -> None:
-        """Begin the fields of the next `length` frames; sizes are (width, height), of the file and of the result."""
+        """Begin the fields of the next `length` frames. Sizes are (width, height) of the file and of the result."""
         self._scale = (size[0] / coded[0], size[1] / coded[1])
-        # Macroblocks of 16 pixels may reach over the right and lower border.
+        # Macroblocks of 16 pixels may extend beyond the right and lower border.
         fields = np.empty((length + 1, 2, -(-coded[1] // 16) * 2, -(-coded[0] // 16) * 2), np.float32)
         fields[0] = self._fields[self._done - 1] if self._fields.size else 0
         self._fields, self._done = fields, 1
 
     def add(self, frame: VideoFrame) -> None:
-        """Take the vectors of the next frame."""
+        """Add the vectors of the next frame."""
         if frame.pict_type == I_FRAME:
             self._stops.append(-1)
             return
@@ -67,12 +67,12 @@ class BlockPainter:
         self._stops.append(self._used // VECTOR.itemsize)
 
     def painted(self) -> Float32[np.ndarray, "N 2 h w"]:
-        """A field for each frame since `start`: the motion that leads to this frame from the one before it."""
+        """A field for each frame since `start`: the motion from the previous frame to this frame."""
         self._paint(0)
         return self._fields[1 : self._done]
 
     def _paint(self, needed: int) -> int:
-        """Paint what has been collected, make room for `needed` bytes, and return where they end in the buffer."""
+        """Paint the collected vectors, make room for `needed` bytes, and return their end in the buffer."""
         _paint(self._vectors, np.array(self._stops, np.int64), self._fields, self._done, *self._scale)
         self._done += len(self._stops)
         self._stops, self._used = [], 0
@@ -86,14 +86,14 @@ class BlockPainter:
         return np.frombuffer(raw, VECTOR), memoryview(raw)
 
 
-# numba compiles plain functions only, hence `no_type_check`.
+# numba compiles only plain functions, and `no_type_check` keeps the type checker of the tests from wrapping them.
 @no_type_check
 @njit(nogil=True, cache=True, error_model="numpy")
 def _paint(vectors, stops, fields, at, x_scale, y_scale):
     start = 0
     for stop in stops:
         if stop < 0:
-            fields[at] = fields[at - 1]  # an I-frame has no vectors: the motion is taken to go on as it was
+            fields[at] = fields[at - 1]  # an I-frame has no vectors: the last motion is repeated
         else:
             _paint_field(vectors, start, stop, fields[at], x_scale, y_scale)
             start = stop

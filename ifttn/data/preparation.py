@@ -1,6 +1,6 @@
-"""Videos to store: decode, resize, optical flow and motion vectors, in parallel, resumable, with a report.
+"""Prepare videos for a store: decode, resize, optical flow and motion vectors, in parallel, resumable, with a report.
 
-The report is no part of what is prepared: its seconds differ from run to run, and the rest of the store never does.
+The report is not part of the prepared data: its seconds differ from run to run, and the rest of the store never does.
 """
 
 import os
@@ -31,7 +31,7 @@ from ifttn.files import DiskFullError, held
 from ifttn.vocabulary import IfttnError, Video
 
 MEASURED = 4
-"""Fields of a video, evenly spread, on which the error of the stored flow is measured."""
+"""Number of evenly spread fields of a video for which the error of the stored flow is measured."""
 
 
 def prepare(
@@ -44,36 +44,36 @@ def prepare(
     progress: bool = True,
     device: str | None = None,
 ) -> pd.DataFrame:
-    """Put every video of the data set at `root` into the store at `folder`, and report on each.
+    """Prepare every video of the data set at `root` for the store at `folder`, and report on each.
 
-    Videos that are there already are skipped, so the same command goes on after an interruption, however it came. A
-    video whose file was replaced since, or whose entry is damaged, is prepared again. A video that fails, or that
-    crashes the process that decodes it, is reported with its reason and the rest go on.
+    Videos that are already in the store are skipped, so that the same command continues after any interruption. A video
+    whose file was replaced, or whose entry is damaged, is prepared again. A video that fails, or that crashes the
+    process that decodes it, is reported with the reason, and the other videos are prepared.
 
-    A link is followed to a data set, a class folder, or a video within them; a video that is a link to somewhere else
-    is refused, because a data set that was downloaded must not reach for other files of its user.
+    Links to a data set, to a class folder, or to a video within them are followed. A link from a video to another place
+    is refused, because a downloaded data set must not read other files of its user.
 
     Args:
-        root: a data set as `catalogue` knows it.
-        folder: of the store, made where absent.
-        settings: of the store; IfttnError where it was made with others.
-        jobs: processes, by default one a CPU; 1 is this process itself. Or the address of a Dask scheduler
+        root: a data set in a layout of `catalogue`.
+        folder: folder of the store, made if it does not exist.
+        settings: settings of the store.
+        jobs: processes, by default one per CPU; 1 is this process itself. Or the address of a Dask scheduler
             ("tcp://host:8786"): then `root` and `folder` must be on a file system that all its workers share.
-        limit: prepare this many videos only, spread evenly over the catalogue.
-        progress: show a bar on stderr.
-        device: where optical flow is computed; by default where the store was begun, and else on a GPU if there is one
-            (on a cluster: the CPU). One GPU serves all processes; in a cluster every worker uses its own.
+        limit: prepare only this many videos, spread evenly over the data set.
+        progress: show a progress bar on stderr.
+        device: device for optical flow; by default the device on which the store was begun, or for a new store a GPU if
+            there is one (on a cluster: the CPU). One GPU serves all processes; on a cluster each worker uses its own.
 
     Returns:
-        The `ReportRow` of each video of the data set that was tried in this run or before, in the order of the names.
-        Also written to `folder`/report.csv.
+        The `ReportRow` of each video that was tried in this run or before, sorted by name. It is also written to
+        `folder`/report.csv.
 
     Raises:
-        IfttnError: no data set, an unknown flow, a store that was made with other settings, of another data set or on
-            another kind of device, or is being prepared by another process, a cluster that is not there. DiskFullError,
-            also an IfttnError, ends the batch where the disk is full; the report up to there is kept.
+        IfttnError: `root` is no data set; the flow is unknown; the store has other settings, another data set or
+            another kind of device, or another process prepares it; or the cluster cannot be reached.
+        DiskFullError: the disk is full. The report up to this point is kept.
     """
-    device_for(settings.flow, "cpu")  # refuses an unknown flow before a store is made
+    device_for(settings.flow, "cpu")  # refuses an unknown flow before it makes a store
     root, folder = root.resolve(), folder.resolve()
     contents, store = catalogue.contents(root), Store.create(folder, settings)
     with held(folder):
@@ -103,21 +103,21 @@ def _is_open(row: ReportRow | None) -> bool:
 
 
 def _remove_outdated(contents: catalogue.Contents, store: Store, root: Path) -> dict[str, str]:
-    """Remove the entries that are damaged, and those whose file was replaced. Returns why, by name.
+    """Remove damaged entries and entries whose file was replaced. Returns the reason for each name.
 
     Raises:
-        IfttnError: the entries were made of another data set.
+        IfttnError: the entries come from another data set.
     """
-    again = dict.fromkeys(store.damaged(), "prepared again, since its entry was damaged")
+    again = dict.fromkeys(store.damaged(), "prepared again, because its entry was damaged")
     changed, prepared = store.changed(contents.videos), store.origins()
     common = sum(video.name in prepared for video in contents.videos)
     if prepared and store.data not in (None, root) and (common == len(changed) or (changed and store.data.is_dir())):
         raise IfttnError(
-            f"{store.folder}: was prepared from {store.data}, and {root} holds other videos"
+            f"{store.folder} was prepared from {store.data}, and {root} holds other videos"
             + (f" under the same names (the first is {changed[0]})" if changed else "")
             + ": use another folder for the store of this data set"
         )
-    again |= dict.fromkeys(changed, "prepared again, since its file was replaced")
+    again |= dict.fromkeys(changed, "prepared again, because its file was replaced")
     for name in again:
         store.remove(name)
     return again
@@ -126,7 +126,7 @@ def _remove_outdated(contents: catalogue.Contents, store: Store, root: Path) -> 
 def _known_rows(contents: catalogue.Contents, store: Store) -> dict[str, ReportRow]:
     """A row for each video that is in the store, failed before, or is listed and missing."""
     earlier, index = read_report(store.folder), store.index().set_index("video")
-    rows = {name: ReportRow(name, "missing", "is listed, and not in the folder") for name in contents.missing}
+    rows = {name: ReportRow(name, "missing", "is listed, but not in the folder") for name in contents.missing}
     for name in (video.name for video in contents.videos):
         row = earlier.get(name)
         if name in index.index:
@@ -140,7 +140,7 @@ def _known_rows(contents: catalogue.Contents, store: Store) -> dict[str, ReportR
 
 @dataclass(frozen=True)
 class _Work:
-    """What every process needs to know."""
+    """The arguments that are the same for every video."""
 
     root: Path
     folder: Path
@@ -151,11 +151,11 @@ def _prepared(
     todo: Sequence[Video], store: Store, root: Path, jobs: int | str | None, device: str | None
 ) -> Generator[ReportRow]:
     if not todo:
-        return  # then device and libraries may differ from those that the store was begun with
+        return  # without work, the device and the libraries may differ from those of the store
     on_cluster = isinstance(jobs, str)
     flow = FlowHere(store.settings.flow, device_for(store.settings.flow, device or _usual_device(store, on_cluster)))
     newer = store.begin(root, flow.device.partition(":")[0])
-    # One process uses the GPU for all, so that its memory does not hold everything once a process.
+    # One process uses the GPU for all others, because each process on a GPU needs memory for its own libraries.
     is_served = flow.device != "cpu" and jobs != 1 and not on_cluster
     try:
         with serve(flow.name, flow.device) if is_served else nullcontext(flow) as source:
@@ -177,20 +177,20 @@ def _usual_device(store: Store, on_cluster: bool) -> str:
     has_gpu = torch.cuda.is_available()
     if store.device == "cuda" and not (has_gpu or on_cluster):
         raise IfttnError(
-            f"{store.folder}: its flow was computed on a GPU, and there is none here: go on where there is one, "
-            "or use another folder"
+            f"{store.folder}: its flow was computed on a GPU, and this machine has no GPU: continue on a machine with "
+            "a GPU, or use another folder"
         )
     return store.device or ("cuda" if has_gpu and not on_cluster else "cpu")
 
 
 def _reason(crash: Crash) -> str:
     if "SIGKILL" in crash.how:
-        return "its process was killed, most likely because memory did not suffice: prepare fewer at once (--jobs)"
+        return "its process was killed, most likely because memory ran out: prepare fewer videos at once (--jobs)"
     return "the decoder crashed" + (f" ({crash.how})" if crash.how else "")
 
 
 def _prepare_one(video: Video, work: _Work) -> ReportRow:
-    cv2.setNumThreads(0)  # the processes are the parallelism
+    cv2.setNumThreads(0)  # the work is already parallel over processes
     began = time.perf_counter()
     try:
         row = _stored(video, work)
@@ -198,7 +198,7 @@ def _prepare_one(video: Video, work: _Work) -> ReportRow:
         raise
     except IfttnError as error:
         row = ReportRow(video.name, "failed", " ".join(str(error).split()))
-    except Exception as error:  # no video may end a batch of thousands; the report names it
+    except Exception as error:  # one video must not end a batch of thousands; the report names it
         row = ReportRow(video.name, "failed", " ".join(f"{video.path}: {type(error).__name__}: {error}".split()))
     return row._replace(seconds=round(time.perf_counter() - began, 3))
 
@@ -222,7 +222,7 @@ def _stored(video: Video, work: _Work) -> ReportRow:
             last = images[-1:]
         writer.fps = reader.fps
         if writer.frames < 2:
-            raise IfttnError(f"{video.path}: has one frame, and motion needs two")
+            raise IfttnError(f"{video.path}: has only one frame, and motion needs two")
     error = flow_error(np.concatenate(samples), settings)
     anew = [f"encoded anew: {reader.transcoded}"] if reader.transcoded else []
     return ReportRow(
@@ -245,11 +245,11 @@ def _check_file(path: Path, root: Path) -> None:
         target = image.resolve() if image.is_symlink() else image
         if target is not image and not any(target.is_relative_to(inside) for inside in (root, image.parent.resolve())):
             raise IfttnError(
-                f"{image}: is a link out of the data set, to {target}; copy it, or link the whole class folder"
+                f"{image}: is a link to {target}, outside the data set; copy the file, or link the class folder"
             )
     if not (is_folder or path.is_file()):
-        raise IfttnError(f"{path}: is {'no file' if path.exists() else 'not there'}")
+        raise IfttnError(f"{path}: {'is no file' if path.exists() else 'does not exist'}")
     if not os.access(path, os.R_OK):
-        raise IfttnError(f"{path}: may not be read (permission denied)")
+        raise IfttnError(f"{path}: cannot be read (permission denied)")
     if path.stat().st_size == 0 and not is_folder:
         raise IfttnError(f"{path}: is empty")

@@ -1,7 +1,7 @@
-"""What became of each video of a data set: <store>/report.csv, one row a video, of the last attempt.
+"""The report of a preparation, <store>/report.csv: one row per video, with the result of the last attempt.
 
-While a preparation runs, rows are added as they come, so that they are there when it is killed. At the end the file is
-written anew in the order of the names.
+While a preparation runs, each row is added at once, so that it survives if the process is killed. At the end the file
+is written again, sorted by name.
 """
 
 import codecs
@@ -25,39 +25,39 @@ REPORT = "report.csv"
 
 
 class ReportRow(NamedTuple):
-    """What became of a video."""
+    """The result of one video."""
 
     video: str
     status: str
-    """done, skipped (it was in the store), failed, or missing (a list names it, the folder lacks it)."""
+    """done, skipped (already in the store), failed, or missing (a list names it, but it is not in the folder)."""
     reason: str = ""
-    """Why it failed."""
+    """The reason of a failure."""
     notes: str = ""
-    """What was done to it on the way, such as a new encoding."""
+    """Anything special in the preparation, such as a new encoding."""
     frames: int = 0
     seconds: float = 0.0
     bytes: int = 0
-    """In the store."""
+    """Size in the store."""
     quantised_mean: float = nan
-    """Mean error of the flow as bytes, in pixels, within the bound; over a few fields of the video."""
+    """Mean error of the flow as bytes, in pixels, within the bound, over a few fields of the video."""
     quantised_p999: float = nan
-    """Its 99.9th percentile."""
+    """99.9th percentile of this error."""
     stored_mean: float = nan
-    """The same of what the store gives back: bytes and JPEG."""
+    """Mean error of the flow as bytes and JPEG, in the same way."""
     stored_p999: float = nan
     saturated: float = nan
     """Share of the flow beyond the bound."""
 
 
 def summary(report: pd.DataFrame) -> list[str]:
-    """Lines that tell what a report says: how many videos, bytes, errors of the stored flow, notes."""
+    """A summary of a report in a few lines: numbers of videos, bytes, errors of the stored flow, notes."""
     counts = report.status.value_counts()
     lines = [
         ", ".join(f"{counts.get(status, 0)} {status}" for status in STATUSES if status in counts or status != "missing")
     ]
     stored = report[report.status.isin(("done", "skipped"))]
     if len(stored):
-        lines.append(f"{stored.frames.mean():.0f} frames and {stored.bytes.mean():,.0f} bytes a video")
+        lines.append(f"{stored.frames.mean():.0f} frames and {stored.bytes.mean():,.0f} bytes per video")
     if stored.stored_mean.notna().any():
         lines.append(
             f"error of the flow as bytes: {stored.quantised_mean.mean():.3f} px on average, "
@@ -65,13 +65,13 @@ def summary(report: pd.DataFrame) -> list[str]:
             f"{stored.stored_mean.mean():.3f} and {stored.stored_p999.mean():.2f} px; "
             f"{stored.saturated.mean():.2%} of the flow is beyond the bound"
         )
-    # What stands in brackets is of one video.
+    # The text in brackets differs from video to video.
     kinds = Counter(re.sub(r" \(.*?\)", "", note) for notes in stored.notes for note in notes.split("; ") if note)
     return lines + [f"{count} videos {note}" for note, count in kinds.most_common()]
 
 
 def to_frame(rows: Mapping[str, ReportRow]) -> pd.DataFrame:
-    """The rows in the order of the names."""
+    """The rows, sorted by name."""
     return pd.DataFrame(sorted(rows.values()), columns=list(ReportRow._fields))
 
 
@@ -98,10 +98,10 @@ def kept_report(folder: Path, rows: dict[str, ReportRow]) -> Iterator[Callable[[
 
 
 def read_report(folder: Path) -> dict[str, ReportRow]:
-    """What became of each video in a store, by name; also where a spreadsheet has saved the report anew.
+    """The row of each video in a store, by name. A report that a spreadsheet saved can be read, too.
 
     Raises:
-        IfttnError: the report has been replaced by something else.
+        IfttnError: the file is no report.
     """
     path = folder / REPORT
     try:
@@ -112,11 +112,11 @@ def read_report(folder: Path) -> dict[str, ReportRow]:
     if not {"video", "status"} <= set(table.fieldnames or ()):
         raise IfttnError(
             f"{path} is no report of a preparation, because it has no columns video and status: remove it, and "
-            "`ifttn prepare` writes it anew"
+            "`ifttn prepare` writes it again"
         )
     found = list(table)
     if found and None in found[-1].values() and not lines[-1].endswith(("\n", "\r")):
-        found.pop()  # whoever is killed may leave half a line
+        found.pop()  # a killed process may leave half a line
     defaults = ReportRow("", "")._asdict()
     rows = (ReportRow._make(_cell(line.get(name), default) for name, default in defaults.items()) for line in found)
     return {row.video: row for row in rows if row.status in STATUSES}
@@ -132,7 +132,7 @@ def _text(content: bytes) -> str:
 
 
 def _cell(text: str | None, default: str | int | float) -> str | int | float:
-    """A cell of the default's type; the default where it is empty or was edited into something else."""
+    """A cell with the type of the default. The default, if the cell is empty or was edited to another type."""
     try:
         return type(default)((text or "").replace(",", ".") if not isinstance(default, str) else text or "")
     except ValueError:

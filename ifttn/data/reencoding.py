@@ -1,4 +1,4 @@
-"""Encodes a video anew in memory, so that its vectors join each frame to the one before, and turns it upright."""
+"""Encodes a video anew in memory, so that vectors join each frame to the one before, and turns it upright."""
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -17,24 +17,24 @@ UNTAGGED = 2
 
 
 class Turn(NamedTuple):
-    """How a decoded frame becomes the picture that a player shows: first transposed, then mirrored."""
+    """The turn of a decoded frame to the picture that a player shows: first transposed, then mirrored."""
 
     transposed: bool = False
     mirrored_y: bool = False
-    """Upside down."""
+    """Whether top and bottom are exchanged."""
     mirrored_x: bool = False
-    """Left and right change places."""
+    """Whether left and right are exchanged."""
 
 
 UPRIGHT = Turn()
 
 
 def turn_of(frame: VideoFrame) -> Turn:
-    """The turn that a frame's display matrix asks for, to the nearest quarter turn, as the ffmpeg program does.
+    """The turn in a frame's display matrix, rounded to a quarter turn, as in the ffmpeg program.
 
-    The matrix [a b; c d] takes a pixel (x, y) to (a x + c y, b x + d y) (libavutil/display.h).
+    The matrix [a b; c d] maps a pixel (x, y) to (a x + c y, b x + d y) (libavutil/display.h).
     """
-    # Not frame.side_data: frame and data would hold each other, and stay until the garbage collector comes.
+    # Not frame.side_data: frame and data would refer to each other and stay in memory until the garbage collector runs.
     for data in SideDataContainer(frame):  # pyright: ignore[reportCallIssue]
         if data.type is Type.DISPLAYMATRIX:
             (a, b), (c, d) = np.frombuffer(memoryview(data), np.int32)[:6].reshape(2, 3)[:, :2].tolist()
@@ -45,7 +45,7 @@ def turn_of(frame: VideoFrame) -> Turn:
 
 
 def upright(frame: VideoFrame, turn: Turn) -> VideoFrame:
-    """The frame as it is shown, in RGB where it has to be turned."""
+    """The frame as a player shows it. A turned frame is in RGB."""
     if not any(turn):
         return frame
     image = frame.to_ndarray(format="rgb24")
@@ -55,11 +55,11 @@ def upright(frame: VideoFrame, turn: Turn) -> VideoFrame:
 
 
 def encoded_anew(frames: Iterator[VideoFrame], size: tuple[int, int], turn: Turn = UPRIGHT) -> Iterator[VideoFrame]:
-    """Each frame, upright, encoded and decoded again; one or two frames are in memory.
+    """Turn each frame upright, encode it and decode it again. One or two frames are in memory.
 
-    The new stream is MPEG-4 Part 2 with I- and P-frames only, with next to no loss. It says nothing about its colours,
-    so each frame is tagged with the colour space and range of its source, or with none where the source has none. RGB
-    becomes BT.601 of limited range, as FFmpeg takes untagged frames to be.
+    The new stream is MPEG-4 Part 2 with only I- and P-frames and very little loss. It has no tags for its colours, so
+    each frame gets the tags for colour space and range of its source, if the source has them. RGB becomes BT.601 with
+    limited range, which FFmpeg assumes for frames without tags.
     """
     encoder, decoder = VideoCodecContext.create("mpeg4", "w"), VideoCodecContext.create("mpeg4", "r")
     encoder.width, encoder.height, encoder.pix_fmt = *size, "yuv420p"

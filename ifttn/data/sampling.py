@@ -1,7 +1,7 @@
-"""Segments to indices: which frames and motion fields make the K snippets of a video.
+"""From segments to indices: the frames and motion fields of the K snippets of a video.
 
-Shapes: K segments, L = STACK motion fields a snippet. A video of N frames has N - 1 fields, and M = N - L starts t
-whose fields t..t+L-1 all exist. Indices count from 0.
+Shapes: K segments, L = STACK motion fields per snippet. A video of N frames has N - 1 fields, and M = N - L valid
+starts t, for which all fields t..t+L-1 exist. Indices count from 0.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from ifttn.vocabulary import STACK, IfttnError
 
 
 def random_starts(num_frames: int, segments: int, rng: np.random.Generator) -> Integer[np.ndarray, " K"]:
-    """A random start in each of K equal spans of the valid starts (TSN's training); ascending."""
+    """A random start in each of K equal spans of the valid starts, in rising order (TSN's training)."""
     valid = num_frames - STACK
     if valid < segments:
         return _even_starts(num_frames, segments)
@@ -20,7 +20,7 @@ def random_starts(num_frames: int, segments: int, rng: np.random.Generator) -> I
 
 
 def centre_starts(num_frames: int, segments: int) -> Integer[np.ndarray, " K"]:
-    """The start in the middle of each of K equal spans of the valid starts (TSN's test); ascending."""
+    """The middle start of each of K equal spans of the valid starts, in rising order (TSN's test)."""
     valid = num_frames - STACK
     if valid < segments:
         return _even_starts(num_frames, segments)
@@ -30,15 +30,15 @@ def centre_starts(num_frames: int, segments: int) -> Integer[np.ndarray, " K"]:
 def snippet_indices(
     starts: Integer[np.ndarray, " K"], num_frames: int
 ) -> tuple[Integer[np.ndarray, " K"], Integer[np.ndarray, "K L"]]:
-    """The frame in the middle of each snippet, and its L fields; past an end of the video the last one is repeated."""
+    """The middle frame of each snippet, and its L fields. Beyond an end of the video, the last one is repeated."""
     frames = np.clip(starts + STACK // 2, 0, num_frames - 1)
     fields = np.clip(starts[:, None] + np.arange(STACK), 0, num_frames - 2)
     return frames, fields
 
 
 def _even_starts(num_frames: int, segments: int) -> Integer[np.ndarray, " K"]:
-    # TSN lets every snippet of a short video start at its first frame, and then the differences of TTN are all zero.
+    # In TSN, all snippets of a short video start at its first frame. Then all differences in TTN would be zero.
     if num_frames < 2:
-        raise IfttnError(f"a video of {num_frames} frame(s) has no motion; at least 2 are needed")
+        raise IfttnError(f"a video of {num_frames} frame(s) has no motion; it needs at least 2")
     first = -(STACK // 2)
     return np.rint(np.linspace(first, first + num_frames - 1, segments)).astype(np.int64)

@@ -1,11 +1,11 @@
-"""The prepared data set on disk: RGB, optical flow and motion vectors of every video, ready to be sampled.
+"""The prepared data set on disk: RGB, optical flow and motion vectors of every video.
 
-    <folder>/manifest.json                 settings, rounding, library versions, where the data set is, and the device
-    <folder>/index.parquet                 one row a video
-    <folder>/videos/<name>.safetensors     per modality: all its JPEGs end to end, and where each begins
+    <folder>/manifest.json                 settings, rounding, library versions, folder of the data set, and the device
+    <folder>/index.parquet                 one row per video
+    <folder>/videos/<name>.safetensors     per modality: all JPEGs, one after another, and their offsets
 
-A colour JPEG holds a frame; a grey JPEG holds a motion field, its y plane below its x plane. The same file always gives
-the same bytes. `entry` reads a video, `writing` writes one.
+A colour JPEG holds a frame. A grey JPEG holds a motion field, with its y plane below its x plane. The same video file
+always gives the same bytes. `entry` reads a video, and `writing` writes one.
 
 Shapes: T frames, T - 1 fields, C channels (3 of a frame, 2 of a field), H x W pixels.
 """
@@ -33,21 +33,21 @@ from ifttn.vocabulary import IfttnError, Video
 
 SUFFIX = ".safetensors"
 STORED = ("rgb", "flow", "mv")
-"""The modalities that a store holds; all others are made of them."""
+"""The modalities in a store. All others are made from them."""
 ORIGIN = ("origin", "origin_bytes", "origin_mtime_ns", "origin_sha256")
 INDEX_COLUMNS = ("video", "frames", "fps", "bytes", *(f"{modality}_bytes" for modality in STORED), *ORIGIN)
 LIBRARIES = ("av", "numba", "numpy", "opencv-python-headless", "torch")
-"""Other versions may round otherwise, when they decode, scale, compute flow or encode."""
+"""Libraries whose version can change the rounding, in decoding, scaling, flow or encoding."""
 ROUNDING = "byte = round(128 + 127 displacement / bound), kept within 1..255"
 PART = 60
-"""A name that is too long for a file is cut into folders of so many letters and a "~"; a letter has up to 4 bytes."""
+"""A name that is too long for a file is cut into folders of this many letters and a "~". A letter has up to 4 bytes."""
 
 
 class Store:
-    """A folder of prepared videos. Names are those of the catalogue: "<class>/<file without suffix>"."""
+    """A folder of prepared videos. They have the names of the catalogue: "<class>/<file without suffix>"."""
 
     def __init__(self, folder: Path) -> None:
-        """Open what `create` made; IfttnError where there is no store."""
+        """Open a store that `create` made. Raises IfttnError if the folder has no store."""
         self.folder = folder
         self._same_since: dict[str, int] = {}
         try:
@@ -58,7 +58,7 @@ class Store:
 
     @classmethod
     def create(cls, folder: Path, settings: StoreSettings) -> "Store":
-        """Make a store, or open the one that is there; IfttnError where it has other settings or rounding."""
+        """Make a store, or open the existing one. Raises IfttnError if it has other settings or another rounding."""
         manifest = {"settings": asdict(settings), "rounding": ROUNDING, "libraries": _versions()}
         if not (folder / "manifest.json").exists():
             write_whole(folder / "manifest.json", json.dumps(manifest, indent=2).encode())
@@ -66,33 +66,33 @@ class Store:
         there, here = ({**each["settings"], "rounding": each.get("rounding")} for each in (store.manifest, manifest))
         differing = [f"{key} {there.get(key)} there, {here[key]} here" for key in here if there.get(key) != here[key]]
         if differing:
-            raise IfttnError(f"{folder}: was prepared otherwise: {'; '.join(differing)}; use another folder")
+            raise IfttnError(f"{folder} has other settings: {'; '.join(differing)}; use another folder")
         return store
 
     @property
     def data(self) -> Path | None:
-        """Folder of the data set that it was last prepared from; None where it was not prepared from one."""
+        """Folder of the data set of the last preparation. None if there was no preparation."""
         return Path(self.manifest["data"]) if "data" in self.manifest else None
 
     @property
     def device(self) -> str | None:
-        """Kind of device that its flow was computed on, such as "cpu"; None before that."""
+        """Kind of device that computed the flow, such as "cpu". None before the first preparation."""
         return self.manifest.get("device")
 
     def begin(self, data: Path, device: str) -> str:
-        """Record what is about to be written. Returns a note on libraries whose version is no longer the first one.
+        """Record the data set and device of a preparation. Returns a note on libraries whose version has changed.
 
         Args:
             data: folder of the data set.
             device: kind of device that computes the flow.
 
         Raises:
-            IfttnError: its flow was computed on another kind of device, which rounds otherwise.
+            IfttnError: another kind of device computed the flow so far. It rounds in another way.
         """
         if self.device not in (None, device):
             raise IfttnError(
-                f"{self.folder}: its flow was computed on {self.device}, and {device} rounds otherwise: go on with "
-                f"--device {self.device}, or use another folder"
+                f"{self.folder}: its flow was computed on {self.device}, and {device} rounds in another way: use "
+                f"--device {self.device}, or another folder"
             )
         self.manifest |= {"data": str(data), "device": device}
         write_whole(self.folder / "manifest.json", json.dumps(self.manifest, indent=2).encode())
@@ -108,11 +108,11 @@ class Store:
 
     @contextlib.contextmanager
     def writing(self, name: str, origin: Origin | None = None) -> Iterator[EntryWriter]:
-        """Add a video a few frames at a time. It is in the store when the block ends without an error, else nothing is.
+        """Add a video, a few frames at a time. It is in the store only if the block ends without an error.
 
         Args:
-            name: of the catalogue.
-            origin: the file that the frames come from, where they come from one.
+            name: name in the catalogue.
+            origin: the file of the frames. None for frames that come from no file.
 
         Raises:
             DiskFullError: the disk is full.
@@ -138,7 +138,7 @@ class Store:
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[Entry]:
-        """The entry of a video; IfttnError where it is not in the store, or is damaged."""
+        """The entry of a video. Raises IfttnError if it is not in the store, or is damaged."""
         try:
             file = io.FileIO(self._path(name))
         except OSError as error:
@@ -152,7 +152,7 @@ class Store:
             return entry.read(modality, indices)
 
     def num_frames(self, name: str) -> int:
-        """T; there are T - 1 fields of each motion."""
+        """T, the number of frames. Each motion modality has T - 1 fields."""
         with self.open(name) as entry:
             return entry.frames
 
@@ -163,7 +163,7 @@ class Store:
     def _path(self, name: str) -> Path:
         folder, _, stem = name.rpartition("/")
         path = self.folder / "videos" / folder
-        while len(f"{stem}{SUFFIX}".encode()) > 255:  # no file may have a longer name
+        while len(f"{stem}{SUFFIX}".encode()) > 255:  # the longest name that a file may have
             path, stem = path / f"{stem[:PART]}~", stem[PART:]
         return path / f"{stem}{SUFFIX}"
 
@@ -172,19 +172,19 @@ class Store:
     def index(self) -> pd.DataFrame:
         """A row for each video, sorted by name: video, frames, fps, bytes, bytes of each modality, and its `Origin`.
 
-        Only entries that are new since the last `tidy` are opened: index.parquet lacks them, tells another size, or is
-        not newer than they are. A damaged entry has no row; `damaged` names it.
+        Only entries that are new since the last `tidy` are opened: they are not in index.parquet, have another size
+        there, or are not older than it. A damaged entry has no row; `damaged` names it.
         """
         return pd.DataFrame(self._survey()[0], columns=list(INDEX_COLUMNS))
 
     def damaged(self) -> list[str]:
-        """Names of the entries that cannot be read, sorted: they count as not prepared."""
+        """Sorted names of the entries that cannot be read. They count as not prepared."""
         return self._survey()[1]
 
     def tidy(self) -> None:
-        """Remove what interrupted writes left behind and renew index.parquet; only while nobody writes.
+        """Remove incomplete files of interrupted writes, and update index.parquet. No process may write meanwhile.
 
-        The index keeps the times of copies that `changed` found the same, so that they are not read again.
+        The index keeps the times of files that `changed` found to be the same, so that they are not read again.
         """
         remove_leftovers(self.folder)
         index = self.index()
@@ -210,18 +210,18 @@ class Store:
         return rows, damaged
 
     def _written_index(self) -> tuple[Mapping[str, tuple], int]:
-        """The rows of index.parquet by name, and when it was written."""
+        """The rows of index.parquet by name, and the time when it was written."""
         path = self.folder / "index.parquet"
         try:
             table, written = pd.read_parquet(path), path.stat().st_mtime_ns
-        except (OSError, ValueError):  # not there, or no such file: it is made of the entries anyway
+        except (OSError, ValueError):  # it does not exist or is damaged: the entries have all of its content
             return {}, 0
         if tuple(table.columns) != INDEX_COLUMNS:
             return {}, 0
         return dict(zip(table.video, table.itertuples(index=False, name=None), strict=True)), written
 
     def _entries(self) -> Iterator[tuple[str, os.stat_result]]:
-        """Name and facts of each entry's file, in one listing for each folder."""
+        """Name and `os.stat` of each entry's file. Each folder is listed once."""
         pending = [("", str(self.folder / "videos"))]
         while pending:
             prefix, folder = pending.pop()
@@ -236,15 +236,15 @@ class Store:
     # Identify
 
     def origins(self) -> dict[str, Origin]:
-        """The file of each video that is prepared, by name."""
+        """The file of each prepared video, by name."""
         index = self.index()
         facts = zip(*(index[column] for column in ORIGIN), strict=True)
         return {name: Origin(*each) for name, each in zip(index.video, facts, strict=True)}
 
     def changed(self, videos: Iterable[Video]) -> list[str]:
-        """Names of those videos whose file is no longer the one that their entry was made of, in their order.
+        """Names of the videos whose file is no longer the file of their entry, in the order of `videos`.
 
-        A copy of a file counts as the same file. Videos whose file is gone, or that are not prepared, are left out.
+        A copy of a file counts as the same file. Videos without a file, or without an entry, are not returned.
         """
         origins, changed = self.origins(), []
         for video in videos:
@@ -259,7 +259,7 @@ class Store:
         return changed
 
     def identity(self, names: Iterable[str]) -> str:
-        """A hash of what decides the pixels of these videos, in their order: settings, rounding, and their content."""
+        """A hash of everything that decides the pixels of these videos, in their order: settings, rounding, content."""
         origins = self.origins()
         facts = [(name, origins[name].sha256 if name in origins else "") for name in names]
         return hashlib.sha256(json.dumps([asdict(self.settings), ROUNDING, facts]).encode()).hexdigest()
@@ -268,8 +268,8 @@ class Store:
         """Check the entries of some videos before long work with them.
 
         Raises:
-            IfttnError: a video is not prepared, its entry is damaged, or its file has changed since; the line names the
-                first.
+            IfttnError: a video is not prepared, its entry is damaged, or its file has changed. The message names the
+                first such video.
         """
         prepared = self.origins()
         if absent := [video.name for video in videos if video.name not in prepared]:
@@ -279,9 +279,9 @@ class Store:
             )
         if changed := self.changed(videos):
             raise IfttnError(
-                f"{self.folder}: {len(changed)} of {len(videos)} videos are not those that were prepared from "
+                f"{self.folder}: {len(changed)} of {len(videos)} videos differ from those that were prepared from "
                 f"{self.data} (the first is {changed[0]}): `ifttn prepare` prepares them again; another data set needs "
-                "a store of its own"
+                "another store"
             )
 
 
@@ -289,6 +289,6 @@ class Store:
 def _versions() -> Mapping[str, str]:
     found = {}
     for name in LIBRARIES:
-        with contextlib.suppress(PackageNotFoundError):  # drawn frames need no decoder
+        with contextlib.suppress(PackageNotFoundError):  # a store of drawn frames needs no decoder
             found[name] = version(name)
     return found

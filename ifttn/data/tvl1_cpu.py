@@ -1,10 +1,10 @@
-"""TV-L1 on one CPU core: every field of a level is one long row, so that all loops run in SIMD.
+"""TV-L1 on one CPU core. Every field of a level is one long row, so that all loops use SIMD.
 
-The state of a level is (12, (H + 2) stride + 128): each plane has a spare row above and below the image. The stride of
-a row is W rounded up to whole vectors, because loads that cross cache lines cost half of the speed. The end of a row is
-outside of the image, to the right of it and to the left of the next row. The dual field stays zero there, because the
-two rates, which are TAU / THETA inside, are zero. They are zero as well where a forward difference would leave the
-image: along x in the last column, and along y in the last row.
+The state of a level is (12, (H + 2) stride + 128): each plane has a spare row above and below the image. The stride is
+W, rounded up to a multiple of a vector, because loads that cross cache lines halve the speed. The spare pixels at the
+end of a row are outside the image. There the dual field stays zero, because both rates are zero; inside they are
+TAU / THETA. The rates are also zero where a forward difference would leave the image: along x in the last column, and
+along y in the last row.
 """
 
 import math
@@ -21,25 +21,25 @@ from ifttn.data.tvl1 import EPSILON, FLAT, INNER, LAMBDA, OPENCV, OUTER, TAU, TH
 
 GX, GY, RHO, INVERSE, U, V, UX, UY, VX, VY, RATE_X, RATE_Y = range(12)
 BAND = 4096
-"""Pixels whose u is updated before their p is; at 48 bytes each they fit in a second-level cache."""
+"""Pixels whose u is updated before their p. They have 48 bytes each and fit in a second-level cache."""
 VECTOR, SPARE = 8, 128
-"""Floats of a vector, and of the gap between planes. Without the gap, all planes might share the same cache lines."""
+"""Floats in a vector, and in the gap between planes. Without the gap, all planes might use the same cache lines."""
 RING = 4
-"""Pixels around an image that are 0. A bicubic kernel that lies further out sees only zeros."""
+"""Width of the border of zeros around an image. A bicubic kernel further outside sees only zeros."""
 CUBIC = ((0, 1, 0, 0), (-0.75, 0, 0.75, 0), (1.5, -2.25, 1.5, -0.75), (-0.75, 1.25, -1.25, 0.75))
-"""Coefficients of 1, t, t^2 and t^3: a row has those of the pixels at -1, 0, 1 and 2, for a point at 0 <= t < 1 (Keys
+"""Coefficients of 1, t, t^2 and t^3 (rows) for the pixels at -1, 0, 1 and 2 (columns) and a point at 0 <= t < 1 (Keys
 1981 with a = -0.75)."""
 LIMIT, WEIGHT = np.float32(LAMBDA * THETA), np.float32(THETA)
 ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
 
 # Loops are vectorised only if sums may be reordered and division by zero is not checked. numba keeps the machine code
-# on disk until this file changes, so constants of other files are arguments. numba takes plain functions only, and
-# `no_type_check` keeps the tests' type checker from wrapping them.
+# on disk until this file changes, so constants from other files are arguments. numba compiles only plain functions, and
+# `no_type_check` keeps the type checker of the tests from wrapping them.
 _compiled = njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
 
 
 class Solver:
-    """Computes the flow of pairs of one size, one after the other, in memory that is allocated once."""
+    """Computes the flow of pairs of one size, one after another, in memory that is allocated once."""
 
     def __init__(self, height: int, width: int, pyramid: CoarseToFine = OPENCV) -> None:
         self.pyramid, self.levels = pyramid, [_Level(h, w) for h, w in pyramid.sizes(height, width)]
@@ -47,7 +47,7 @@ class Solver:
     def __call__(
         self, previous: Float32[np.ndarray, "H W"], following: Float32[np.ndarray, "H W"]
     ) -> Float32[np.ndarray, "2 H W"]:
-        """Displacement along x and y in pixels. Both images are luminance in 0..255."""
+        """The flow between two images of luminance in 0..255: displacements along x and y in pixels."""
         step, pairs = self.pyramid.step, [(previous, following)]
         for _ in self.levels[1:]:
             first, second = (cv2.resize(image, None, fx=step, fy=step) for image in pairs[-1])
@@ -61,7 +61,7 @@ class Solver:
 
     @property
     def iterations(self) -> float:
-        """Iterations of a warp: the mean over the pixels of all levels and over the pairs so far."""
+        """Mean number of iterations per warp, over the pixels of all levels and over the pairs so far."""
         warps = sum(level.pixels * level.warps for level in self.levels)
         return sum(level.pixels * level.iterations for level in self.levels) / max(1, warps)
 
@@ -105,7 +105,7 @@ class _Level:
 
 
 def _cache_aligned(count: int) -> Float32[np.ndarray, " count"]:
-    """Zeros whose first one begins a cache line."""
+    """An array of zeros that begins at a cache line."""
     floats = np.zeros(count + 16, np.float32)
     start = -floats.ctypes.data // 4 % 16
     return floats[start : start + count]
@@ -116,11 +116,11 @@ def _cache_aligned(count: int) -> Float32[np.ndarray, " count"]:
 def _interpolated(context, planes, start, row, across, down):
     """Bicubic values of the four planes at a point.
 
-    The point has 4 x 4 neighbours. The first one begins at `start`, and the one below it `row` floats later. From the
-    neighbour in the second row and the second column, the point is `across` and `down` of a pixel away.
+    The point has 4 x 4 neighbours. The first begins at `start`, and the one below it `row` floats later. `across` and
+    `down` are the distances of the point from the neighbour in the second row and second column, in pixels.
     """
-    # The four planes of a neighbour are one vector here, which numba cannot express. In plain numba a whole flow takes
-    # 1.27 times as long (1.14 to 1.35), with cv2.remap 1.32 times (1.19 to 1.50): medians of ten pairs of 340 x 256.
+    # Here the four planes of a neighbour are one vector, which numba cannot express. In plain numba a flow takes 1.27
+    # times as long (1.14 to 1.35), with cv2.remap 1.32 times (1.19 to 1.50): medians of ten pairs of 340 x 256.
 
     def generate(context, builder, signature, values):
         start, row, four = values[1], values[2], ir.VectorType(ir.FloatType(), 4)
@@ -184,7 +184,7 @@ def _linearise(s, planes, first, stride, flat):
             column, line = (
                 min(max(int(left), -3), width + 1),
                 min(max(int(top), -3), height + 1),
-            )  # further out, all is 0
+            )  # all values further outside are 0
             at = (line + RING - 1) * row + (column + RING - 1) * 4
             warped, along, upright, _ = _interpolated(points, at, row, across - left, down - top)
             gx[x], gy[x], rho[x] = along, upright, warped - along * u[x] - upright * v[x] - image[x]
@@ -197,7 +197,7 @@ def _linearise(s, planes, first, stride, flat):
 @no_type_check
 def _median(plane, wide, columns, stride):
     height, width = wide.shape[0] - 4, wide.shape[1] - 4
-    for y in range(height + 4):  # beyond an edge, its pixels are repeated
+    for y in range(height + 4):  # beyond an edge, the pixels of the edge are repeated
         start = (min(max(y - 2, 0), height - 1) + 1) * stride
         row, line = plane[start : start + width], wide[y]
         line[:2], line[2:-2], line[-2:] = row[0], row, row[-1]
@@ -207,9 +207,9 @@ def _median(plane, wide, columns, stride):
         for x in range(width + 4):
             r0[x], r1[x], r2[x], r3[x], r4[x] = _sorted(l0[x], l1[x], l2[x], l3[x], l4[x])
         out = plane[(y + 1) * stride : (y + 1) * stride + width]
-        # The columns are sorted; now their rows are. The median is the middle one of three values: the largest on the
+        # The columns are sorted; now the rows are sorted. The median is the median of three values: the largest on the
         # diagonal before the longest one, the median of the longest one, and the smallest on the diagonal after it.
-        # (Checked with all 252 such squares of zeros and ones. cv2.medianBlur gives the same, in 1.6 times the time.)
+        # (Checked with all 252 such squares of zeros and ones. cv2.medianBlur gives the same in 1.6 times the time.)
         for x in range(width):
             _, _, _, d0, e0 = _sorted(r0[x], r0[x + 1], r0[x + 2], r0[x + 3], r0[x + 4])
             _, _, c1, d1, e1 = _sorted(r1[x], r1[x + 1], r1[x + 2], r1[x + 3], r1[x + 4])
@@ -239,13 +239,13 @@ def _sorted(a, b, c, d, e):
 @_compiled
 @no_type_check
 def _relax(s, height, stride, limit, theta, most, enough):
-    """Iterate until the sum of squared changes is at most `enough`. Returns the iterations taken and the last sum."""
+    """Iterate until the sum of squared changes is at most `enough`. Returns the number of iterations and this sum."""
     start, stop = stride, (height + 1) * stride
     taken, change = 0, enough + ONE
     while taken < most and change > enough:
         change = ZERO
-        # The new u of a pixel needs the old p of itself, its left and its upper neighbour. The new p needs the new u of
-        # itself, its right and its lower neighbour. So p follows one row behind u.
+        # The new u of a pixel needs the old p of this pixel and of its left and upper neighbours. The new p needs the
+        # new u of this pixel and of its right and lower neighbours. So p is updated one row after u.
         for at in range(start, stop, BAND):
             end = min(at + BAND, stop)
             change += _primal(s, at, end, stride, limit, theta)

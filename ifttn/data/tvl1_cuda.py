@@ -1,11 +1,10 @@
-"""TV-L1 of many pairs on a GPU: `tvl1.cu`, which NVRTC compiles for the GPU at hand, and the launches around it.
+"""TV-L1 of many pairs on a GPU. NVRTC compiles `tvl1.cu` for the current GPU, and this file launches its kernels.
 
-Most of the time goes into iterations, and an iteration does little with each byte that it reads. So a launch of `relax`
-does FUSED of them on a tile that stays on the chip. How many iterations a pair needs is known only afterwards: where
-one before the last of a launch was enough, the next launch does the pair again from the input, which is still there,
-with the right number. Each field has two buffers; a launch reads one and writes the other, and the state of a pair says
-which one holds the result, so that nothing is ever copied. The host waits once after each median, for the list of pairs
-that go on.
+Most of the time goes into iterations, and an iteration computes little with each byte that it reads. So a launch of
+`relax` does FUSED iterations on a tile that stays on the chip. The number of iterations that a pair needs is known only
+afterwards. If fewer than FUSED were enough, the next launch repeats the pair from its input with the right number. Each
+field has two buffers: a launch reads one and writes the other, and the state of a pair says which buffer holds the
+result, so that no field is copied. After each median, the host waits once for the list of pairs that continue.
 
 Shapes: B pairs, H x W pixels of a level, S floats in a row of a plane.
 """
@@ -23,13 +22,13 @@ from ifttn.data.tvl1 import EPSILON, FLAT, INNER, LAMBDA, OPENCV, OUTER, TAU, TH
 
 SOURCE = Path(__file__).with_name("tvl1.cu")
 BYTES = 100
-"""What a pixel of the images takes, on all levels together."""
+"""Bytes of memory for each pixel of the images, on all levels together."""
 SHARE = 0.25
-"""Of the free memory, what the pairs of a chunk take."""
+"""Share of the free memory for the pairs of a chunk."""
 ROWS, WARPS, FUSED = 4, 12, 6
-"""Rows of a tile that a warp holds, warps of a block, iterations of a launch: two blocks fit on an H100's processor."""
+"""Rows of a tile per warp, warps per block, iterations per launch. Two blocks fit on a multiprocessor of an H100."""
 THREADS = 128
-"""Threads of a block of the other kernels: each has a pixel, or four."""
+"""Threads per block of the other kernels. Each thread computes one pixel, or four."""
 DEFINED = {
     "PIXELS": THREADS,
     "ROWS": ROWS,
@@ -42,13 +41,14 @@ DEFINED = {
     "FLAT": f"{FLAT}f",
     "ENOUGH": EPSILON**2 * 2**24,
 }
-"""What the source leaves open."""
+"""Constants of the source."""
 ROUNDED = ("--prec-sqrt=false", "--prec-div=false", "--ftz=true")
-"""A root or a quotient may be off by its last bit, and what is below 1e-38 is 0: a quarter fewer instructions."""
+"""These flags save a quarter of the instructions. A root or a quotient may have a wrong last bit, and values below
+1e-38 become 0."""
 ALIGNED = 8
-"""Floats: a row begins at a multiple."""
+"""A row begins at a multiple of this number of floats."""
 MOST_PAIRS = 65_535 // 2
-"""A grid has at most 65,535 blocks along its second axis, and `resize` needs two a pair."""
+"""Largest number of pairs: a grid has at most 65,535 blocks along its second axis, and `resize` needs two per pair."""
 
 
 def solve(
@@ -57,13 +57,13 @@ def solve(
     pyramid: CoarseToFine = OPENCV,
     launch: Launch | None = None,
 ) -> Float32[Tensor, "B 2 H W"]:
-    """Displacement along x and y from each previous to its following image, in pixels. Both are luminance.
+    """Displacements along x and y in pixels, from each image of `previous` to the same image of `following`.
 
     Args:
-        previous: on a GPU.
-        following: the images that follow, on the same GPU.
+        previous: luminance in 0..255, on a GPU.
+        following: luminance in 0..255, on the same GPU.
         pyramid: levels and warps.
-        launch: how kernels are launched; by default on the GPU of the images.
+        launch: launches the kernels; by default on the GPU of the images.
     """
     if launch:
         return _solve_chunk(previous, following, pyramid, launch)
@@ -93,7 +93,7 @@ def _solve_chunk(
 
 
 def shared_bytes() -> int:
-    """Shared memory of a block of `relax`: its tile of the image, what neighbouring warps exchange, and the sums."""
+    """Bytes of shared memory of a block of `relax`: its tile, the rows that warps exchange, and the sums."""
     return 16 * (2 * ROWS * 32 * WARPS + 2 * 32 * (WARPS + 1)) + 4 * FUSED * WARPS
 
 
@@ -129,7 +129,7 @@ class _Solver:
         flows[0] = flow
         data = flow.new_zeros(self.pairs, 3, height, stride)
         states = torch.zeros(self.pairs, 2 * FUSED + 6, dtype=torch.int32, device=flow.device)
-        turned, live = 2 * FUSED, 2 * FUSED + 4  # of a State: which buffer holds the flow, and whether the pair goes on
+        turned, live = 2 * FUSED, 2 * FUSED + 4  # in a State: which buffer holds the flow; whether the pair continues
         everyone = torch.arange(self.pairs, dtype=torch.int32, device=flow.device)
         size, pixels = (self.pairs, height, width, stride), -(-height * width // THREADS)
         fours = -(-height * -(-width // 4) // THREADS)
@@ -141,7 +141,7 @@ class _Solver:
             for _ in range(OUTER):
                 self.launch("median", (fours, 1, len(chosen)), THREADS, 0, arguments(flows, states, chosen, *size))
                 fields = arguments(flows, duals, data, states, chosen, *size)
-                for _ in range(-(-INNER // FUSED) + 1):  # the last is for pairs that end within a launch
+                for _ in range(-(-INNER // FUSED) + 1):  # the last launch is for pairs that end within a launch
                     self.launch("relax", (*tiles, len(chosen)), 32 * WARPS, shared_bytes(), fields)
                 chosen = everyone[states[:, live] != 0]
                 if not len(chosen):
@@ -150,7 +150,7 @@ class _Solver:
 
 
 def _tiles(length: int, tile: int) -> int:
-    """Tiles along an axis. The first begins two pixels outside the image."""
+    """Number of tiles along an axis. The first tile begins two pixels outside the image."""
     return 1 + max(0, -(-(length + 2 - tile) // (tile - 2 * FUSED)))
 
 
@@ -164,7 +164,7 @@ def _padded(images: Float32[Tensor, "*batch H W"]) -> Float32[Tensor, "*batch H 
 
 @cache
 def on_gpu(device: int) -> Launch:
-    """Launches on this GPU, which must be the current one (`cuda_kernels.launcher`)."""
+    """A function that launches the kernels on this GPU, which must be the current one (`cuda_kernels.launcher`)."""
     return launcher(compiled, {"resize": 0, "linearise": 0, "median": 0, "relax": shared_bytes()})
 
 

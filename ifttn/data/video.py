@@ -1,10 +1,10 @@
-"""Frames, motion vectors and times out of a video file, in one pass.
+"""Reads frames, motion vectors and times from a video file in one pass.
 
-The motion vectors are the encoder's own, so they cost little more than decoding. Only a stream of I- and P-frames with
-one reference joins each frame to the one before it: B-frames and the several reference frames of H.264 reach further,
-and newer codecs export no vectors at all. Such a video is therefore encoded anew while it is read, as CoViAR does.
+The motion vectors come from the encoder, so they cost little more than decoding. Vectors join each frame to the one
+before it only in a stream of I- and P-frames with one reference frame. B-frames and several reference frames of H.264
+reach further, and newer codecs export no vectors. Such a video is encoded anew while it is read, as in CoViAR.
 
-PyAV decodes here, because decord gives no motion vectors.
+PyAV decodes here, because decord has no motion vectors.
 
 Shapes: T frames, F of them as RGB, M = T - 1 motion fields of 2 planes (x, y), H x W pixels, h x w blocks of 8 x 8.
 """
@@ -38,10 +38,10 @@ from ifttn.data.reencoding import UPRIGHT, encoded_anew, turn_of
 from ifttn.vocabulary import IfttnError
 
 SHORT = 256
-"""Short side in pixels of a large video that is encoded anew, unless more is asked for."""
+"""Short side in pixels of a large video that is encoded anew, unless a larger size is requested."""
 
 FrameChoice = Callable[[int], Sequence[int] | Integer[np.ndarray, "..."]]
-"""Takes the number of frames of a video, and returns the indices of those wanted."""
+"""Number of frames of a video -> the indices of the requested frames."""
 
 DRAWN = ("ansi", "bintext", "idf", "xbin")
 """FFmpeg's codecs that draw the characters of a text file."""
@@ -49,42 +49,42 @@ DRAWN = ("ansi", "bintext", "idf", "xbin")
 
 @dataclass(frozen=True)
 class Decoded:
-    """A whole video in memory: all its motion, and the frames that were asked for."""
+    """A video in memory: all of its motion, and the requested frames."""
 
     frames: UInt8[np.ndarray, "F H W 3"]
     blocks: Float32[np.ndarray, "M 2 h w"]
-    """Field t: by how many pixels of `frames` each block moves along x and y from frame t to frame t + 1."""
+    """Field t: displacement of each block along x and y from frame t to frame t + 1, in pixels of `frames`."""
     rows: Integer[np.ndarray, " H"]
-    """The block in which each row of pixels lies."""
+    """Row of pixels -> row of blocks."""
     columns: Integer[np.ndarray, " W"]
     seconds: Float64[np.ndarray, " T"]
-    """When each frame of the video is shown, counted from the first: the stream's own times."""
+    """The time of each frame of the video, from the first frame on, as in the stream."""
     fps: float
-    """Frames a second on average."""
+    """Mean number of frames per second."""
     kinds: str
-    """Type of each frame that the vectors were read from: I, P, or S (P with global motion)."""
+    """Type of each frame of the stream with the vectors: I, P, or S (P with global motion)."""
     transcoded: str
-    """Why the video, or the rest of it, was encoded anew; empty where it was read as it is."""
+    """Why the video, or its rest, was encoded anew. Empty for a video that was read without a new encoding."""
     notes: tuple[str, ...]
     """What was lost (`Losses`)."""
 
     @property
     def vectors(self) -> Float32[np.ndarray, "M 2 H W"]:
-        """The motion of every pixel. It is large: `on_pixels(to_bytes(blocks[...], bound))` costs far less."""
+        """The motion of every pixel. This array is large: `on_pixels(to_bytes(blocks[...], bound))` is much smaller."""
         return self.on_pixels(self.blocks)
 
     def on_pixels(self, blocks: Shaped[np.ndarray, "*n h w"]) -> Shaped[np.ndarray, "*n H W"]:
-        """The values of blocks (some of `blocks`, in pixels or bytes) at each of their pixels."""
+        """The values of blocks (a part of `blocks`, in pixels or bytes) at each pixel."""
         return spread(blocks, self.rows, self.columns)
 
 
 def read_frames(path: str | Path, indices: Sequence[int] | FrameChoice | None = None) -> UInt8[np.ndarray, "T H W 3"]:
-    """The RGB frames with these numbers, or all frames, at the video's own size. No motion is read.
+    """The RGB frames with these numbers, or all frames, at the size of the video. No motion is read.
 
     Raises:
-        IfttnError: the file cannot be decoded, or has no such frames.
+        IfttnError: the file cannot be decoded, or does not have these frames.
     """
-    import decord  # 0.4 GB of libraries, which only this function needs
+    import decord  # takes 0.4 GB of memory, and only this function needs it
 
     path = Path(path)
     try:
@@ -96,13 +96,13 @@ def read_frames(path: str | Path, indices: Sequence[int] | FrameChoice | None = 
             return video.get_batch(list(wanted)).asnumpy()
     except (decord.DECORDError, RuntimeError, FFmpegError, OSError, UnicodeError) as error:
         raise IfttnError(f"{path}: cannot be decoded as a video ({_reason(error)})") from error
-    raise IfttnError(f"{path}: has {len(video)} frames; asked for {list(wanted) or 'all'}")
+    raise IfttnError(f"{path}: has {len(video)} frames; requested: {list(wanted) or 'all'}")
 
 
 def decode(path: str | Path, size: tuple[int, int] | None = None, choose: FrameChoice | None = None) -> Decoded:
-    """All motion vectors and the frames that `choose` picks (by default all), at `size` (width, height) where given.
+    """All motion vectors, and the frames that `choose` returns (by default all), at `size` (width, height) if given.
 
-    Raises as `Reader` does. A video of more than a few minutes is better read in chunks, by `Reader`.
+    Raises the errors of `Reader`. Read a video of more than a few minutes in chunks, with `Reader`.
     """
     reader = Reader(path, size)
     while True:
@@ -110,7 +110,7 @@ def decode(path: str | Path, size: tuple[int, int] | None = None, choose: FrameC
         kinds = "".join(chunk.kinds for chunk in chunks)
         if choose is None or len(kinds) == reader.announced:
             break
-        reader.announced = len(kinds)  # packed streams hold fewer frames than they announce: once more
+        reader.announced = len(kinds)  # a packed stream has fewer frames than it announces: read it again
     frames, _, blocks, _, seconds = zip(*chunks, strict=True)
     return Decoded(
         np.concatenate(frames),
@@ -125,7 +125,7 @@ def decode(path: str | Path, size: tuple[int, int] | None = None, choose: FrameC
 
 
 def exported(path: str | Path) -> Iterator[tuple[str, Shaped[np.ndarray, " n"]]]:
-    """Each frame's type, and its vectors as FFmpeg exports them (rows of VECTOR), whatever they refer to."""
+    """The type of each frame, and its vectors as FFmpeg exports them (rows of VECTOR), with any reference frame."""
     reader = Reader(path)
     with reader.opened() as container:
         for frame in reader.frames(container):
@@ -135,18 +135,18 @@ def exported(path: str | Path) -> Iterator[tuple[str, Shaped[np.ndarray, " n"]]]
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    # Some files of HMDB51 carry metadata that is not UTF-8.
+    # Some files of HMDB51 have metadata that is not UTF-8.
     with av.open(_url(path), metadata_errors="replace") as container:
         yield container, picture_stream(container, path)
 
 
 def _url(path: Path) -> str:
-    """Without a protocol, FFmpeg takes what stands before a colon for one."""
+    """A path with the protocol "file:". Without it, FFmpeg would read the text before a colon as a protocol."""
     return f"file:{os.fspath(path)}"
 
 
 def picture_stream(container: InputContainer, path: Path) -> VideoStream:
-    """The stream of pictures that the ffmpeg program takes; IfttnError where there is none."""
+    """The video stream that the ffmpeg program chooses. Raises IfttnError if the file has no such stream."""
     if not container.streams.video:
         raise IfttnError(f"{path}: holds no video stream")
     moving = [each for each in container.streams.video if not each.disposition & Disposition.attached_pic]
@@ -161,8 +161,8 @@ def picture_stream(container: InputContainer, path: Path) -> VideoStream:
 
 
 def _preference(stream: VideoStream) -> int:
-    """The larger picture goes first, and the track that is marked as the default is five million pixels ahead
-    (fftools/ffmpeg_mux_init.c)."""
+    """Pixels of the picture, and five million more for the track that is marked as the default. The largest value is
+    chosen (fftools/ffmpeg_mux_init.c)."""
     if stream.codec_context is None:
         return -1
     return stream.width * stream.height + 5_000_000 * bool(stream.disposition & Disposition.default)
@@ -171,7 +171,7 @@ def _preference(stream: VideoStream) -> int:
 def spread(
     blocks: Shaped[np.ndarray, "*n h w"], rows: Integer[np.ndarray, " H"], columns: Integer[np.ndarray, " W"]
 ) -> Shaped[np.ndarray, "*n H W"]:
-    """The values of blocks at each pixel; `rows` and `columns` tell in which block a pixel lies (`Reader.grid`)."""
+    """The values of blocks at each pixel. `rows` and `columns` give the block of each pixel (`Reader.grid`)."""
     return np.take(np.take(blocks, columns, axis=-1), rows, axis=-2)
 
 
@@ -179,27 +179,27 @@ class Chunk(NamedTuple):
     """N consecutive frames of a video."""
 
     frames: UInt8[np.ndarray, "F H W 3"]
-    """Those that were asked for, at the size asked for."""
+    """The requested frames, at the requested size."""
     indices: Integer[np.ndarray, " F"]
     """The number of each of these frames in the video."""
     blocks: Float32[np.ndarray, "M 2 h w"]
-    """By how many pixels (of that size) each block moves along x and y, in the fields that end at these frames: one
-    for each frame, and none for the first frame of the video."""
+    """Displacement of each block along x and y, in pixels of the requested size: a field for each of the N frames, from
+    the previous frame to this one. The first frame of the video has no field."""
     kinds: str
     """Type of each of the N frames."""
     seconds: Float64[np.ndarray, " N"]
-    """When each frame is shown, counted from the first of the video."""
+    """The time of each frame, from the first frame of the video on."""
 
 
 class Reader:
-    """One pass over a video, in the memory of a chunk: `for chunk in Reader(path, size).chunks()`.
+    """Reads a video once, with one chunk in memory: `for chunk in Reader(path, size).chunks()`.
 
-    A stream that does not join each frame to the one before is encoded anew, from the first frame that shows it.
-    Frames and vectors then both come from the new stream, so that they agree. A damaged packet is skipped. Frames that
-    an edit list hides were trimmed off, and do not count.
+    A stream whose vectors do not join each frame to the one before is encoded anew, from the first frame that shows
+    this. Then frames and vectors both come from the new stream, so that they agree. A damaged packet is skipped. Frames
+    that an edit list hides were trimmed off and do not count.
 
     Raises:
-        IfttnError: the file lost more than a tenth of its frames, has no frame, has no video stream, or is of no known
+        IfttnError: the file lost more than a tenth of its frames, has no frame or no video stream, or has an unknown
             format.
     """
 
@@ -208,7 +208,7 @@ class Reader:
         self.fps, self.transcoded, self.announced, self.notes = 0.0, "", 0, tuple[str, ...]()
         self.size = self.coded = (0, 0)
         self.seconds = array("d")
-        """When each frame that was decoded so far is shown, counted from the first."""
+        """The times of the frames so far, from the first frame on."""
         self._turn, self._length_size, self._to_rgb = UPRIGHT, -1, VideoReformatter()
 
     def chunks(
@@ -216,12 +216,12 @@ class Reader:
     ) -> Iterator[Chunk]:
         """The video from its start, `length` frames at a time.
 
-        `fps` and `size` are known with the first chunk, `transcoded` and `notes` (what was lost) after the last one.
+        `fps` and `size` are known with the first chunk, and `transcoded` and `notes` (what was lost) after the last.
 
         Args:
-            choose: picks the frames to convert to RGB, given `announced`, which is `count()` unless it was set before.
-            length: of a chunk, in frames.
-            keep: says whether a picked frame is converted, where nobody knows how many frames there will be.
+            choose: returns the frames to convert to RGB for `announced` frames, which is `count()` unless set before.
+            length: frames in a chunk.
+            keep: whether a chosen frame is converted. It serves live frames, whose number is unknown.
         """
         chosen, painter, at = None, BlockPainter(), 0
         with self._named(), self.opened() as container:
@@ -243,7 +243,7 @@ class Reader:
             raise IfttnError(f"{self.path}: cannot be decoded as a video ({_reason(error)})") from error
 
     def grid(self) -> tuple[Integer[np.ndarray, " H"], Integer[np.ndarray, " W"]]:
-        """The block in which each row and each column of pixels lies, at the size asked for."""
+        """The block of each row and of each column of pixels, at the requested size."""
         (width, height), (coded_width, coded_height) = self.size, self.coded
         rows = ((np.arange(height) + 0.5) * coded_height / height).astype(np.int64) // BLOCK_SIDE
         columns = ((np.arange(width) + 0.5) * coded_width / width).astype(np.int64) // BLOCK_SIDE
@@ -267,7 +267,7 @@ class Reader:
         return self._to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
 
     def count(self) -> int:
-        """The number of frames in the index of the file, or else the number of packets with a picture."""
+        """The number of frames in the index of the file. Without an index, the number of packets with a picture."""
         with self._named(), _opened(self.path) as (container, stream):
             if stream.frames and count_shown(stream) == stream.frames:
                 return stream.frames
@@ -275,21 +275,21 @@ class Reader:
 
     @contextmanager
     def opened(self) -> Iterator[InputContainer]:
-        """The file, set to export vectors and to decode on one core."""
+        """Open the file, to export vectors and to decode on one core."""
         with _opened(self.path) as (container, stream):
             average, guessed = float(stream.average_rate or 25), float(stream.guessed_rate or 0)
             self.fps = guessed if 0 < guessed < 0.7 * average else average  # AVI counts the fields of H.264
             self.seconds = array("d")
-            stream.codec_context.thread_count = 1  # videos are decoded in parallel already
+            stream.codec_context.thread_count = 1  # several videos are already decoded in parallel
             stream.codec_context.options = {"flags2": "+export_mvs"}
             yield container
 
     def _linked(self, container: InputContainer) -> Iterator[VideoFrame]:
-        """The frames, each with vectors from the one before."""
+        """The frames, each with vectors from the frame before."""
         frames, last = self.frames(container), None
         self.transcoded = self._distant_references(picture_stream(container, self.path).codec_context)
         for frame in frames:
-            # Most frames are P-frames, and a stream changes at others.
+            # Most frames are P-frames, and a stream does not change at them.
             if frame.pict_type != P_FRAME or last is None:
                 self.transcoded = self.transcoded or self._unfit(frame, last)
             if self.transcoded:
@@ -301,7 +301,7 @@ class Reader:
             last = frame
 
     def _distant_references(self, codec: VideoCodecContext) -> str:
-        """Why vectors may reach further than the frame before, as far as the header tells; else empty."""
+        """Why vectors may reach further than the frame before, according to the header. Empty if they do not."""
         self._length_size = -1
         if codec.name != "h264":
             return "" if codec.name == "mpeg4" else f"{codec.name}: neither MPEG-4 nor H.264"
@@ -314,7 +314,7 @@ class Reader:
         return "" if found.progressive else "interlaced"
 
     def _unfit(self, frame: VideoFrame, last: VideoFrame | None) -> str:
-        """Why the video must be encoded anew from this frame on; empty where it need not."""
+        """Why the video must be encoded anew from this frame on. Empty if it need not."""
         if last is None:
             self._turn = turn_of(frame)
         if frame.pict_type == B_FRAME:
@@ -324,7 +324,7 @@ class Reader:
         return "" if self.coded == (frame.width, frame.height) else "changes its size"
 
     def frames(self, container: InputContainer) -> Iterator[VideoFrame]:
-        """All frames that can be decoded and are shown, as the file has them."""
+        """All visible frames of the file that can be decoded, without a new encoding."""
         stream = picture_stream(container, self.path)
         losses, is_avi = Losses(container, stream), container.format.name == "avi"
         for packet in self._packets(container, stream, losses):
@@ -335,7 +335,7 @@ class Reader:
                 continue
             for frame in frames:
                 losses.frame(frame)
-                # AVI has no times of its own: what FFmpeg makes up is in order only as times of decoding.
+                # AVI has no times. FFmpeg makes them up, and only the times of decoding are in order.
                 self._note_time(frame.dts if is_avi else frame.pts, float(stream.time_base or 0))
                 yield frame
         losses.close(self.path, self.seconds)
@@ -346,9 +346,9 @@ class Reader:
         while True:
             try:
                 packet = next(packets, None)
-            except InvalidDataError:  # the demuxer cannot find what follows
+            except InvalidDataError:  # the demuxer cannot find the next packet
                 losses.failure()
-                packet = Packet()  # for an empty packet the decoder gives the frames that it holds back
+                packet = Packet()  # for an empty packet, the decoder returns the frames that it has delayed
                 packet.stream = stream
             if packet is None:
                 return
@@ -361,12 +361,12 @@ class Reader:
         if not self.seconds:
             self._first = (stamp or 0) * unit
         seconds = -1.0 if stamp is None else stamp * unit - self._first
-        if self.seconds and seconds <= self.seconds[-1]:  # unknown, or in no order
+        if self.seconds and seconds <= self.seconds[-1]:  # unknown, or out of order
             seconds = self.seconds[-1] + 1 / self.fps
         self.seconds.append(max(0.0, seconds))
 
     def _encoded_anew(self, last: VideoFrame | None, frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
-        """`frames`, encoded with I- and P-frames only. The new stream starts with `last`, which is not repeated."""
+        """`frames`, encoded with only I- and P-frames. The new stream starts with `last`, which is not returned."""
         if last is not None:
             new = encoded_anew(chain([last], frames), self.coded)
             next(new)

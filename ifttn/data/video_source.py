@@ -1,4 +1,4 @@
-"""Snippets of a video file or of a live stream: which frames they need, and only these in memory."""
+"""Snippets of a video file or of a live stream. Only the frames that they need are kept in memory."""
 
 import sys
 from collections import deque
@@ -20,11 +20,11 @@ from ifttn.vocabulary import STACK, IfttnError
 
 _T = TypeVar("_T")
 KEPT = 3 * GOP
-"""Frames of a live source that are kept: a snippet looks back to the start of its group of pictures, and ahead."""
+"""Frames of a live source that are kept. A snippet needs frames back to the start of its group of pictures."""
 
 
 class ReadRecorder(FrameSource):
-    """A source of black pictures of one pixel that records what is read, so that a decoder knows what to keep."""
+    """A source of black pictures of one pixel. It records the numbers of all frames and fields that are read."""
 
     def __init__(self, frames: int, settings: StoreSettings) -> None:
         self.frames, self.settings = frames, replace(settings, width=1, height=1)
@@ -36,7 +36,7 @@ class ReadRecorder(FrameSource):
         yield from np.zeros((len(indices), 3 if modality == "rgb" else 2, 1, 1), np.uint8)
 
     def frames_in_rgb(self, flow_for_vectors: bool = False) -> set[int]:
-        """The frames that are needed in RGB: those that were read, and both frames of each field of flow."""
+        """The frames that are needed in RGB: the frames that were read, and both frames of each field of flow."""
         fields = self.wanted["flow"] | (self.wanted["mv"] if flow_for_vectors else set())
         return self.wanted["rgb"] | fields | {field + 1 for field in fields}
 
@@ -44,22 +44,22 @@ class ReadRecorder(FrameSource):
 class FrameBuffer(FrameSource):
     """Decoded frames and motion fields of a file or of a live source.
 
-    Flow is computed when it is read: all fields of one `read` in one batch on the device.
+    Flow is computed when it is read, all fields of one `read` in one batch on the device.
     """
 
     def __init__(self, reader: Reader, settings: StoreSettings, device: str = "cpu", motion: str | None = None) -> None:
-        """`motion`: a flow of FLOWS in the place of both the store's flow and the encoder's vectors."""
+        """`motion`: name of a flow that replaces both the flow of the store and the vectors of the encoder."""
         self.reader, self.settings, self.device = reader, settings, device
         self._motion = motion
         self.clear()
 
     def clear(self) -> None:
-        """Start from the first frame."""
+        """Start again from the first frame."""
         self.frames = 0
         self._kept: dict[str, dict[int, Shaped[np.ndarray, ...]]] = {"rgb": {}, "flow": {}, "mv": {}}
 
     def add(self, chunk: Chunk, fields: set[int] | None = None) -> None:
-        """Take the next frames of the video, and the vectors of `fields`, by default of all."""
+        """Add the next frames of the video, and the vectors of `fields`, by default of all fields."""
         self._kept["rgb"].update(zip(chunk.indices.tolist(), chunk.frames, strict=True))
         for number, blocks in enumerate(chunk.blocks, max(0, self.frames - 1)):
             if fields is None or number in fields:
@@ -74,11 +74,11 @@ class FrameBuffer(FrameSource):
 
     @property
     def seconds(self) -> Float64[np.ndarray, " T"]:
-        """When each frame is shown, counted from the first."""
+        """The time of each frame, from the first frame on."""
         return np.array(self.reader.seconds)
 
     def images(self, modality: str, indices: Sequence[int]) -> Iterator[UInt8[np.ndarray, "C H W"]]:
-        """As `FrameSource.images`; KeyError where a frame was not kept."""
+        """See `FrameSource.images`. Raises KeyError for a frame that was not kept."""
         stored = "flow" if modality == "mv" and self._motion else modality
         if stored == "flow":
             self._compute_flow([index for index in indices if index not in self._kept["flow"]])
@@ -102,13 +102,13 @@ class FrameBuffer(FrameSource):
 def from_file(
     path: str | Path, settings: StoreSettings, read: Callable[[FrameSource], _T], device: str = "cpu"
 ) -> tuple[_T, FrameBuffer]:
-    """What `read` returns for a video file, which is decoded once; only what it reads is kept in memory.
+    """The result of `read` for a video file. The file is decoded once, and only what `read` needs is kept in memory.
 
     Args:
         path: any video file, or a folder of images.
-        settings: size, flow and bound, as of a store.
-        read: is called twice, first with a `ReadRecorder`.
-        device: where flow is computed.
+        settings: size, flow and bound, as in a store.
+        read: it is called twice, first with a `ReadRecorder`.
+        device: device for optical flow.
 
     Raises:
         IfttnError: the file cannot be decoded, or has fewer than two frames.
@@ -131,9 +131,9 @@ def from_file(
             buffer.add(chunk, fields)
         if buffer.frames == reader.announced:
             break
-        reader.announced = buffer.frames  # packed streams hold fewer frames than they announce: once more
+        reader.announced = buffer.frames  # a packed stream has fewer frames than it announces: read it again
     if buffer.frames < 2:
-        raise IfttnError(f"{reader.path}: has one frame, and motion needs two")
+        raise IfttnError(f"{reader.path}: has only one frame, and motion needs two")
     return read(buffer), buffer
 
 
@@ -145,13 +145,13 @@ def as_they_come(
     device: str = "cpu",
     motion: str | None = None,
 ) -> Iterator[tuple[float, dict[str, UInt8[np.ndarray, "1 C H W"]]]]:
-    """The snippet of each segment as soon as its last frame has come: when its middle frame is shown, and its planes.
+    """The time of the middle frame, and the planes, of the snippet of each segment, as soon as its last frame is read.
 
-    A segment lasts `every` seconds, and its snippet begins with the frame that is shown in its middle. A few dozen
+    A segment lasts `every` seconds, and its snippet begins with the frame in the middle of the segment. A few dozen
     frames are kept in memory.
 
     Raises:
-        IfttnError: the video ended before the first snippet did, or cannot be decoded (`Reader`).
+        IfttnError: the video ends before the end of the first snippet, or cannot be decoded (`Reader`).
     """
     buffer = FrameBuffer(reader, settings, device, motion)
     segments = _Segments(reader, settings, every, modalities, motion)
@@ -171,23 +171,23 @@ def as_they_come(
 def _too_short(frames: int, seconds: float) -> str:
     if frames <= STACK:
         return f"has {frames} frame{'s' * (frames > 1)}, and a snippet of a stream needs {STACK + 1}"
-    return f"ends after {seconds:.2f} s, before the first snippet does: choose fewer seconds for a segment"
+    return f"ends after {seconds:.2f} s, before the end of the first snippet: choose fewer seconds for a segment"
 
 
 class _Waiting(NamedTuple):
-    """A snippet whose first frame has come."""
+    """A snippet whose first frame is read."""
 
     start: int
     in_rgb: set[int]
     last: int
-    """The last frame that it needs."""
+    """The last frame that the snippet needs."""
 
     def snippets(self, source: FrameSource) -> Snippets:
         return Snippets(source, np.array([self.start + STACK // 2]), self.start + np.arange(STACK)[None])
 
 
 class _Segments:
-    """A stream cut into segments of equal length, and the snippets that wait for their frames."""
+    """The segments of equal length of a stream, and the snippets that wait for frames."""
 
     def __init__(
         self, reader: Reader, settings: StoreSettings, every: float, modalities: Sequence[str], motion: str | None
@@ -195,12 +195,12 @@ class _Segments:
         self.reader, self.settings, self.every = reader, settings, every
         self.modalities, self.motion = modalities, motion
         self.waiting, self.reached, self.count = deque[_Waiting](), 0, 0
-        # A snippet that looks back needs frames that came before it was begun: all are converted.
+        # Some snippets need frames before their first frame. Then all frames are converted.
         self._looks_back = any(min(self._begin(t).in_rgb, default=t) < t for t in range(GOP, 2 * GOP))
 
     def needs(self, index: int) -> bool:
-        """Whether a snippet needs this frame, the newest, in RGB."""
-        # A tenth of a frame for times that are rounded to milliseconds.
+        """Whether a snippet needs this frame, the newest one, in RGB."""
+        # The end is a tenth of a frame early, because times may be rounded to milliseconds.
         end = self.reader.seconds[index] + 0.9 / self.reader.fps
         reached = int(end / self.every + 0.5)
         if reached > self.reached:
@@ -210,7 +210,7 @@ class _Segments:
         return self._looks_back or any(index in snippet.in_rgb for snippet in self.waiting)
 
     def reads_of(self, start: int) -> ReadRecorder:
-        """What the snippet that begins with this frame reads."""
+        """The reads of the snippet that begins with this frame."""
         recorder = ReadRecorder(sys.maxsize, self.settings)
         snippets = _Waiting(start, set(), 0).snippets(recorder)
         for modality in self.modalities:

@@ -1,8 +1,7 @@
-"""One function over many items, in processes of this machine or of a Dask cluster, any of which may die.
+"""Calls one function on many items, in processes of this machine or of a Dask cluster. Any process may die.
 
-A process that dies (a decoder crashes, memory does not suffice, a machine is switched off) takes down what it was
-doing. Those items are done again, one at a time in a process of their own. An item that ends this process as well
-becomes a `Crash`, and the rest goes on.
+If a process dies (a decoder crashes, memory runs out, a machine is switched off), its items are repeated one at a time
+in a new process. An item whose process dies again becomes a `Crash`, and the other items continue.
 """
 
 import re
@@ -26,16 +25,16 @@ from ifttn.vocabulary import IfttnError
 Item = TypeVar("Item")
 Returned = TypeVar("Returned")
 
-# One thread a process, for the processes are the parallelism. A crash is reported, and not shown as a stack trace.
+# One thread per process, because the work is parallel over processes. A crash is reported without a stack trace.
 PROCESS_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": ""}
 
 
 @dataclass(frozen=True)
 class Crash:
-    """The process that worked on an item died, and so did the one that tried it alone."""
+    """The result for an item whose process died twice: with other items, and alone."""
 
     how: str
-    """Such as "SIGSEGV(-11)", where that is known."""
+    """The signal, such as "SIGSEGV(-11)", if it is known."""
 
 
 def each(
@@ -44,19 +43,19 @@ def each(
     jobs: int | str | None = None,
     shared: Sequence[Path] = (),
 ) -> Generator[tuple[Item, Returned | Crash]]:
-    """Yield (item, result) in the order in which they are done.
+    """Yield (item, result) in the order in which items are finished.
 
-    Closing the iterator ends the processes of this machine; those of a cluster finish what they are doing.
+    When the iterator is closed, processes on this machine end. Processes of a cluster finish their present items.
 
     Args:
-        function: can be pickled. What it raises ends the iteration.
-        items: of any number.
-        jobs: processes on this machine, by default one a CPU and at least two; 1 is this process itself, which a crash
-            ends. A string is the address of a Dask scheduler ("tcp://host:8786"), whose workers do the work.
-        shared: paths that every worker of the cluster must see where this process sees them.
+        function: a function that can be pickled. An error of the function ends the iteration.
+        items: any number of items.
+        jobs: processes on this machine, by default one per CPU and at least two; 1 is this process itself, which a
+            crash ends. A string is the address of a Dask scheduler ("tcp://host:8786"), whose workers call `function`.
+        shared: paths that must exist for every worker of the cluster.
 
     Raises:
-        IfttnError: there is no such cluster, or it goes away.
+        IfttnError: the cluster cannot be reached, or is lost.
     """
     if jobs == 1:
         yield from ((item, function(item)) for item in items)
@@ -76,15 +75,15 @@ def each(
 class _Pool(NamedTuple):
     executor: Executor
     most: int
-    """Items under way at once."""
+    """Largest number of items at once."""
     death: type[Exception]
-    """What a future raises whose worker died."""
+    """The error of a future whose worker died."""
 
 
 def _finished(
     function: Callable[[Item], Returned], waiting: deque[Item], pool: _Pool
 ) -> Iterator[tuple[Item, "Future[Returned]"]]:
-    """Takes items from `waiting` until none is left or the pool is broken."""
+    """Items of `waiting` and their futures, until `waiting` is empty or the pool is broken."""
     begun = dict["Future[Returned]", Item]()
     while waiting or begun:
         with suppress(BrokenProcessPool):
@@ -112,11 +111,11 @@ def _alone(function: Callable[[Item], Returned], items: Sequence[Item]) -> Itera
 
 @contextmanager
 def _processes(count: int) -> Iterator[_Pool]:
-    # Ctrl-C reaches every process of a terminal; the first one ends the others.
+    # Ctrl-C reaches every process of a terminal. The first process then ends the others.
     ignore = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
     pool = ProcessPoolExecutor(count, env=PROCESS_ENVIRONMENT, **ignore)
     with warnings.catch_warnings():
-        # A process that has grown is renewed; the warning about it is no news to a user.
+        # A process that uses too much memory is replaced. The warning about this does not help a user.
         warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
         try:
             yield _Pool(pool, count + count // 2, BrokenProcessPool)
@@ -130,7 +129,7 @@ def _cluster(address: str, shared: Sequence[Path]) -> Iterator[_Pool]:
         from distributed import Client, KilledWorker
     except ImportError as error:
         raise IfttnError(
-            "a Dask scheduler needs the package distributed, the extra `cluster`: pip install 'ifttn[cluster]'"
+            "a Dask scheduler needs the package distributed: install the extra, `pip install 'ifttn[cluster]'`"
         ) from error
     try:
         client: Any = Client(address, timeout=10, set_as_default=False)
@@ -150,17 +149,17 @@ def _cluster(address: str, shared: Sequence[Path]) -> Iterator[_Pool]:
             yield _Pool(client.get_executor(pure=False), 2 * sum(client.ncores().values()), KilledWorker)
         except IfttnError:
             raise
-        except Exception as error:  # Dask's own: the scheduler is gone, a worker cannot load what it was sent
+        except Exception as error:  # an error of Dask: the scheduler is lost, or a worker cannot load the function
             raise IfttnError(f"the Dask cluster failed ({type(error).__name__}: {_line(error)})") from error
 
 
 def _unseen(client: Any, shared: Sequence[Path]) -> Mapping[str, str]:
-    """Which of the paths each worker does not see."""
+    """For each worker, the paths that do not exist for it."""
     try:
         return client.run(partial(_hidden, shared))
     except Exception as error:
         raise IfttnError(
-            f"the Dask workers cannot run ifttn ({type(error).__name__}: {_line(error)}): install this version for each"
+            f"the Dask workers cannot run ifttn ({type(error).__name__}: {_line(error)}): install this version on each"
         ) from error
 
 

@@ -16,11 +16,11 @@ from ifttn.files import not_written, written_whole
 from ifttn.vocabulary import IfttnError
 
 IN_MEMORY = 1 << 24
-"""Bytes of a modality that are kept in memory. A longer video goes to a temporary file."""
+"""Bytes of a modality that are kept in memory. More bytes go to a temporary file."""
 
 
 def encoded(image: UInt8[np.ndarray, "..."], quality: int) -> UInt8[np.ndarray, " bytes"]:
-    """A JPEG of one plane, or of three in the order blue, green, red."""
+    """A JPEG of one plane, or of three planes in the order blue, green, red."""
     return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].ravel()
 
 
@@ -28,15 +28,15 @@ class EntryWriter:
     """Collects the JPEGs of one video, a few at a time, and writes them as one safetensors file at the end."""
 
     def __init__(self, name: str, size: tuple[int, int], quality: int, parts: Mapping[str, IO[bytes]]) -> None:
-        """Frames have `size` (height, width). Until the end, the JPEGs of each modality are kept in one of `parts`."""
+        """`size` is (height, width) of the frames. `parts` keep the JPEGs of each modality until `write`."""
         self.name, self.size, self.quality, self._parts = name, size, quality, parts
         self.fps = 0.0
-        """Frames a second; to be set before `write`."""
+        """Frames per second. Set it before `write`."""
         self._ends: dict[str, list[int]] = {modality: [0] for modality in self._parts}
 
     @property
     def frames(self) -> int:
-        """Frames so far."""
+        """Number of frames so far."""
         return len(self._ends["rgb"]) - 1
 
     def add(
@@ -45,12 +45,12 @@ class EntryWriter:
         flow: UInt8[np.ndarray, "M 2 H W"],
         mv: UInt8[np.ndarray, "M 2 H W"],
     ) -> None:
-        """Add the next frames, and the fields that end at them.
+        """Add the next frames, and the motion fields that end at these frames.
 
         Args:
-            frames: RGB.
-            flow: optical flow, as bytes of `flow.to_bytes`. M is N, and at the start of the video N - 1.
-            mv: motion vectors, likewise.
+            frames: frames in RGB.
+            flow: optical flow, as bytes of `flow.to_bytes`. M is N, except N - 1 at the start of the video.
+            mv: motion vectors, in the same form.
 
         Raises:
             IfttnError: shapes do not fit, or the disk is full.
@@ -73,9 +73,9 @@ class EntryWriter:
                 self._ends[modality].append(self._ends[modality][-1] + len(jpeg))
 
     def write(self, path: Path, about: Mapping[str, str]) -> None:
-        """Write the whole file; IfttnError where it cannot be written. `about` is added to the metadata."""
-        # The safetensors library cannot write in pieces, and orders several keys of metadata at random. Like the
-        # library, this puts offsets first and then bytes, each by name, and fills the header up with spaces.
+        """Write the file, with `about` in the metadata. Raises IfttnError if the file cannot be written."""
+        # The safetensors library cannot write in pieces, and writes several keys of metadata in random order. Like the
+        # library, this writes first offsets and then bytes, each sorted by name, and pads the header with spaces.
         sizes = [(f"{m}.offsets", "I64", len(ends), 8 * len(ends)) for m, ends in self._ends.items()]
         sizes += [(modality, "U8", ends[-1], ends[-1]) for modality, ends in self._ends.items()]
         header: dict[str, Any] = {"__metadata__": {"fps": str(float(self.fps)), **about}}
@@ -96,7 +96,7 @@ class EntryWriter:
 
 @contextmanager
 def entry_writer(name: str, folder: Path, size: tuple[int, int], quality: int) -> Iterator[EntryWriter]:
-    """A writer that is valid inside the block. `folder` is on the disk that the entry goes to."""
+    """A writer that is valid inside the block. Temporary files go to `folder`, on the disk of the entry."""
 
     def part() -> SpooledTemporaryFile[bytes]:
         return SpooledTemporaryFile(IN_MEMORY, dir=str(folder))

@@ -1,4 +1,4 @@
-"""What each verb of the `ifttn` command does: a module a verb, whose `run` takes the options that `ifttn.cli` read.
+"""The verbs of the `ifttn` command. Each has a module whose `run` takes the options from `ifttn.cli`.
 
-They stand above `lab`, because figures and the report are drawn; only those verbs import it.
+The verbs that draw figures and the report import `lab`.
 """

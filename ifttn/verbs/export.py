@@ -1,4 +1,4 @@
-"""`ifttn export`: a network as a file that needs none of this package."""
+"""`ifttn export`: write a network to a file that does not need this package."""
 
 import argparse
 
@@ -7,6 +7,6 @@ from ifttn.exporting import export
 
 
 def run(o: argparse.Namespace) -> None:
-    """Write the file, and print how far its scores are from the network's."""
+    """Write the file, and print the difference between its scores and the network's."""
     difference = export(Run(o.run), o.out)
-    print(f"{o.out}: its scores are the network's to within {difference:.1e} of the largest")
+    print(f"{o.out}: its scores differ from the network's by at most {difference:.1e} of the largest")

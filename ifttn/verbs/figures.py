@@ -1,4 +1,4 @@
-"""`ifttn figures`: Figures 1, 6 and 7 of trained runs, and the curves of their training."""
+"""`ifttn figures`: draw Figures 1, 6 and 7 for trained runs, and the curves of their training."""
 
 import argparse
 
@@ -8,7 +8,7 @@ from lab import showcase
 
 
 def run(o: argparse.Namespace) -> None:
-    """Draw the figures, and name each as it is done."""
+    """Draw the figures, and print the title of each when it is finished."""
     work = work_of(o)
     work.split.side("test")
     if o.denoise:

@@ -1,4 +1,4 @@
-"""What the options of several verbs name: the store, the split with its runs, and how the machine trains."""
+"""The inputs that several verbs share: the store, the split with its runs, and the settings of the machine."""
 
 import argparse
 import sys
@@ -15,12 +15,12 @@ from ifttn.vocabulary import Split
 
 
 def store_of(o: argparse.Namespace) -> Path:
-    """The store that is named, or where a study has it."""
+    """The store in the options, or the default store of the study."""
     return o.store or study.Places(Path("results")).store(o.data.resolve().name, o.preset)
 
 
 def work_of(o: argparse.Namespace) -> Work:
-    """The split, the store and the runs that the options name."""
+    """The split, the store and the runs in the options."""
     split = read_split(o.data, o.split)
     store = Store(store_of(o))
     split = without_failed(split, store)
@@ -29,18 +29,18 @@ def work_of(o: argparse.Namespace) -> Work:
 
 
 def machine_of(o: argparse.Namespace) -> Machine:
-    """How this machine trains and tests, as far as the verb has options for it."""
+    """The settings of this machine for training and testing, from the options of the verb."""
     return Machine(**{field.name: getattr(o, field.name) for field in fields(Machine) if field.name in o})
 
 
 def print_left_out(data: Contents | Split) -> None:
-    """Print to stderr which listed videos are absent, and what was left out and why."""
-    print_names("listed, and not in the folder", data.missing)
-    print_names("left out", data.notes)
+    """Print to stderr which listed videos are missing, and what is not used and why."""
+    print_names("listed, but not in the folder", data.missing)
+    print_names("not used", data.notes)
 
 
 def print_names(what: str, names: Sequence[str], most: int = 20) -> None:
-    """Print to stderr a line for each name, and one for the number of those beyond `most`."""
+    """Print to stderr a line for each of the first `most` names, and a line with the number of the others."""
     for name in names[:most]:
         print(f"{what}: {name}", file=sys.stderr)
     if len(names) > most:

@@ -1,4 +1,4 @@
-"""`ifttn predict`: the likeliest actions of a video."""
+"""`ifttn predict`: print the most likely actions of a video."""
 
 import argparse
 import json
@@ -11,11 +11,11 @@ from ifttn.recognizer import Prediction, Recognizer
 from ifttn.vocabulary import IfttnError
 
 BARS = ("█·", "#.")
-"""Characters of a bar, filled and empty, for terminals of UTF-8 and for the others."""
+"""Characters of a bar, filled and empty, for terminals with UTF-8 and for other terminals."""
 
 
 def run(o: argparse.Namespace) -> int:
-    """Exit code 1 when a video could not be read, or not to its end."""
+    """Print the predictions. The exit code is 1 if a video could not be read, or not to its end."""
     recognize, failed, found = Recognizer.load(o.run, o.device, o.crops), 0, {}
     for video in o.video:
         prediction = None
@@ -24,7 +24,7 @@ def run(o: argparse.Namespace) -> int:
                 found[str(video)] = prediction
                 if o.every:
                     print(time_line(prediction, prediction.seconds[-1]), flush=True)
-        except IfttnError as error:  # the predictions of a stream up to here stay
+        except IfttnError as error:  # earlier predictions of a stream are kept
             print(f"ifttn: {error}", file=sys.stderr)
             failed += 1
         if prediction:
@@ -36,7 +36,7 @@ def run(o: argparse.Namespace) -> int:
 
 
 def print_prediction(prediction: Prediction, top: int, with_segments: bool) -> None:
-    """Print the likeliest actions, and a time line of the segments."""
+    """Print the most likely actions, and a time line of the segments."""
     for action, probability in prediction.top(top):
         print(f"  {probability:6.1%}  {action}")
     for segment in prediction.segments if with_segments else ():
@@ -44,8 +44,8 @@ def print_prediction(prediction: Prediction, top: int, with_segments: bool) -> N
 
 
 def predictions(recognize: Recognizer, video: Path, every: float | None) -> Iterator[Prediction]:
-    """The prediction of the whole video, or of each segment as it ends. Prints the video's name first, and at the end
-    which parts of the file were lost."""
+    """The prediction for the video or, with `every`, a prediction after each segment. Prints the name of the video
+    first, and at the end what was lost."""
     if every:
         print(video)
         notes = yield from recognize.stream(video, every)
@@ -58,12 +58,12 @@ def predictions(recognize: Recognizer, video: Path, every: float | None) -> Iter
         print(f"ifttn: {video}: {note}", file=sys.stderr)
 
 
-def time_line(prediction: Prediction, seconds: float, width: int = 20) -> str:
-    """One line: the time, the likeliest action, and its probability as a number and as a bar."""
+def time_line(prediction: Prediction, seconds: float) -> str:
+    """One line with the time, the most likely action, and its probability as a number and as a bar."""
     ((action, probability),) = prediction.top(1)
     full, empty = next(bar for bar in BARS if _can_print(bar))
-    bar = full * round(probability * width)
-    return f"  {int(seconds) // 60:3}:{seconds % 60:04.1f}  {bar:{empty}<{width}} {probability:4.0%}  {action}"
+    bar = full * round(probability * 20)
+    return f"  {int(seconds) // 60:3}:{seconds % 60:04.1f}  {bar:{empty}<20} {probability:4.0%}  {action}"
 
 
 def _can_print(text: str) -> bool:

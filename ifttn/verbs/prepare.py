@@ -1,4 +1,4 @@
-"""`ifttn prepare`: videos -> store."""
+"""`ifttn prepare`: prepare videos for a store."""
 
 import argparse
 from dataclasses import replace
@@ -11,13 +11,13 @@ from ifttn.verbs.inputs import print_left_out, print_names, store_of
 
 
 def run(o: argparse.Namespace) -> int:
-    """Exit code 1 when a video failed. Videos that the lists or the folder lack are named too."""
+    """Prepare the videos. The exit code is 1 if a video failed. Missing and unlisted videos are printed."""
     if o.embedded:
         diagnostic.write(o.data, o.embedded, videos=o.videos, difficulty=o.difficulty, seed=0, jobs=o.jobs or -1)
     settings = PRESETS[o.preset].store
     settings = replace(settings, flow=o.flow or settings.flow)
     contents = catalogue.contents(o.data)
-    print_names("in the folder, and in no list", contents.extra)
+    print_names("in the folder, but in no list", contents.extra)
     print_left_out(contents)
     store = store_of(o)
     report = prepare(o.data, store, settings, jobs=o.scheduler or o.jobs, limit=o.limit, device=o.device)

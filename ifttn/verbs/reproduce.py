@@ -1,4 +1,4 @@
-"""`ifttn reproduce`: the whole study, its figures and its report."""
+"""`ifttn reproduce`: run the complete study, with figures and a report."""
 
 import argparse
 import datetime
@@ -27,14 +27,14 @@ from lab.progress import StudyBar
 
 
 def run(o: argparse.Namespace) -> int:
-    """Do all steps that are still to be done. Exit code 1 when a step failed.
+    """Do all steps that are not done yet. The exit code is 1 if a step failed.
 
-    Where another process, such as another notebook, works in the same folder, this one waits for it, and then finds its
-    steps done.
+    If another process, such as another notebook, works in the same folder, this process waits for it. The steps of the
+    other process are then done.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise IfttnError(
-            "reproduce runs in one process: `torchrun ... -m ifttn train RECIPE` first, and it skips that run"
+            "reproduce runs in one process: run `torchrun ... -m ifttn train RECIPE` first, and it skips that run"
         )
     places = study.Places(o.out, own_datasets(o.data))
     with held(o.out, wait=True):
@@ -42,10 +42,10 @@ def run(o: argparse.Namespace) -> int:
 
 
 def own_datasets(folders: Sequence[Path]) -> dict[str, Path]:
-    """Name -> folder of each data set; all splits are read, so that a mistake shows before anything begins."""
+    """Name -> folder of each data set. All splits are read, so that an error shows before the first step."""
     own = {folder.resolve().name: folder.resolve() for folder in folders}
     if len(own) < len(folders):
-        raise IfttnError(f"two data sets of one name: {', '.join(str(folder) for folder in folders)}")
+        raise IfttnError(f"two data sets have the same name: {', '.join(str(folder) for folder in folders)}")
     splits = {}
     for name, folder in own.items():
         numbers = catalogue.split_numbers(folder)
@@ -56,17 +56,14 @@ def own_datasets(folders: Sequence[Path]) -> dict[str, Path]:
     for name, found in splits.items():
         print_left_out(found[0])
         if len(found) < 3:
-            reason = "few videos a class, or no lists of the others"
-            print(
-                f"ifttn: {name} has {len(found)} of three splits ({reason}): the study uses these",
-                file=sys.stderr,
-            )
+            reason = "few videos per class, or no lists of the others"
+            print(f"ifttn: {name} has {len(found)} of three splits ({reason}): the study uses these", file=sys.stderr)
     return own
 
 
 def reproduce(o: argparse.Namespace, places: study.Places) -> int:
-    """Run the steps, and write the report after each. Returns the exit code."""
-    one_at_a_time = o.quick or o.device.startswith("cuda")  # the quick study's steps wait for one another
+    """Run the steps, and write the report after each step. Returns the exit code."""
+    one_at_a_time = o.quick or o.device.startswith("cuda")  # steps of the quick study need one another
     jobs = o.jobs or (1 if one_at_a_time else os.cpu_count() or 1)
     studied = places.datasets[: 1 if o.quick else None]
     seeds = o.seeds or (1 if o.quick or o.data else study.SEEDS_A_ROW)
@@ -98,9 +95,9 @@ def reproduce(o: argparse.Namespace, places: study.Places) -> int:
 
 
 def steps_with_figures(o: argparse.Namespace, places: study.Places, settings: study.StudySettings) -> list[Step]:
-    """The steps of the study, with the one that draws its figures."""
+    """The steps of the study, with the step that draws its figures."""
     steps, first = study.steps_of(places, settings, quick=o.quick, videos=o.videos), places.datasets[0]
-    # The networks of the other splits judge what the first one's network draws.
+    # The networks of the other splits judge the drawings of the network of the first split.
     splits = (1,) if o.quick else places.splits(first)
     draw = Step(
         f"{first} split 1: figures",
@@ -116,7 +113,7 @@ def steps_with_figures(o: argparse.Namespace, places: study.Places, settings: st
 
 
 def quietly(function: Callable[..., object], *arguments: object) -> None:
-    """Do a step without the bars that it prints to stderr, all of which a notebook would keep. Errors are raised."""
+    """Do a step without its progress bars on stderr, because a notebook keeps every update. Errors are raised."""
     with redirect_stderr(io.StringIO()):
         function(*arguments)
 
@@ -124,13 +121,13 @@ def quietly(function: Callable[..., object], *arguments: object) -> None:
 def about_study(
     o: argparse.Namespace, places: study.Places, studied: Sequence[str], settings: study.StudySettings
 ) -> report.About:
-    """How the study is made, for the report."""
+    """The settings of the study, for the report."""
 
     def described(name: str) -> str:
         if name in places.own:
             return f"{len(catalogue.contents(places.own[name]).videos)} videos"
         flavour, usual = study.EMBEDDED[name]
-        return f"{o.videos or usual} generated videos, laid out as {flavour.upper()}"
+        return f"{o.videos or usual} generated videos, in the layout of {flavour.upper()}"
 
     return report.About(
         preset=o.preset,
@@ -143,8 +140,8 @@ def about_study(
 
 
 def print_news(bar: StudyBar, progress: Progress, printed: set[str], page: Path | None) -> set[str]:
-    """Print what is new: whose process was killed, and, where there is a page to name, how many steps are done."""
-    news = {f"{step}: its process was killed; it runs once more, alone" for step in progress.killed}
+    """Print which steps were killed and, with a `page`, how many are done. Lines in `printed` are not repeated."""
+    news = {f"{step}: its process was killed; the step runs again, alone" for step in progress.killed}
     if page and progress.done:
         news.add(f"{len(progress.done)} of {len(progress.steps)} steps done; report: {page}")
     for line in sorted(news - printed):
@@ -153,12 +150,12 @@ def print_news(bar: StudyBar, progress: Progress, printed: set[str], page: Path 
 
 
 def print_results(progress: Progress, o: argparse.Namespace, studied: Sequence[str]) -> int:
-    """Print the tables, where the time went, and what failed. Returns the exit code."""
+    """Print the tables, the time of each step, and the failures. Returns the exit code."""
     runs, data = o.out / "runs", o.out / "data"
     found = results.filled_tables(runs, data, on=studied)
     measured = [table_text(table) for table in found if table.measured]
     print("\n\n".join([claims_text(results.findings(runs, data, on=studied)), *measured]))
-    print("\nWhere the time went (seconds of each step; several ran at once):")
+    print("\nSeconds of each step (several steps run at once):")
     for name, seconds in sorted(progress.seconds.items(), key=lambda item: -item[1]):
         print(f"  {seconds:7.1f}  {name}")
     print(f"  {sum(progress.seconds.values()):7.1f}  in all")
@@ -168,21 +165,21 @@ def print_results(progress: Progress, o: argparse.Namespace, studied: Sequence[s
 
 
 def in_short(progress: Progress, before: Mapping[str, float], seconds: float) -> str:
-    """One sentence about what was done; `before` has the seconds of the steps that were done earlier."""
+    """One sentence about the steps. `before` has the seconds of the steps that were done earlier."""
     steps, now = len(progress.steps), sum(before.get(name) != took for name, took in progress.seconds.items())
     if now or progress.failed:
         return (
             f"{len(progress.done)} of {steps} steps of the study are done, {now} of them now, in {duration(seconds)}."
         )
     took = duration(sum(progress.seconds.values()))
-    return f"All {steps} steps of the study were done before, in {took}; {duration(seconds)} to find them."
+    return f"All {steps} steps of the study were done before, in {took}; this check took {duration(seconds)}."
 
 
 def print_failures(progress: Progress, o: argparse.Namespace) -> int:
-    """Print to stderr what failed and why. Returns the exit code."""
+    """Print to stderr which steps failed and why. Returns the exit code."""
     for name, reason in progress.failed.items():
         helps = advice(vars(o)) if LACKS in reason else ""
         print(f"ifttn: {name} failed: {reason}{helps}", file=sys.stderr)
     if progress.failed:
-        print("ifttn: all else is there; the same command tries these steps again", file=sys.stderr)
+        print("ifttn: all other steps are done; the same command tries these steps again", file=sys.stderr)
     return 1 if progress.failed else 0

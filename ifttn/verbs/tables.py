@@ -1,4 +1,4 @@
-"""`ifttn tables`: the paper's claims and tables, with what the runs measured beside what the paper prints."""
+"""`ifttn tables`: print the paper's claims and tables, with measured values and the paper's values."""
 
 import argparse
 import sys
@@ -14,11 +14,11 @@ from ifttn.files import write_whole
 from ifttn.vocabulary import IfttnError
 
 ORDER = "order"
-"""What stands in the place of a table's number for the reversal table."""
+"""The name of the reversal table, in place of a number."""
 
 
 def run(o: argparse.Namespace) -> None:
-    """Print those tables that are chosen, and the claims that they decide."""
+    """Print the chosen tables, and the claims that they decide."""
     for name in o.on:
         find(name, results.tested(o.runs), "data set with tested runs")
     if ORDER in o.numbers:
@@ -27,7 +27,7 @@ def run(o: argparse.Namespace) -> None:
     found = results.filled_tables(o.runs, o.data, o.seeds, o.on)
     unknown = set(o.numbers) - {table.number for table in found}
     if unknown:
-        raise IfttnError(f"no Table {min(unknown)} in the paper: choose from 1 to {len(found)}")
+        raise IfttnError(f"the paper has no Table {min(unknown)}: choose from 1 to {len(found)}")
     chosen = [table for table in found if (table.number in o.numbers if o.numbers else table.measured)]
     not_shown = results.not_shown(o.runs, found)
     if not chosen:
@@ -43,12 +43,12 @@ def run(o: argparse.Namespace) -> None:
 
 
 def print_reversals(o: argparse.Namespace) -> None:
-    """Print what networks call actions that are played backwards."""
+    """Print the predictions of networks for actions that are played backwards."""
     frame = results.reversal_table(o.runs, o.data, o.on)
     if frame.empty:
         raise IfttnError(
-            "no action of the tested data sets has a named reverse, or if-ttn, spatial and temporal are not tested: "
-            "docs/data.md tells how to name pairs in reversals.toml"
+            "no action of the tested data sets has a known reverse, or if-ttn, spatial and temporal are not tested: "
+            "docs/data.md explains how to list pairs in reversals.toml"
         )
     print(reversal_text(frame))
     if o.csv:

@@ -9,7 +9,7 @@ from ifttn.verbs.inputs import work_of
 
 
 def run(o: argparse.Namespace) -> None:
-    """Print a line for each head and for all together: accuracy, its interval, and the accuracy of other read-outs."""
+    """Print a line for each head and for late fusion: accuracy, its interval, and the accuracy of other readings."""
     work = work_of(o)
     run = testing.test(work, o.recipe)
     scores = run.scores()

@@ -15,7 +15,7 @@ from ifttn.verbs.inputs import machine_of, work_of
 
 
 def run(o: argparse.Namespace) -> None:
-    """Train in this process, or in those that torchrun started."""
+    """Train in this process, or in the processes that torchrun started."""
     if o.dry_run:
         print_plan(o)
         return
@@ -33,12 +33,12 @@ def run(o: argparse.Namespace) -> None:
 
 
 def print_plan(o: argparse.Namespace) -> None:
-    """Print what training costs, for the videos of the data set, or for UCF101's where there is none."""
+    """Print the cost of training for the videos of the data set, or of UCF101 if the folder does not exist."""
     videos, actions = 9537, 101
     if o.data.exists():
         split = read_split(o.data, o.split)
         videos, actions = len(split.train), len(split.actions)
     else:
-        print(f"no data set in {o.data}: as for UCF101, split 1")
+        print(f"no data set in {o.data}: computed for UCF101, split 1")
     world = int(os.environ.get("WORLD_SIZE", 1))
     print(cost.as_text(o.recipe, o.preset, videos=videos, actions=actions, machine=machine_of(o), world=world))

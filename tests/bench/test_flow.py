@@ -56,7 +56,7 @@ def test_the_table_names_videos_motions_and_the_floor(encode, monkeypatch, capsy
         == 0
     )
     printed = capsys.readouterr().out
-    for expected in ("six.avi 40x32", MOTIONS[0].name, "iterations a warp", "GB moved a pair"):
+    for expected in ("six.avi 40x32", MOTIONS[0].name, "iterations per warp", "GB per pair"):
         assert expected in printed
 
 

@@ -78,7 +78,7 @@ def test_rows_come_with_the_device_versions_and_commit_and_stand_in_a_page(measu
     page = gpu.renewed(f"before\n{gpu.BEGIN}\nold\n{gpu.END}\nafter\n", [found])
     assert page == gpu.renewed(page, [found])
     assert (page.startswith("before\n"), page.endswith("after\n"), "old" in page) == (True, True, False)
-    with pytest.raises(IfttnError, match="lacks the lines"):
+    with pytest.raises(IfttnError, match="needs the lines"):
         gpu.renewed("a page without marks", [found])
 
 

@@ -29,11 +29,11 @@ def test_claims_are_arithmetic_on_the_figures_of_one_run():
     }
     text = "\n".join(speeds_of(figures).claims())
     assert "10.0 [9.8, 10.2] times as fast; at least 10 holds" in text
-    assert "Flow of the 35 fields that the snippets hold takes 22800 ms" in text
+    assert "The flow of the 35 fields of the snippets takes 22800 ms" in text
     assert "80% of its time" in text
     assert f"{(25 + 22.8 * (185 / 35 - 1)) / 2.5:.1f} times" in text  # every field's flow
     assert "passes real time: 3.0 times" in text
-    assert f"It takes 2500.0, {80 / 34 / 2.5:.2f} of the larger (aim met: 0.8)" in text
+    assert f"It takes 2500.0; the larger bound is {80 / 34 / 2.5:.2f} of this (aim met: 0.8)" in text
     slower = "\n".join(speeds_of({**figures, ("mv-if-ttn", "end to end"): [9.0]}).claims())
     assert "at least 10 does not hold" in slower
     assert "misses real time" in slower

@@ -36,7 +36,7 @@ def test_the_table_has_every_way_to_read_a_video(tmp_path, capsys):
     rates = [float(line.split()[-1]) for line in rows]
     assert rates[0] == 1
     assert rates[-1] < rates[0]
-    assert "us a frame is FFmpeg writing the vectors down" in printed
+    assert "us for FFmpeg's export of the vectors" in printed
 
 
 def test_examples_are_read_as_they_are(tmp_path):

@@ -46,5 +46,5 @@ def test_stages_are_fed_from_memory_beside_torchvisions_network(capsys):
 
 
 def test_a_cpu_has_no_largest_batch():
-    with pytest.raises(IfttnError, match="cpu is none: take --device cuda"):
+    with pytest.raises(IfttnError, match="cpu is no GPU: use --device cuda"):
         bench.run(options("--largest-batch"))

@@ -30,13 +30,13 @@ FAULTS: Mapping[str, str] = {
     "missing": "not in the folder",
     "empty": "is empty",
     "text": "cannot be decoded",
-    "zero frames": "not one of its frames",
-    "truncated": "has one frame",
+    "zero frames": "none of its frames",
+    "truncated": "has only one frame",
     "unknown codec": "codec",
     "sound only": "no video stream",
-    "one frame": "has one frame",
-    "link out": "is a link out of the data set",
-    "dangling link": "is a link out of the data set",
+    "one frame": "has only one frame",
+    "link out": "outside the data set",
+    "dangling link": "outside the data set",
     "folder": "not in the folder",
 }
 """Fault -> what its line in the report says."""

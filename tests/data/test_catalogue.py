@@ -188,7 +188,7 @@ def test_lists_of_which_no_video_is_there_are_refused(tmp_path: Path) -> None:
     ucf(tmp_path, train="Archery/v_Archery_g01_c01.avi 1\n")
     with pytest.raises(IfttnError, match=r"holds none of the 1 videos of split 1"):
         read_split(tmp_path)
-    with pytest.raises(IfttnError, match=r"holds none of the videos"):
+    with pytest.raises(IfttnError, match=r"holds no video of the lists"):
         contents(tmp_path)
 
 
@@ -256,11 +256,11 @@ def test_whatever_is_not_read_is_named(tmp_path: Path) -> None:
     split = read_split(tmp_path)
     assert [video.name for video in split.train + split.test] == ["run/b", "walk/b", "run/a", "walk/a"]
     assert sorted(split.notes) == [
-        "film.avi: it does not stand in the folder of a class",
+        "film.avi: it is not in the folder of a class",
         "run/plain: a name without a suffix tells no type of video",
         "texts: it holds no video",
         "walk/c.xyz and 1 more: .xyz is no type of video",
-        "walk/more/c.avi: it does not stand in the folder of a class",
+        "walk/more/c.avi: it is not in the folder of a class",
     ]
     assert contents(tmp_path).notes == split.notes
 
@@ -277,7 +277,7 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(os, "scandir", refuse)
     split = read_split(tmp_path)
     assert split.actions == ("run",)
-    assert split.notes == ("walk: it may not be read (permission denied)",)
+    assert split.notes == ("walk: it cannot be read (permission denied)",)
 
 
 @pytest.mark.parametrize("above", ["videos", "archive/data"])
@@ -312,7 +312,7 @@ def test_folders_of_the_sides_are_the_split(tmp_path: Path, sides: str) -> None:
         (f"{test}/Run/1", 0), (f"{test}/walk/1", 2), (f"{test}/walk/9", 2)
     ]  # fmt: skip
     assert split.notes == (
-        f"{test}/fly/1: no video of its class is trained on",
+        f"{test}/fly/1: its class has no training video",
         f"{test}/walk/2: it is the same file as {train}/walk/2",
     )
     assert len(contents(tmp_path).videos) == 9
@@ -325,7 +325,7 @@ def test_validation_beside_a_test_is_neither_trained_nor_tested_on(tmp_path: Pat
     (tmp_path / "train/run/1.mp4").write_bytes(b"1")
     split = read_split(tmp_path)
     assert [video.name for video in split.train + split.test] == ["train/run/1", "test/run/3"]
-    assert split.notes == ("val: its 1 videos are not tested on, because there is a folder test",)
+    assert split.notes == ("val: its 1 videos are not used, because there is a folder test",)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

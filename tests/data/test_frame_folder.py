@@ -173,7 +173,7 @@ def test_folders_of_images_are_prepared_as_files_are(tmp_path: Path, pan, encode
         "right/images": "done",
     }
     assert report.notes["left/images"] == "encoded anew: images"
-    assert "1.png: is a link out of the data set" in report.reason["left/linked"]
+    assert "1.png: is a link to " in report.reason["left/linked"]
     prepared = Store(store)
     assert prepared.num_frames("left/images") == 8
     frames = [prepared.read(f"left/{name}", "rgb", np.arange(8)).transpose(0, 2, 3, 1) for name in ("images", "file")]

@@ -320,7 +320,7 @@ def test_a_field_that_cannot_be_decoded_is_named(store):
 def test_a_torchvision_without_nvjpeg_is_told_once(capfd):
     device = torch.device("cuda", 77)
     assert nvjpeg(device) is nvjpeg(device) is None
-    assert capfd.readouterr().err.count("motion fields are decoded by the processor") == 1
+    assert capfd.readouterr().err.count("motion fields are decoded on the CPU") == 1
 
 
 def test_videos_are_looked_for_once(store, monkeypatch):
@@ -397,7 +397,7 @@ def test_too_little_shared_memory_ends_in_a_line_before_anything_is_loaded(train
     all_videos = 16 * 3 * 13 * 64 * 64  # fewer than 2 workers would have ready
     monkeypatch.setattr(loading.shutil, "disk_usage", lambda _: Disk(all_videos - 1))
     monkeypatch.setattr(loading, "DataLoader", lambda *_, **__: pytest.fail("loads"))
-    with pytest.raises(IfttnError, match=r"/dev/shm.*\(2 workers need 3 MB .*--shm-size .*--workers 0 needs none$"):
+    with pytest.raises(IfttnError, match=r"/dev/shm.*\(2 workers need 3 MB.*--shm-size .*--workers 0 needs none$"):
         batches(training_set, KEYS, "cpu", workers=2)
     monkeypatch.undo()
     monkeypatch.setattr(loading.shutil, "disk_usage", lambda _: Disk(all_videos))
@@ -412,7 +412,7 @@ def test_shared_memory_that_is_full_in_the_middle_ends_in_the_same_line(training
         )
 
     monkeypatch.setattr(torch.Tensor, "share_memory_", full)
-    with pytest.raises(IfttnError, match=r"^/dev/shm, .* \(it is full\): .*--workers 0 needs none$"):
+    with pytest.raises(IfttnError, match=r"^the shared memory /dev/shm .* \(it is full\): .*--workers 0 needs none$"):
         list(batches(training_set, KEYS, "cpu", workers=1))
 
 

@@ -174,15 +174,15 @@ def test_a_link_out_of_the_data_set_is_refused_and_one_within_it_is_not(root, tm
     report = prepare(tmp_path / "linked", tmp_path / "store", SETTINGS, jobs=1, progress=False)
     failed = report[report.status == "failed"].set_index("video").reason
     assert failed.index.tolist() == ["Left/v_Left_g03_c01", "Left/v_Left_g05_c01"]
-    assert f"is a link out of the data set, to {private}" in failed.iloc[0]
-    assert "is not there" in failed.iloc[1]
+    assert f"is a link to {private}, outside the data set" in failed.iloc[0]
+    assert "does not exist" in failed.iloc[1]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
 def test_a_file_that_may_not_be_read_is_named(root, tmp_path):
     (root / "Left" / "v_Left_g01_c01.avi").chmod(0)
     report = prepare(root, tmp_path / "store", SETTINGS, jobs=1, progress=False)
-    assert "may not be read" in report.set_index("video").reason["Left/v_Left_g01_c01"]
+    assert "cannot be read" in report.set_index("video").reason["Left/v_Left_g01_c01"]
 
 
 def test_names_may_hold_whatever_a_file_system_takes(root, tmp_path):
@@ -298,7 +298,7 @@ def _restore_opencv_threads():
 
 @pytest.mark.parametrize(
     ("how", "said"),
-    [("SIGKILL(-9)", "memory did not suffice: prepare fewer at once"), ("SIGSEGV(-11)", "crashed (SIGSEGV")],
+    [("SIGKILL(-9)", "memory ran out: prepare fewer videos at once"), ("SIGSEGV(-11)", "crashed (SIGSEGV")],
 )
 def test_a_process_that_was_killed_is_no_decoder_that_crashed(tmp_path, pan, encode, monkeypatch, how, said):
     encode(tmp_path / "set" / "Left" / "v_Left_g01_c01.avi", pan(3))
@@ -334,11 +334,11 @@ def test_a_file_that_was_replaced_is_prepared_again_and_a_copy_is_not(root, tmp_
     for path in (root / "Right").glob("*.avi"):  # as a copy, an archive or a checkout gives it another time
         os.utime(path, ns=(0, 0))
     assert Store(store).changed(contents_of(root)) == ["Left/v_Left_g02_c01"]
-    with pytest.raises(IfttnError, match=r"1 of 4 videos are not those that were prepared .*v_Left_g02_c01"):
+    with pytest.raises(IfttnError, match=r"1 of 4 videos differ from those that were prepared .*v_Left_g02_c01"):
         Store(store).refuse_unprepared(contents_of(root))
     report = prepare(root, store, SETTINGS, jobs=1, progress=False)
-    assert notes(report) == {"Left/v_Left_g02_c01": "prepared again, since its file was replaced"}
-    assert "1 videos prepared again, since its file was replaced" in summary(report)
+    assert notes(report) == {"Left/v_Left_g02_c01": "prepared again, because its file was replaced"}
+    assert "1 videos prepared again, because its file was replaced" in summary(report)
     assert not np.array_equal(before, Store(store).read("Left/v_Left_g02_c01", "rgb", np.arange(3)))
     assert Store(store).identity(["Left/v_Left_g02_c01"]) != identity
     assert Store(store).origins()["Right/v_Right_g01_c01"].mtime_ns == 0  # and need not be read again
@@ -355,7 +355,7 @@ def test_a_damaged_entry_is_prepared_again(root, tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole[:1000])
     report = prepare(root, tmp_path / "store", SETTINGS, jobs=1, progress=False)
-    assert notes(report) == {"Left/v_Left_g01_c01": "prepared again, since its entry was damaged"}
+    assert notes(report) == {"Left/v_Left_g01_c01": "prepared again, because its entry was damaged"}
     assert path.read_bytes() == whole
 
 

@@ -19,7 +19,7 @@ def test_what_a_video_took_is_told(root, tmp_path, pan, encode):
     report = prepare(root, tmp_path / "store", SETTINGS, jobs=1, progress=False)
     lines = summary(report)
     assert lines[0] == "4 done, 0 skipped, 0 failed"
-    assert lines[1] == f"8 frames and {report.bytes.mean():,.0f} bytes a video"
+    assert lines[1] == f"8 frames and {report.bytes.mean():,.0f} bytes per video"
     # A pan of one pixel, rounded to 5 / 127 px and compressed.
     assert (report.stored_mean.between(0.001, 0.1) & (report.stored_p999 > report.stored_mean)).all()
     assert (report.quantised_p999 <= 2.5 / 127 + 1e-6).all()  # half a level

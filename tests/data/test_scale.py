@@ -129,7 +129,7 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(root, tmp_path):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     told = [line for line in errors.splitlines() if line and not line.startswith("prepare:")]
-    assert told == ["ifttn: stopped; the same command goes on where it was"]
+    assert told == ["ifttn: stopped; the same command continues from here"]
     report = (store / "report.csv").read_text()
     assert 3 <= report.count(",done,") <= len(prepared(store)) < 60
     assert not list(store.rglob("*.partial"))

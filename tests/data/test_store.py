@@ -105,7 +105,7 @@ def test_a_part_goes_where_it_is_wanted(store, video):
 @pytest.mark.parametrize("indices", [[12], [-1, 3], [3, 400]])
 def test_indices_outside_of_the_video_are_refused(store, video, indices):
     store.write("a", *video)
-    with pytest.raises(IfttnError, match=r"a: .* of 12 are asked for"):
+    with pytest.raises(IfttnError, match=r"a: .* requested, but there are 12"):
         store.read("a", "rgb", np.array(indices))
 
 
@@ -247,7 +247,7 @@ def test_another_version_of_a_library_is_noted_and_refuses_nothing(store, video,
 
 def test_flow_of_one_store_comes_from_one_kind_of_device(store, tmp_path):
     store.begin(tmp_path, "cuda")
-    with pytest.raises(IfttnError, match=r"computed on cuda, and cpu rounds otherwise: go on with --device cuda"):
+    with pytest.raises(IfttnError, match=r"computed on cuda, and cpu rounds in another way: use --device cuda"):
         Store(store.folder).begin(tmp_path, "cpu")
     assert Store(store.folder).device == "cuda"
 
@@ -331,7 +331,7 @@ def test_a_damaged_entry_is_one_clear_error(store, video, how):
     store.write("A/x", *video)
     path = store.folder / "videos" / "A" / "x.safetensors"
     path.write_bytes(DAMAGE[how](path.read_bytes()))
-    with pytest.raises(IfttnError, match=r"^A/x: its entry .*x\.safetensors is damaged.*prepare again$"):
+    with pytest.raises(IfttnError, match=r"^A/x: its entry .*x\.safetensors is damaged.*prepare it again$"):
         store.read("A/x", "rgb", np.arange(12))
 
 

@@ -421,7 +421,7 @@ def test_a_file_without_a_frame_is_an_error(tmp_path, pan, encode):
     start = whole.index(packets_of(path)[0])
     whole[start : start + len(packets_of(path)[0])] = bytes(len(packets_of(path)[0]))
     path.write_bytes(whole)
-    with pytest.raises(IfttnError, match=r"none\.avi: .*not one of its frames"):
+    with pytest.raises(IfttnError, match=r"none\.avi: .*none of its frames"):
         decode(path)
 
 
