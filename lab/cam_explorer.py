@@ -156,7 +156,7 @@ class CamExplorer(VideoPanel):
         grey = np.repeat(frame.mean(-1, keepdims=True).astype(np.uint8), 3, axis=-1)
         for head, (values, notes) in maps.items():
             vote = snippet if len(values) == len(reading.sampled) else pair
-            drawn = pictures.with_map(grey, values[vote], self.state.opacity / 100, reading.crop)
+            drawn = pictures.over(grey, pictures.heat(values[vote]), self.state.opacity / 100, reading.crop)
             below = [f"vote {reading.votes[head][vote, action]:+.2f}", *filter(None, [notes[vote]])]
             yield _picture(drawn, f"{head}, snippet {snippet + 1}", ", ".join(below))
 

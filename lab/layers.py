@@ -3,7 +3,7 @@
 Shapes: T frames shown, V votes, H x W pixels of a picture, s x s pixels of a network's crop.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,9 +13,6 @@ from ifttn.experiment.scores import LATE_FUSION, OF_PEERS
 from lab import pictures
 from lab.clip import Clip, Reading
 from lab.figures import flow_colours
-
-Paint = Callable[[np.ndarray, int], np.ndarray]
-"""(picture, index of the frame shown) -> the picture with a layer over it."""
 
 
 class Layer(NamedTuple):
@@ -33,11 +30,16 @@ LAYERS = {
     "vector arrows": Layer("vector arrows", 0.9),
     **{f"CAM {head}": Layer(f"CAM {head}", 0.7) for head in LATE_FUSION if head not in OF_PEERS},
 }
-"""What can be drawn, from below to above."""
+"""What can be drawn."""
+BELOW_TO_ABOVE = sorted(LAYERS, key=lambda name: name.endswith("arrows"))
 FLOW_INK, VECTOR_INK = (255, 230, 80), (120, 255, 255)
 """Colours of the arrows."""
 SHOWN_WIDTH = 400
 """Pixels across a picture, about."""
+FLOW_WIDTH = 176
+"""Most pixels across a picture of flow: it is smooth, and must reach the page."""
+DARK = 24
+"""Level of grey under all layers."""
 
 
 def head_of(layer: str) -> str:
@@ -45,10 +47,60 @@ def head_of(layer: str) -> str:
     return layer.removeprefix("CAM ") if layer.startswith("CAM ") else ""
 
 
+def picture_size(clip: Clip) -> tuple[int, int]:
+    """Width and height of a picture: a whole number of times those of a frame."""
+    height, width = clip.frames.shape[1:3]
+    times = max(1, round(SHOWN_WIDTH / width))
+    return times * width, times * height
+
+
+class Painted(NamedTuple):
+    """The pictures of one layer."""
+
+    paint: Callable[[int], pictures.Overlay]
+    """The picture of a number."""
+    of: Sequence[int]
+    """The number of the picture of each frame shown."""
+    where: pictures.Rectangle | None = None
+    """The part of the frame that they cover; None: all of it."""
+    smooth: bool = True
+
+
+def painted(
+    clip: Clip, name: str, reading: Reading | None, maps: Mapping[str, Float[np.ndarray, "V s s"]]
+) -> Painted | None:
+    """The pictures of a layer; None: it is the map of a head that the run does not have.
+
+    Args:
+        clip: its frames and motion.
+        name: of `LAYERS`.
+        reading: says which map belongs to a frame.
+        maps: head -> maps in -1..1.
+    """
+    every, (width, height), head = range(len(clip.frames)), picture_size(clip), head_of(name)
+    if head:
+        if reading is None or head not in maps:
+            return None
+        votes = [reading.vote(head, index * clip.step) for index in every]
+        return Painted(lambda i: pictures.heat(maps[head][i]), votes, reading.crop)
+    if name == "rgb":
+        return Painted(lambda i: clip.frames[i], every)
+    times = width // clip.frames.shape[2]
+    if name.endswith("arrows"):
+        field, ink = (clip.flow, FLOW_INK) if name == "flow arrows" else (clip.vectors, VECTOR_INK)
+        return Painted(lambda i: pictures.arrows(times * field[i], width, height, ink), every)
+    if name == "flow":
+        apart = -(-clip.levels.shape[-1] // FLOW_WIDTH)
+        colours = flow_colours(clip.levels[..., ::apart, ::apart])
+    else:
+        colours = flow_colours(np.clip(128 + 8 * times * clip.vectors, 1, 255).astype(np.uint8))
+    return Painted(lambda i: pictures.tint(colours[i]), every, smooth=name == "flow")
+
+
 def painter(
     clip: Clip, opacities: Mapping[str, float], reading: Reading | None, maps: Mapping[str, Float[np.ndarray, "V s s"]]
 ) -> Callable[[int], UInt8[np.ndarray, "H W 3"]]:
-    """A function that draws the layers over the frame of an index.
+    """A function that draws the layers over the frame of an index, as the page does.
 
     Args:
         clip: its frames and motion.
@@ -56,38 +108,15 @@ def painter(
         reading: says which map belongs to a frame.
         maps: head -> maps in -1..1; a head without maps is not drawn.
     """
-    height, width = clip.frames.shape[1:3]
-    times = max(1, round(SHOWN_WIDTH / width))
-    paints = []
-    for name in sorted((name for name in LAYERS if name in opacities), key=lambda name: name.endswith("arrows")):
-        head = head_of(name)
-        if not head:
-            paints.append(_motion_paint(clip, name, opacities[name], times))
-        elif reading and head in maps:
-            paints.append(_map_paint(clip, reading, maps[head], head, opacities[name]))
+    width, height = picture_size(clip)
+    found = {name: painted(clip, name, reading, maps) for name in BELOW_TO_ABOVE if name in opacities}
 
     def paint(index: int) -> UInt8[np.ndarray, "H W 3"]:
-        picture = np.full((times * height, times * width, 3), 24, np.uint8)
-        for layer in paints:
-            picture = layer(picture, index)
+        picture = np.full((height, width, 3), DARK, np.uint8)
+        for name, layer in found.items():
+            if layer is not None:
+                drawn = layer.paint(layer.of[index])
+                picture = pictures.over(picture, drawn, opacities[name], layer.where, smooth=layer.smooth)
         return picture
 
     return paint
-
-
-def _motion_paint(clip: Clip, name: str, opacity: float, times: int) -> Paint:
-    """Of the frame itself or of its motion, on a picture that is so many times as large as a frame."""
-    height, width = (times * side for side in clip.frames.shape[1:3])
-    if name == "rgb":
-        return lambda under, i: pictures.blended(under, pictures.resized(clip.frames[i], width, height), opacity)
-    if name.endswith("arrows"):
-        field, ink = (clip.flow, FLOW_INK) if name == "flow arrows" else (clip.vectors, VECTOR_INK)
-        return lambda under, i: pictures.with_arrows(under, times * field[i], opacity, ink)
-    smooth = name == "flow"
-    levels = clip.levels if smooth else np.clip(128 + 8 * times * clip.vectors, 1, 255)
-    colours = flow_colours(levels.astype(np.uint8))
-    return lambda under, i: pictures.tinted(under, pictures.resized(colours[i], width, height, smooth=smooth), opacity)
-
-
-def _map_paint(clip: Clip, reading: Reading, maps: Float[np.ndarray, "V s s"], head: str, opacity: float) -> Paint:
-    return lambda under, i: pictures.with_map(under, maps[reading.vote(head, i * clip.step)], opacity, reading.crop)

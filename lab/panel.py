@@ -9,21 +9,37 @@ from typing import Any, ClassVar, TypeVar
 from weakref import WeakSet
 
 import ipywidgets as widgets
+from anywidget import AnyWidget
 from IPython.core.getipython import get_ipython
 from IPython.display import HTML as HTMLPicture
 from ipywidgets import HTML, Box, Button, FloatProgress, HBox, Layout, VBox, Widget
-from traitlets import HasTraits, TraitError
+from traitlets import HasTraits, TraitError, Unicode
 
 from ifttn.vocabulary import IfttnError, duration
 from lab.shelf import Shelf
 from lab.sketches import prose
 from lab.worker import Worker
 
-PANEL_CSS = Path(__file__).with_name("panel.css").read_text(encoding="utf-8")
-PANEL_SCRIPT = Path(__file__).with_name("panel.js").read_text(encoding="utf-8")
-
-
 Own = TypeVar("Own", bound="Panel")
+
+
+def in_page(*files: str) -> str:
+    """The text of files of this folder, one after the other: a style sheet or an ES module.
+
+    A module comes inside its widget's state, because not every notebook can load files. So it imports none: what it
+    shares with others stands in a file before it.
+    """
+    return "\n".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in files)
+
+
+PANEL_CSS = in_page("panel.css")
+
+
+class Page(AnyWidget):
+    """What every panel has in the page: its styles and its keys. It shows nothing itself."""
+
+    _esm, _css = in_page("keys.js", "panel.js"), PANEL_CSS
+    title = Unicode().tag(sync=True)
 
 
 class Panel(VBox):
@@ -50,11 +66,10 @@ class Panel(VBox):
         self.owned: list[Widget] = []
         """Widgets that are closed with the panel although they are not among its children."""
         self._filling, self._lock = local(), RLock()
-        script = escape(PANEL_SCRIPT, quote=True)
-        styles = HTML(f'<style data-title="{escape(title)}" onload="{script}">{PANEL_CSS}</style>')
+        page = Page(title=title, layout=Layout(display="none"))
         self._status, self._alert, heading = HTML(), HTML(), HTML(f"<h3>{escape(title)}</h3>")
         self._bar = FloatProgress(max=1.0, layout=Layout(width="140px", height="10px", visibility="hidden"))
-        super().__init__([styles, ends([heading], [self._bar, self._status]), self._alert])
+        super().__init__([page, ends([heading], [self._bar, self._status]), self._alert])
         self.add_class("ifttn")
         self.watch(self.worker, ["doing", "share", "paused"], self._show_progress)
         self.watch(self.worker, ["error"], self._show_error)

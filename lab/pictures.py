@@ -20,8 +20,12 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 Picture = UInt8[np.ndarray, "H W 3"]
+Overlay = UInt8[np.ndarray, "h w c"]
+"""Colours, and in a fourth channel how opaque they are."""
 Rectangle = tuple[float, float, float, float]
 """Left, top, width, height, in parts of the picture."""
+STRIPED = 0.15
+"""Evidence against that is stronger than this is striped in a map."""
 
 SCREEN = 145
 """Pixels of a figure's inch in a notebook: a figure is as wide as the page, and letters of 7 points can be read."""
@@ -32,6 +36,14 @@ def jpeg(picture: Picture, quality: int = 85) -> bytes:
     options = [cv2.IMWRITE_JPEG_QUALITY, quality]
     options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     return cv2.imencode(".jpg", picture[..., ::-1], options)[1].tobytes()
+
+
+def for_page(picture: Overlay) -> bytes:
+    """For the page: small and quick, and without loss where a part of it is clear."""
+    if picture.shape[-1] == 3:
+        return jpeg(picture)
+    order = np.ascontiguousarray(picture[..., [2, 1, 0, 3]])
+    return cv2.imencode(".png", order, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
 
 
 def png(picture: Picture, texts: Mapping[str, str] | None = None) -> bytes:
@@ -98,63 +110,73 @@ def resized(picture: Picture, width: int, height: int, *, smooth: bool = True) -
     return cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST)
 
 
-def blended(under: Picture, over: Picture, opacity: float) -> Picture:
-    """`over` on `under`; opacity in 0..1."""
-    return cv2.addWeighted(over, opacity, under, 1 - opacity, 0)
-
-
-def tinted(under: Picture, colours: Picture, opacity: float) -> Picture:
-    """Colours on white over a picture, which shows through where they are pale."""
-    share = opacity / 255 * (255 - colours.min(-1, keepdims=True)).astype(np.float32)
-    full = 255 - (255 - colours.astype(np.float32)) * 255 / np.maximum(255 - colours.min(-1, keepdims=True), 1)
-    return (under + share * (full - under)).astype(np.uint8)
-
-
-def with_arrows(
-    picture: Picture, field: Num[np.ndarray, "2 h w"], opacity: float, colour: tuple[int, int, int], *, every: int = 16
+def over(
+    under: Picture, painted: Overlay, opacity: float, where: Rectangle | None = None, *, smooth: bool = True
 ) -> Picture:
+    """A picture with another one over a part of it; a part gets a thin frame. The page does the same (`player.js`).
+
+    Args:
+        under: to paint on.
+        painted: of any size, with how opaque each pixel is in its fourth channel, if it has one.
+        opacity: of the whole, in 0..1.
+        where: the part; None: everywhere.
+        smooth: sharp pixels if not.
+    """
+    height, width, _ = under.shape
+    x, y, w, h = where or (0.0, 0.0, 1.0, 1.0)
+    left, top, right, bottom = round(x * width), round(y * height), round((x + w) * width), round((y + h) * height)
+    colours = painted[..., :3].astype(np.float32)
+    share = painted[..., 3:].astype(np.float32) / 255 if painted.shape[-1] == 4 else np.ones_like(colours[..., :1])
+    both = np.concatenate([colours * share, share], axis=-1) * opacity  # a clear pixel lends no colour when resized
+    both = cv2.resize(both, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR if smooth else 0)
+    drawn = under.copy()
+    inside = drawn[top:bottom, left:right]
+    inside[:] = np.rint(inside * (1 - both[..., 3:]) + both[..., :3])
+    return drawn if where is None else cv2.rectangle(drawn, (left, top), (right - 1, bottom - 1), (160, 160, 160), 1)
+
+
+def tint(colours: UInt8[np.ndarray, "*_ H W 3"]) -> UInt8[np.ndarray, "*_ H W 4"]:
+    """Colours on white as full colours that are clearer where they were paler."""
+    share = 255 - colours.min(-1, keepdims=True)
+    full = 255 - (255 - colours.astype(np.float32)) * 255 / np.maximum(share, 1)
+    return np.concatenate([full.astype(np.uint8), share], axis=-1)
+
+
+def arrows(
+    field: Num[np.ndarray, "2 h w"], width: int, height: int, colour: tuple[int, int, int], *, every: int = 16
+) -> UInt8[np.ndarray, "H W 4"]:
     """Arrows as long as the motion, `every` so many pixels, where the motion is half a pixel or more.
 
     Args:
-        picture: to draw on.
         field: displacement along x and y, in pixels of the picture.
-        opacity: of the arrows, in 0..1.
+        width: of the picture.
+        height: of the picture.
         colour: of the arrows.
         every: pixels of the picture between two arrows.
     """
-    height, width, _ = picture.shape
-    drawn = picture.copy()
+    drawn = np.zeros((height, width), np.uint8)
     for y in range(every // 2, height, every):
         for x in range(every // 2, width, every):
             dx, dy = field[:, y * field.shape[1] // height, x * field.shape[2] // width]
             if dx * dx + dy * dy >= 0.25:
                 tip = round(16 * (x + dx)), round(16 * (y + dy))  # in sixteenths of a pixel, as `shift` says
-                cv2.arrowedLine(drawn, (16 * x, 16 * y), tip, colour, 1, cv2.LINE_AA, 4, 0.35)
-    return blended(picture, drawn, opacity)
+                cv2.arrowedLine(drawn, (16 * x, 16 * y), tip, 255, 1, cv2.LINE_AA, 4, 0.35)
+    return np.dstack([np.full((height, width, 3), colour, np.uint8), drawn])
 
 
-def with_map(
-    picture: Picture, values: Float[np.ndarray, "h w"], opacity: float, where: Rectangle = (0.0, 0.0, 1.0, 1.0)
-) -> Picture:
-    """A map over a part of a picture, red for evidence and blue for evidence against, more opaque where it is stronger.
+def heat(values: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 4"]:
+    """A map, red for evidence and blue for evidence against, more opaque where it is stronger.
+
+    Stripes mark the evidence against, so that it can be told in a grey print.
 
     Args:
-        picture: to draw on.
         values: in -1..1.
-        opacity: of a value of 1 or -1.
-        where: the part that the map covers, which gets a thin frame.
     """
-    height, width, _ = picture.shape
-    left, top = round(where[0] * width), round(where[1] * height)
-    right, bottom = round((where[0] + where[2]) * width), round((where[1] + where[3]) * height)
-    values = cv2.resize(values.astype(np.float32), (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
     values = values.clip(-1, 1)
     colours = signed_colours()[np.rint(127.5 + 127.5 * values).astype(np.uint8)]
-    share = (opacity * np.abs(values))[..., None]
-    drawn = picture.copy()
-    inside = drawn[top:bottom, left:right]
-    inside[:] = (inside + share * (colours.astype(np.float32) - inside)).astype(np.uint8)
-    return cv2.rectangle(drawn, (left, top), (right - 1, bottom - 1), (160, 160, 160), 1)
+    striped = (np.add.outer(*map(np.arange, values.shape)) // 2 % 3 == 0) & (values < -STRIPED)
+    strength = np.where(striped, 0.35, 1.0) * np.abs(values)
+    return np.dstack([colours, np.rint(255 * strength).astype(np.uint8)])
 
 
 @cache

@@ -72,8 +72,10 @@ def clip_film(work: Work, recognizer: Recognizer) -> list[Picture]:
     film = []
     for index in range(0, len(clip.frames), 2):
         frame = pictures.resized(clip.frames[index], width, height)
-        flow = pictures.tinted(frame, pictures.resized(colours[index], width, height), 0.8)
-        vectors = pictures.with_arrows(frame, scale * clip.vectors[index], 1.0, VECTOR_INK, every=10)
+        flow = pictures.over(frame, pictures.tint(colours[index]), 0.8)
+        vectors = pictures.over(
+            frame, pictures.arrows(scale * clip.vectors[index], width, height, VECTOR_INK, every=10), 1.0
+        )
         film.append(titled_row([frame, flow, vectors], [video.action, "optical flow", "motion vectors of the codec"]))
     return film
 

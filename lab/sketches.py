@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import markupsafe
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from markupsafe import Markup
 from matplotlib import colormaps
 
@@ -32,36 +32,6 @@ KIND_COLOURS = {"I": "#d55e00", "P": "#56b4e9", "B": "#bbb"}
 def prose(text: str) -> Markup:
     """A sentence for a page: escaped, with the text between backticks as code."""
     return Markup(re.sub("`(.+?)`", r"<code>\1</code>", str(markupsafe.escape(text))))
-
-
-class Bars(NamedTuple):
-    """A column of probabilities."""
-
-    title: str
-    about: str
-    """Its subject, such as "snippet 3"."""
-    probabilities: Float[np.ndarray, " A"]
-
-
-def bars(columns: Sequence[Bars], actions: Sequence[str], true: str | None, count: int = 5) -> str:
-    """A table of score bars, a column for each head: the likeliest actions of the last column, and the true one."""
-    last = columns[-1].probabilities
-    shown: list[int] = np.argsort(-last, kind="stable")[:count].tolist()
-    if true is not None and true in actions and actions.index(true) not in shown:
-        shown[-1] = actions.index(true)
-    head = "".join(f"<th scope=col>{escape(c.title)}<small>{escape(c.about)}</small></th>" for c in columns)
-    rows = []
-    for action in shown:
-        name = escape(actions[action])
-        mark = "✓ " if actions[action] == true else ""
-        cells = "".join(_bar(float(c.probabilities[action]), HEAD_COLOURS.get(c.title, "#888")) for c in columns)
-        words = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=_)", "<wbr>", name)
-        rows.append(f"<tr{' class=true' if mark else ''}><th scope=row title='{name}'>{mark}{words}</th>{cells}</tr>")
-    return f"<table class=bars><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-
-
-def _bar(share: float, colour: str) -> str:
-    return f"<td><i style='width:{100 * share:.1f}%;background:{colour}'></i><b>{100 * share:.0f}</b></td>"
 
 
 def timeline(count: int, sampled: Sequence[int], kinds: str, cuts: Sequence[int], fps: float) -> str:

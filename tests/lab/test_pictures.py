@@ -39,26 +39,25 @@ def test_a_gif_of_few_colours_is_smaller():
 
 def test_a_map_reddens_what_is_for_and_blues_what_is_against_inside_its_rectangle_only():
     grey = np.full((40, 40, 3), 128, np.uint8)
-    values = np.array([[1.0, -1.0]])
-    drawn = pictures.with_map(grey, values, 1.0, (0.25, 0.25, 0.5, 0.5)).astype(int)
+    values = np.repeat([[1.0, -1.0]], 8, axis=1).repeat(16, axis=0)
+    drawn = pictures.over(grey, pictures.heat(values), 1.0, (0.25, 0.25, 0.5, 0.5)).astype(int)
     inside = drawn[12:28, 12:28]
     assert inside[:, 0, 0].mean() > inside[:, 0, 2].mean() + 100
     assert inside[:, -1, 2].mean() > inside[:, -1, 0].mean() + 100
     drawn[10:30, 10:30] = 128
     assert (drawn == 128).all()
-    nothing = pictures.with_map(grey, np.zeros((2, 2)), 1.0)
-    assert (nothing[1:-1, 1:-1] == 128).all()
+    nothing = pictures.over(grey, pictures.heat(np.zeros((2, 2))), 1.0)
+    assert (nothing == 128).all()
 
 
 def test_arrows_point_along_the_motion_and_leave_still_places_alone():
-    black = np.zeros((48, 48, 3), np.uint8)
     field = np.zeros((2, 12, 12), np.float32)
-    assert not pictures.with_arrows(black, field, 1.0, (255, 255, 255)).any()
+    assert not pictures.arrows(field, 48, 48, (255, 255, 255))[..., 3].any()
     field[0] = 6
-    right = pictures.with_arrows(black, field, 1.0, (255, 255, 255))
-    rows, columns = np.nonzero(right[..., 0])
+    right = pictures.arrows(field, 48, 48, (255, 255, 255))
+    rows, columns = np.nonzero(right[..., 3])
     assert columns.max() - 8 > 8 - rows.min() or len(rows) > 0
     assert {8, 24, 40} <= set(rows.tolist())
-    first = right[:16, :20, 0].any(0).nonzero()[0]
+    first = right[:16, :20, 3].any(0).nonzero()[0]
     assert first.min() >= 7
     assert first.max() >= 13

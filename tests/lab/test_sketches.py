@@ -18,15 +18,6 @@ def test_the_time_line_puts_segments_snippets_and_frame_types_where_they_are():
     assert html.count("<s style") == 1
 
 
-def test_the_bars_show_the_likeliest_and_always_the_true_action():
-    probabilities = np.array([0.4, 0.3, 0.2, 0.06, 0.04])
-    names = ["a", "b", "c", "d", "e<"]
-    html = sketches.bars([sketches.Bars("ttn", "pair 1-2", probabilities)], names, "e<", count=3)
-    assert re.findall(r"title='([^']*)'", html) == ["a", "b", "e&lt;"]
-    assert "class=true" in html
-    assert "width:40.0%" in html
-
-
 def test_a_chart_is_drawn_of_nothing_of_one_point_and_of_values_below_zero():
     assert "nothing yet" in sketches.chart([], "loss")
     for values in ([0.0], [-3.0, -1.0], [2.0, 2.0], [1e-9, 5.0]):

@@ -1,0 +1,11 @@
+// What the modules of the panels share: `in_page("elements.js", ...)` in panel.py puts this file before theirs.
+
+/** make("button", {className: "key-s", onclick: save}, "PNG"): an element with properties and children. */
+function make(tag, properties = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties))
+    if (name in made && name !== "style") made[name] = value;
+    else made.setAttribute(name, value);
+  made.append(...children.filter(child => child !== undefined && child !== null));
+  return made;
+}

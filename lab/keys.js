@@ -1,0 +1,41 @@
+// The keys of a panel. `in_page("keys.js", ...)` in panel.py puts this file before the module that listens.
+//
+// Every key without Ctrl or Meta ends at the panel: JupyterLab listens further out, and would delete or turn the cell.
+// A key presses the control whose class is its name: "key-s", "key-space", "key-shift-arrowleft". The arrows, Home and
+// End move the frame of a player, wherever the focus is, unless it is on another slider.
+const NAMES = {" ": "space", "[": "less", "]": "more", "?": "help", "+": "plus", "-": "minus"};
+const MOVES = {ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity};
+
+/** Call once the notebook has put an element into its page, which it does some time after it is made. */
+function whenThere(el, call) {
+  if (el.isConnected) call();
+  else requestAnimationFrame(() => whenThere(el, call));
+}
+
+function listen(root, title) {
+  if (root.dataset.keys) return;
+  root.dataset.keys = "on";
+  root.tabIndex = 0;
+  root.setAttribute("role", "region");
+  root.setAttribute("aria-label", title);
+  root.addEventListener("keydown", event => {
+    const target = event.target, frame = root.querySelector("input.ifttn-frame");
+    if (event.ctrlKey || event.metaKey) return;
+    event.stopPropagation();
+    if (event.altKey || target.matches("input:not([type=checkbox],[type=range]),textarea,select")) return;
+    const slides = target.matches("input[type=range],.noUi-handle");
+    if (event.key in MOVES && !event.shiftKey) {
+      if (slides || !frame) return;
+      frame.value = Math.min(+frame.max, Math.max(0, frame.valueAsNumber + MOVES[event.key]));
+      frame.dispatchEvent(new Event("input"));
+      return event.preventDefault();
+    }
+    if (target.matches("button") && (event.key === " " || event.key === "Enter")) return;
+    const shift = event.shiftKey && event.key.length > 1 ? "shift-" : "";
+    const bound = root.querySelector("." + CSS.escape("key-" + shift + (NAMES[event.key] || event.key.toLowerCase())));
+    if (bound) {
+      (bound.matches("button") ? bound : bound.querySelector("button")).click();
+      event.preventDefault();
+    }
+  });
+}
