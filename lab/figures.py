@@ -315,6 +315,39 @@ def time_bars(seconds: Mapping[str, float]) -> Figure:
     return figure
 
 
+@paper_style
+def clips_curve(table: pd.DataFrame, title: str, actions: int) -> Figure:
+    """Accuracy against the number of training videos of an action, a line a head, with intervals.
+
+    Bands are 95 % intervals over test videos; where there are several seeds, bars reach from the lowest to the highest.
+    The dotted line is chance.
+
+    Args:
+        table: `ifttn.experiment.clips.curve`.
+        title: of the figure.
+        actions: how many there are to choose from.
+    """
+    figure = Figure(figsize=(COLUMN + 1.3, 2.6))
+    axes = figure.subplots()
+    axes.axhline(100 / actions, color="0.55", lw=0.7, ls=":")
+    for number, (head, rows) in enumerate(table.groupby("head", sort=False)):
+        colour = "black" if head == "together" else SERIES[number % len(SERIES)]
+        mean, low, high, lowest, highest = 100 * rows[["accuracy", "low", "high", "lowest", "highest"]].to_numpy().T
+        axes.fill_between(rows["clips"], low, high, color=colour, alpha=0.13, lw=0)
+        label = HEAD_NAMES.get(str(head), str(head))
+        axes.plot(rows["clips"], mean, "o-", color=colour, ms=3.5, lw=1.8 if head == "together" else 1.1, label=label)
+        if (highest > lowest).any():
+            axes.vlines(rows["clips"], lowest, highest, color=colour, lw=0.8)
+    counts = sorted(table["clips"].unique())
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(counts, map(str, counts))
+    axes.minorticks_off()
+    axes.set(ylim=(0, 101), xlabel="training videos of each action", ylabel="top-1 accuracy (%)", title=title)
+    axes.grid(color="0.92", lw=0.5)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
 CHANGE = ("#b2432f", "#c9c4ba", "#00698c")
 """Colours of a loss, of no change and of a gain."""
 

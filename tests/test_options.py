@@ -54,7 +54,7 @@ def mistakes(action: argparse.Action) -> Iterator[str]:
 
 def in_time(command: str, action: argparse.Action) -> Iterator[list[str]]:
     """The command with each mistake in one option, and what it needs beside that."""
-    needed = {"recipe": "spatial", "data": "set", "video": "film.avi", "run": "set", "out": "out.pt2"}
+    needed = {"recipe": "spatial", "clips": "4", "data": "set", "video": "film.avi", "run": "set", "out": "out.pt2"}
     words = {
         each.dest: needed[each.dest]
         for each in COMMANDS[command]._actions

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from lab.figures import (
     CamExample,
     DrawnAction,
+    clips_curve,
     confusion_figure,
     figure_1_7,
     figure_6,
@@ -187,6 +188,19 @@ def test_of_many_actions_the_first_and_the_last_are_drawn():
     assert names == [f"action {i}" for i in (*range(15), *range(159, 174))]
     assert "144 actions between" in texts(figure)
     assert figure.get_size_inches()[1] < 7
+
+
+def test_the_curve_of_clips_has_a_line_a_head_and_its_counts_on_the_axis():
+    rows = [
+        (c, head, 2, 9, a, a - 0.1, a + 0.1, a - 0.05, a + 0.05)
+        for head, a in (("rgb", 0.3), ("together", 0.6))
+        for c in (4, 16)
+    ]
+    columns = ["clips", "head", "seeds", "videos", "accuracy", "low", "high", "lowest", "highest"]
+    axes = clips_curve(pd.DataFrame(rows, columns=columns), "if-ttn", 16).axes[0]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["4", "16"]
+    lines = {str(line.get_label()): list(line.get_ydata()) for line in axes.lines}
+    np.testing.assert_allclose([lines["spatial"], lines["together"]], [[30, 30], [60, 60]])
 
 
 def test_timings_say_seconds_and_minutes():
