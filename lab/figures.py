@@ -319,7 +319,7 @@ def time_bars(seconds: Mapping[str, float]) -> Figure:
 def clips_curve(table: pd.DataFrame, title: str, actions: int) -> Figure:
     """Accuracy against the number of training videos of an action, a line a head, with intervals.
 
-    Bands are 95 % intervals over test videos; where there are several seeds, bars reach from the lowest to the highest.
+    Bands are 95 % intervals; where there are several seeds, bars reach from the lowest to the highest.
     The dotted line is chance.
 
     Args:

@@ -65,8 +65,8 @@ def curve(found: Mapping[tuple[int, int], Scores]) -> pd.DataFrame:
     """One row for each number of clips and each head, and for all heads together.
 
     Columns: clips (of an action, to train on), head, seeds, videos (tested), accuracy (mean over the seeds, in 0..1),
-    low and high (Wilson's interval at 95 % over the test videos; the answers of several seeds to one video are one
-    cluster), lowest and highest (of one seed).
+    low and high (the interval at 95 % over the test videos, and over trainings where there are several seeds), lowest
+    and highest (of one seed).
     """
     rows = []
     for clips in sorted({clips for clips, _ in found}):
