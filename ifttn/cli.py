@@ -277,8 +277,8 @@ def _features(p: argparse.ArgumentParser) -> None:
         help="video files, folders of numbered images, folders of videos, data sets with or without lists, or stores",
     )
     p.add_argument("--run", type=existing_folder, default=USUAL_RUN, help="folder of a trained run")
-    p.add_argument("--out", type=folder, default=Path("results/features"), help="folder for a file a video")
-    p.add_argument("--crops", type=crops, help="views of a frame, 1, 3 or 10; by default what the run was tested with")
+    p.add_argument("--out", type=folder, default=Path("results/features"), help="folder for one file per video")
+    p.add_argument("--crops", type=crops, help="views of a frame, 1, 3 or 10; by default as in the test of the run")
     add_device(p)
 
 

@@ -154,25 +154,25 @@ class Recognizer:
             IfttnError: the file cannot be decoded as a video, or has fewer than two frames.
         """
         planes, film = from_file(video, self.preset.store, self._planes, str(self.device))
-        votes = _means(self._seen(planes, lambda output: output.votes))
+        votes = _means(self._computed(planes, lambda output: output.votes))
         seconds = film.seconds[self._sampled(film.frames)[0]]
         return predicted(self.actions, votes, seconds, film.reader.notes)
 
     def features(self, video: str | Path | Entry) -> dict[str, np.ndarray]:
-        """What the network makes of a video, for work of one's own: means over the views.
+        """The features, votes and scores of a video, as means over the views.
 
         Args:
-            video: a file, a folder of images, or an entry of a store that was prepared for the run's preset.
+            video: a file, a folder of images, or an entry of a store that was prepared for the preset of the run.
 
         Returns:
             "level:<tap>" (K, C) of snippets or (K - 1, C) of pairs: the features of a level, pooled over its cells; a
             tap is "<modality>.<level>", "fused.<level>" or "<temporal head>.<level>". "votes:<head>" (V, A) and
-            "head:<head>" (A,): logits of snippets or pairs, and their mean. "scores" (A,): late-fused. "frames" and
-            "seconds" (K,): the frame in the middle of each snippet, and when it is shown. "actions" (A,): their names.
+            "head:<head>" (A,): logits of snippets or pairs, and their mean. "scores" (A,): late-fused scores. "frames"
+            and "seconds" (K,): number and time of the middle frame of each snippet. "actions" (A,): names of actions.
             "notes": what is missing from a file.
 
         Raises:
-            IfttnError: as of a call.
+            IfttnError: see `__call__`.
         """
         if isinstance(video, Entry):
             planes, count, times = self._planes(video), video.frames, np.arange(video.frames) / video.fps
@@ -180,7 +180,7 @@ class Recognizer:
         else:
             planes, film = from_file(video, self.preset.store, self._planes, str(self.device))
             count, times, notes = film.frames, film.seconds, film.reader.notes
-        seen, frames = self._seen(planes, _votes_and_levels), self._sampled(count)[0]
+        seen, frames = self._computed(planes, _votes_and_levels), self._sampled(count)[0]
         found = {name: x.float().mean(0).cpu().numpy() for name, x in seen.items()}
         votes = {name.partition(":")[2]: x for name, x in found.items() if name.startswith("votes:")}
         prediction = predicted(self.actions, votes, times[frames])
@@ -249,12 +249,12 @@ class Recognizer:
     def _placed(self) -> Integer[Tensor, "N 5"]:
         return torch.tensor([crop.facts for crop in self.crops]).to(self.device)
 
-    def _seen(
+    def _computed(
         self,
         planes: Mapping[str, UInt8[np.ndarray, "K C H W"]],
         of: Callable[[Output], dict[str, Float[Tensor, "N V _"]]],
     ) -> dict[str, Float[Tensor, "N V _"]]:
-        """What `of` takes of the network's output, for all N views; in as many pieces as the memory asks for."""
+        """The result of `of` for the network's output of all N views, computed in pieces that fit into memory."""
         pieces = Pieces(len(self.crops), "view")
         with torch.inference_mode(), self.machine.autocast(str(self.device)):
             views = self._views(planes)
@@ -282,7 +282,8 @@ class Recognizer:
             own = self._folded.pyramids(self._views(planes))
             before = past or own
             both = {
-                m: {level: _in_turn(before[m][level], x) for level, x in levels.items()} for m, levels in own.items()
+                m: {level: _interleaved(before[m][level], x) for level, x in levels.items()}
+                for m, levels in own.items()
             }
             votes = self._folded.read(both, segments=2).votes
         new = {head: vote for head, vote in votes.items() if past is not None or vote.shape[1] == 2}
@@ -301,13 +302,13 @@ class Recognizer:
         return {modality: snippets.planes(modality) for modality in self._modalities}
 
 
-def _in_turn(first: Float[Tensor, "N C H W"], second: Float[Tensor, "N C H W"]) -> Float[Tensor, "S C H W"]:
+def _interleaved(first: Float[Tensor, "N C H W"], second: Float[Tensor, "N C H W"]) -> Float[Tensor, "S C H W"]:
     """The features of N snippets, alternately from `first` and `second`, with channels last in memory."""
     return torch.stack([first.movedim(1, -1), second.movedim(1, -1)], 1).flatten(0, 1).movedim(-1, 1)
 
 
 def _votes_and_levels(output: Output) -> dict[str, Float[Tensor, "N V _"]]:
-    """The votes of an output, and its features as the mean over the cells of a level."""
+    """The votes of an output, and its features, averaged over the cells of a level."""
     videos = len(next(iter(output.votes.values())))
     pooled = {f"level:{tap}": x.mean((2, 3)).unflatten(0, (videos, -1)) for tap, x in output.taps.items()}
     return {**{f"votes:{head}": votes for head, votes in output.votes.items()}, **pooled}

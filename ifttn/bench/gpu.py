@@ -181,8 +181,8 @@ def about(device: str) -> dict[str, Any]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     number = device.partition(":")[2] or "0"
-    gpu = _said("nvidia-smi", "-i", number, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
-    described = _said("git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12")
+    gpu = _output("nvidia-smi", "-i", number, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
+    described = _output("git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12")
     return {
         "device": gpu or device if device.startswith("cuda") else "no GPU: tiny sizes, to show that the parts run",
         "processor": f"{device_name('cpu')}, {len(os.sched_getaffinity(0))} cores",
@@ -192,7 +192,7 @@ def about(device: str) -> dict[str, Any]:
     }
 
 
-def _said(*command: str) -> str:
+def _output(*command: str) -> str:
     """The output of a program, or "" if it is not installed or fails."""
     with contextlib.suppress(OSError):
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -160,7 +160,7 @@ def _peer_flops(name: str, size: int) -> float:
 
 def print_from_memory(measured: Iterator[FromMemory], product: float | None) -> None:
     """Print a row for each, then the joint stage and the sum of its parts. `product`: FLOP/s of a large product."""
-    heads = ("ms a step", "      [quartiles]", "videos/s", "TFLOP/s", "share", "of peer", "first/s", "peak/GB")
+    heads = ("ms/step", "      [quartiles]", "videos/s", "TFLOP/s", "share", "of peer", "first/s", "peak/GB")
     table, milliseconds, peer = PrintedTable("from memory", *heads, first=12), dict[str, float](), None
     for row in measured:
         low, median, high = (1000 * seconds for seconds in row.seconds[:3])
@@ -182,9 +182,7 @@ def print_from_memory(measured: Iterator[FromMemory], product: float | None) -> 
     parts = ("spatial", "temporal", ALONE)
     if {"joint", *parts} <= milliseconds.keys():
         whole, together = milliseconds["joint"], sum(milliseconds[part] for part in parts)
-        print(
-            f"joint: {whole:.1f} ms a step; {' + '.join(parts)}: {together:.1f} ms, {together / whole:.2f} of its rate"
-        )
+        print(f"joint: {whole:.1f} ms/step; {' + '.join(parts)}: {together:.1f} ms, {together / whole:.2f} of its rate")
 
 
 def print_largest_batch(preset: str, device: str, machine: Machine) -> None:

@@ -91,7 +91,7 @@ class Uncut:
         return Batch(inputs, self.labels, self.names)
 
 
-def together(
+def assembled(
     portions: Sequence[Portion], settings: StoreSettings, device: torch.device, decode: Decode | None, whole: bool
 ) -> Uncut:
     """Join the portions of one batch, in their order, on the device.
@@ -195,7 +195,7 @@ def nvjpeg(device: torch.device) -> Decode | None:
     return decode
 
 
-def ahead(made: Iterator[Batch], count: int, device: torch.device) -> Iterator[Batch]:
+def made_ahead(made: Iterator[Batch], count: int, device: torch.device) -> Iterator[Batch]:
     """`count` batches, which a thread makes in its own stream while the device computes earlier batches."""
     stream = torch.cuda.Stream(device)
 

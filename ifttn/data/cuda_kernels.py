@@ -53,7 +53,7 @@ def launcher(code: Callable[[str], bytes], shared: Mapping[str, int]) -> Launch:
 
 
 def machine_code(source: Path, architecture: str, defined: Mapping[str, object], flags: Sequence[str] = ()) -> bytes:
-    """The machine code for an architecture such as "sm_90". It needs no GPU.
+    """The machine code for an architecture such as "sm_90". This works without a GPU.
 
     Raises:
         RuntimeError: NVRTC failed; the message has its log.

@@ -30,7 +30,7 @@ from jaxtyping import Integer, UInt8
 from ifttn.data.flow import StoredFlow, concatenated, stored_flow
 from ifttn.vocabulary import IfttnError
 
-TOGETHER = 24_000_000
+PIXELS_AT_ONCE = 24_000_000
 """Pixels that are computed together. More pixels do not fill a GPU better, and make all processes wait longer."""
 IN_MEMORY, ROOM = Path("/dev/shm"), 2**30
 """Linux's folder of files in memory, and the bytes that must be free in it: a Docker container has only 64 MB."""
@@ -192,7 +192,7 @@ def _compute_all(name: str, device: str, requests: "SimpleQueue[_Request | None]
             continue
         first = waiting[0].images
         alike = [each for each in waiting if (each.images.shape[1:], each.bound) == (first.shape[1:], waiting[0].bound)]
-        group = alike[: max(1, TOGETHER // math.prod(first.shape))]
+        group = alike[: max(1, PIXELS_AT_ONCE // math.prod(first.shape))]
         waiting = [each for each in waiting if each not in group]
         _compute(name, device, group)
     for request in waiting:

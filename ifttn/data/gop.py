@@ -20,7 +20,7 @@ from ifttn.data.frame_source import FrameSource
 
 GOP = 12
 """Frames from one I-frame to the next in a video that is encoded anew (the default of MPEG-4 and of CoViAR)."""
-FURTHER = 4.0
+ACCUMULATED_BOUND = 4.0
 """Bound of accumulated vectors divided by the bound of a field.
 
 CoViAR uses the bound of a field (20 px of 340). With it, fast and slow motion would look the same after a few frames:
@@ -88,6 +88,6 @@ class Groups:
     def planes(self, modality: str) -> UInt8[np.ndarray, "K C H W"]:
         """The bytes of one of MODALITIES, for the complete picture."""
         if modality == "accumulated":
-            return to_bytes(self.accumulated, FURTHER * self.source.settings.bound)
+            return to_bytes(self.accumulated, ACCUMULATED_BOUND * self.source.settings.bound)
         i_frames, frames = np.split(self.source.read("rgb", np.concatenate([self.starts, self.frames])), 2)
         return np.stack([residual(*each) for each in zip(i_frames, frames, self.accumulated, strict=True)])

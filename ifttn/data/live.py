@@ -13,7 +13,7 @@ from av.video.frame import VideoFrame
 from jaxtyping import UInt8
 
 from ifttn.data.frame_folder import gaps, images_of
-from ifttn.data.losses import MOST
+from ifttn.data.losses import LARGEST_LOSS
 from ifttn.data.video import Chunk, FrameChoice, Reader, resize_into
 from ifttn.vocabulary import IfttnError
 
@@ -101,7 +101,7 @@ class FolderReader(LiveReader):
                 self._read.append(path)
                 yield image
         lost, count = len(self._images) - len(self._read), len(self._images)
-        if lost > MOST * count:
+        if lost > LARGEST_LOSS * count:
             raise IfttnError(f"{self.path}: damaged, {lost} of its {count} images cannot be read")
         self.notes = (f"lost frames ({lost} of {count} images cannot be read)",) if lost else ()
         self.notes += gaps(self._images)

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ifttn.data import augmentation, sampling
 from ifttn.data.augmentation import Crop
-from ifttn.data.batch import Batch, Decode, Jpegs, Portion, ahead, nvjpeg, together
+from ifttn.data.batch import Batch, Decode, Jpegs, Portion, assembled, made_ahead, nvjpeg
 from ifttn.data.entry import Entry
 from ifttn.data.frame_source import WHOLE
 from ifttn.data.planes import Snippets
@@ -306,7 +306,7 @@ class Loader:
             self._ready = iter(self._processes)  # in the calling thread, which is told if a process dies
         portions = self._raised() if self.workers else map(self.dataset.__getitems__, chunks)
         made = self._made(groups, map(len, split), portions)
-        yield from ahead(made, len(keys), self.device) if self.device.type == "cuda" else made
+        yield from made_ahead(made, len(keys), self.device) if self.device.type == "cuda" else made
 
     def _made(
         self, groups: Sequence[Sequence[Keys]], counts: Iterable[int], portions: Iterator[Portion]
@@ -314,7 +314,7 @@ class Loader:
         dataset = self.dataset
         for group, count in zip(groups, counts, strict=True):
             own = list(islice(portions, count))
-            uncut = together(own, dataset.store.settings, self.device, self.decode, dataset.whole)
+            uncut = assembled(own, dataset.store.settings, self.device, self.decode, dataset.whole)
             del own
             for keys in group:
                 if dataset.fitted:

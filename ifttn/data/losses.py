@@ -11,9 +11,9 @@ from av.video.stream import VideoStream
 
 from ifttn.vocabulary import IfttnError
 
-MOST = 0.1
+LARGEST_LOSS = 0.1
 """Share of a video that may be lost. A packed stream of MPEG-4 may hold a few frames fewer than its header says."""
-SHORTER = 0.25
+MISSING_SECONDS = 0.25
 """Seconds by which the pictures may be shorter than the stated duration, which may be that of the sound."""
 
 
@@ -65,15 +65,15 @@ class Losses:
         lost, count = self._failed + missing, self._arrived + missing
         if not self._frames:
             raise IfttnError(f"{path}: truncated or damaged, none of its frames can be decoded")
-        if lost - self._early > MOST * count:
+        if lost - self._early > LARGEST_LOSS * count:
             raise IfttnError(f"{path}: truncated or damaged, {lost} of its {count} frames cannot be decoded")
-        if self.stream.frames and cut > MOST * self._promised:
+        if self.stream.frames and cut > LARGEST_LOSS * self._promised:
             raise IfttnError(f"{path}: truncated or damaged, its pictures end at {self._until()}")
         if lost:
             self.notes.append(f"lost frames ({lost} of {count} cannot be decoded)")
         if self._damaged:
             self.notes.append(f"damaged frames ({self._damaged} of {self._frames} are incomplete)")
-        if cut > max(SHORTER, 0.02 * self._promised):
+        if cut > max(MISSING_SECONDS, 0.02 * self._promised):
             self.notes.append(f"cut short (its pictures end at {self._until()})")
         if not self.stream.frames:
             self.notes += _gap(np.diff(seconds), seconds)

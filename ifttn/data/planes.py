@@ -60,7 +60,7 @@ class Snippets:
         """The stored images that make up the planes of `modality`: their stored modality and their numbers.
 
         A run of consecutive frames or fields is centred on its snippet. Beyond an end of the video, the last image is
-        repeated. Only runs, "rgb" and the stored fields are such stacks.
+        repeated. Only runs, "rgb" and the stored fields consist of stored images.
         """
         stored = MODALITIES[modality].run_of or modality
         if stored == modality != "rgb":

@@ -90,7 +90,7 @@ class Backbone(nn.Module):
         self.channels = {level: 2 ** (level - 2) * width * block.expansion for level in LEVELS}
 
     def stem(self, images: Float[Tensor, "S C H W"]) -> Float[Tensor, "S _ _ _"]:
-        """Normalised images -> what enters level 2."""
+        """Normalised images -> the input of level 2."""
         return self.maxpool(self.relu(self.bn1(self.conv1(images))))
 
     def forward(self, images: Float[Tensor, "S C H W"]) -> Pyramid:
@@ -102,7 +102,7 @@ class Backbone(nn.Module):
         return pyramid
 
     def blocks(self, first: int = 2) -> Iterator[BasicBlock | Bottleneck]:
-        """The residual blocks of the levels from `first` on, in their order."""
+        """The residual blocks of level `first` and of all levels after it, in order."""
         for level in LEVELS[first - 2 :]:
             yield from getattr(self, f"layer{level - 1}")
 
@@ -113,7 +113,7 @@ _Step = Callable[[Float[Tensor, "S _ _ _"]], Float[Tensor, "S _ _ _"]]
 def residual_block(
     block: BasicBlock | Bottleneck, x: Float[Tensor, "S _ _ _"], entry: _Step | None = None, inner: _Step | None = None
 ) -> Float[Tensor, "S _ _ _"]:
-    """A residual block with a further step: at the entry of its residual path, or after its first convolution."""
+    """A residual block with an extra step at the entry of its residual path, or after its first convolution."""
     identity = x if block.downsample is None else block.downsample(x)
     x = block.relu(block.bn1(block.conv1(entry(x) if entry else x)))
     x = block.bn2(block.conv2(inner(x) if inner else x))

@@ -82,7 +82,7 @@ class Scorer(nn.Module, ABC):
     streams: nn.ModuleDict
     """Per modality, the part that computes features of single snippets."""
     pretrained: tuple[str, ...] = ()
-    """Names of the parts that ImageNet's weights fit."""
+    """Names of the parts that can start from ImageNet's weights."""
 
     @property
     @abstractmethod

@@ -1,4 +1,4 @@
-"""`ifttn features`: what a network makes of each video, a file of arrays a video."""
+"""`ifttn features`: write the features, votes and scores of each video to a file."""
 
 import argparse
 import io
@@ -30,12 +30,12 @@ class Source(NamedTuple):
     """A video, in a file or in a store."""
 
     name: str
-    """Of its file of features, without the suffix."""
+    """Name of the file of features, without the suffix."""
     place: Path | Store
 
     @contextmanager
     def opened(self) -> Iterator[Path | Entry]:
-        """What `Recognizer.features` takes."""
+        """The argument of `Recognizer.features`."""
         if isinstance(self.place, Path):
             yield self.place
         else:
@@ -44,13 +44,13 @@ class Source(NamedTuple):
 
 
 def run(o: argparse.Namespace) -> int:
-    """Write the files that are missing. Exit code 1 when a video could not be read."""
+    """Write the missing files. The exit code is 1 if a video could not be read."""
     trained = Run(o.run)
     recognizer, failed = Recognizer.load(trained, o.device, o.crops), list[str]()
     videos = [video for path in o.video for video in sources_in(path, trained)]
     (twice, count), *_ = [*Counter(video.name for video in videos).most_common(1), ("", 0)]
     if count > 1:
-        raise IfttnError(f"two of these videos would be {o.out / twice}.npz: give each folder an --out of its own")
+        raise IfttnError(f"two of these videos would be {o.out / twice}.npz: use another --out for each folder")
     with held(o.out):
         remove_leftovers(o.out)
         refuse_another_run(o.out, trained, len(recognizer.crops))
@@ -69,15 +69,15 @@ def run(o: argparse.Namespace) -> int:
 
 
 def file_of(out: Path, video: Source) -> Path:
-    """Where the features of a video are."""
+    """The file of the features of a video."""
     return out / f"{video.name}.npz"
 
 
 def sources_in(path: Path, trained: Run) -> Sequence[Source]:
-    """The videos that a path stands for: a file, a folder of frames, a store, a data set, or a folder of videos.
+    """The videos of a path: a file, a folder of frames, a store, a data set, or a folder of videos.
 
     Raises:
-        IfttnError: there is no video, or the store was prepared otherwise than the run's.
+        IfttnError: the path has no video, or the store has other settings than the store of the run.
     """
     if (path / "manifest.json").is_file():
         store = Store(path)
@@ -91,10 +91,10 @@ def sources_in(path: Path, trained: Run) -> Sequence[Source]:
 
 
 def refuse_another_run(out: Path, trained: Run, crops: int) -> None:
-    """Record whose features a folder holds.
+    """Record the network of the features in a folder.
 
     Raises:
-        IfttnError: it holds those of other weights, or of another number of views.
+        IfttnError: the folder holds features of other weights, or of another number of views.
     """
     weights = sha256((trained.folder / "weights.safetensors").read_bytes()).hexdigest()
     record, mine = out / "features.json", {"run": str(trained.folder), "weights": weights, "crops": crops}
@@ -102,13 +102,13 @@ def refuse_another_run(out: Path, trained: Run, crops: int) -> None:
     if {**there, "run": ""} != {**mine, "run": ""}:
         raise IfttnError(
             f"{out} holds features of another network or of other views (weights of {there['run']}, "
-            f"{there['crops']} views): choose another --out, or remove that one"
+            f"{there['crops']} views): use another --out, or remove this one"
         )
     write_whole(record, json.dumps(mine, indent=1).encode())
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write one .npz, whole or not at all."""
+    """Write one .npz completely or not at all."""
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)  # pyright: ignore[reportArgumentType]
     write_whole(path, content.getbuffer())

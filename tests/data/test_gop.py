@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ifttn.data.flow import from_bytes, to_bytes
-from ifttn.data.gop import FURTHER, GOP, Groups, accumulate, moved, p_frames, residual
+from ifttn.data.gop import ACCUMULATED_BOUND, GOP, Groups, accumulate, moved, p_frames, residual
 from ifttn.data.store import Entry, Store, StoreSettings
 from ifttn.data.video import decode
 
@@ -78,7 +78,7 @@ def test_the_motion_of_a_stored_pan_since_its_i_frame_is_known_and_explains_its_
         for modality in Groups.MODALITIES:
             assert groups.planes(modality).shape == (4, 2 if modality == "accumulated" else 3, 72, 96)
         assert fields_of == ["mv", "rgb"]  # vectors once for both
-        found = from_bytes(groups.planes("accumulated"), FURTHER * 5.0)[..., 20:-20, 20:-20]
+        found = from_bytes(groups.planes("accumulated"), ACCUMULATED_BOUND * 5.0)[..., 20:-20, 20:-20]
         for of_frame, steps in zip(found, (1, 5, 11, 5), strict=True):
             assert np.median(of_frame, axis=(1, 2)) == pytest.approx([steps, -steps], abs=0.35)
         left = groups.planes("residual")[..., 20:-20, 20:-20].astype(int) - 128

@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from ifttn.data import augmentation, loading, sampling
-from ifttn.data.batch import Batch, nvjpeg, together
+from ifttn.data.batch import Batch, assembled, nvjpeg
 from ifttn.data.entry import Entry
 from ifttn.data.flow import from_bytes, to_bytes
-from ifttn.data.gop import FURTHER, accumulate, p_frames, residual
+from ifttn.data.gop import ACCUMULATED_BOUND, accumulate, p_frames, residual
 from ifttn.data.loading import Loader, SnippetDataset, batches, in_order
 from ifttn.data.store import Store, StoreSettings
 from ifttn.vocabulary import MODALITIES, IfttnError, Video
@@ -200,7 +200,7 @@ def groups_of(every: dict[str, np.ndarray], frames: np.ndarray) -> dict[str, np.
     for frame in frames:
         start = frame // 12 * 12
         since = accumulate(from_bytes(every["mv"][start : start + 11], 5.0))[frame - start - 1]
-        accumulated.append(to_bytes(since, FURTHER * 5.0))
+        accumulated.append(to_bytes(since, ACCUMULATED_BOUND * 5.0))
         left.append(residual(every["rgb"][start], every["rgb"][frame], since))
     return {"accumulated": np.stack(accumulated), "residual": np.stack(left)}
 
@@ -314,7 +314,7 @@ def test_a_field_that_cannot_be_decoded_is_named(store):
     jpegs = portion.jpegs["flow"]
     jpegs.content[sum(jpegs.lengths[:10]) :][:4] = 0
     with pytest.raises(IfttnError, match=rf"^{portion.names[int((jpegs.places == 10).any(1).argmax())]}: a field"):
-        together([portion], store.settings, torch.device("cpu"), grey, whole=False)
+        assembled([portion], store.settings, torch.device("cpu"), grey, whole=False)
 
 
 def test_a_torchvision_without_nvjpeg_is_told_once(capfd):

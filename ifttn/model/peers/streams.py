@@ -84,9 +84,9 @@ class Streams(Scorer):
 
 
 class VideoStreams(Streams):
-    """Streams that see all snippets of a video at once: `stream(images, segments)` -> votes of snippets or of videos.
+    """Streams that compute all snippets of a video at once: `stream(images, segments)` -> votes of snippets or videos.
 
-    They are computed after the pyramids, which are the images, so that snippets are read in other orders like ours.
+    Their pyramids are the images, and `read` computes the streams. So snippets can be in another order, as for ours.
     """
 
     def __init__(self, streams: Mapping[str, nn.Module], pretrained: tuple[str, ...] = ()) -> None:
@@ -95,10 +95,10 @@ class VideoStreams(Streams):
 
     @staticmethod
     def features_of(stream: Any, images: Float[Tensor, "S C H W"]) -> Pyramid:
-        """The images."""
+        """The images, unchanged."""
         return {IMAGES: images}
 
     @staticmethod
     def votes_of(name: str, stream: Any, features: Pyramid, segments: int) -> dict[str, Float[Tensor, "_ A"]]:
-        """The votes of the snippets, or one of each video."""
+        """The votes of the snippets, or one vote of each video."""
         return {name: stream(features[IMAGES], segments)}

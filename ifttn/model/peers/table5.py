@@ -167,7 +167,7 @@ LATER: Mapping[str, Peer] = {
         frames=TDN_FRAMES,
     ),
 }
-"""Systems that came after the paper: Table 7, which is not in the paper."""
+"""Systems that were published after the paper. They are in Table 7, which the paper does not have."""
 TRAINED: Mapping[str, Peer] = {
     **{name: peer for name, peer in PEERS.items() if peer.trained},
     "off-flow": OFF_FLOW,

@@ -1,11 +1,10 @@
-"""TDN (Wang et al., CVPR 2021): a ResNet that sees differences of frames within a snippet, and of features between
-snippets.
+"""TDN (Wang et al., CVPR 2021): a ResNet on differences of frames within a snippet, and of features between snippets.
 
-Short-term: the changes between a snippet's five frames pass through a stem and a level 2 of their own, and are added to
-those of the frame in the middle. Long-term: in every block of levels 3..5, the changes of a snippet's features to the
-next and from the one before excite channels and places; then a convolution over three snippets follows, which starts as
-TSM's shift. Layers follow the release (ops/base_module.py, ops/tdn_net.py) without the bias that its convolutions have
-before a batch normalisation.
+Short-term: the differences of a snippet's five frames pass through a separate stem and level 2, and the features are
+added to those of the middle frame. Long-term: in every block of levels 3..5, the differences of features to the next
+and the previous snippet excite channels and positions. A convolution over three snippets follows, which starts as TSM's
+shift. Layers follow the release (ops/base_module.py, ops/tdn_net.py), but convolutions before a batch normalisation
+have no bias.
 
 Shapes: N videos, K segments, S = N*K snippets in temporal order, C channels, H x W pixels or cells, A actions.
 """
@@ -23,16 +22,16 @@ from ifttn.model.peers.tsm import from_next, from_previous
 TDN_FRAMES = 5
 """Frames of a snippet (section 3.2)."""
 REDUCTION = 16
-"""How many times fewer channels the long-term differences have."""
+"""Channels of a block divided by channels of the long-term differences."""
 
 
 def conv_norm(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
-    """Convolution, batch normalisation."""
+    """Convolution and batch normalisation."""
     return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False), BatchNorm(outputs))
 
 
 class LongTerm(nn.Module):
-    """Differences between snippets excite features; a convolution over time follows."""
+    """Excitation of features by differences between snippets, then a convolution over time."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -40,7 +39,7 @@ class LongTerm(nn.Module):
         self.reduce, self.expand = conv_norm(channels, few, 1), conv_norm(few, channels, 1)
         self.smooth = nn.Conv2d(few, few, 3, padding=1, groups=few, bias=False)
         self.fine, self.coarse = conv_norm(few, few, 3), conv_norm(few, few, 3)
-        kernel = torch.zeros(3, channels, 1, 1)  # of the snippet before, the snippet itself, the next one
+        kernel = torch.zeros(3, channels, 1, 1)  # weights of the previous snippet, this snippet, the next snippet
         kernel[2, :eighth] = kernel[0, eighth : 2 * eighth] = kernel[1, 2 * eighth :] = 1
         self.kernel = nn.Parameter(kernel)
 
@@ -48,7 +47,7 @@ class LongTerm(nn.Module):
         """Features -> features of the same shape."""
         reduced = self.reduce(x)
         smooth, ones = self.smooth(reduced), torch.ones_like(reduced)
-        # The first snippet has no change from one before, and the last none to a next: both are zero.
+        # The difference of the first snippet to the previous one, and of the last snippet to the next one, is zero.
         ahead = from_next(smooth, segments) - reduced * from_next(ones, segments)
         back = from_previous(smooth, segments) - reduced * from_previous(ones, segments)
         x = x * (1 + (self.excitation(ahead) + self.excitation(back)) / 2)
@@ -56,7 +55,7 @@ class LongTerm(nn.Module):
         return before * from_previous(x, segments) + own * x + after * from_next(x, segments)
 
     def excitation(self, change: Float[Tensor, "S _ H W"]) -> Float[Tensor, "S C H W"]:
-        """The changes at two scales -> how much stronger each feature becomes, -0.5..0.5."""
+        """Differences -> the relative gain of each feature in -0.5..0.5, computed at two scales."""
         coarse = interpolate(self.coarse(avg_pool2d(change, 2)), change.shape[2:])
         return self.expand((change + coarse + self.fine(change)) / 3).sigmoid() - 0.5
 
@@ -74,7 +73,7 @@ class TDNStream(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, planes: Float[Tensor, "S planes H W"], segments: int) -> Float[Tensor, "S A"]:
-        """Five normalised frames, stacked -> votes."""
+        """Five normalised frames, stacked along the channels -> votes."""
         frames = planes.unflatten(1, (TDN_FRAMES, 3))
         changes = avg_pool2d((frames[:, 1:] - frames[:, :-1]).flatten(1, 2), 2)
         short = self.short.stem(changes.contiguous(memory_format=torch.channels_last))
@@ -87,7 +86,7 @@ class TDNStream(nn.Module):
 
 
 def _mean(x: Float[Tensor, "S C H W"], differences: Float[Tensor, "S C h w"]) -> Float[Tensor, "S C H W"]:
-    """Of features and those of differences, which have half the resolution."""
+    """The mean of features and of features of differences, which have half of the resolution."""
     return (x + interpolate(differences, x.shape[2:])) / 2
 
 

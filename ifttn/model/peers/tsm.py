@@ -1,7 +1,7 @@
-"""TSM (Lin et al., ICCV 2019): a ResNet in which every residual block sees some channels of its neighbour snippets.
+"""TSM (Lin et al., ICCV 2019): a ResNet in which every residual block sees some channels of neighbouring snippets.
 
 Before the first convolution of a block, an eighth of the channels comes from the next snippet and an eighth from the
-one before. This "residual shift" leaves the identity path as it is, and has no weights. Each snippet is one frame.
+previous snippet. This "residual shift" does not change the identity path and has no weights. A snippet is one frame.
 
 Shapes: N videos, K segments, S = N*K snippets in temporal order, C channels, H x W pixels or cells, A actions.
 """
@@ -20,24 +20,24 @@ TSM_SEGMENTS = 8
 
 
 def from_next(x: Float[Tensor, "S C H W"], segments: int) -> Float[Tensor, "S C H W"]:
-    """The features of each snippet's successor; zero at the last snippet of a video."""
+    """For each snippet, the features of the next snippet; zero for the last snippet of a video."""
     return _joined(pad(_ordered(x, segments)[:, 1:], (0, 0, 0, 0, 0, 0, 0, 1)))
 
 
 def from_previous(x: Float[Tensor, "S C H W"], segments: int) -> Float[Tensor, "S C H W"]:
-    """The features of each snippet's predecessor; zero at the first snippet of a video."""
+    """For each snippet, the features of the previous snippet; zero for the first snippet of a video."""
     return _joined(pad(_ordered(x, segments)[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0)))
 
 
 def shift(x: Float[Tensor, "S C H W"], segments: int) -> Float[Tensor, "S C H W"]:
-    """The first eighth of the channels from the next snippet, the second eighth from the one before."""
+    """Take the first eighth of the channels from the next snippet, and the second eighth from the previous snippet."""
     eighth = x.shape[1] // 8
     ahead, back, rest = x.split([eighth, eighth, x.shape[1] - 2 * eighth], dim=1)
     return torch.cat([from_next(ahead, segments), from_previous(back, segments), rest], dim=1)
 
 
 def _ordered(x: Float[Tensor, "S C H W"], segments: int) -> Float[Tensor, "N K H W C"]:
-    # Channels stand last, as they lie in memory.
+    # Channels are last, as in memory.
     return x.movedim(1, -1).unflatten(0, (-1, segments))
 
 
