@@ -23,7 +23,7 @@ from ifttn.experiment.scores import confusion_counts
 COLUMN, PAGE = 3.3, 6.9
 """Widths of one column and of two (inches)."""
 
-SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito's colours, told apart by colour-blind readers."""
 
 paper_style = rc_context(

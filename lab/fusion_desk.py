@@ -22,9 +22,11 @@ from ifttn.experiment.significance import wilson
 from ifttn.experiment.tables import LateFusion, load
 from ifttn.vocabulary import IfttnError
 from lab import sketches
+from lab.grid import ClipGrid
 from lab.inspector import Inspector
 from lab.opener import Opener
 from lab.panel import as_picture, columns, dropdown, row
+from lab.pickable import Pickable
 from lab.shelf import Shelf
 
 
@@ -61,7 +63,9 @@ class FusionDesk(Opener):
         self.dataset, self.split = dropdown("data set"), dropdown("split", (1, 2, 3))
         self.fusion = dropdown("late fusion")
         self._weights, self._warning, self._accuracy = VBox(), HTML(), HTML()
-        self._matrix, self._told = HTML(), HTML()
+        self._matrix, self._told = Pickable(lambda cell: self.guard(self._show_cell, cell)), HTML()
+        self.grid: ClipGrid | None = None
+        """Shows the videos of a cell of the matrix; made with the first one."""
         self.changed = Select(rows=8, layout=Layout(width="auto"))
         self.changed.add_class("ifttn-changed")
         back = self.button("preset weights", self.back, "the weights that were set before any test", "p")
@@ -69,7 +73,9 @@ class FusionDesk(Opener):
         gap = Layout(grid_gap="5px")
         weights = [HTML("<h4>Weights</h4>"), self._weights, row(back, equal), self._warning]
         changed = [HTML("<h4>Videos whose prediction the weights change</h4>"), self._told, self.changed, self._note]
-        matrix = VBox([HTML("<h4>What is taken for what</h4>"), self._matrix], layout=gap)
+        matrix = VBox(
+            [HTML("<h4>What is taken for what <small>a click shows the clips</small></h4>"), self._matrix], layout=gap
+        )
         self.fill(row(self.dataset, self.split, self.fusion))
         self.fill(columns(VBox(weights, layout=gap), matrix), *changed, HTML("<h4>Accuracy</h4>"), self._accuracy)
         self.offer("dataset", "split", "fusion")
@@ -209,7 +215,19 @@ class FusionDesk(Opener):
         if self.changed.value is None:
             return
         run, scores = list(self.scores.items())[-1]
-        self.open_video(self.state.dataset, self.state.split, scores.videos[self.changed.value], run)
+        opener = self.grid or self  # with the inspector that the grid has, where there is one
+        opener.open_video(self.state.dataset, self.state.split, scores.videos[self.changed.value], run)
+
+    def _show_cell(self, cell: str) -> None:
+        """Show the videos of an action that the weights take for another, or for itself: "<row> <column>"."""
+        true, taken = map(int, cell.split())
+        run, scores = list(self.scores.items())[-1]
+        found = np.flatnonzero((scores.labels == true) & (self.fused(self.state.weights).argmax(1) == taken))
+        chosen = self.state.dataset, self.state.split, [scores.videos[i] for i in found], run
+        if self.grid is None:
+            self.grid = ClipGrid(self.shelf, self.inspector, dataset=self.state.dataset, split=self.state.split)
+            self.fill(self.grid)
+        self.grid.show(*chosen)
 
 
 def _warning(tuned: bool, nothing: bool) -> str:

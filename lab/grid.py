@@ -4,7 +4,7 @@ The videos go to the page in one message; the page draws the cells in sight and 
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -245,6 +245,11 @@ class ClipGrid(Opener):
         """Leave out no clip of the split's side."""
         self._set(action="", taken="", outcome="", tag="", only=(), within=())
 
+    def show(self, dataset: str, split: int, videos: Sequence[str], run: str) -> None:
+        """Show these test videos of a data set alone, and what the scores of a run say of them."""
+        where = {"dataset": dataset, "split": split, "side": "test", "run": run, "head": ""}
+        self._set(**where, action="", taken="", outcome="", tag="", only=tuple(videos), within=())
+
     # -- what the page asks for
 
     def _hear(self, said: Mapping[str, Any]) -> None:
@@ -291,7 +296,7 @@ class ClipGrid(Opener):
                 content = {"edition": edition, "rows": list(ready), "failed": failed}
                 self.view.send(content, buffers=list(ready.values()))
                 ready, failed, sent = {}, [], time.monotonic()
-            yield done / len(wanted)
+            yield None  # a share would cost a message for each strip
         self._wanted = []
 
 

@@ -1,20 +1,22 @@
 """The training monitor: curves of runs that another process trains, beside their recipes, and the time to go."""
 
+import base64
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
+from itertools import cycle, product
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from ipywidgets import HTML, Layout, SelectMultiple, ToggleButtons, VBox
-from traitlets import Enum, HasTraits, Tuple, link
+from ipywidgets import HTML, FloatSlider, Layout, SelectMultiple, Text, ToggleButton, ToggleButtons, VBox
+from traitlets import Bool, Enum, Float, HasTraits, Tuple, Unicode, link
 
 from ifttn.experiment.runs import Run
 from ifttn.vocabulary import IfttnError, duration
 from lab import sketches
 from lab.figures import SERIES
-from lab.panel import Panel, row
+from lab.panel import Panel, labelled, row
 from lab.shelf import Shelf
 
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -25,11 +27,18 @@ MEASURES = {"loss": "loss", "accuracy": "accuracy", "videos/s": "videos_per_seco
 """What a button says -> column of a run's metrics."""
 
 
+LINES = tuple(product(range(len(sketches.DASHES)), SERIES))
+"""Dash and colour of each run's line: 24 are told apart, also by those who see no colours."""
+
+
 class MonitorState(HasTraits):
     """All that a person chooses."""
 
     runs = Tuple(help='"<data set>/split<n>/<recipe>" of those compared')
     measure = Enum(tuple(MEASURES.values()), "loss")
+    only = Unicode(help='parts of the names of the runs that are offered, such as "split1 ttn"; empty: all')
+    smoothing = Float(0.0, min=0.0, max=0.98, help="share of the mean so far in each value; within a stage")
+    logarithmic = Bool(False, help="the vertical axis is logarithmic")
 
 
 class Outlook(NamedTuple):
@@ -56,17 +65,23 @@ class Monitor(Panel):
     def __init__(self, results: Shelf | Path | str, **chosen: object) -> None:
         super().__init__("Training monitor", MonitorState(), results)
         self.runs = SelectMultiple(rows=4, layout=Layout(width="auto"))
+        self.only = Text(placeholder="only runs with these words", layout=Layout(width="auto"))
         self.measure = ToggleButtons(options=MEASURES, style={"button_width": "90px"})
         self._chart, self._table, self._recipe = HTML(), HTML(), HTML()
         buttons = row(self.button("follow", self.follow, "look every second"), self.button("stop", self.worker.stop))
-        choice = [HTML("<h4>Runs</h4><small>Ctrl or Shift chooses several</small>"), self.runs, buttons, self._recipe]
+        self.smoothing = labelled("smoothing", FloatSlider(min=0, max=0.98, step=0.02, layout=Layout(width="250px")))
+        self.logarithmic = ToggleButton(description="log axis", layout=Layout(width="auto"))
+        heading = HTML("<h4>Runs</h4><small>Ctrl or Shift chooses several</small>")
+        choice = [heading, self.only, self.runs, buttons, self._recipe]
         left = VBox(choice, layout=Layout(flex="1 1 260px", min_width="240px", grid_gap="6px"))
-        shown = [self.measure, self._chart, self._table]
+        shown = [row(self.measure, self.logarithmic, self.smoothing), self._chart, self._table]
         right = VBox(shown, layout=Layout(flex="3 1 520px", min_width="340px", grid_gap="6px"))
         self.fill(row(left, right, align_items="stretch", grid_gap="20px", width="100%"))
-        link((self.state, "measure"), (self.measure, "value"))
+        for name in ("measure", "smoothing", "logarithmic", "only"):
+            link((self.state, name), (getattr(self, name), "value"))
         self.offer("runs")
-        self.watch(self.state, ["runs", "measure"], self.draw)
+        self.watch(self.state, ["runs", "measure", "smoothing", "logarithmic"], self.draw)
+        self.watch(self.state, ["only"], lambda: self._list(self._times()))
         self.begin(chosen)
         if not self.worker.error:
             self.follow()
@@ -78,10 +93,9 @@ class Monitor(Panel):
     def _follow(self) -> Iterator[float | None]:
         seen: object = None
         while True:
-            found = self.shelf.all_runs()
-            if not found:
+            times = self._times()
+            if not times:
                 raise IfttnError(f"{self._no_run}; then press follow")
-            times = {name: _changed_at(run) for name, run in found.items()}
             if times != seen:
                 seen = times
                 self._list(times)
@@ -90,6 +104,10 @@ class Monitor(Panel):
                 time.sleep(0.1)
                 yield None
 
+    def _times(self) -> dict[str, float]:
+        """When each run last changed."""
+        return {name: _changed_at(run) for name, run in self.shelf.all_runs().items()}
+
     @property
     def _no_run(self) -> str:
         return f"no run in {self.shelf.places.runs} yet: `ifttn train if-ttn` begins one"
@@ -97,10 +115,12 @@ class Monitor(Panel):
     def _list(self, times: dict[str, float]) -> None:
         """Offer the runs; the latest one is chosen where none is."""
         chosen = tuple(name for name in self.state.runs if name in times) or (max(times, key=times.__getitem__),)
+        words = self.state.only.lower().split()
+        offered = tuple(name for name in times if all(word in name.lower() for word in words))
         with self.filling():
-            if self.runs.options != tuple(times):
-                self.runs.options, self.runs.rows = tuple(times), min(12, max(4, len(times)))
-            self.runs.value = chosen
+            if self.runs.options != offered:
+                self.runs.options, self.runs.rows = offered, min(12, max(4, len(offered)))
+            self.runs.value = tuple(name for name in chosen if name in offered)
         self.state.runs = chosen
 
     def draw(self) -> None:
@@ -114,23 +134,42 @@ class Monitor(Panel):
             raise IfttnError(f"no run {unknown[0]!r}: choose from {', '.join(found)}" if found else self._no_run)
         chosen = {name: found[name] for name in self.state.runs}
         one_dataset = len({name.split("/")[0] for name in chosen}) == 1
-        curves, rows, stages = [], [], list[str]()
-        for (name, run), colour in zip(chosen.items(), SERIES * 9, strict=False):
-            metrics, name = run.metrics(), name.split("/", 1)[1] if one_dataset else name
+        curves, rows, stages, every = list[sketches.Curve](), [], list[str](), list[pd.DataFrame]()
+        for (name, run), (dashed, colour) in zip(chosen.items(), cycle(LINES)):
+            metrics, short = run.metrics(), name.split("/", 1)[1] if one_dataset else name
+            curve = sketches.Curve(short, range(1, len(metrics) + 1), metrics[measure].to_list(), colour, dashed)
             if len(metrics):
-                values = metrics[measure].to_list()
-                curves.append(sketches.Curve(name, list(range(1, len(values) + 1)), values, colour))
+                curves += self._smoothed(curve, metrics["stage"].to_list())
                 stages = stages or metrics["stage"].to_list()
-            rows.append(_row(name, colour, metrics, look_ahead(run, metrics)))
+                every.append(metrics.assign(run=name))
+            rows.append(_row(curve, metrics, look_ahead(run, metrics)))
         begun = [i for i, stage in enumerate(stages) if stages[:i][-1:] != [stage]]
         marks = [(float(max(1, i)), stages[i]) for i in begun]
         title = f"{'videos a second' if measure == 'videos_per_second' else measure} over epochs, all stages"
         top = 1.0 if measure == "accuracy" else None
-        self._chart.value = sketches.chart(curves, title, width=560, height=240, top=top, marks=marks)
+        self._chart.value = sketches.chart(
+            curves, title, width=560, height=240, top=top, marks=marks, log=self.state.logarithmic
+        )
         names = ("", "state", "stage", "epoch", "loss", "accuracy", "videos/s", "to go")
         heads = "".join(f"<th>{name}</th>" for name in names)
-        self._table.value = f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        self._table.value = f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>{_csv(every)}"
         self._recipe.value = _recipe(next(iter(chosen.values()))) if chosen else ""
+
+    def _smoothed(self, curve: sketches.Curve, stages: Sequence[str]) -> list[sketches.Curve]:
+        """The curve; where it is smoothed, with the values themselves behind it."""
+        share = self.state.smoothing
+        if not share:
+            return [curve]
+        values = pd.Series(curve.y).groupby([*stages]).transform(lambda each: each.ewm(alpha=1 - share).mean())
+        return [curve._replace(faint=True), curve._replace(y=values.to_list())]
+
+
+def _csv(every: Sequence[pd.DataFrame]) -> str:
+    """A link to every epoch of some runs, which a browser saves."""
+    if not every:
+        return ""
+    content = base64.b64encode(pd.concat(every).to_csv(index=False).encode()).decode()
+    return f"<a download=metrics.csv href='data:text/csv;base64,{content}'>every epoch as CSV</a>"
 
 
 def look_ahead(run: Run, metrics: pd.DataFrame) -> Outlook:
@@ -152,14 +191,14 @@ def _changed_at(run: Run) -> float:
     return max(path.stat().st_mtime for path in (run.folder, *run.folder.glob("*.json*")) if path.exists())
 
 
-def _row(name: str, colour: str, metrics: pd.DataFrame, outlook: Outlook) -> str:
+def _row(curve: sketches.Curve, metrics: pd.DataFrame, outlook: Outlook) -> str:
     cells = [outlook.state, escape(outlook.stage), f"{outlook.epoch} of {outlook.of}", "", "", ""]
     if len(metrics):
         last = metrics.iloc[-1]
         cells[3:] = f"{last['loss']:.3f}", f"{last['accuracy']:.3f}", f"{last['videos_per_second']:.0f}"
     cells.append("" if outlook.seconds_left is None else duration(outlook.seconds_left))
     row = "".join(f"<td>{cell}</td>" for cell in cells)
-    return f"<tr><th scope=row><b style='color:{colour}'>&#9632;</b> {escape(name)}</th>{row}</tr>"
+    return f"<tr><th scope=row>{sketches.sample(curve)} {escape(curve.name)}</th>{row}</tr>"
 
 
 def _recipe(run: Run) -> str:

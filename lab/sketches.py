@@ -24,8 +24,8 @@ HEAD_COLOURS = {
     "ttn": SERIES[2],
     "late fusion": SERIES[3],
 }
-DASHED = "stroke-dasharray='4,3'"
-"""The quotes keep HTML from reading the end of the tag as a part of it."""
+DASHES = ("", "4,3", "1,3", "9,3,2,3")
+"""Of lines of one colour (SVG's `stroke-dasharray`)."""
 KIND_COLOURS = {"I": "#d55e00", "P": "#56b4e9", "B": "#bbb"}
 
 
@@ -76,7 +76,10 @@ class Curve(NamedTuple):
     x: Sequence[float]
     y: Sequence[float]
     colour: str
-    dashed: bool = False
+    dashed: int = 0
+    """Number of its DASHES."""
+    faint: bool = False
+    """Behind the others, and not in the legend."""
 
 
 def chart(
@@ -87,33 +90,42 @@ def chart(
     height: int = 190,
     top: float | None = None,
     marks: Sequence[tuple[float, str]] = (),
+    log: bool = False,
 ) -> str:
-    """A line chart with its legend; the vertical axis starts at 0, or below. `marks` are places on the other one."""
+    """A line chart with its legend; the vertical axis starts at 0, or below. `marks` are places on the other one.
+
+    `log`: the vertical axis is logarithmic, and values that are not above 0 are left out.
+    """
+    if log:
+        curves = [
+            curve._replace(
+                x=[x for x, y in zip(curve.x, curve.y, strict=True) if y > 0], y=[y for y in curve.y if y > 0]
+            )
+            for curve in curves
+        ]
     points = [(x, y) for curve in curves for x, y in zip(curve.x, curve.y, strict=True)]
     if not points:
         return f"<div class=empty>{escape(title)}: nothing yet</div>"
     bottom, right, upper = 20, 8, 22
     x_low, x_high = min(x for x, _ in points), max(max(x for x, _ in points), min(x for x, _ in points) + 1)
-    low = min(0.0, *(float(y) for _, y in points))
-    high = top or max(0.0, *(float(y) for _, y in points))
-    high = high if high > low else low + 1
-    levels = _round_values(low, high)
+    low, high, levels = _axis([float(y) for _, y in points], top, log)
     left = max(34, 10 + 6 * max(len(f"{value:g}") for value in levels))
 
     def place(x: float | int, y: float | int) -> str:
         across = left + (width - left - right) * (x - x_low) / (x_high - x_low)
-        return f"{across:.1f},{upper + (height - upper - bottom) * (high - y) / (high - low):.1f}"
+        share = np.log(high / y) / np.log(high / low) if log else (high - y) / (high - low)
+        return f"{across:.1f},{upper + (height - upper - bottom) * share:.1f}"
 
     grid = "".join(_grid_line(value, place(x_low, value), width - right) for value in levels)
     lines = "".join(
         f"<polyline points='{' '.join(place(x, y) for x, y in zip(c.x, c.y, strict=True))}' fill=none "
-        f"stroke='{c.colour}' stroke-width=1.6 {DASHED if c.dashed else ''}/>"
-        for c in curves
+        f"{_stroke(c)} opacity={0.3 if c.faint else 1} />"
+        for c in sorted(curves, key=lambda curve: not curve.faint)
     )
     dots = "".join(
         f"<circle cx={place(c.x[-1], c.y[-1]).replace(',', ' cy=')} r=2.4 fill='{c.colour}'/>"
         for c in curves
-        if len(c.x)
+        if len(c.x) and not c.faint
     )
     shown = "".join(
         f"<line x1={x} x2={x} y1={upper} y2={height - bottom} class=mark /><text x={x + 3} y={upper + 9}>{name}</text>"
@@ -124,16 +136,38 @@ def chart(
         f"<text x={width - right} y={height - 5} text-anchor=end>{x_high:g}</text>"
     )
     legend = "".join(
-        f"<span><i style='background:{c.colour};{'opacity:.5' if c.dashed else ''}'></i>{escape(c.name)} "
-        f"<b>{_three_digits(c.y[-1])}</b></span>"
+        f"<span>{sample(c)} {escape(c.name)} <b>{_three_digits(c.y[-1])}</b></span>"
         for c in curves
-        if len(c.y)
+        if len(c.y) and not c.faint
     )
     return (
         f"<figure class=chart><svg viewBox='0 0 {width} {height}' role=img aria-label='{escape(title)}'>"
         f"<text x=4 y=13 class=title>{escape(title)}</text>{grid}{shown}{lines}{dots}{ends}</svg>"
         f"<figcaption class=legend>{legend}</figcaption></figure>"
     )
+
+
+def _stroke(curve: Curve) -> str:
+    # The quotes keep HTML from reading the end of the tag as a part of the value.
+    return f"stroke='{curve.colour}' stroke-width=1.6 stroke-dasharray='{DASHES[curve.dashed] or 'none'}'"
+
+
+def sample(curve: Curve) -> str:
+    """A piece of a curve's line, for a legend."""
+    return f"<svg class=sample viewBox='0 0 24 4'><line x1=0 x2=24 y1=2 y2=2 {_stroke(curve)} /></svg>"
+
+
+def _axis(values: Sequence[float], top: float | None, log: bool) -> tuple[float, float, list[float]]:
+    """The lowest and highest value of a vertical axis, and the levels that have a line."""
+    if log:
+        exponents = range(int(np.floor(np.log10(min(values)))), int(np.log10(max(values))) + 2)
+        steps = [factor * 10.0**exponent for exponent in exponents for factor in (1, 2, 5)]
+        low = max(step for step in steps if step <= min(values))
+        high = next(step for step in steps if step >= max(values) and step > low)
+        return low, high, [step for step in steps if low <= step <= high]
+    low, high = min(0.0, *values), top or max(0.0, *values)
+    high = high if high > low else low + 1
+    return low, high, _round_values(low, high)
 
 
 def _three_digits(value: float) -> str:
@@ -157,7 +191,10 @@ def _round_values(low: float, high: float) -> list[float]:
 
 
 def confusion_svg(predicted: Int[np.ndarray, " N"], labels: Int[np.ndarray, " N"], actions: Sequence[str]) -> str:
-    """What each action (row) is taken for (column), as a share of its videos; each cell has a title with its counts."""
+    """What each action (row) is taken for (column), as a share of its videos; each cell has a title with its counts.
+
+    A cell's `data-pick` is "<row> <column>" (`Pickable`).
+    """
     count = len(actions)
     counts = confusion_counts(predicted, labels, count)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -168,13 +205,14 @@ def confusion_svg(predicted: Int[np.ndarray, " N"], labels: Int[np.ndarray, " N"
         red, green, blue, _ = colours(float(shares[row, column]), bytes=True)
         told = f"{actions[row]} taken for {actions[column]}: {counts[row, column]} of {counts[row].sum()}"
         cells.append(
-            f"<rect x={column * side} y={row * side} width={side} height={side} fill='rgb({red},{green},{blue})'>"
-            f"<title>{escape(told)}</title></rect>"
+            f"<rect x={column * side} y={row * side} width={side} height={side} fill='rgb({red},{green},{blue})' "
+            f"data-pick='{row} {column}'><title>{escape(told)}</title></rect>"
         )
         if side >= 16:
             ink = "#000" if shares[row, column] > 0.55 else "#fff"
             cells.append(
-                f"<text x={(column + 0.5) * side} y={(row + 0.5) * side + 3} fill='{ink}' text-anchor=middle>"
+                f"<text x={(column + 0.5) * side} y={(row + 0.5) * side + 3} fill='{ink}' text-anchor=middle "
+                f"pointer-events=none>"
                 f"{100 * shares[row, column]:.0f}</text>"
             )
     total = count * side

@@ -1,12 +1,13 @@
 """The paper's tables, to click through: a row, its runs and its errors, and from an error to its video."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from ipywidgets import HTML, Button, HBox, Layout, Select, Textarea, ToggleButtons, VBox
+from ipywidgets import HTML, Layout, Select, Textarea, ToggleButtons, VBox
 from traitlets import HasTraits, Int, Unicode, link
 
 from ifttn.experiment import results
@@ -20,13 +21,10 @@ from lab import sketches
 from lab.inspector import Inspector
 from lab.opener import Opener
 from lab.panel import dropdown, ends, row
+from lab.pickable import Pickable
 from lab.shelf import Shelf
 from lab.sketches import prose
 from lab.tables import to_latex
-
-COLUMNS = "2.8em 4.4em 2.8em 5.4em 60px 3.6em 3.4em"
-"""Widths of paper, measured, difference, interval, its picture, mean class and videos; factors follow."""
-WIDE = "15.5em"
 
 
 class TableState(HasTraits):
@@ -62,8 +60,6 @@ class TableDesk(Opener):
         self.out = Path(out)
         self.tables: dict[int, Table] = {}
         self.findings: list[Finding] = []
-        # Made here and not in the worker: what a thread makes may miss its first click.
-        self._rows = [self._new_row(i) for i in range(max(len(table.rows) for table in load().values()))]
         self._build()
         self.reload()
 
@@ -71,7 +67,8 @@ class TableDesk(Opener):
         numbers = [(f"Table {n}", n) for n in load()]
         self.number = ToggleButtons(options=numbers, value=self.state.number, style={"button_width": "68px"})
         self.column = ToggleButtons(options=["accuracy"], style={"button_width": "130px"})
-        self._caption, self._head, self._body, self._notes = HTML(), HTML(), VBox(), HTML()
+        self._table = Pickable(lambda row: self.guard(self.choose, "row", int(row)))
+        self._caption, self._notes = HTML(), HTML()
         self._run, self._count = HTML(), HTML()
         self.split = dropdown("split")
         self.errors = Select(rows=9, layout=Layout(width="auto"))
@@ -85,16 +82,13 @@ class TableDesk(Opener):
         run = VBox([self._run], layout=Layout(flex="1 1 300px", min_width="280px"))
         wide = Layout(flex="2 1 600px", min_width="320px")  # names of videos and actions are long
         errors = VBox([ends([self._count], [self.split]), self.errors, self._note], layout=wide)
-        blank = HTML(layout=Layout(width=WIDE, margin="0 2px"))
-        head = HBox([blank, self._head])
-        head.add_class("ifttn-row")
-        table = VBox([head, self._body], layout=Layout(width="100%", overflow="auto"))
-        self.fill(row(self.number, self.column), self._caption, table, self._notes)
+        self.fill(row(self.number, self.column), self._caption, self._table, self._notes)
         self.fill(row(*actions), self.text, row(run, errors, align_items="stretch", grid_gap="18px", width="100%"))
         link((self.state, "number"), (self.number, "value"))
         self.offer("column", "split")
         self.watch(self.state, ["number"], self._turn)
         self.watch(self.state, ["column"], self._show)
+        self.watch(self.state, ["row"], self._show_table)
         self.watch(self.state, ["row", "split"], self._show_row)
         self.watch_choice(self.errors, self._pick_error)
 
@@ -133,7 +127,7 @@ class TableDesk(Opener):
     def _show(self) -> None:
         if not self.tables:
             return
-        table, cells = self.table, self.cells
+        table = self.table
         with self.filling():
             many = len(table.columns) > 1
             self.column.options = [(c.label, i) for i, c in enumerate(table.columns)]
@@ -141,19 +135,7 @@ class TableDesk(Opener):
             self.column.layout.display = "" if many else "none"
         about = heading(table).removeprefix(table.caption)
         self._caption.value = f"<b>Table {table.number}. {prose(table.caption)}</b> <small>{prose(about)}</small>"
-        frame = to_frame(table)
-        factors, numbers, texts = frame.attrs["factors"], frame.to_dict("records"), shown(frame).to_dict("records")
-        names = ("paper", "measured", "diff.", "95 % interval", "classes", "videos", *factors)
-        wide = {"95 % interval": " style='grid-column:span 2;text-align:center'"}
-        heads = "".join(f"<small{wide.get(name, '')}>{escape(name)}</small>" for name in names)
-        grid = f"<div class=row-cells style='grid-template-columns:{COLUMNS}{' 3.5em' * len(factors)}'>"
-        self._head.value = f"{grid}{heads}</div>"
-        for (_, button, html), cell in zip(self._rows, cells, strict=False):
-            button.description, button.tooltip = cell.method, f"{cell.method}: its run and its errors"
-            button.disabled = cell.accuracy is None
-            place = table.cells.index(cell)
-            html.value = f"{grid}{_cells_html(numbers[place], texts[place], factors)}</div>"
-        self._body.children = [made for made, _, _ in self._rows[: len(cells)]]
+        self._show_table()
         found = "".join(
             f"<li><details><summary><b>{finding.verdict}</b>: {prose(finding.text)} <small>{escape(where)}</small>"
             f"</summary><small>{prose(evidence)}</small></details></li>"
@@ -166,19 +148,25 @@ class TableDesk(Opener):
         self.text.layout.display = "none"
         self._show_row()
 
-    def _new_row(self, index: int) -> tuple[HBox, Button, HTML]:
-        button = self.button("", lambda: self.choose("row", index), width=WIDE)
-        html = HTML()
-        made = HBox([button, html], layout=Layout(align_items="center"))
-        made.add_class("ifttn-row")
-        self.owned.append(made)
-        return made, button, html
+    def _show_table(self) -> None:
+        """Every row with its numbers; the difference from the paper where both are of one data set."""
+        table, frame = self.table, to_frame(self.table)
+        factors, numbers, texts = frame.attrs["factors"], frame.to_dict("records"), shown(frame).to_dict("records")
+        places = [table.cells.index(cell) for cell in self.cells]
+        same = any(map(_of_the_papers, self.cells))
+        names = ["", "paper", "measured", *["diff."] * same, "95 % interval", "", "classes", "videos", *factors]
+        rows = "".join(
+            f"<tr{' class=chosen' if row == self.state.row else ''}><th scope=row><button data-pick={row} "
+            f"{'' if cell.accuracy else 'disabled'}>{escape(cell.method)}</button></th>"
+            f"{_cells_html(cell, numbers[place], texts[place], factors, same)}</tr>"
+            for row, (cell, place) in enumerate(zip(self.cells, places, strict=True))
+        )
+        heads = "".join(f"<th scope=col>{escape(name)}</th>" for name in names)
+        self._table.value = f"<table class=rows><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
 
     # -- a row
 
     def _show_row(self) -> None:
-        for index, (_, button, _) in enumerate(self._rows):
-            (button.add_class if index == self.state.row else button.remove_class)("mod-chosen")
         cell = self.cells[self.state.row] if 0 <= self.state.row < len(self.cells) else None
         accuracy, self._note.value = cell.accuracy if cell else None, ""
         for each in (self.split, self.errors):
@@ -252,14 +240,22 @@ class TableDesk(Opener):
         self._count.value = f"<small role=status>saved {escape(str(path))}</small>"
 
 
-def _cells_html(row: Mapping[Any, Any], text: Mapping[Any, str], factors: Sequence[str]) -> str:
-    """The cells of a row beside its button; `text` has the short texts of the numbers in `row`."""
+def _of_the_papers(cell: Cell) -> bool:
+    """Whether the measured number is of the very data set that the paper's number is of."""
+    ours, theirs = (re.sub(r"\W", "", name).lower() for name in (cell.column.ours, cell.column.dataset))
+    return cell.accuracy is not None and ours == theirs
+
+
+def _cells_html(cell: Cell, row: Mapping[Any, Any], text: Mapping[Any, str], factors: Sequence[str], same: bool) -> str:
+    """The cells of a row after its method; `text` has the short texts of the numbers in `row`.
+
+    `same`: some row of the table has a difference from the paper.
+    """
     paper, ours, share = row["paper"], row["measured"], pd.notna(row["videos"])
-    difference = f"{ours - paper:+.1f}" if share and pd.notna(paper) else ""
+    difference = f"{ours - paper:+.1f}" if _of_the_papers(cell) and pd.notna(paper) else ""
     theirs = float(paper) / 100 if pd.notna(paper) else None
-    picture = sketches.interval(ours / 100, row["low"] / 100, row["high"] / 100, theirs) if share else "<span></span>"
-    spans = [f"<span>{text[name]}</span>" for name in ("mean class", "videos", *factors) if share]
-    return (
-        f"<span class=quiet>{text['paper']}</span><span class=ours>{text['measured']}</span><span>{difference}</span>"
-        f"<small>{text['95 %'] if share else ''}</small>{picture}{''.join(spans)}"
-    )
+    picture = sketches.interval(ours / 100, row["low"] / 100, row["high"] / 100, theirs) if share else ""
+    spans = [text[name] if share else "" for name in ("mean class", "videos", *factors)]
+    cells = [text["paper"], f"<b>{text['measured']}</b>", *[difference] * same]
+    cells += [f"<small>{text['95 %'] if share else ''}</small>", picture, *spans]
+    return "".join(f"<td>{each}</td>" for each in cells)

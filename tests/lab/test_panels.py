@@ -1,6 +1,7 @@
 """Every panel without a browser: wiring, empty states, mistakes, stop, and an end that leaves nothing behind."""
 
 import base64
+import io
 import json
 import random
 import re
@@ -11,6 +12,8 @@ from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from ipywidgets.widgets.widget import _instances
@@ -25,8 +28,9 @@ from lab.fusion_desk import FusionDesk
 from lab.grid import ClipGrid
 from lab.inspector import Inspector
 from lab.layers import painted
-from lab.monitor import Monitor, look_ahead
+from lab.monitor import LINES, Monitor, look_ahead
 from lab.shelf import Shelf
+from lab.sketches import Curve
 from lab.table_desk import TableDesk
 
 PANELS = (ClipGrid, Inspector, FusionDesk, TableDesk, Monitor, CamExplorer, DeepDrawStudio)
@@ -477,7 +481,7 @@ def test_a_row_of_a_table_leads_to_its_run_its_errors_and_their_clip(opened, she
     desk.wait(60.0)
     assert desk.worker.error == ""
     row = [cell.method for cell in desk.cells].index("complete IF-TTN")
-    desk._rows[row][1].click()
+    desk._table._handle_custom_msg({"pick": str(row)}, [])
     assert desk.state.row == row
     assert "embedded-ucf/split1/if-ttn" in desk._run.value
     accuracy = desk.cells[row].accuracy
@@ -489,6 +493,33 @@ def test_a_row_of_a_table_leads_to_its_run_its_errors_and_their_clip(opened, she
     assert desk.inspector.worker.error == ""
 
 
+@pytest.mark.parametrize(("named", "has"), [("embedded-ucf", False), ("UCF101", True)])
+def test_a_difference_from_the_paper_stands_only_beside_numbers_of_its_data_set(opened, shelf, tmp_path, named, has):
+    for room in ("data", "runs"):
+        (tmp_path / room).mkdir()
+        (tmp_path / room / named).symlink_to(shelf.places.root.resolve() / room / "embedded-ucf")
+    desk = opened(TableDesk, tmp_path, out=tmp_path)
+    assert desk.wait(60.0)
+    measured = [cell for cell in desk.cells if cell.accuracy]
+    assert ("diff." in desk._table.value) == has
+    assert len(re.findall(r"<td>[+-]\d+\.\d</td>", desk._table.value)) == has * len(measured)
+
+
+def test_a_cell_of_the_confusion_opens_its_clips_in_the_grid(opened, shelf):
+    desk = opened(FusionDesk, shelf)
+    predicted, scores = desk.fused(desk.state.weights).argmax(1), next(iter(desk.scores.values()))
+    for place in (0, -1):
+        true, taken = scores.labels[place], predicted[place]
+        assert f"data-pick='{true} {taken}'" in desk._matrix.value
+        desk._matrix._handle_custom_msg({"pick": f"{true} {taken}"}, [])
+        assert desk.grid.wait(60.0)
+        wanted = {v for v, t, p in zip(scores.videos, scores.labels, predicted, strict=True) if (t, p) == (true, taken)}
+        rows = np.frombuffer(desk.grid.view.shown["rows"], np.uint32)
+        assert {desk.grid.view.videos["names"][row] for row in rows} == wanted
+    assert desk.grid.run.value == "if-ttn"
+    assert (desk.worker.error, desk.grid.worker.error) == ("", "")
+
+
 def test_every_table_can_be_shown_and_exported(opened, shelf, tmp_path):
     desk = opened(TableDesk, shelf, out=tmp_path)
     desk.wait(60.0)
@@ -498,7 +529,7 @@ def test_every_table_can_be_shown_and_exported(opened, shelf, tmp_path):
         assert f"\\label{{tab:{number}}}" in (tmp_path / f"table_{number}.tex").read_text()
         desk.export("csv")
         assert desk.text.value == (tmp_path / f"table_{number}.csv").read_text()
-        assert len(desk._body.children) == len(desk.table.rows)
+        assert desk._table.value.count("data-pick") == len(desk.table.rows)
     assert desk.worker.error == ""
 
 
@@ -521,6 +552,34 @@ def test_a_monitor_refuses_a_run_that_there_is_not_and_names_those_there_are(ope
     panel.follow()
     panel.state.runs = ("embedded-ucf/split1/if-ttn",)
     assert "<polyline" in panel._chart.value
+
+
+def test_the_monitor_filters_runs_smooths_within_a_stage_and_gives_every_epoch_as_csv(opened, shelf, wait_for):
+    panel = opened(Monitor, shelf)
+    panel.worker.stop()
+    assert panel.wait(10.0)
+    panel.only.value = "SPLIT1 ttn"
+    assert panel.runs.options == ("embedded-ucf/split1/if-ttn",)
+    panel.only.value = ""
+    panel.state.runs = names = tuple(shelf.all_runs())
+    raw = re.findall("points='([^']*)'", panel._chart.value)
+    panel.smoothing.value = 0.6
+    drawn = re.findall("points='([^']*)'", panel._chart.value)
+    assert drawn[: len(raw)] == raw  # the values themselves stay, behind
+    assert panel._chart.value.count("opacity=0.3") == len(raw)
+    run = shelf.all_runs()["embedded-ucf/split1/if-ttn"].metrics()
+    curve = Curve("", range(len(run)), run["loss"].to_list(), "")
+    smooth = panel._smoothed(curve, run["stage"].to_list())[1].y
+    first = run.groupby("stage").head(1).index
+    assert [smooth[i] for i in first] == [curve.y[i] for i in first]  # nothing of the stage before
+    link = re.search("href='data:text/csv;base64,([^']*)'", panel._table.value)
+    table = pd.read_csv(io.BytesIO(base64.b64decode(link[1])))
+    assert set(table["run"]) == set(names)
+    assert table[table["run"] == "embedded-ucf/split1/if-ttn"]["loss"].to_list() == pytest.approx(curve.y)
+
+
+def test_the_lines_of_two_dozen_runs_are_all_different():
+    assert len(set(LINES)) == len(LINES) == 24
 
 
 def test_the_time_to_go_is_that_of_the_epochs_to_come(results, tmp_path):
@@ -659,13 +718,14 @@ def test_a_video_that_a_peer_gets_wrong_is_shown_and_the_desk_says_whose_votes_t
     desk = opened(TableDesk, wider, out=tmp_path, number=5)
     assert desk.wait(60.0)
     desk.state.column = 1
-    desk._rows[[cell.method for cell in desk.cells].index("C3D [20]")][1].click()
+    methods = [cell.method for cell in desk.cells]
+    desk.state.row = methods.index("C3D [20]")
     desk.errors.value = desk.errors.options[0][1]
     assert desk.inspector.wait(60.0)
     assert desk.inspector.clip.name == desk.errors.value
     assert (desk.inspector.run.value, desk.inspector.worker.error) == ("if-ttn", "")
     assert "The run c3d has scores only. Below is what if-ttn says of the video." in desk._note.value
-    desk._rows[[cell.method for cell in desk.cells].index("TSN (RGB) [27]")][1].click()
+    desk.state.row = methods.index("TSN (RGB) [27]")
     assert "c3d" not in desk._note.value
 
 

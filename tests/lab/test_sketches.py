@@ -30,6 +30,19 @@ def test_a_chart_is_drawn_of_nothing_of_one_point_and_of_values_below_zero():
             assert 0 <= y <= 190
 
 
+@pytest.mark.parametrize("values", [[0.03, 0.5, 7.0], [1.0, 1.0], [0.0, 2.0, -1.0, 90.0], [1e-9, 3e-9]])
+def test_on_a_logarithmic_axis_equal_ratios_are_equal_steps_and_what_is_not_above_zero_is_left_out(values):
+    html = sketches.chart([sketches.Curve("run", range(len(values)), values, "#000")], "loss", log=True)
+    places = [tuple(map(float, each.split(","))) for each in re.search(r"points='([^']*)'", html)[1].split()]
+    levels = re.findall(r"y1=([\d.]+) y2=[\d.]+ class=grid /><text[^>]*>([^<]*)", html)
+    assert len(places) == sum(value > 0 for value in values)
+    heights = {float(text): float(y) for y, text in levels}
+    step = (max(heights.values()) - min(heights.values())) / np.log(max(heights) / min(heights))
+    for (_, y), value in zip(places, (value for value in values if value > 0), strict=True):
+        assert y == pytest.approx(min(heights.values()) + step * np.log(max(heights) / value), abs=0.2)
+    assert "nothing yet" in sketches.chart([sketches.Curve("run", [0], [0.0], "#000")], "loss", log=True)
+
+
 def test_a_dashed_line_is_dashed_in_a_page_too():
     html = sketches.chart([sketches.Curve("swapped", [0, 1], [0.0, 1.0], "#000", dashed=True)], "probability")
     tags = {}
