@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test test-all browser reproduce lab lock clean
+.PHONY: help setup test test-all browser reproduce published lab lock clean
 
 bin := .venv/bin
 # Where Python may keep no bytecode, every process compiles torch anew: ten seconds for each of hundreds.
@@ -34,6 +34,9 @@ browser: setup ## install Chromium and Playwright where they are missing; then t
 
 reproduce: setup ## the whole study and its report in results/ (about 31 minutes; QUICK=1: Table 3 and the figures, about 8)
 	$(bin)/ifttn reproduce $(if $(filter-out 0,$(QUICK)),--quick)
+
+published: setup ## make the published run (ifttn/published) anew from the study in results/
+	$(bin)/python -m ifttn.experiment.published results
 
 # Subshells lose clicks on widgets ("Unknown subshell_id"): comms go through the main shell, which no panel blocks.
 # The page asks no other machine for news. Its root is this folder: the report that a notebook links to opens beside it.

@@ -1,6 +1,6 @@
 """Figures, tables and panels for notebooks.
 
-`lab.open()` gives a notebook the results of a study, and `lab.quick_study()` the command that makes them.
+`lab.open()` gives a notebook a study or the published run, and `lab.quick_study()` the command that trains a study.
 """
 
 import os
@@ -19,13 +19,16 @@ VIDEOS = int(os.environ.get("IFTTN_VIDEOS", 960))
 
 
 def open(folder: Path | str = RESULTS) -> "lab.shelf.Shelf":
-    """The data sets, videos, runs and tables of a study, by default of the one beside the notebooks."""
-    from lab.shelf import Shelf  # not above: `ifttn --help` imports this room, and needs no torch
+    """The data sets, videos, runs and tables of a study, by default of the one beside the notebooks.
 
-    return Shelf(folder)
+    Where none is trained there, it opens the published run, which comes with the project. A line says which one it is.
+    """
+    from lab.opening import open_study  # not above: `ifttn --help` imports this room, and needs no torch
+
+    return open_study(Path(folder))
 
 
-def quick_study(results: "lab.shelf.Shelf") -> list[str]:
+def quick_study() -> list[str]:
     """Arguments of `ifttn.cli.main` that train what the notebooks show, where it is not trained yet."""
-    options = {"preset": NOTEBOOK_PRESET, "videos": VIDEOS, "out": results.places.root}
+    options = {"preset": NOTEBOOK_PRESET, "videos": VIDEOS, "out": RESULTS}
     return ["reproduce", "--quick", "--brief", *(f"--{name}={value}" for name, value in options.items())]

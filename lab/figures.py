@@ -399,3 +399,20 @@ def order_lollipops(gains: pd.DataFrame, most: int = 15) -> Figure:
 def _stretched(gain: Float[np.ndarray, " A"]) -> Float[np.ndarray, " A"]:
     """Changes in -1..1 on a scale on which small ones differ in colour as well."""
     return np.sign(gain) * np.sqrt(np.abs(gain))
+
+
+@paper_style
+def accuracy_against_time(points: Mapping[str, tuple[float, float]]) -> Figure:
+    """Systems in a plane.
+
+    Args:
+        points: name -> seconds a video, and accuracy in 0..1.
+    """
+    figure = Figure(figsize=(COLUMN, 0.7 * COLUMN))
+    axes = figure.subplots()
+    for i, (name, (seconds, accuracy)) in enumerate(points.items()):
+        axes.plot(seconds, accuracy, "o", ms=5, color=SERIES[i % len(SERIES)])
+        axes.annotate(name, (seconds, accuracy), (5, 4), textcoords="offset points", size=6)
+    axes.set(xlabel="seconds a video, from the file to the prediction", ylabel="accuracy", ylim=(0, 1.05))
+    axes.set_xlim(0, 1.3 * max((seconds for seconds, _ in points.values()), default=1.0))
+    return figure

@@ -178,7 +178,7 @@ def look_ahead(run: Run, metrics: pd.DataFrame) -> Outlook:
     epochs = {stage["name"]: schedules[stage["name"]].epochs for stage in run.identity["recipe_row"]["stages"]}
     done, of = len(metrics), sum(epochs.values())
     stage = str(metrics["stage"].iloc[-1]) if done else next(iter(epochs))
-    if run.finished:
+    if run.finished or run.tested:  # of some published runs the scores alone are kept
         return Outlook("tested" if run.tested else "trained", stage, done, of, None)
     if not done:
         return Outlook("begun", stage, 0, of, None)

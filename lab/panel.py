@@ -67,7 +67,7 @@ class Panel(VBox):
         """Widgets that are closed with the panel although they are not among its children."""
         self._filling, self._lock = local(), RLock()
         page = Page(title=title, layout=Layout(display="none"))
-        self._status, self._alert, heading = HTML(), HTML(), HTML(f"<h3>{escape(title)}</h3>")
+        self._status, self._alert, heading = HTML(), HTML(), HTML(f"<h3>{escape(title)}{self._whose}</h3>")
         self._bar = FloatProgress(max=1.0, layout=Layout(width="140px", height="10px", visibility="hidden"))
         super().__init__([page, ends([heading], [self._bar, self._status]), self._alert])
         self.add_class("ifttn")
@@ -87,6 +87,11 @@ class Panel(VBox):
         kernel = getattr(get_ipython(), "kernel", None)
         if kernel is not None:  # it ignores an interrupt while no cell runs, but for this handler
             kernel.saved_sigint_handler = self._stop_all
+
+    @property
+    def _whose(self) -> str:
+        trains = "`make reproduce` trains it on this machine"
+        return f" <small title='{trains}'>published run, not trained here</small>" if self.shelf.published else ""
 
     @classmethod
     def _stop_all(cls, *_: object) -> None:

@@ -9,6 +9,7 @@ from IPython.display import HTML, display
 from tqdm import tqdm
 
 from ifttn.vocabulary import duration
+from lab.sketches import prose
 
 _PAGE = (
     "<div style='max-width:46rem'><progress max=1 value={share:.3f} style='width:100%' aria-label='share done'>"
@@ -49,7 +50,7 @@ class StudyBar:
         self._bar.close()
         if self._page is not None:
             links = " · ".join(f"{name}: {_link(path)}" for name, path in (places or {}).items())
-            self._page.update(HTML(f"<p>{escape(sentence)}<br>{links}</p>"))
+            self._page.update(HTML(f"<p>{prose(sentence)}<br>{links}</p>"))
         elif sentence:
             print("\n".join([sentence, *(f"{name}: {path}" for name, path in (places or {}).items())]))
 

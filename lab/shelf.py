@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from threading import RLock
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 
 from ifttn.data.catalogue import read_split, split_numbers
 from ifttn.data.store import Store
-from ifttn.experiment import results
+from ifttn.experiment import published, results
 from ifttn.experiment.presets import PRESETS
 from ifttn.experiment.recipes import RECIPES
 from ifttn.experiment.runs import Run
@@ -65,6 +66,11 @@ class Shelf:
         return names
 
     @property
+    def published(self) -> bool:
+        """Whether this is the published run, and no study."""
+        return results.is_published(self.places.root)
+
+    @property
     def usual_dataset(self) -> str:
         """The one with most runs of its first split."""
         return max(self.datasets, key=lambda name: len(self.runs(name, 1)))
@@ -88,6 +94,10 @@ class Shelf:
             IfttnError: the data set has no such video.
         """
         split = self.split(dataset, 1)
+        if self.published and name in split.missing:
+            published.add_video(self.places.root, name)
+            self.split.cache_clear()
+            split = self.split(dataset, 1)
         for video in (*split.test, *split.train):
             if video.name == name:
                 return video
@@ -114,8 +124,10 @@ class Shelf:
         return {folder.relative_to(self.places.runs).as_posix(): Run(folder) for folder in folders}
 
     def tables(self) -> dict[int, Table]:
-        """The paper's tables by number, with what the tested runs measured."""
-        return {table.number: table for table in results.filled_tables(self.places.runs, self.places.root / "data")}
+        """The paper's tables by number, with what the tested runs measured; those of the published run say so."""
+        tables = results.filled_tables(self.places.runs, self.places.root / "data")
+        ending = " Published run, which is no result of yours." if self.published else ""
+        return {table.number: replace(table, caption=table.caption + ending) for table in tables}
 
     def reversals(self, *on: str) -> pd.DataFrame:
         """What networks call actions that are played backwards (`ifttn.experiment.results.reversal_table`)."""

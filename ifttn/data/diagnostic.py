@@ -15,7 +15,7 @@ the same numbers on every machine.
 Shapes: T frames, H x W pixels; a centre is (x, y) in pixels; the balls are (red, blue).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise, product
@@ -334,6 +334,16 @@ def write(
         IfttnError: the folder holds another data set (seed, size, difficulty), cannot be written, or is in use.
     """
     planned = plan_videos(flavour, videos, seed, difficulty)
+    _write(folder, flavour, planned, planned, jobs, progress)
+
+
+def write_some(folder: Path, flavour: str, names: Collection[str], *, videos: int, seed: int, jobs: int = 1) -> None:
+    """As `write`, but of all videos, which the lists name, only those of these names."""
+    planned = plan_videos(flavour, videos, seed)
+    _write(folder, flavour, planned, planned.loc[sorted(names)], jobs, progress=False)
+
+
+def _write(folder: Path, flavour: str, planned: pd.DataFrame, wanted: pd.DataFrame, jobs: int, progress: bool) -> None:
     table = folder / "factors.parquet"
     if table.exists() and not _same(stored := factors(folder), planned):
         raise IfttnError(
@@ -345,9 +355,9 @@ def write(
             write_whole(folder / name, text.encode())
         if not table.exists():
             write_whole(table, planned.to_parquet())
-        rows = [row for _, row in planned.iterrows() if not (folder / row.file).exists()]
+        rows = [row for _, row in wanted.iterrows() if not (folder / row.file).exists()]
         done = Parallel(n_jobs=jobs, return_as="generator_unordered")(delayed(_write_video)(folder, x) for x in rows)
-        total, name = len(planned), f"{folder.name}: videos"
+        total, name = len(wanted), f"{folder.name}: videos"
         for _ in tqdm(done, name, total, initial=total - len(rows), disable=not progress):
             pass
 

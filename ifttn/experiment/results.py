@@ -34,6 +34,21 @@ EMBEDDED = {"embedded-ucf": ("ucf", 960), "embedded-hmdb": ("hmdb", 384)}
 """Embedded data set -> flavour and number of videos."""
 
 
+PUBLISHED = "published.json"
+"""File in a folder of results that was made of the published run (`ifttn.experiment.published`)."""
+
+
+def is_published(root: Path) -> bool:
+    """Whether a folder of results was made of the published run."""
+    return (root / PUBLISHED).exists()
+
+
+def refuse_published(root: Path) -> None:
+    """Raise IfttnError where it was: that run is to be looked at, and its numbers are no results of a study."""
+    if is_published(root):
+        raise IfttnError(f"{root} holds the published run, which is only to be looked at: choose another folder")
+
+
 def tested(runs: Path) -> dict[str, list[str]]:
     """Data set -> its tested runs ("split1/if-ttn"), in the order of the tables' columns.
 

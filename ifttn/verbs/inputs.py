@@ -10,6 +10,7 @@ from ifttn.data.catalogue import Contents, read_split
 from ifttn.data.store import Store
 from ifttn.experiment import study
 from ifttn.experiment.processes import Machine
+from ifttn.experiment.results import refuse_published
 from ifttn.experiment.work import Work, without_failed
 from ifttn.vocabulary import Split
 
@@ -21,6 +22,7 @@ def store_of(o: argparse.Namespace) -> Path:
 
 def work_of(o: argparse.Namespace) -> Work:
     """The split, the store and the runs in the options."""
+    refuse_published(o.runs.parent)
     split = read_split(o.data, o.split)
     store = Store(store_of(o))
     split = without_failed(split, store)

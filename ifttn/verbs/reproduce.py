@@ -36,6 +36,7 @@ def run(o: argparse.Namespace) -> int:
         raise IfttnError(
             "reproduce runs in one process: run `torchrun ... -m ifttn train RECIPE` first, and it skips that run"
         )
+    results.refuse_published(o.out)
     places = study.Places(o.out, own_datasets(o.data))
     with held(o.out, wait=True):
         return reproduce(o, places)

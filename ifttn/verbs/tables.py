@@ -19,6 +19,7 @@ ORDER = "order"
 
 def run(o: argparse.Namespace) -> None:
     """Print the chosen tables, and the claims that they decide."""
+    results.refuse_published(o.runs.parent)
     for name in o.on:
         find(name, results.tested(o.runs), "data set with tested runs")
     if ORDER in o.numbers:
