@@ -1,6 +1,7 @@
 """The study as one HTML file (`report.html` is its template): no network, no script, every picture inside."""
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,16 @@ class Illustration(NamedTuple):
     """A screen reader reads it in the picture's place."""
     caption: str
     png: bytes
+
+    @property
+    def heading(self) -> str:
+        """Its short name: the title up to a colon."""
+        return self.title.partition(":")[0]
+
+    @property
+    def anchor(self) -> str:
+        """Its name in an address."""
+        return re.sub(r"[^a-z0-9]+", "-", self.heading.lower()).strip("-")
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,34 @@ def steps(progress: Progress) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["kind", "subject", "state", "seconds", "reason"])
 
 
+def in_short(tables: Sequence[Table]) -> list[str]:
+    """The result in up to three sentences, as far as Tables 3 and 4 are measured."""
+    cells = {(each.number, cell.source): cell.accuracy for each in tables for cell in each.measured}
+    whole, branch, streams = (cells.get((3, source)) for source in ("complete", "ttn-branch", "two-stream"))
+    vectors, sentences = cells.get((4, "mv-complete")), []
+    if whole and streams:
+        percent, count = whole.percent, len(whole.right[""])
+        sentences.append(
+            f"On {whole.dataset}, IF-TTN is right in {percent['measured']:.1f} % of {count} test videos (95 % interval "
+            f"{percent['low']:.1f} to {percent['high']:.1f}), and two streams with late fusion are right in "
+            f"{streams.percent['measured']:.1f} %."
+        )
+    if branch and streams and "reversed" in branch.percent and "reversed" in streams.percent:
+        (before, after), (own, own_after) = (
+            [each.percent[reading] for reading in ("one view", "reversed")] for each in (branch, streams)
+        )
+        sentences.append(
+            f"With the snippets of each video from last to first, the TTN branch goes from {before:.1f} % to "
+            f"{after:.1f} %, and the two streams go from {own:.1f} % to {own_after:.1f} %."
+        )
+    if vectors:
+        sentences.append(
+            "With motion vectors of the file in the place of optical flow, IF-TTN is right in "
+            f"{vectors.percent['measured']:.1f} %."
+        )
+    return sentences
+
+
 def write(
     path: Path,
     about: About,
@@ -80,13 +119,16 @@ def write(
     """
     every = steps(progress)
     took_time = every[every["seconds"] > 0].groupby("kind")["seconds"].agg(["size", "sum"])
+    frames = [(table.number, to_frame(table)) for table in tables]
     page = ENVIRONMENT.get_template("report.html").render(
         about=about,
         steps=every.to_dict("records"),
         done=len(progress.done),
         seconds=sum(every["seconds"], start=0.0),
         kinds=sorted(took_time.itertuples(name=None), key=lambda kind: -kind[2]),
-        tables=[(table.number, to_frame(table)) for table in tables],
+        tables=frames,
+        short=in_short(tables),
+        factors=any(frame.attrs["factors"] for _, frame in frames),
         pictures=pictures,
         findings=findings,
         reversals=[] if reversals is None or reversals.empty else reversal_tables(reversals),

@@ -86,7 +86,7 @@ def page_table(frame: pd.DataFrame) -> Styler:
         parts[theirs] = [cell["paper"] for cell in cells]
         parts[ours] = [_with_interval(cell) if share else cell["measured"] for cell in cells]
         if share:
-            parts |= {(head, part): [cell[part] for cell in cells] for part in ("mean class", "1:1:1")}
+            parts[head, "1:1:1"] = [cell["1:1:1"] for cell in cells]
             parts |= {(head, name): [_meter(cell[name]) for cell in cells] for name in frame.attrs["factors"]}
     ran = {cell["method"] for cell in texts if cell["videos"]}
     methods = [f"<b>{escape(name)}</b>" if name in ran else escape(name) for name in frame["method"].unique()]
@@ -118,13 +118,13 @@ def _meter(value: str) -> str:
 
 
 def details(frame: pd.DataFrame) -> Styler:
-    """For a page: top-5, spread, tests and read-outs of order of the measured cells."""
+    """For a page: mean over classes, top-5, spread, tests and read-outs of order of the measured cells."""
     text = shown(frame)
-    order = [name for name in ("top-5", "sd splits", "sd seeds", *READINGS, *P_OF_ORDER.values(), "p") if name in text]
+    order = ("mean class", "top-5", "sd splits", "sd seeds", *READINGS, *P_OF_ORDER.values(), "p")
     names = [name for name in ("method", "column") if name in text]
     cells = [cell for cell in text.to_dict("records") if cell["videos"]]
     table = pd.DataFrame(
-        {name: [cell[name] for cell in cells] for name in order},
+        {name: [cell[name] for cell in cells] for name in order if name in text},
         pd.Index([escape(": ".join(cell[name] for name in names)) for cell in cells]),
     )
     table.columns.name = ": ".join(names)

@@ -139,7 +139,15 @@ def test_claims_stand_at_the_head_with_their_intervals(html: str):
 
 def test_what_order_is_worth_stands_below_each_table(html: str):
     line = re.findall(r"<tr>\s*<th [^>]*>TTN branch</th>.*?</tr>", html, re.DOTALL)[-1]
-    assert re.findall(r"<td [^>]*>(.*?)</td>", line) == ["100.0", "0.0", "0.0", "&lt;0.001", "&lt;0.001", "1.00"]
+    assert re.findall(r"<td [^>]*>(.*?)</td>", line) == [
+        "100.0",
+        "100.0",
+        "0.0",
+        "0.0",
+        "&lt;0.001",
+        "&lt;0.001",
+        "1.00",
+    ]
 
 
 def test_what_actions_are_called_backwards_has_a_part_of_its_own(html: str, tmp_path: Path, tables: list[Table]):
@@ -158,6 +166,33 @@ def test_what_actions_are_called_backwards_has_a_part_of_its_own(html: str, tmp_
     ]
     write(tmp_path / "none.html", ABOUT, progress(), tables, [])
     assert "backwards" not in (tmp_path / "none.html").read_text(encoding="utf-8")
+
+
+def test_it_begins_with_the_paper_and_the_result_in_short(html: str):
+    head = html[: html.index("<nav")]
+    assert "Ke Yang, Peng Qiao, Dongsheng Li and Yong Dou" in head
+    assert "IF-TTN is right in 100.0 % of 40 test videos (95 % interval 91.2 to 100.0)" in head
+    assert re.search(r"two streams with late fusion are right in \d", head)
+    assert "the TTN branch goes from 100.0 % to 0.0 %, and the two streams go from" in head
+    assert "motion vectors" not in head  # they were not tested
+
+
+def test_the_four_factors_are_shown_where_the_data_have_them(tmp_path: Path, html: str):
+    assert 'aria-label="The four factors of an action' in html
+    write(tmp_path / "other.html", ABOUT, progress(), [fill(load()[3], of_study, OURS)], [])
+    assert "The four factors" not in (tmp_path / "other.html").read_text(encoding="utf-8")
+
+
+def test_a_figure_has_a_heading_that_a_link_leads_to(html: str):
+    assert '<h3 id="figure-6">Figure 6: class activation maps</h3>' in html
+    assert '<a href="#figure-6">Figure 6</a>' in html
+
+
+def test_a_column_that_repeats_another_is_shown_on_request(html: str):
+    tables = [table for table in re.findall(r"<table>.*?</table>", html, re.DOTALL) if ">1:1:1</th>" in table]
+    assert tables
+    assert not any("mean class" in table for table in tables)
+    assert ">mean class</th>" in html[html.index("<summary>Mean over classes") :]
 
 
 def test_an_empty_cell_has_its_reason(html: str):
