@@ -8,7 +8,7 @@ from ifttn.experiment.results import PUBLISHED
 from lab.progress import StudyBar
 from lab.shelf import Shelf
 
-COMPLETE = ("if-ttn", "mv-if-ttn")
+OPENABLE = ("if-ttn", "mv-if-ttn")
 """A study that has one of these can be looked at."""
 
 
@@ -19,7 +19,7 @@ def open_study(folder: Path) -> Shelf:
         IfttnError: the published run is damaged, or cannot be written.
     """
     bar = StudyBar(brief=True)
-    if found := [path for recipe in COMPLETE for path in folder.glob(f"runs/*/split*/{recipe}/weights.safetensors")]:
+    if found := [path for recipe in OPENABLE for path in folder.glob(f"runs/*/split*/{recipe}/weights.safetensors")]:
         bar.end(f"Study: {len(found)} complete networks are trained in {folder}.")
         return Shelf(folder)
     root = folder.parent / "published"

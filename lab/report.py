@@ -69,7 +69,7 @@ def steps(progress: Progress) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["kind", "subject", "state", "seconds", "reason"])
 
 
-def in_short(tables: Sequence[Table]) -> list[str]:
+def result_in_short(tables: Sequence[Table]) -> list[str]:
     """The result in up to three sentences, as far as Tables 3 and 4 are measured."""
     cells = {(each.number, cell.source): cell.accuracy for each in tables for cell in each.measured}
     whole, branch, streams = (cells.get((3, source)) for source in ("complete", "ttn-branch", "two-stream"))
@@ -127,7 +127,7 @@ def write(
         seconds=sum(every["seconds"], start=0.0),
         kinds=sorted(took_time.itertuples(name=None), key=lambda kind: -kind[2]),
         tables=frames,
-        short=in_short(tables),
+        short=result_in_short(tables),
         factors=any(frame.attrs["factors"] for _, frame in frames),
         pictures=pictures,
         findings=findings,

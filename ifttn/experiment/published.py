@@ -3,8 +3,8 @@
     published/published.json               how it was made: commands, commit, seed, scores, SHA-256 of every file
     published/runs/...                     runs as a study lays them out, with .npz in the place of .safetensors
 
-A weight takes one byte. `pack` makes the folder from a finished study (`make published`). `unpack` makes a study of it,
-with a handful of the embedded videos, in seconds. It is for looking at: no verb reads it, and no table of a study.
+A weight takes one byte. `publish` makes the folder from a finished study (`make published`). `unpack` makes a study of
+it, with a handful of the embedded videos, in seconds. It is for looking at: no verb reads it, and no table of a study.
 """
 
 import hashlib
@@ -35,14 +35,14 @@ from ifttn.experiment.study import Places, StudySettings, work_on
 from ifttn.files import held, write_whole
 from ifttn.vocabulary import IfttnError
 
-FOLDER = Path(__file__).parents[1] / "published"
+PACKAGED = Path(__file__).parents[1] / "published"
 """In the package."""
 DATASET, PRESET = "embedded-ucf", "tiny"
 NETWORKS = ((1, "if-ttn"), (2, "if-ttn"), (3, "if-ttn"))
 """Split and recipe of each network. The first is looked at; the others are witnesses of what it draws."""
 SCORED = ("spatial", "temporal", "mv-if-ttn")
 """Recipes of split 1 of which the scores alone are kept, for panels that show a table."""
-LEVELS = 47
+WEIGHT_LEVELS = 47
 """A filter's largest weight; the others are rounded to whole levels of it. With 31, predictions begin to change."""
 TAKES = (0, 20, 40)
 """Which videos of each action are written: split 1 tests the first, split 2 the second, split 3 the third."""
@@ -51,7 +51,7 @@ TAKES = (0, 20, 40)
 # To a study
 
 
-def unpack(root: Path, folder: Path = FOLDER) -> Iterator[float]:
+def unpack(root: Path, folder: Path = PACKAGED) -> Iterator[float]:
     """Make a study of the published run in `root`. Yields the share done; nothing where it is made already.
 
     Where another process does this, it waits for it.
@@ -85,7 +85,7 @@ def _unpack_file(path: Path, sha256: str, to: Path) -> None:
         scores = Scores.load(path)
         replace(scores, **_as_type(scores, np.float32)).save(to)
     elif path.suffix == ".npz":
-        write_whole(to.with_suffix(".safetensors"), restored(content))
+        write_whole(to.with_suffix(".safetensors"), rounded_weights(content))
     else:
         write_whole(to, content)
 
@@ -132,7 +132,7 @@ def add_video(root: Path, name: str) -> None:
 # From a study
 
 
-def pack(results: Path, commit: str, folder: Path = FOLDER) -> dict[str, Any]:
+def publish(results: Path, commit: str, folder: Path = PACKAGED) -> dict[str, Any]:
     """Make the published run of a finished study, and test its networks as they are kept. Returns the provenance.
 
     Args:
@@ -153,9 +153,9 @@ def pack(results: Path, commit: str, folder: Path = FOLDER) -> dict[str, Any]:
         for split, recipe in NETWORKS:
             run, copy = (Run.of(each.runs, DATASET, split, recipe) for each in (places, copied))
             _copy_rows(run, copy)
-            content = compressed(run.folder / "weights.safetensors")
+            content = one_byte_weights(run.folder / "weights.safetensors")
             write_whole(_kept(folder, places, run) / "weights.npz", content)
-            write_whole(copy.folder / "weights.safetensors", restored(content))
+            write_whole(copy.folder / "weights.safetensors", rounded_weights(content))
             work = replace(work_on(places, DATASET, split, settings), runs=copied.runs)
             scores[f"split{split}/{recipe}"] = _compared(testing.test(work, recipe).scores(), run.scores())
             _copy_rows(copy, Run(_kept(folder, places, run)), with_scores=split == 1)
@@ -163,11 +163,11 @@ def pack(results: Path, commit: str, folder: Path = FOLDER) -> dict[str, Any]:
         run = Run.of(places.runs, DATASET, 1, recipe)
         _copy_rows(run, Run(_kept(folder, places, run)), with_scores=True)
     for denoiser in sorted((places.runs / DATASET / "split1").glob("denoiser-*.safetensors")):
-        write_whole(folder / "runs" / DATASET / "split1" / f"{denoiser.stem}.npz", compressed(denoiser))
+        write_whole(folder / "runs" / DATASET / "split1" / f"{denoiser.stem}.npz", one_byte_weights(denoiser))
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*.*"))}
     about = {
         "about": f"Trained networks of the embedded data set {DATASET}, preset {PRESET}. They are kept with one byte a "
-        f"weight ({LEVELS} levels of each filter's largest weight), and tested as they are kept.",
+        f"weight ({WEIGHT_LEVELS} levels of each filter's largest weight), and tested as they are kept.",
         "commands": ["ifttn reproduce", "make published"],
         "commit": commit,
         "seed": identity["seed"],
@@ -221,7 +221,7 @@ def _compared(kept: Scores, trained: Scores) -> dict[str, Any]:
 # A file of weights
 
 
-def compressed(path: Path) -> bytes:
+def one_byte_weights(path: Path) -> bytes:
     """A .safetensors file of float32 weights as .npz: one byte for each weight of a filter, the rest as it is."""
     with safetensors.safe_open(path, "np") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
@@ -249,11 +249,11 @@ def _flat(arrays: list[np.ndarray]) -> np.ndarray:
 def _scale(weights: np.ndarray) -> np.ndarray:
     """What one level is worth, for each filter."""
     largest = np.abs(weights).max(tuple(range(1, weights.ndim)), keepdims=True)
-    return np.where(largest > 0, largest / LEVELS, 1).astype(np.float32)
+    return np.where(largest > 0, largest / WEIGHT_LEVELS, 1).astype(np.float32)
 
 
-def restored(content: bytes) -> bytes:
-    """The .safetensors file that `compressed` made smaller, with rounded weights."""
+def rounded_weights(content: bytes) -> bytes:
+    """The .safetensors file that `one_byte_weights` made smaller, with rounded weights."""
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
         about = json.loads(str(file["about"]))
         left = {kind: file[kind] for kind in ("levels", "scales", "others")}
@@ -274,5 +274,5 @@ def restored(content: bytes) -> bytes:
 
 if __name__ == "__main__":  # python -m ifttn.experiment.published RESULTS [COMMIT]
     found = sys.argv[2:] or [subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()]
-    for run_name, of in pack(Path(sys.argv[1]), found[0])["scores"].items():
+    for run_name, of in publish(Path(sys.argv[1]), found[0])["scores"].items():
         print(run_name, of)

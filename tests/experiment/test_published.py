@@ -32,8 +32,8 @@ def root(tmp_path_factory) -> Path:
 
 
 def test_its_folder_is_small_and_holds_what_its_provenance_says():
-    about = json.loads((published.FOLDER / results.PUBLISHED).read_text())
-    files = {path.relative_to(published.FOLDER).as_posix(): path for path in published.FOLDER.rglob("*.*")}
+    about = json.loads((published.PACKAGED / results.PUBLISHED).read_text())
+    files = {path.relative_to(published.PACKAGED).as_posix(): path for path in published.PACKAGED.rglob("*.*")}
     assert files.keys() == {results.PUBLISHED, *about["files"]}
     assert sum(path.stat().st_size for path in files.values()) <= MOST_BYTES
     for name, file in about["files"].items():
@@ -78,7 +78,7 @@ def test_one_more_video_can_be_written(root):
 
 def test_a_file_that_is_missing_or_has_changed_is_named(tmp_path):
     folder = tmp_path / "kept"
-    shutil.copytree(published.FOLDER, folder)
+    shutil.copytree(published.PACKAGED, folder)
     weights = folder / "runs" / published.DATASET / "split1" / "if-ttn" / "weights.npz"
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(IfttnError, match=r"weights\.npz .* has changed"):
@@ -110,14 +110,16 @@ def test_weights_of_one_byte_are_within_half_a_level(tmp_path):
         "batches": np.array(1234),
     }
     safetensors.numpy.save_file(tensors, tmp_path / "of.safetensors", {"trained_on": "[]"})
-    (tmp_path / "back.safetensors").write_bytes(published.restored(published.compressed(tmp_path / "of.safetensors")))
+    (tmp_path / "back.safetensors").write_bytes(
+        published.rounded_weights(published.one_byte_weights(tmp_path / "of.safetensors"))
+    )
     back = safetensors.numpy.load_file(tmp_path / "back.safetensors")
     assert {name: (x.dtype, x.shape) for name, x in back.items()} == {
         name: (x.dtype, x.shape) for name, x in tensors.items()
     }
     for name in ("bias", "none", "batches"):
         np.testing.assert_array_equal(back[name], tensors[name])
-    level = np.abs(tensors["filters"]).max((1, 2, 3), keepdims=True) / published.LEVELS
+    level = np.abs(tensors["filters"]).max((1, 2, 3), keepdims=True) / published.WEIGHT_LEVELS
     difference = np.abs(back["filters"] - tensors["filters"])
     assert difference.max() > 0
     assert (difference <= 0.501 * level).all()
@@ -148,7 +150,7 @@ def test_it_is_made_again_from_a_study_with_all_that_drawing_needs(small, tmp_pa
     folder, out = tmp_path / "kept", tmp_path / "out"
     (folder / "runs").mkdir(parents=True)
     (folder / "runs" / "old.npz").touch()
-    about = published.pack(small, "c" * 40, folder)
+    about = published.publish(small, "c" * 40, folder)
     assert about["scores"]["split1/if-ttn"]["test videos"] == 16
     assert not (folder / "runs" / "old.npz").exists()
     list(published.unpack(out, folder))
@@ -169,5 +171,5 @@ def test_a_network_that_is_trained_now_is_as_good_as_the_published_one(tmp_path)
     assert main(["reproduce", "--quick", "--brief", f"--out={tmp_path}"]) == 0
     scores = Run.of(tmp_path / "runs", published.DATASET, 1, "if-ttn").scores()
     accuracy = (late_fusion(scores.heads).argmax(1) == scores.labels).mean()
-    about = json.loads((published.FOLDER / results.PUBLISHED).read_text())
+    about = json.loads((published.PACKAGED / results.PUBLISHED).read_text())
     assert abs(accuracy - about["scores"]["split1/if-ttn"]["top-1 as kept"]) < 0.03
