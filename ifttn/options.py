@@ -50,8 +50,20 @@ class OneOf:
         return ", ".join(self.names)
 
 
+class OneOrOwn(OneOf):
+    """A name of a table, or "FILE.py:NAME", a network of one's own. The file is not imported before the verb runs."""
+
+    def __call__(self, text: str) -> str:
+        """The name itself."""
+        file, colon, _ = text.rpartition(":")
+        return f"{existing_file(file)}{text[len(file) :]}" if colon else super().__call__(text)
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}, or FILE.py:NAME of your own network"
+
+
 PRESET = OneOf("ifttn.experiment.presets.PRESETS")
-RECIPE = OneOf("ifttn.experiment.recipes.RECIPES")
+RECIPE = OneOrOwn("ifttn.experiment.recipes.RECIPES")
 FLOW = OneOf("ifttn.vocabulary.FLOW_NAMES")
 PRECISION = OneOf("ifttn.vocabulary.PRECISIONS", "auto")
 

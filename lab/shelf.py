@@ -104,14 +104,15 @@ class Shelf:
         raise IfttnError(f"no video {name!r} in {dataset}: it is not in its lists, or its file is missing")
 
     def runs(self, dataset: str, split: int) -> dict[str, Run]:
-        """Every run of a split that has begun, by recipe, in the order of the recipes."""
-        runs = {recipe: Run.of(self.places.runs, dataset, split, recipe) for recipe in RECIPES}
-        return {recipe: run for recipe, run in runs.items() if (run.folder / "recipe.json").exists()}
+        """Every run of a split that has begun, by recipe, in the order of the recipes; then those of one's own."""
+        begun = sorted(path.parent.name for path in self.places.runs.glob(f"{dataset}/split{split}/*/recipe.json"))
+        names = [*(recipe for recipe in RECIPES if recipe in begun), *(name for name in begun if name not in RECIPES)]
+        return {name: Run.of(self.places.runs, dataset, split, name) for name in names}
 
     def networks(self, dataset: str, split: int) -> dict[str, Run]:
         """The finished runs that have a network to look into; a peer's run has scores only."""
         runs = self.runs(dataset, split)
-        return {recipe: run for recipe, run in runs.items() if run.finished and RECIPES[recipe].peer is None}
+        return {recipe: run for recipe, run in runs.items() if run.finished and "peer" not in run.identity["network"]}
 
     def usual_run(self, dataset: str, split: int) -> str:
         """The network that is opened first; empty: none is trained."""

@@ -74,7 +74,7 @@ def test_training_a_recipe_trains_first_what_it_starts_from(trained):
 
 def test_the_docs_add_a_fusion_that_trains(trained, monkeypatch):
     runs, options = trained
-    (example,) = re.findall(r"```python\n(.*?)```", EXTENDING.read_text(), re.DOTALL)
+    *_, example = re.findall(r"```python\n(.*?)```", EXTENDING.read_text(), re.DOTALL)
     for table, name in ((FUSIONS, "maximum"), (RECIPES, "if-ttn-maximum")):
         monkeypatch.setitem(table, name, None)  # what the example puts there goes when the test ends
     monkeypatch.setattr(cli, "main", lambda arguments, main=cli.main: main([*arguments, *options]))

@@ -54,7 +54,7 @@ def evaluate(
     """
     machine, device = machine or Machine(), str(next(network.parameters()).device)
     dtype = machine.dtype(device)
-    network = network if dtype == torch.float32 else folded(network, dtype)
+    network = folded(network, dtype) if network.foldable and dtype != torch.float32 else network
     row = {video.name: index for index, video in enumerate(dataset.videos)}
     sums: dict[str, dict[str, Float[np.ndarray, "N A"]]] = {}
 

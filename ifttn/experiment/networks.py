@@ -3,6 +3,7 @@
 from ifttn.experiment.presets import PRESETS, Preset
 from ifttn.experiment.recipes import Recipe
 from ifttn.model.network import NetworkSettings
+from ifttn.model.peers.table5 import OWN
 from ifttn.model.peers.trained import PeerSettings
 from ifttn.vocabulary import IfttnError
 
@@ -17,7 +18,8 @@ def network_settings(recipe: Recipe, preset: Preset, actions: int) -> NetworkSet
         return NetworkSettings(
             actions, recipe.modalities, recipe.fusion, recipe.temporal, preset.backbone, preset.dropout
         )
-    if preset.peers is None:
+    size = preset.peers or "small"
+    if preset.peers is None and recipe.peer not in OWN:
         sized = ", ".join(name for name, row in PRESETS.items() if row.peers)
         raise IfttnError(f"no size of the peer {recipe.peer} fits this preset: choose from {sized}")
-    return PeerSettings(actions, recipe.modalities, None, dropout=preset.dropout, peer=recipe.peer, size=preset.peers)
+    return PeerSettings(actions, recipe.modalities, None, dropout=preset.dropout, peer=recipe.peer, size=size)

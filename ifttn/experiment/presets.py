@@ -24,6 +24,10 @@ class Schedule:
         return replace(self, epochs=max(self.epochs, -(-self.least // -(-videos // batch))))
 
 
+OWN_SCHEDULES: dict[str, Schedule] = {}
+"""By stage of a network of one's own (`ifttn.experiment.own`), the same at every preset."""
+
+
 @dataclass(frozen=True)
 class Preset:
     """How large a network is, how long it trains, and on which views."""
@@ -73,7 +77,8 @@ class Preset:
 
     def fitted(self, recipe: Recipe, videos: int) -> "Preset":
         """The preset for a recipe, which may have its own number of segments, and for so many training videos."""
-        schedules = {name: schedule.fitted(videos, self.batch) for name, schedule in self.schedules.items()}
+        schedules = {**self.schedules, **OWN_SCHEDULES}
+        schedules = {name: schedule.fitted(videos, self.batch) for name, schedule in schedules.items()}
         return replace(self, segments=recipe.segments or self.segments, schedules=schedules)
 
 

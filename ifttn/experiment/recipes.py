@@ -239,6 +239,8 @@ RECIPES: dict[str, Recipe] = {
         heads=("rgb",),
     ),
 }
+OF_THE_PACKAGE = tuple(RECIPES)
+"""All that are in RECIPES before a person adds others."""
 
 
 def find(name: str, table: Mapping[str, Value], what: str) -> Value:

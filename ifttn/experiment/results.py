@@ -4,7 +4,8 @@ Nothing here needs torch, so that `ifttn tables` answers at once.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from jaxtyping import Int
 
 from ifttn.data.factors import factors_of_actions
 from ifttn.experiment.claims import SPLITS, Claims, Finding, decide, load_claims
+from ifttn.experiment.recipes import OF_THE_PACKAGE
 from ifttn.experiment.reversals import (
     COMPARED,
     NONE,
@@ -26,8 +28,8 @@ from ifttn.experiment.reversals import (
     reversals_of_factors,
     reversals_of_names,
 )
-from ifttn.experiment.scores import Scores
-from ifttn.experiment.tables import Factors, ScoresOf, Table, fill, fused_by_training, load, speeds
+from ifttn.experiment.scores import LATE_FUSION, Scores
+from ifttn.experiment.tables import Cell, Factors, ScoresOf, Table, fill, fused_by_training, load, speeds
 from ifttn.vocabulary import IfttnError
 
 EMBEDDED = {"embedded-ucf": ("ucf", 960), "embedded-hmdb": ("hmdb", 384)}
@@ -87,7 +89,20 @@ def filled_tables(runs: Path, data: Path, seeds: Sequence[Path] = (), on: Sequen
     datasets = _standing(runs, on)
     scores, *others = _scores_of_seeds(runs, seeds)
     factors, timed = _factors(datasets, runs, data), speeds(runs.parent / "speed.csv")
-    return [fill(table, scores, datasets, factors, others, timed) for table in load().values()]
+    tables = _with_own(load(), runs)
+    return [fill(table, scores, datasets, factors, others, timed) for table in tables]
+
+
+def _with_own(tables: Mapping[int, Table], runs: Path) -> list[Table]:
+    """The tables. The last one has a row more for each tested run of a recipe that this package does not have."""
+    *before, last = tables.values()
+    folders = {path.parent.name: path for path in sorted(runs.glob("*/split*/*/scores.npz"))}
+    own = {name: Scores.load(path).heads for name, path in folders.items() if name not in OF_THE_PACKAGE}
+    parts = {name: {name: {head: LATE_FUSION.get(head, 1.0) for head in heads}} for name, heads in own.items()}
+    cells = [Cell(name, column, None, name, why="not measured yet") for name in own for column in last.columns]
+    place = len(last.cells) - len(last.columns)  # above the last row, which the others are compared with
+    cells = (*last.cells[:place], *cells, *last.cells[place:])
+    return [*before, replace(last, cells=cells, late_fusions={**last.late_fusions, **parts})]
 
 
 def findings(runs: Path, data: Path, seeds: Sequence[Path] = (), on: Sequence[str] = ()) -> list[Finding]:

@@ -271,7 +271,10 @@ class Run:
     def scorer(self, device: str = "cpu") -> Scorer:
         """The trained network in evaluation mode, which may be a peer."""
         network = build_network(settings_of(self.identity["network"]))
-        network.load_state_dict(self.weights())
+        try:
+            network.load_state_dict(self.weights())
+        except RuntimeError as error:
+            raise IfttnError(f"the weights in {self.folder} are of another network than the one now made") from error
         return network.to(device).eval()
 
     def scores(self) -> Scores:

@@ -83,6 +83,8 @@ class Scorer(nn.Module, ABC):
     """Per modality, the part that computes features of single snippets."""
     pretrained: tuple[str, ...] = ()
     """Names of the parts that can start from ImageNet's weights."""
+    foldable = True
+    """Parts compute in the order in which they are defined (`ifttn.model.folding`)."""
 
     @property
     @abstractmethod

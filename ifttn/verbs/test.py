@@ -3,6 +3,7 @@
 import argparse
 
 from ifttn.experiment import testing
+from ifttn.experiment.own import recipe_of
 from ifttn.experiment.scores import late_fusion, per_class, top1, tune
 from ifttn.experiment.significance import wilson
 from ifttn.verbs.inputs import work_of
@@ -10,6 +11,7 @@ from ifttn.verbs.inputs import work_of
 
 def run(o: argparse.Namespace) -> None:
     """Print a line for each head and for late fusion: accuracy, its interval, and the accuracy of other readings."""
+    o.recipe = recipe_of(o.recipe)
     work = work_of(o)
     run = testing.test(work, o.recipe)
     scores = run.scores()

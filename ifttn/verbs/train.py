@@ -8,6 +8,7 @@ import torch
 
 from ifttn.data.catalogue import read_split
 from ifttn.experiment import cost, training
+from ifttn.experiment.own import recipe_of
 from ifttn.experiment.processes import deterministic, joined
 from ifttn.experiment.pyramids import drop_pyramids
 from ifttn.experiment.recipes import with_its_sources
@@ -16,6 +17,7 @@ from ifttn.verbs.inputs import machine_of, work_of
 
 def run(o: argparse.Namespace) -> None:
     """Train in this process, or in the processes that torchrun started."""
+    o.recipe = recipe_of(o.recipe)
     if o.dry_run:
         print_plan(o)
         return

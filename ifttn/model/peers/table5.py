@@ -174,3 +174,5 @@ TRAINED: Mapping[str, Peer] = {
     **LATER,
 }
 """Peers that the study trains."""
+OWN: dict[str, Variant] = {}
+"""Networks of one's own that were named in this process, by "<file>:<name>"."""

@@ -8,7 +8,7 @@ from torch import nn
 
 from ifttn.model.network import Head, Network, NetworkSettings, Scorer
 from ifttn.model.peers.streams import Streams
-from ifttn.model.peers.table5 import TRAINED, Variant
+from ifttn.model.peers.table5 import OWN, TRAINED, Variant
 from ifttn.vocabulary import IfttnError
 
 
@@ -22,7 +22,7 @@ class PeerSettings(NetworkSettings):
     """
 
     peer: str = ""
-    """A name of TRAINED."""
+    """A name of TRAINED, or of OWN, whose networks have neither sizes nor the dropout of the preset."""
     size: str = "small"
     """A name of PEER_SIZES."""
 
@@ -33,6 +33,14 @@ class PeerSettings(NetworkSettings):
     @property
     def variant(self) -> Variant:
         """The peer at this size."""
+        if self.peer in OWN:
+            return OWN[self.peer]
+        if ":" in self.peer:
+            file, name = self.peer.split(":")
+            raise IfttnError(
+                f"the network {name} is made by {file}.py, which is imported only where you name it yourself: "
+                f"`ifttn train` and `ifttn test` take {file}.py:{name} in the place of a recipe"
+            )
         if self.peer not in TRAINED:
             raise IfttnError(f"{self.peer} is not trained: choose from {', '.join(TRAINED)}")
         return TRAINED[self.peer].at(self.size)
@@ -49,6 +57,8 @@ def build_network(settings: NetworkSettings) -> Scorer:
         return Network(settings)
     network = cast(Streams, settings.variant.network(settings.actions))
     network.settings, network.modalities, network.size = settings, settings.modalities, settings.variant.size
+    if settings.peer in OWN:
+        return network
     for stream in network.streams.values():
         _draw_weights(stream)
     if settings.size == "small":
