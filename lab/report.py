@@ -10,10 +10,10 @@ from typing import NamedTuple
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 
-from ifttn.experiment.claims import EXPLAINED, Finding
+from ifttn.experiment.claims import EXPLAINED, MARGIN, Finding
 from ifttn.experiment.reversals import EXPLAINED_REVERSALS
 from ifttn.experiment.steps import Progress
-from ifttn.experiment.table_frames import reasons, to_frame
+from ifttn.experiment.table_frames import ended_short, p_text, reasons, to_frame
 from ifttn.experiment.tables import Table
 from ifttn.files import write_whole
 from ifttn.vocabulary import duration
@@ -120,6 +120,7 @@ def write(
     every = steps(progress)
     took_time = every[every["seconds"] > 0].groupby("kind")["seconds"].agg(["size", "sum"])
     frames = [(table.number, to_frame(table)) for table in tables]
+    texts = dict.fromkeys(finding.text for finding in findings)
     page = ENVIRONMENT.get_template("report.html").render(
         about=about,
         steps=every.to_dict("records"),
@@ -131,6 +132,7 @@ def write(
         factors=any(frame.attrs["factors"] for _, frame in frames),
         pictures=pictures,
         findings=findings,
+        claims=[(text, {each.dataset: each for each in findings if each.text == text}) for text in texts],
         reversals=[] if reversals is None or reversals.empty else reversal_tables(reversals),
     )
     write_whole(path, page.encode())
@@ -147,12 +149,15 @@ ENVIRONMENT.filters.update(
     duration=duration,
     base64=lambda content: base64.b64encode(content).decode(),
     reasons=reasons,
+    ended_short=ended_short,
+    p_text=p_text,
     page_table=lambda frame: page_html(page_table(frame)),
     details=lambda frame: page_html(details(frame)),
     page_html=page_html,
 )
 ENVIRONMENT.globals.update(
     explained=EXPLAINED,
+    margin=100 * MARGIN,
     explained_reversals=EXPLAINED_REVERSALS,
     colours={"supported": "holds", "undecided": "open", "not supported": "fails", "not measured": "quiet"},
 )

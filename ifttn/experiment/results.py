@@ -15,6 +15,7 @@ from jaxtyping import Int
 
 from ifttn.data.factors import factors_of_actions
 from ifttn.experiment.claims import SPLITS, Claims, Finding, decide, load_claims
+from ifttn.experiment.metrics import shortfalls
 from ifttn.experiment.recipes import OF_THE_PACKAGE
 from ifttn.experiment.reversals import (
     COMPARED,
@@ -213,7 +214,7 @@ def _scores_in(runs: Path) -> ScoresOf:
     @cache
     def scores(dataset: str, split: int, recipe: str) -> Scores | None:
         path = runs / dataset / f"split{split}" / recipe / "scores.npz"
-        return Scores.load(path) if path.exists() else None
+        return replace(Scores.load(path), short=shortfalls(path.parent)) if path.exists() else None
 
     return scores
 

@@ -14,7 +14,6 @@ import os
 import pickle
 import platform
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, fields, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -27,6 +26,7 @@ import torch
 import torchvision
 
 from ifttn.data.store import StoreSettings
+from ifttn.experiment.metrics import read_metrics
 from ifttn.experiment.networks import network_settings
 from ifttn.experiment.presets import Preset, Schedule
 from ifttn.experiment.recipes import Recipe
@@ -150,15 +150,7 @@ class Run:
 
         The last line of an epoch counts, as an interrupted epoch is trained again. A line that was cut off does not.
         """
-        rows = []
-        with suppress(FileNotFoundError):
-            for line in (self.folder / "metrics.jsonl").read_text().splitlines():
-                with suppress(json.JSONDecodeError):
-                    rows.append(json.loads(line))
-        if not rows:
-            columns = ["stage", "epoch", "of", "loss", "accuracy", "lr", "seconds", "videos_per_second"]
-            return pd.DataFrame(columns=columns)
-        return pd.DataFrame(rows).drop_duplicates(["stage", "epoch"], keep="last", ignore_index=True)
+        return read_metrics(self.folder)
 
     def tensorboard(self) -> Any:
         """A writer of <run>/tensorboard.
@@ -171,22 +163,6 @@ class Run:
         except ImportError as error:
             raise IfttnError("TensorBoard is not installed: `pip install tensorboard`, or train without it") from error
         return SummaryWriter(str(self.folder / "tensorboard"))
-
-    def shortfalls(self) -> list[str]:
-        """A line for each finished stage that had fewer training videos right at its end than its preset expects.
-
-        The preset expects it of networks that fuse their streams: the others cannot see every factor.
-        """
-        if self.identity["recipe_row"]["fusion"] in (None, "separate"):
-            return []
-        metrics = self.metrics()
-        last = metrics[metrics.epoch == metrics["of"] - 1].set_index("stage").accuracy
-        return [
-            f"{self.folder.name}, stage {stage}: {last[stage]:.2f} of its training videos are right at its end, where "
-            f"{share:.2f} or more are usual: another seed or a longer stage may do better"
-            for stage, share in self.preset().arrives.items()
-            if stage in last.index and last[stage] < share
-        ]
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Save a checkpoint. The last one stays until the new one is whole on the disk.

@@ -63,6 +63,8 @@ class Scores:
     """A name of READINGS -> head -> scores; empty where they were not made."""
     identity: str = ""
     """`Store.identity` of the store that the videos were read from."""
+    short: tuple[str, ...] = ()
+    """`shortfalls` of the run; not in the file."""
 
     def read(self, reading: str) -> "Scores | None":
         """The scores of one of READINGS, or of all views (""); None where that was not scored."""

@@ -24,8 +24,8 @@ def to_frame(table: Table) -> pd.DataFrame:
     95 % interval, or a speed with its quartiles), top-5, mean class, 1:1:1 (all weights are 1), sd splits, sd seeds
     (all in %), p (McNemar's exact test against the last measured row of the column), READINGS (top-1 in %), p reversed,
     p shuffled (McNemar's exact test against the snippets in order: 1 where no video changes), a column for each factor
-    (fractions 0..1), videos (in all splits), splits, seeds, measured on, why (the cell is empty). `frame.attrs` holds
-    number, title, caption, notes and the names of the factors.
+    (fractions 0..1), videos (in all splits), splits, seeds, short (stages that ended short of what is usual), measured
+    on, why (the cell is empty). `frame.attrs` holds number, title, caption, notes and the names of the factors.
     """
     factors = dict.fromkeys(name for cell in table.cells if cell.accuracy for name in cell.accuracy.factors)
     last = {cell.column: cell for cell in table.cells if cell.accuracy}
@@ -57,6 +57,7 @@ def _row(cell: Cell, last: Cell | None, factors: list[str], splits: int) -> dict
         "videos": len(accuracy.right[""]) // accuracy.seeds if accuracy else None,
         "splits": f"{len(accuracy.splits)} of {splits}" if accuracy else "",
         "seeds": accuracy.seeds if accuracy else None,
+        "short": "; ".join(accuracy.short) if accuracy else "",
         "measured on": accuracy.dataset if accuracy else speed.on if speed else "",
         "why": cell.why,
     }
@@ -80,10 +81,11 @@ def shown(frame: pd.DataFrame, without: tuple[str, ...] = ()) -> pd.DataFrame:
     text = pd.DataFrame(
         {name: [_short_text(str(name), *pair) for pair in zip(frame[name], fps, strict=True)] for name in frame}
     )
+    text["measured"] += ["" if lines == "" else " !" for lines in text["short"]]
     text["95 %"] = (text["low"] + "-" + text["high"]).where(text["low"] != "", "")
     bare = [name for name in OPTIONAL if not any(text[name])]
     bare += [name for name in ("column", "paper on") if len(set(text[name])) == 1]
-    bare += ["seeds"] * (set(text["seeds"]) <= {"", "1"})
+    bare += ["short"] + ["seeds"] * (set(text["seeds"]) <= {"", "1"})
     return text.drop(columns=[*bare, *without], errors="ignore")
 
 
@@ -118,6 +120,11 @@ def reasons(frame: pd.DataFrame) -> dict[str, list[str]]:
     return found
 
 
+def ended_short(frame: pd.DataFrame) -> list[str]:
+    """A line for each stage that ended short of what is usual; its cells are marked with "!"."""
+    return list(dict.fromkeys(line for lines in frame["short"] if lines for line in str(lines).split("; ")))
+
+
 def table_text(table: Table) -> str:
     """The table for a terminal: aligned, with the read-outs of order, the notes, and why cells are empty."""
     frame = to_frame(table)
@@ -136,6 +143,7 @@ def table_text(table: Table) -> str:
         below += [*aligned(text.loc[text[order[0]] != "", [*names, *order]]), rule]
     remarks = ["p: McNemar's exact test against the last measured row"] if "p" in text else []
     remarks += [f"* {note}" for note in table.notes]
+    remarks += [f"! {line}" for line in ended_short(frame)]
     remarks += [f"empty: {why}: {'; '.join(methods)}" for why, methods in reasons(frame).items()]
     folded = [textwrap.fill(line, width, subsequent_indent="  ", break_on_hyphens=False) for line in remarks]
     title = textwrap.fill(f"Table {table.number}. {heading(table)}", width, break_on_hyphens=False)

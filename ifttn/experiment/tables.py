@@ -50,6 +50,8 @@ class Accuracy:
     """Those that were tested; means are over these."""
     seeds: int
     """How many have all these splits tested; means are over these as well."""
+    short: tuple[str, ...]
+    """A line for each stage of their trainings that ended short of what is usual."""
     percent: Mapping[str, float]
     """Columns of `to_frame` in %: "measured" is top-1; NaN where there is no such number."""
     factors: Mapping[str, float]
@@ -299,6 +301,13 @@ def _accuracy(
         dataset=dataset,
         splits=tuple(splits),
         seeds=len(seeds),
+        short=tuple(
+            line
+            for seed, split in fused
+            for recipe in parts
+            if (run := seeds[seed](dataset, split, recipe))
+            for line in run.short
+        ),
         percent={name: 100 * float(share) for name, share in shares.items()},
         factors={name: mean[name] for name in factors},
         right=right,

@@ -27,6 +27,7 @@ from ifttn.experiment.evaluation import evaluate
 from ifttn.experiment.forward import Forward, compiled_forward
 from ifttn.experiment.initialisation import Loaded, initialise
 from ifttn.experiment.leakage import refuse_leak
+from ifttn.experiment.metrics import shortfalls
 from ifttn.experiment.networks import network_settings
 from ifttn.experiment.optimisation import clip, freeze_all_but, learning_rate, optimiser, stage_loss
 from ifttn.experiment.presets import PRESETS, Preset
@@ -100,7 +101,7 @@ def _train(work: Work, run: Run, name: str, preset: Preset) -> None:
         Training(work, run, network, stage, index, preset, held_out).train(checkpoint if index == first else None)
     if leads:
         run.finish(network, trained_on)
-        for line in run.shortfalls():
+        for line in shortfalls(run.folder):
             tqdm.write(line, file=sys.stderr)
     work.processes.wait()
 

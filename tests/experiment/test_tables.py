@@ -308,7 +308,7 @@ COLUMNS = [
     "sd splits",
 ]
 COLUMNS += ["sd seeds", "p", *READINGS, "p reversed", "p shuffled"]
-REST = ["videos", "splits", "seeds", "measured on", "why"]
+REST = ["videos", "splits", "seeds", "short", "measured on", "why"]
 
 
 def test_a_frame_has_a_column_for_each_factor_that_the_data_have(tables):

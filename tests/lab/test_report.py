@@ -1,5 +1,6 @@
 import base64
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from ifttn.experiment.reversals import backwards, reversal_frame
 from ifttn.experiment.scores import READINGS, Scores
 from ifttn.experiment.significance import mcnemar
 from ifttn.experiment.steps import Progress, Step
+from ifttn.experiment.table_frames import table_text
 from ifttn.experiment.tables import Table, fill, load
 from lab.report import About, Illustration, steps, write
 
@@ -126,15 +128,46 @@ def test_paper_and_measured_stand_apart(html: str):
 
 def test_claims_stand_at_the_head_with_their_intervals(html: str):
     head = html[: html.index('id="tables"')]
-    assert "The TTN knows the order of snippets, and TSN does not." in head
+    assert "The TTN knows the order of snippets, and TSN does not<" in head
     labels = np.arange(40) % 4
     low, high = mcnemar(labels >= 0, labels % 2 == 0).interval
-    numbers = f"+50.0 points [{100 * low:+.1f}, {100 * high:+.1f}], p &lt;0.001 (20 : 0 of 40 videos of one training)"
-    assert f"order accuracy 100.0 % of the TTN branch, 50.0 % of two-stream TSN: {numbers}" in head
+    row = ("order accuracy the TTN branch, two-stream TSN", "100.0 %", "50.0 %")
+    row += (f"+50.0 points [{100 * low:+.1f}, {100 * high:+.1f}]", "&lt;0.001", "20 : 0 of 40 videos of one training")
+    assert list(row) in [re.findall(r"<td[^>]*>(.*?)</td>", line)[1:] for line in head.split("<tr>")]
     assert '<span class="verdict holds">supported</span>' in head
     assert '<span class="verdict quiet">not measured</span>' in head
     assert "needs a tested run of ttn-separate" in head
     assert "McNemar&#39;s exact test" in head
+
+
+def test_a_claim_on_two_data_sets_is_one_row_of_a_matrix(tmp_path: Path):
+    def on_two(dataset: str, split: int, recipe: str) -> Scores | None:
+        return of_study(dataset, split, recipe) if recipe != "temporal" or dataset == OURS[0] else None
+
+    findings = decide(load_claims(), [on_two], (*OURS, "other"), FACTORS)
+    write(tmp_path / "report.html", ABOUT, progress(), [], [], findings)
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    Page(html)
+    assert html.count('scope="row">The TTN knows the order of snippets, and TSN does not<') == 1
+    row = html[html.index("The two streams add to the TTN branch") :].split("<details>")[0]
+    assert len(re.findall("class=.verdict", row)) == 2  # a cell for each data set
+    lone = html[html.index("Fusing the streams inside") :].split("<details>")[0]
+    assert len(re.findall("class=.verdict", lone)) == 1  # without runs on the second
+
+
+def test_a_stage_that_ended_short_is_marked_and_told(tmp_path: Path):
+    line = "if-ttn on embedded-ucf, split 1, seed 0: stage ttn ended with 0.64 of its training videos right"
+
+    def short(dataset: str, split: int, recipe: str) -> Scores | None:
+        found = of_study(dataset, split, recipe)
+        return replace(found, short=(line,)) if found and recipe == "if-ttn" else found
+
+    table = fill(load()[3], short, OURS, FACTORS)
+    write(tmp_path / "report.html", ABOUT, progress(), [table], [])
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert html.count(f"<li>! {line}</li>") == 1
+    assert len(re.findall(r"100\.0 !<small>", html)) == 2  # the TTN branch and the complete network, not the streams
+    assert f"! {line}" in table_text(table).replace("\n  ", " ")
 
 
 def test_what_order_is_worth_stands_below_each_table(html: str):
