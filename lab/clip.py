@@ -21,6 +21,7 @@ from torch import Tensor
 from ifttn.data.augmentation import apply, test_crops
 from ifttn.data.flow import from_bytes
 from ifttn.data.frame_source import FrameSource, StoreSettings
+from ifttn.data.live import FolderReader, reader_of
 from ifttn.data.motion_vectors import KINDS
 from ifttn.data.planes import Snippets
 from ifttn.data.reencoding import turn_of
@@ -103,12 +104,12 @@ def load_clip(
     # The motion field that starts at each shown frame; the last frame repeats the one before.
     fields = np.minimum(np.arange(0, count, step), count - 2)
     scale = min(1.0, LONGEST_SIDE / max(width, height))
-    reader = Reader(path, (round(width * scale), round(height * scale)))
+    reader = reader_of(path, (round(width * scale), round(height * scale)))
     frames, vectors, changes = yield from _decode_shown(reader, count, step, fields)
     if store is not None and name in store:
         source = _Stored(store, name)
     else:
-        source = yield from _decode_source(Reader(path, (settings.width, settings.height)), settings, count, fields)
+        source = yield from _decode_source(reader_of(path, (settings.width, settings.height)), settings, count, fields)
     levels = source.read("flow", fields)
     seconds = np.array(reader.seconds)
     return Clip(name, path, label, reader.fps, kinds, step, frames, vectors, levels, changes, seconds, source, settings)
@@ -120,8 +121,10 @@ def probe(path: Path) -> Generator[float, None, tuple[str, int, int]]:
     Raises:
         IfttnError: the file is missing, or is no video.
     """
-    if not path.is_file():
+    if not path.exists():
         raise IfttnError(f"{path} is not there: was the data set moved, or the name misspelt?")
+    if path.is_dir():
+        return (yield from _probe_images(FolderReader(path)))
     reader, kinds, width, height = Reader(path), [], 0, 0
     try:
         with reader.opened() as container:
@@ -138,6 +141,17 @@ def probe(path: Path) -> Generator[float, None, tuple[str, int, int]]:
         raise IfttnError(f"{path} cannot be read as a video ({error})") from error
     yield 0.1
     return "".join(kinds), width, height
+
+
+def _probe_images(reader: FolderReader) -> Generator[float, None, tuple[str, int, int]]:
+    """As `probe` for a folder of images, each of which is a whole frame."""
+    reader.is_encoded, count = False, 0
+    for count, _ in enumerate(reader.chunks(keep=lambda index: False), 1):
+        if count % 256 == 0:
+            yield 0.1 * count / (count + 1000)
+    yield 0.1
+    width, height = reader.size
+    return "I" * count, width, height
 
 
 def _decode_shown(

@@ -12,6 +12,7 @@ import torch
 from matplotlib.figure import Figure
 
 from ifttn.data.catalogue import read_split, split_numbers
+from ifttn.data.frame_folder import is_frame_folder
 from ifttn.data.store import Store
 from ifttn.experiment import published, results
 from ifttn.experiment.presets import PRESETS
@@ -183,7 +184,7 @@ class Shelf:
         if found is None:
             looked = "" if path.is_absolute() else f"; looked in {' and in '.join(map(str, places))}"
             raise IfttnError(f"{path} is not there: is its name misspelt?{looked}")
-        if found.is_dir():
+        if found.is_dir() and not is_frame_folder(found):
             inside = sorted(each.name for each in found.iterdir() if each.is_file())[:3]
             files = f", such as {', '.join(inside)}" if inside else "; it holds none"
             raise IfttnError(f"{found} is a folder: type the path of a file in it{files}")

@@ -186,7 +186,8 @@ class _Found:
         videos, others = ([path for folder in folders for path in folder[kind]] for kind in (0, 1))
         self.files, notes = gather(root.path, videos, others, self._key)
         self.notes = (*notes, *dict.fromkeys(note for lists in every for note in lists.notes))
-        unlisted = (self._parts(path) for key, path in self.files.items() if key not in self.names)
+        known = self.names.keys() | {row_key(name) for lists in every for name in lists.unlabelled}
+        unlisted = (self._parts(path) for key, path in self.files.items() if key not in known)
         self.extra = tuple(row_name("/".join(parts[-self._lengths[0] :])) for parts in unlisted)
 
     def present(self, lists: Lists, rows: Sequence[Row]) -> tuple[Video, ...]:

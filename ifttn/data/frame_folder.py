@@ -71,6 +71,11 @@ def images_of(folder: Path) -> list[Path]:
     return [folder / entry.name for _, entry in images]
 
 
+def first_number(folder: Path) -> int:
+    """The number of the first image of a folder."""
+    return min(number for images in _numbered(folder).values() for number, _ in images)
+
+
 def gaps(images: Sequence[Path]) -> tuple[str, ...]:
     """A note where numbers between those of the images are missing, unless it is the same number of them each time."""
     numbers = [int(match["number"]) for path in images if (match := _IMAGE.fullmatch(path.name))]

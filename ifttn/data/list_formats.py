@@ -10,9 +10,11 @@ import json
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ifttn.data.frame_folder import first_number, is_frame_folder
 from ifttn.data.lists import SUFFIXES, Lists, Row, readable, spelling_key, text_lines
 from ifttn.vocabulary import IfttnError
 
@@ -189,7 +191,9 @@ def _parse_something(folder: Path, train: str) -> Lists:
             action = str(template).replace("[", "").replace("]", "")
             rows.append(Row(_single_name(name, where), _label(where, action, labels, path.name)))
         sides.append(tuple(rows))
-    return Lists(tuple(actions), *sides)
+    tested = folder / f"{prefix}test.json"
+    names = [str(name) for (name,) in _json(tested, "id")] if tested.is_file() else []
+    return _with_unlabelled(Lists(tuple(actions), *sides), tested, names)
 
 
 def _parse_jester(folder: Path, train: str) -> Lists:
@@ -206,7 +210,15 @@ def _parse_jester(folder: Path, train: str) -> Lists:
                 raise IfttnError(f"{where} cannot be read: {text!r}; it needs <id>;<class>")
             rows.append(Row(_single_name(name, where), _label(where, action.strip(), labels, path.name)))
         sides.append(tuple(rows))
-    return Lists(tuple(actions), *sides)
+    tested = folder / f"{prefix}test.csv"
+    names = [text.partition(";")[0] for _, text in text_lines(tested)] if tested.is_file() else []
+    return _with_unlabelled(Lists(tuple(actions), *sides), tested, names)
+
+
+def _with_unlabelled(lists: Lists, path: Path, names: Sequence[str]) -> Lists:
+    """The lists with the videos of an official test list, which has no labels."""
+    note = f"{path.name}: its {len(names)} videos have no published labels; train and validation are used"
+    return replace(lists, unlabelled=tuple(names), notes=(note,)) if names else lists
 
 
 def _parse_diving(folder: Path, train: str) -> Lists:
@@ -299,7 +311,9 @@ def _parse_plain(folder: Path, train: str) -> Lists:
     for path in paths:
         rows = []
         for where, text in text_lines(path):
-            name, label = _plain_row(where, text)
+            name, label, first = _plain_row(where, text)
+            if first > 1 and not _begins_at(first, _inside(name, where, folder), folder):
+                raise IfttnError(f"{where} begins at frame {first} of {name}: give each video a folder of its own")
             rows.append(Row(_inside(name, where, folder), _number(where, label, actions, source)))
         sides.append(tuple(rows))
     return Lists(tuple(actions) or _folders_of_labels(sides) or _numbered(sides), *sides)
@@ -334,16 +348,21 @@ def _kinetics_rows(path: Path) -> Iterator[tuple[str, str, str]]:
         yield where, f"{_single_name(row['youtube_id'], where)}_{begin:06}_{end:06}", readable(row["label"])
 
 
-def _plain_row(where: str, text: str) -> tuple[str, str]:
-    """`path label`, `folder frames label` or `folder first frames label`, with commas or blanks between them."""
+def _begins_at(first: int, path: str, folder: Path) -> bool:
+    """Whether the images of a folder have numbers from `first` on, so that all of them are meant."""
+    found = next((each / path for each in (folder, folder.parent) if is_frame_folder(each / path)), None)
+    return found is not None and first_number(found) == first
+
+
+def _plain_row(where: str, text: str) -> tuple[str, str, int]:
+    """The path, the label and the first frame of `path label`, `folder frames label` or `folder first frames label`,
+    with commas or blanks between them. The first frame is 1 if it is not given."""
     if match := _FILE_ROW.fullmatch(text):
-        return match["path"], match["label"]
+        return match["path"], match["label"], 1
     path, *counts = re.split(r"\s*,\s*" if "," in text else r"\s+", text)
     if not 1 <= len(counts) <= 3 or not all(map(str.isdecimal, counts)):
         raise IfttnError(f"{where} cannot be read: {text!r}; it needs <path> <label> or <folder> <frames> <label>")
-    if len(counts) == 3 and int(counts[0]) > 1:
-        raise IfttnError(f"{where} begins at frame {counts[0]} of {path}: give each video a folder of its own")
-    return path, counts[-1]
+    return path, counts[-1], int(counts[0]) if len(counts) == 3 else 1
 
 
 def _inside(path: str, where: str, folder: Path) -> str:

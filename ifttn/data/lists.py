@@ -84,6 +84,8 @@ class Lists:
     test: tuple[Row, ...]
     unused: tuple[Row, ...] = ()
     """On neither side of this split (HMDB51's 0)."""
+    unlabelled: tuple[str, ...] = ()
+    """Names of the test videos that an official list names without labels."""
     notes: tuple[str, ...] = ()
     """A line for each thing in the lists that is left out: "<what>: <reason>"."""
 

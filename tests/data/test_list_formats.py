@@ -145,6 +145,35 @@ def of_embedded(embedded, most: int | None = None):
     return rows, split.actions, {video.path.stem: video.path for videos in sides for video in videos}
 
 
+@pytest.mark.parametrize(
+    ("layout", "tested", "text"),
+    [
+        ("something", "something-something-v2-test.json", '[{"id": "71"}, {"id": "72"}]'),
+        ("jester", "jester-v1-test.csv", "71\n72\n"),
+    ],
+)
+def test_a_test_list_without_labels_is_one_note_and_its_videos_are_known(
+    tmp_path: Path, layout: str, tested: str, text: str
+) -> None:
+    files, path = LAYOUTS[layout]
+    touch(put(tmp_path, {**files(), tested: text}), path)
+    touch(tmp_path, path, [("71", 0, 1), ("72", 0, 1), ("unknown", 0, 1)])
+    split = read_split(tmp_path)
+    assert split.notes == (f"{tested}: its 2 videos have no published labels; train and validation are used",)
+    assert [name.rpartition("/")[2] for name in split.extra] == ["unknown"]
+    assert (len(split.train), len(split.test)) == (3, 3)
+
+
+def test_a_row_may_begin_at_the_first_image_of_its_folder(tmp_path: Path) -> None:
+    files = faulty(tsn(), TRAIN, "frames/2 8", "frames/2 5 8")
+    touch(put(tmp_path, files), "frames/{name}")
+    for number in (1, 2):
+        (tmp_path / "frames" / "2" / f"img_0000{number}.jpg").rename(
+            tmp_path / "frames" / "2" / f"img_0000{number + 4}.jpg"
+        )
+    assert [video.name for video in read_split(tmp_path).train] == ["frames/10", "frames/2", "frames/3_b"]
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_embedded_data_set_is_the_same_in_every_layout(tmp_path: Path, embedded, layout: str) -> None:
     files, path = LAYOUTS[layout]

@@ -1,12 +1,14 @@
 from fractions import Fraction
 
 import av
+import cv2
 import numpy as np
 import pytest
 
 from ifttn.data.planes import Snippets
 from ifttn.data.sampling import centre_starts, snippet_indices
 from ifttn.data.store import Store
+from ifttn.data.video import decode
 from ifttn.experiment.presets import PRESETS
 from ifttn.recognizer import Recognizer
 from ifttn.vocabulary import IfttnError
@@ -47,6 +49,19 @@ def test_a_clip_from_its_store_and_one_from_its_file_hold_the_same(loaded, video
     assert (own.frames == loaded.frames).all()
     assert len(loaded.kinds) == len(loaded.frames) == len(loaded.flow) == len(loaded.vectors)
     assert loaded.kinds[0] == "I"
+
+
+def test_a_folder_of_a_videos_frames_opens_as_the_video_does(loaded, video, tmp_path):
+    for number, frame in enumerate(decode(video.path).frames, 7):
+        cv2.imwrite(str(tmp_path / f"img_{number:05}.png"), frame[..., ::-1])
+    own, shares = finish(clip.load_clip(tmp_path, "frames", None, SETTINGS))
+    assert shares == sorted(shares)
+    assert own.kinds == "I" * len(loaded.kinds)
+    assert (own.frames == loaded.frames).all()
+    assert own.cuts == loaded.cuts
+    assert own.vectors.shape == loaded.vectors.shape
+    assert np.abs(own.levels.astype(int) - loaded.levels).mean() < 3
+    np.testing.assert_allclose(own.seconds, np.arange(len(own.kinds)) / 25)
 
 
 def test_the_cuts_of_the_embedded_videos_are_found(loaded):
