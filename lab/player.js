@@ -124,7 +124,8 @@ function player({model, el}) {
     make("div", {hidden: true},
       button("", "", () => fade(-0.1), "key-less"), button("", "", () => fade(0.1), "key-more")),
     ...live ? [make("label", {className: "asked"}, "maps (CAM) of ", asked)] : []);
-  el.append(make("div", {className: "ifttn-player"}, left, right));
+  const root = make("div", {className: "ifttn-player"}, left, right);
+  el.append(root);
 
   // -- the picture
 
@@ -177,6 +178,7 @@ function player({model, el}) {
     scores.dataset.votes = now;
     tellValues(at);
     draw();
+    root.dispatchEvent(new CustomEvent("ifttn-frame", {bubbles: true, detail: share}));
   };
   const report = () => {
     clearTimeout(reporting);
@@ -309,6 +311,10 @@ function player({model, el}) {
     stop();
     go(frame.valueAsNumber);
   };
+  root.addEventListener("ifttn-go", event => {  // a player beside this one moved (pair.js)
+    stop();
+    if (get("clip").shown) go(Math.round(event.detail * last()));
+  });
   for (const each of [line, votes]) {
     each.onpointerdown = event => (each.setPointerCapture(event.pointerId), go(here(event)));
     each.onpointermove = event => event.buttons ? go(here(event)) : each === votes && tellValues(here(event));

@@ -129,3 +129,22 @@ def test_ten_thousand_clips_are_opened_scrolled_and_sorted_without_a_pause(run_c
     assert sorting["iopub"] < 40
     notebook.shot("grid_many")
     assert notebook.complaints == []
+
+
+def test_two_players_side_by_side_show_the_same_share_of_their_clips(run_cell, results_folder):
+    more = "from lab.pair import SideBySide\n"
+    page = run_cell(f"{more}panel = SideBySide({str(results_folder)!r}, {{}}, {{'run': 'spatial'}})\npanel").page
+    page.wait_for_function("document.querySelectorAll('canvas[data-drawn]').length === 2", timeout=120_000)
+    left, right = page.locator(".ifttn-frame").all()
+    left.focus()
+    for _ in range(7):
+        page.keyboard.press("ArrowRight")
+    assert (left.input_value(), right.input_value()) == ("7", "7")
+    right.focus()
+    page.keyboard.press("End")
+    assert left.input_value() == right.input_value() == right.get_attribute("max")
+    page.keyboard.press("Home")
+    page.locator(".ifttn-play").first.click()
+    page.wait_for_function("+document.querySelectorAll('.ifttn-frame')[1].value > 5", timeout=60_000)
+    assert abs(int(left.input_value()) - int(right.input_value())) <= 2  # asked one after the other, as they play
+    page.locator(".ifttn-play").first.click()

@@ -29,6 +29,7 @@ from lab.grid import ClipGrid
 from lab.inspector import Inspector
 from lab.layers import painted
 from lab.monitor import LINES, Monitor, look_ahead
+from lab.pair import SideBySide
 from lab.shelf import Shelf
 from lab.sketches import Curve
 from lab.table_desk import TableDesk
@@ -670,6 +671,17 @@ def test_the_page_without_a_kernel_holds_the_layers_that_are_on_the_maps_and_the
     assert base64.b64decode(pictures_of["rgb"][7]) == inspector.player.pictures_of("rgb")[7]
     assert [each["name"] for each in state["offered"]] == [name for name, data in pictures_of.items() if data]
     assert [head["name"] for head in state["votes"]["heads"]] == ["rgb", "flow", "ttn"]
+
+
+def test_two_clips_two_runs_or_two_orders_stand_side_by_side(opened, shelf):
+    first, second = (video.name for video in shelf.split("embedded-ucf", 1).test[:2])
+    panel = opened(SideBySide, shelf, {"video": first}, {"video": second, "run": "spatial", "order": (3, 2, 1, 0)})
+    assert panel.wait(60.0)
+    left, right = panel.both
+    assert (left.clip.name, right.clip.name) == (first, second)
+    assert (left.run.value, right.run.value) == ("if-ttn", "spatial")
+    assert (left.reordered, right.reordered.order) == (None, (3, 2, 1, 0))
+    assert (left.worker.error, right.worker.error) == ("", "")
 
 
 def test_what_a_page_without_a_kernel_shows_is_what_the_panel_shows(opened, shelf):
