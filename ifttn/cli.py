@@ -262,7 +262,7 @@ def _clips(p: argparse.ArgumentParser) -> None:
     p.add_argument("recipe", type=RECIPE, help="%(type)s")
     p.add_argument("clips", type=Whole(1), nargs="+", help="training videos of each action, such as 4 8 16 32")
     p.add_argument(
-        "--repeats", type=Whole(1), default=1, help="how often, each time with another seed and other videos"
+        "--repeats", type=Whole(1), default=1, help="number of trainings, each with another seed and other videos"
     )
     _add_work(p)
     p.set_defaults(runs=Path("results/clips"))
@@ -350,7 +350,7 @@ VERBS: Mapping[str, Verb] = {
     "reproduce": Verb("run the complete study: data, training, tables, figures, report", _reproduce),
     "bench": Verb("measure a part on this machine, and compare it with another program", _bench),
     "predict": Verb("print the most likely actions of a video of any size and codec", _predict),
-    "clips": Verb("measure accuracy against the number of training videos of an action, and draw it", _clips),
+    "clips": Verb("measure and draw accuracy against the number of training videos per action", _clips),
     "features": Verb("write levels, votes and scores of each video to a file of arrays; resumable", _features),
     "export": Verb("write a network to a file that does not need this package: OUT.pt2 or OUT.onnx", _export),
 }

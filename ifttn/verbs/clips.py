@@ -1,4 +1,4 @@
-"""`ifttn clips`: accuracy against the number of training videos of an action."""
+"""`ifttn clips`: measure accuracy against the number of training videos per action."""
 
 import argparse
 
@@ -12,7 +12,7 @@ from lab.pictures import figure_png
 
 
 def run(o: argparse.Namespace) -> None:
-    """Train on each number of clips. The table and the figure are written anew after each."""
+    """Train on each number of clips. The table and the figure are written again after each training."""
     work = work_of(o)
     out, table = o.runs / f"{work.split.dataset}-split{work.split.number}-{o.recipe}", pd.DataFrame()
     for found in train_on_few(work, o.recipe, o.clips, range(o.seed, o.seed + o.repeats)):
