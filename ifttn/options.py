@@ -51,10 +51,10 @@ class OneOf:
 
 
 class OneOrOwn(OneOf):
-    """A name of a table, or "FILE.py:NAME", a network of one's own. The file is not imported before the verb runs."""
+    """A name in a table, or "FILE.py:NAME" of the user's network. The file is imported only when the verb runs."""
 
     def __call__(self, text: str) -> str:
-        """The name itself."""
+        """The name. Raises ArgumentTypeError if it is unknown, or if the file does not exist."""
         file, colon, _ = text.rpartition(":")
         return f"{existing_file(file)}{text[len(file) :]}" if colon else super().__call__(text)
 

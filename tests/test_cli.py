@@ -138,7 +138,8 @@ def test_figures_are_drawn_from_runs(trained, two_steps, tmp_path):
     assert run("figures", *options, "--out", tmp_path) == 0
     drawn = {path.name for path in tmp_path.glob("*.png")}
     assert drawn == {
-        f"{name}.png" for name in ("figure_1_7", "order", "figure_6", "localisation", "training", "confusion")
+        f"{name}.png"
+        for name in ("figure_1_7", "order", "figure_6", "localisation", "training", "confusion", "actions")
     }
     assert {path.name for path in tmp_path.glob("*.csv")} == {"order.csv", "localisation.csv"}
     assert all(path.stat().st_size > 5000 for path in tmp_path.glob("*.png"))
@@ -257,7 +258,7 @@ def test_predict_goes_on_after_a_video_that_it_cannot_read(trained, embedded, ca
 
 def test_mistakes_end_in_one_clear_line(trained, embedded, capsys, tmp_path):
     runs, options = trained
-    assert "choose from spatial, temporal" in mistake(capsys, "train", "tsm", *options)
+    assert "choose from spatial, temporal" in mistake(capsys, "train", "tsm2", *options)
     assert "choose from paper, tiny, small" in mistake(capsys, "train", "spatial", "--preset", "huge")
     assert "manifest.json" in mistake(capsys, "train", "spatial", "--store", tmp_path, "--data", embedded.data)
     assert str(tmp_path) in mistake(capsys, "prepare", tmp_path, tmp_path / "store")

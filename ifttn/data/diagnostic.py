@@ -338,7 +338,7 @@ def write(
 
 
 def write_some(folder: Path, flavour: str, names: Collection[str], *, videos: int, seed: int, jobs: int = 1) -> None:
-    """As `write`, but of all videos, which the lists name, only those of these names."""
+    """Write the data set like `write`, with complete lists, but only the videos with these names."""
     planned = plan_videos(flavour, videos, seed)
     _write(folder, flavour, planned, planned.loc[sorted(names)], jobs, progress=False)
 

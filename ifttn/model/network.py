@@ -84,7 +84,7 @@ class Scorer(nn.Module, ABC):
     pretrained: tuple[str, ...] = ()
     """Names of the parts that can start from ImageNet's weights."""
     foldable = True
-    """Parts compute in the order in which they are defined (`ifttn.model.folding`)."""
+    """Whether parts compute in the order of their definition (`ifttn.model.folding`)."""
 
     @property
     @abstractmethod

@@ -1,4 +1,4 @@
-"""A network of one's own: any module that maps videos to logits, as a peer with one head.
+"""A user's network: any module that maps videos to logits, as a peer with one head.
 
 Shapes: N videos, T frames of a video, S = N*T, C channels, H x W pixels, h x w cells, A actions.
 """
@@ -13,30 +13,30 @@ from ifttn.vocabulary import IfttnError
 
 
 class OwnStream(nn.Module):
-    """Frames of videos -> what a module makes of them."""
+    """Applies a module to the frames of videos."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
 
     def forward(self, images: Float[Tensor, "S 3 H W"], segments: int) -> Float[Tensor, "N A"]:
-        """Normalised frames -> one vote of each video."""
+        """Normalised frames -> one vote for each video."""
         return self.module(images.unflatten(0, (-1, segments)).transpose(1, 2).contiguous())
 
 
 class VideoNetwork(VideoStreams):
-    """The network. Its weights and its dropout are those that the module has when it is made.
+    """The network, with the weights and the dropout of the module.
 
     Args:
-        module: (N, 3, T, H, W), normalised like ImageNet's images -> (N, A).
-        last_map: name of the part of `module` whose output (N, C, t, h, w) is averaged and then classified; "": none.
+        module: it maps (N, 3, T, H, W), normalised like ImageNet's images, to (N, A).
+        last_map: name of the part of `module` whose output (N, C, t, h, w) is averaged and then classified, or "".
         classifier: name of the linear layer that classifies the average.
 
     Raises:
-        IfttnError: the module has no part of that name.
+        IfttnError: the module has no part with this name.
     """
 
-    foldable = False  # the order in which the module's parts compute is not known
+    foldable = False  # the module may compute its parts in another order than that of their definition
 
     def __init__(self, module: nn.Module, last_map: str = "", classifier: str = "") -> None:
         super().__init__({"rgb": OwnStream(module)})
@@ -52,11 +52,11 @@ class VideoNetwork(VideoStreams):
         """Class activation maps (Zhou et al. 2016): the mean of a map, plus the classifier's bias, is the logit.
 
         Args:
-            video: in 0..255.
-            actions: B of each video.
+            video: frames in 0..255.
+            actions: B actions for each video.
 
         Raises:
-            IfttnError: no last map is named, or the classifier reads something else than its average.
+            IfttnError: the network has no `last_map`, or the classifier does not read the average of this map.
         """
         if not self.last_map:
             raise IfttnError("this network names no last map (`last_map`, `classifier`), and so has no exact maps")

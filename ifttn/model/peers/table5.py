@@ -175,4 +175,4 @@ TRAINED: Mapping[str, Peer] = {
 }
 """Peers that the study trains."""
 OWN: dict[str, Variant] = {}
-"""Networks of one's own that were named in this process, by "<file>:<name>"."""
+"""The user's networks that were loaded in this process, by "<file>:<name>"."""

@@ -22,7 +22,7 @@ class PeerSettings(NetworkSettings):
     """
 
     peer: str = ""
-    """A name of TRAINED, or of OWN, whose networks have neither sizes nor the dropout of the preset."""
+    """A name of TRAINED or of OWN. The networks of OWN use neither the size nor the dropout of the preset."""
     size: str = "small"
     """A name of PEER_SIZES."""
 
