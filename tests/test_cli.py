@@ -141,7 +141,7 @@ def test_figures_are_drawn_from_runs(trained, two_steps, tmp_path):
         f"{name}.png"
         for name in ("figure_1_7", "order", "figure_6", "localisation", "training", "confusion", "actions")
     }
-    assert {path.name for path in tmp_path.glob("*.csv")} == {"order.csv", "localisation.csv"}
+    assert {path.name for path in tmp_path.glob("*.csv")} == {"order.csv", "localisation.csv", "actions.csv"}
     assert all(path.stat().st_size > 5000 for path in tmp_path.glob("*.png"))
 
 
