@@ -203,8 +203,8 @@ def test_a_recipe_whose_start_is_missing_says_which(embedded, tmp_path):
 
 
 def test_an_unknown_recipe_names_the_choices(embedded, tmp_path):
-    with pytest.raises(IfttnError, match="unknown recipe 'tsm': choose from spatial, temporal"):
-        training.train(embedded.work(tmp_path), "tsm")
+    with pytest.raises(IfttnError, match="unknown recipe 'slowfast': choose from spatial, temporal"):
+        training.train(embedded.work(tmp_path), "slowfast")
 
 
 def test_a_loss_that_is_no_number_stops_with_the_videos(embedded, tmp_path, monkeypatch):
