@@ -1,6 +1,7 @@
 // The keys of a panel. `in_page("keys.js", ...)` in panel.py puts this file before the module that listens.
 //
-// Every key without Ctrl or Meta ends at the panel: JupyterLab listens further out, and would delete or turn the cell.
+// Every key without Ctrl or Meta ends at the panel, or the notebook would delete or turn the cell. JupyterLab listens
+// further out, where the key does not come; Notebook 7 listens before the panel, and obeys an attribute of Lumino.
 // A key presses the control whose class is its name: "key-s", "key-space", "key-shift-arrowleft". The arrows, Home and
 // End move the frame of a player, wherever the focus is, unless it is on another slider.
 const NAMES = {" ": "space", "[": "less", "]": "more", "?": "help", "+": "plus", "-": "minus"};
@@ -12,6 +13,15 @@ function whenThere(el, call) {
   else requestAnimationFrame(() => whenThere(el, call));
 }
 
+const alone = event => !event.ctrlKey && !event.metaKey;
+
+if (!window.ifttnKeys) {
+  window.ifttnKeys = true;
+  window.addEventListener("keydown", event => {
+    if (event.target.closest?.(".ifttn")) event.target.toggleAttribute("data-lm-suppress-shortcuts", alone(event));
+  }, true);
+}
+
 function listen(root, title) {
   if (root.dataset.keys) return;
   root.dataset.keys = "on";
@@ -20,7 +30,7 @@ function listen(root, title) {
   root.setAttribute("aria-label", title);
   root.addEventListener("keydown", event => {
     const target = event.target, frame = root.querySelector("input.ifttn-frame");
-    if (event.ctrlKey || event.metaKey) return;
+    if (!alone(event)) return;
     event.stopPropagation();
     if (event.altKey || target.matches("input:not([type=checkbox],[type=range]),textarea,select")) return;
     const slides = target.matches("input[type=range],.noUi-handle");
