@@ -64,6 +64,9 @@ def test_the_page_scrubs_plays_and_switches_layers_offline(offline, inspector):
     assert (painted(frame) != before).any()
     page.keyboard.press("2")
     assert (painted(frame) == before).all()
+    for key, enlarged in (("+", True), ("-", False)):
+        page.keyboard.press(key)
+        assert (painted(frame) != before).any() == enlarged
     frame.get_by_role("button", name="play").click()
     page.wait_for_timeout(700)
     assert slider.input_value() != "10"
