@@ -87,7 +87,8 @@ def result_in_short(tables: Sequence[Table]) -> list[str]:
         )
         sentences.append(
             f"With the snippets of each video from last to first, the TTN branch goes from {before:.1f} % to "
-            f"{after:.1f} %, and the two streams go from {own:.1f} % to {own_after:.1f} %."
+            f"{after:.1f} %, and the two streams {'stay at' if own == own_after else f'go from {own:.1f} % to'} "
+            f"{own_after:.1f} %."
         )
     if vectors:
         sentences.append(
