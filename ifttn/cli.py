@@ -31,6 +31,7 @@ from ifttn.options import (
     existing_video,
     folder,
     new_file,
+    stage_epochs,
     table,
 )
 from ifttn.vocabulary import IfttnError
@@ -152,6 +153,14 @@ def _train(p: argparse.ArgumentParser) -> None:
     p.add_argument("--dry-run", action="store_true", help="only print recipe, parameters, work, memory and steps")
     p.add_argument(
         "--hold-out", type=Number(0, 1), default=0.0, help="share of the training videos, in groups, to score only"
+    )
+    p.add_argument(
+        "--epochs",
+        type=stage_epochs,
+        nargs="+",
+        default=[],
+        metavar="STAGE=N",
+        help="epochs of a stage instead of the preset's, such as ttn=32; --dry-run lists the stages",
     )
     p.add_argument("--deterministic", action="store_true", help="repeatable bit for bit on a GPU too; slower")
     _add_machine(p)

@@ -134,6 +134,14 @@ def table(text: str) -> int | str:
     return text if text == "order" else Whole(1)(text)
 
 
+def stage_epochs(text: str) -> tuple[str, int]:
+    """A stage and its number of epochs."""
+    stage, equals, epochs = text.partition("=")
+    if not (stage and equals):
+        raise argparse.ArgumentTypeError(f"{text!r} is not STAGE=N, such as ttn=32")
+    return stage, Whole(1)(epochs)
+
+
 def crops(text: str) -> int:
     """The number of views of a frame."""
     if text not in ("1", "3", "10"):

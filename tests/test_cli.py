@@ -97,6 +97,17 @@ def test_a_dry_run_says_what_a_recipe_will_cost_and_stops(embedded, capsys, tmp_
     assert "computed for UCF101" in capsys.readouterr().out
 
 
+def test_epochs_of_a_stage_belong_to_the_run(trained, embedded, capsys, tmp_path):
+    runs, options = trained
+    assert run("train", "spatial", *options[:4], "--runs", tmp_path, *options[6:], "--epochs", "spatial=2") == 0
+    assert len((tmp_path / "embedded-ucf" / "split1" / "spatial" / "metrics.jsonl").read_text().splitlines()) == 2
+    capsys.readouterr()
+    differs = mistake(capsys, "train", "spatial", *options, "--epochs", "spatial=2")
+    assert "preset_row.schedules.spatial.epochs" in differs
+    assert str(runs) in differs
+    assert "choose from spatial" in mistake(capsys, "train", "spatial", *options, "--epochs", "ttn=2")
+
+
 def test_tables_print_measured_beside_paper_and_leave_the_rest_empty(trained, embedded, capsys, tmp_path):
     runs, _ = trained
     assert run("tables", "3", "4", "--runs", runs, "--data", embedded.data.parent, "--csv", tmp_path / "t.csv") == 0

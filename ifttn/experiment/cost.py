@@ -3,7 +3,7 @@
 All of it is computed on the meta device, so that no weight is allocated and no video is read.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
@@ -119,10 +119,19 @@ def _storages_kept() -> Iterator[tuple[dict[int, Tensor], Callable[[Tensor], Ten
         yield kept, keep
 
 
-def as_text(name: str, preset_name: str, *, videos: int, actions: int, machine: Machine, world: int = 1) -> str:
+def as_text(
+    name: str,
+    preset_name: str,
+    *,
+    videos: int,
+    actions: int,
+    machine: Machine,
+    world: int = 1,
+    epochs: Mapping[str, int] | None = None,
+) -> str:
     """A recipe and a preset with the reasons for their choices, and a table of the stages' cost."""
     recipe = find(name, RECIPES, "recipe")
-    preset = find(preset_name, PRESETS, "preset").fitted(recipe, videos)
+    preset = find(preset_name, PRESETS, "preset").fitted(recipe, videos).lasting(epochs or {})
     network = meta_network(recipe, preset, actions)
     share = -(-preset.batch // world)
     at_once = min(machine.micro_batch or share, share)

@@ -23,6 +23,11 @@ class Schedule:
         """The schedule for so many training videos, with so many in a step."""
         return replace(self, epochs=max(self.epochs, -(-self.least // -(-videos // batch))))
 
+    def lasting(self, epochs: int) -> "Schedule":
+        """The schedule with so many epochs; the rate falls after the same shares of them."""
+        falls = self.decay_at and tuple(round(each * epochs / self.epochs) for each in self.decay_at)
+        return replace(self, epochs=epochs, decay_at=falls, least=0)
+
 
 OWN_SCHEDULES: dict[str, Schedule] = {}
 """By stage of a network of one's own (`ifttn.experiment.own`), the same at every preset."""
@@ -80,6 +85,11 @@ class Preset:
         schedules = {**self.schedules, **OWN_SCHEDULES}
         schedules = {name: schedule.fitted(videos, self.batch) for name, schedule in schedules.items()}
         return replace(self, segments=recipe.segments or self.segments, schedules=schedules)
+
+    def lasting(self, epochs: Mapping[str, int]) -> "Preset":
+        """The preset with other numbers of epochs for some stages."""
+        other = {name: each.lasting(epochs[name]) for name, each in self.schedules.items() if name in epochs}
+        return replace(self, schedules={**self.schedules, **other})
 
 
 class Choice(NamedTuple):

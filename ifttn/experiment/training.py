@@ -49,12 +49,11 @@ def train(work: Work, name: str) -> Run:
     """Train a recipe through all its stages, or continue, or find it done.
 
     Raises:
-        IfttnError: no such recipe or preset, no video to train on, a run that it starts from is not finished or was
-            trained on a video that is held out, a video is not in the store, the loss is no longer a number, or a
-            checkpoint cannot be written.
+        IfttnError: no such recipe or preset, no training video, a run that it starts from is not finished or has seen
+            a held-out video, a video is not in the store, the loss is no number, or a checkpoint cannot be written.
     """
-    videos = len(work.split.side("train"))
-    preset = find(work.preset, PRESETS, "preset").fitted(find(name, RECIPES, "recipe"), videos)
+    recipe, videos = find(name, RECIPES, "recipe"), len(work.split.side("train"))
+    preset = find(work.preset, PRESETS, "preset").fitted(recipe, videos).lasting(work.epochs)
     run, processes = work.run(name), work.processes
     with held(run.folder) if processes.leads and not run.finished else nullcontext():
         if processes.leads:

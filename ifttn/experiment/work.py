@@ -1,5 +1,6 @@
 """What every training and every test of a study needs: videos, their store, the folder of runs, the device."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,6 +28,8 @@ class Work:
     progress: bool = True
     hold_out: float = 0.0
     """Share of the training videos, in whole groups, that is not trained on but scored after every epoch."""
+    epochs: Mapping[str, int] = field(default_factory=dict)
+    """Stage -> its epochs, instead of the preset's."""
     machine: Machine = field(default_factory=Machine)
     processes: Processes = field(default_factory=Processes)
 

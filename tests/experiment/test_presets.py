@@ -1,4 +1,5 @@
 from ifttn.experiment.presets import CHOICES, PARENTS, PRESETS, own_choices
+from ifttn.experiment.recipes import RECIPES
 
 
 def test_a_preset_names_only_what_differs_from_its_parent():
@@ -19,3 +20,11 @@ def test_the_papers_schedule_is_the_papers():
     assert found["temporal"] == found["mv-temporal"] == (250, 1e-3, (100, 200))
     assert found["ttn"] == found["mv-ttn"] == (200, 1e-3, (80, 160))
     assert paper.dropout == {"rgb": 0.8, "motion": 0.7, "ttn": 0.8}
+
+
+def test_other_epochs_of_a_stage_let_the_rate_fall_after_the_same_shares():
+    paper = PRESETS["paper"].lasting({"ttn": 100, "no such stage": 3})
+    assert (paper.schedules["ttn"].epochs, paper.schedules["ttn"].decay_at) == (100, (40, 80))
+    assert paper.schedules["joint"] == PRESETS["paper"].schedules["joint"]
+    tiny = PRESETS["tiny"].fitted(RECIPES["if-ttn"], 64).lasting({"ttn": 32}).schedules["ttn"]
+    assert (tiny.epochs, tiny.decay_at) == (32, None)
