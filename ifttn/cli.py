@@ -209,8 +209,8 @@ def _figures(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--denoise",
         action="store_true",
-        help="first train a denoiser on the training snippets, in 25 minutes on two cores; from now on, Figures 1 and "
-        "7 are drawn through it",
+        help="first train a denoiser on the training snippets, as `reproduce` does; from now on, Figures 1 and 7 are "
+        "drawn through it",
     )
     p.add_argument(
         "--full", action="store_true", help="all actions, five seeds, all test videos: in an hour, not in a minute"

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
@@ -14,18 +14,16 @@ from torch import Tensor
 from traitlets import link
 
 from ifttn.data.loading import whole_snippets
-from ifttn.data.store import Store
 from ifttn.experiment.runs import Run
 from ifttn.files import write_whole
 from ifttn.insight.deepdraw import DrawingStep, draw
 from ifttn.insight.drawing_settings import DRAWING_PRESETS, Material
 from ifttn.insight.embedded.denoiser import denoiser_file, load_denoiser
-from ifttn.insight.palette import Palette, fit_palettes
 from ifttn.model.network import Network
 from ifttn.recognizer import Recognizer
 from ifttn.vocabulary import IfttnError
 from lab import pictures, sketches
-from lab.drawing_choices import OPTIONS, StudioState, check_options
+from lab.drawing_choices import OPTIONS, StudioState
 from lab.drawings import TILES, Drawing, KeptDrawing, card, images_html, next_number, outcome, tiles
 from lab.figures import SERIES
 from lab.panel import Panel, as_picture, bind_key, dropdown, labelled, row
@@ -55,7 +53,6 @@ class DeepDrawStudio(Panel):
         self.drawing = Drawing()
         """The drawing under way, or the last one; a new drawing replaces it."""
         self.gallery: list[KeptDrawing] = []
-        self._palettes: dict[Path, dict[str, Palette]] = {}
         self._add_controls()
         self._add_pictures()
         self._watch_all()
@@ -131,8 +128,10 @@ class DeepDrawStudio(Panel):
             self.run.options, self.run.value = tuple(ready), run
             self.action.options = asked["actions"]
             self.action.value = state.action if state.action in asked["actions"] else asked["actions"][0]
-            self.head.options, self.head.value = heads, state.head if state.head in heads else heads[0]
             self.settings.value = state.settings or self._usual_preset(ready[run].preset().size, modalities)
+            # Figures 1 and 7 draw the late fusion through a denoiser, because TTN subtracts the scene away.
+            usual = heads[-1 if DRAWING_PRESETS[self.settings.value].denoised else 0]
+            self.head.options, self.head.value = heads, state.head if state.head in heads else usual
         for name in ("run", "action", "head", "settings"):
             setattr(state, name, getattr(self, name).value)
 
@@ -217,43 +216,27 @@ class DeepDrawStudio(Panel):
         return None
 
     def _material(self, chosen: StudioState, run: Run, recognizer: Recognizer) -> Material:
-        modalities, head = recognizer.network.settings.modalities, chosen.head
-        check_options(chosen, (head,) if head in modalities else modalities)
+        modalities, start = recognizer.network.settings.modalities, dict[str, Tensor]()
         denoiser = None
         if DRAWING_PRESETS[chosen.settings].denoised:
             file = denoiser_file(self.shelf.places.runs, chosen.dataset, chosen.split, modalities)
             denoiser = load_denoiser(file, str(recognizer.device))
-        palettes = self._fitted_palettes(chosen, run, modalities) if chosen.colours == "real" else {}
-        uses_video = chosen.start == "frame" or chosen.motion == "real"
-        real = self._real_snippets(chosen, run, modalities) if uses_video else {}
-        # Both snippets of a pair start from one real snippet; which one, the seed decides.
-        first, many = chosen.seed % recognizer.preset.segments, 1 if head in modalities else 2
-        twice = {modality: x[[first] * many].float() for modality, x in real.items()}
-        motion = twice[modalities[1]] if chosen.motion == "real" else chosen.motion
-        return Material(palettes, motion, twice["rgb"] if chosen.start == "frame" else None, denoiser)
+        if chosen.start == "real":
+            start = self._real_pair(chosen, run, modalities)
+        return Material(start, denoiser)
 
-    def _store(self, chosen: StudioState, run: Run) -> Store:
+    def _real_pair(self, chosen: StudioState, run: Run, modalities: Sequence[str]) -> dict[str, Tensor]:
+        """Of a training video of any action; which one, the seed decides."""
         store = self.shelf.store(chosen.dataset, run.identity["preset"])
         if store is None:
             raise IfttnError(
                 f"{chosen.dataset} is not prepared for the preset {run.identity['preset']}, so that its real frames "
-                "cannot be read: `ifttn prepare` does it, or choose noise, any colours and drawn motion"
+                "cannot be read: `ifttn prepare` does it, or choose noise"
             )
-        return store
-
-    def _fitted_palettes(self, chosen: StudioState, run: Run, modalities: Sequence[str]) -> Mapping[str, Palette]:
-        if run.folder not in self._palettes:
-            store, train = self._store(chosen, run), self.shelf.split(chosen.dataset, chosen.split).train
-            stored = [video for video in train if video.name in store]
-            self._palettes[run.folder] = fit_palettes(store, stored, modalities, run.preset().segments)
-        return self._palettes[run.folder]
-
-    def _real_snippets(self, chosen: StudioState, run: Run, modalities: Sequence[str]) -> dict[str, Tensor]:
-        """Of a training video of the action; which one, the seed decides."""
-        split = self.shelf.split(chosen.dataset, chosen.split)
-        own = [video for video in split.train if video.action == chosen.action]
-        video = own[chosen.seed % len(own)]
-        return whole_snippets(self._store(chosen, run), video, modalities, run.preset().segments)
+        train, segments = self.shelf.split(chosen.dataset, chosen.split).train, run.preset().segments
+        video = train[chosen.seed * 7919 % len(train)]  # a prime, as neighbours in the list have one action
+        snippets = whole_snippets(store, video, modalities, segments)
+        return {modality: x[(segments - 1) // 2 :][:2].float() for modality, x in snippets.items()}
 
     def _show(self, drawing: Drawing) -> None:
         drawn = drawing.step

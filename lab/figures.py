@@ -162,6 +162,20 @@ def figure_1_7(actions: Sequence[DrawnAction]) -> Figure:
     return figure
 
 
+@paper_style
+def contact_sheet(pairs: Mapping[str, Sequence[tuple[UInt8[np.ndarray, "2 H W 3"], bool]]]) -> Figure:
+    """A row for each name, with its pairs of frames side by side; framed in red where the flag is false."""
+    _, height, width, _ = next(iter(pairs.values()))[0][0].shape
+    columns = max(len(row) for row in pairs.values())
+    figure = Figure(figsize=(PAGE, len(pairs) * (PAGE - 1.6) / columns / 2 * height / width * 1.04))
+    for axes, (name, row) in zip(figure.subplots(len(pairs), columns, squeeze=False), pairs.items(), strict=True):
+        axes[0].set_ylabel(name, rotation=0, ha="right", va="center", size=5)
+        for tile, (frames, right) in zip(axes, row, strict=False):
+            _tile(tile, np.concatenate(list(frames), 1))
+            tile.spines[:].set(color="0.7" if right else "red", linewidth=0.5 if right else 2.0)
+    return figure
+
+
 def _block(tiles: np.ndarray, drawn: DrawnAction) -> None:
     for column, title in enumerate(["TSN", "TTN, first snippet", "TTN, second snippet"]):
         tiles[0, column].set_title(title)

@@ -14,9 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ifttn.experiment.work import Work
 from ifttn.files import write_whole
 from ifttn.insight.deepdraw import draw
-from ifttn.insight.drawing_settings import DRAWING_PRESETS, Material, preset_for
-from ifttn.insight.embedded.denoiser import denoiser_file, load_denoiser
-from ifttn.insight.palette import fit_palettes
+from ifttn.insight.drawing_settings import usual_recipe
 from ifttn.recognizer import Recognizer
 from ifttn.vocabulary import IfttnError
 from lab import pictures
@@ -89,20 +87,15 @@ def _result(steps: Iterator) -> Clip:
 
 
 def drawing_film(work: Work, recognizer: Recognizer, frames: int = 24) -> list[Picture]:
-    """An ordered pair as the TTN branch draws it: through a denoiser if one is trained, else in the colours of real
-    frames. The last picture stays for a while."""
-    network, preset, split = recognizer.network, recognizer.preset, work.split
-    modalities, action = network.settings.modalities, recognizer.actions[0]
-    denoiser = denoiser_file(work.runs, split.dataset, split.number, modalities)
-    if denoiser.exists():
-        settings, material = DRAWING_PRESETS["tiny-denoised"], Material(denoiser=load_denoiser(denoiser, work.device))
-    else:
-        settings = preset_for(preset.size)
-        material = Material(fit_palettes(work.store, split.train, modalities, preset.segments))
+    """An ordered pair as Figures 1 and 7 draw it: through a denoiser if one is trained. The last picture stays for a
+    while."""
+    network, split, action = recognizer.network, work.split, recognizer.actions[0]
+    modalities, size = network.settings.modalities, recognizer.preset.size
+    settings, material, head, _ = usual_recipe(work.runs, split.dataset, split.number, modalities, size, work.device)
     steps = sum(octave.steps for octave in settings.octaves)
     shown = set(np.linspace(1, steps, min(frames, steps)).round().astype(int).tolist())
     film = []
-    for drawn in draw(network, 0, settings, head=network.temporal_heads[0], material=material):
+    for drawn in draw(network, 0, settings, head=head, material=material):
         if drawn.step in shown:
             four = [pictures.resized(tile, *TILE_SIZE) for tile in tiles(drawn) if tile is not None]
             motion = f"B: motion, step {drawn.step}, p = {drawn.probability:.2f}"

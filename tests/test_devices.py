@@ -66,12 +66,12 @@ def short(gpus):
             octaves = tuple(replace(octave, steps=2) for octave in settings.octaves)
             patch.setitem(DRAWING_PRESETS, name, replace(settings, octaves=octaves))
         patch.setattr(ring_judges, "train_judge", partial(ring_judges.train_judge, videos=16, steps=2))
-        patch.setattr(gallery, "train_denoiser", partial(gallery.train_denoiser, epochs=1))
+        patch.setattr(gallery, "train_denoiser", partial(gallery.train_denoiser, steps=1))
         patch.setattr(denoiser, "SAVE_EVERY", 0.0)
-        patch.setattr(figures_1_7, "SEEDS", 1)
+        patch.setattr(figures_1_7, "SEEDS_DRAWN", 1)
         patch.setattr(figures_1_7, "product", lambda actions, seeds: product(actions[:2], seeds))
         patch.setattr(sources, "spread_couples", lambda *_: [0, 1])
-        patch.setattr(sources, "JUDGES", 2)
+        patch.setattr(ring_judges, "JUDGES", 2)
         yield
 
 
@@ -250,10 +250,8 @@ def test_the_cam_explorer_maps_a_video(method, opened):
     "chosen",
     [
         {"settings": "tiny-denoised"},
-        {"head": "rgb", "start": "frame"},
-        {"motion": "real", "colours": "real"},
-        {"canvas": "waves", "colours": "real"},
-        {"head": "fused", "motion": "still"},
+        {"head": "rgb", "start": "real"},
+        {"head": "fused", "length": 0.5},
     ],
 )
 def test_the_studio_draws(chosen, opened):

@@ -9,7 +9,6 @@ from ifttn import cli
 from ifttn.experiment import training
 from ifttn.gallery import figures_1_7, sources
 from ifttn.insight.deepdraw import DrawingStep
-from ifttn.insight.drawing_settings import Material, preset_for
 
 
 @pytest.mark.parametrize(("actions", "shown"), [(1, [0]), (2, [0, 1]), (3, [0, 1]), (101, [0, 1, 98, 99])])
@@ -22,19 +21,21 @@ def test_of_all_drawings_only_those_that_are_shown_are_kept(two_steps, embedded,
     work = embedded.work(tmp_path)
     for recipe in ("spatial", "temporal", "if-ttn"):
         training.train(work, recipe)
-    monkeypatch.setattr(figures_1_7, "SEEDS", 2)
+    monkeypatch.setattr(figures_1_7, "SEEDS_DRAWN", 2)
     monkeypatch.setattr(figures_1_7, "AT_ONCE", 8)
     made = sources.Sources(work, work.run("if-ttn"), full=True)
-    finished, together = figures_1_7._last_steps, []
+    finished, together = figures_1_7.draw_best, []
 
-    def watched(*arguments):
+    def watched(*arguments, **named):
         together.append(sum(type(each) is DrawingStep for each in gc.get_objects()))
-        return finished(*arguments)
+        return finished(*arguments, **named)
 
-    monkeypatch.setattr(figures_1_7, "_last_steps", watched)
-    drawn = figures_1_7._draw_pairs(made, preset_for(64), Material())
-    assert len(drawn.report) == 16 * 2
+    monkeypatch.setattr(figures_1_7, "draw_best", watched)
+    drawn = figures_1_7._draw_pairs(made)
+    assert len(drawn.report) == len(drawn.frames) == 16 * 2
     assert drawn.shown.keys() == set(made.shown)
+    best = drawn.report.loc[drawn.report.groupby("action").margin.idxmax()].set_index("action").seed
+    assert {action: seed for action, (seed, *_) in drawn.shown.items()} == {a: best[a] for a in made.shown}
     assert max(together) <= 2 * len(made.shown) + 3 * figures_1_7.AT_ONCE
     assert made._frames[0] == 15
 

@@ -14,7 +14,6 @@ from ifttn.data.loading import whole_snippets
 from ifttn.experiment.presets import PRESETS
 from ifttn.experiment.recipes import RECIPES, find
 from ifttn.experiment.results import gains_of_order
-from ifttn.experiment.runs import Run
 from ifttn.experiment.study import Places, StudySettings, work_on
 from ifttn.experiment.work import Work
 from ifttn.files import write_whole
@@ -36,13 +35,13 @@ def draw_figures(work: Work, out: Path, *, full: bool = False) -> list[report.Il
     Args:
         work: a split, its store and its runs.
         out: folder for the figures, and for CSV files of what they show.
-        full: draw all actions with five seeds and measure on all test videos, in hours instead of a minute.
+        full: draw all actions with five seeds even without a denoiser, and measure on all test videos.
 
     Raises:
         IfttnError: no complete network is trained on this split.
     """
     done = []
-    for each in _figures(Sources(work, _complete_run(work), full)):
+    for each in _figures(Sources(work, work.trained(complete_recipe(work)), full)):
         png = pictures.figure_png(each.figure)
         write_whole(out / f"{each.name}.png", png)
         write_whole(out / f"{each.name}.txt", f"{each.title}\n{each.caption}\n".encode())
@@ -70,20 +69,24 @@ def draw_split(places: Places, dataset: str, split: int, setup: StudySettings) -
         write_whole(drawn, hashes.encode())
 
 
-def train_denoiser_on(work: Work) -> None:
-    """Train the denoiser for Figures 1 and 7, unless there is one.
+def train_split_denoiser(places: Places, dataset: str, split: int, setup: StudySettings) -> None:
+    """The step of a study that trains the denoiser."""
+    train_denoiser_on(work_on(places, dataset, split, setup), COMPLETE[0])
+
+
+def train_denoiser_on(work: Work, recipe: str) -> None:
+    """Train the denoiser of a recipe's modalities, for Figures 1 and 7, unless there is one.
 
     Raises:
-        IfttnError: no complete network is trained, or its preset has no drawing through a denoiser.
+        IfttnError: the preset has no drawing through a denoiser.
     """
-    run = _complete_run(work)
     preset = find(work.preset, PRESETS, "preset")
     if preset.size != DRAWING_PRESETS["tiny-denoised"].crop:
         raise IfttnError(
             f"no drawing through a denoiser at preset {work.preset}: one of {preset.size} px takes days to train, "
             "and DeepDraw as published draws there"
         )
-    modalities = run.network().settings.modalities
+    modalities = RECIPES[recipe].modalities
     path = denoiser_file(work.runs, work.split.dataset, work.split.number, modalities)
     if not path.exists():
         snippets = [whole_snippets(work.store, v, modalities, preset.segments) for v in work.split.train]
@@ -94,13 +97,18 @@ def train_denoiser_on(work: Work) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def _complete_run(work: Work) -> Run:
-    run = next((work.trained(recipe) for recipe in COMPLETE if work.run(recipe).tested), None)
-    if run is None:
+def complete_recipe(work: Work) -> str:
+    """The first complete recipe that is trained and tested.
+
+    Raises:
+        IfttnError: none is.
+    """
+    recipe = next((recipe for recipe in COMPLETE if work.run(recipe).tested), None)
+    if recipe is None:
         raise IfttnError(
             f"no tested run of {' or '.join(COMPLETE)} in {work.run('').folder}: `ifttn train if-ttn` first"
         )
-    return run
+    return recipe
 
 
 def _figures(sources: Sources) -> Iterator[Drawn]:

@@ -18,15 +18,12 @@ from ifttn.experiment.recipes import find
 from ifttn.experiment.runs import Run
 from ifttn.experiment.scores import late_fusion
 from ifttn.experiment.work import Work
-from ifttn.insight.embedded.denoiser import Denoiser, denoiser_file, load_denoiser
-from ifttn.insight.embedded.ring_judges import RingJury, train_jury
-from ifttn.insight.order import Frames, Pair
+from ifttn.insight.drawing_settings import usual_recipe
+from ifttn.insight.embedded.ring_judges import FactorJudges
+from ifttn.insight.order import Frames
 from ifttn.model.network import Network
 from ifttn.vocabulary import IfttnError, Video
 from lab import figures
-
-SEEDS, JUDGES = 5, 5
-"""Drawings of an action, and judges of form, where everything is drawn (`full`)."""
 
 
 class Drawn(NamedTuple):
@@ -58,8 +55,10 @@ class Sources:
         self.drawing = {f"split {work.split.number}": self.network, **helper}
         self.apart = {name: network for name, network in others.items() if name not in helper}
         self.witnesses = self.apart or self.drawing
-        file = denoiser_file(work.runs, work.split.dataset, work.split.number, self.modalities)
-        self.denoiser: Denoiser | None = load_denoiser(file, work.device) if file.exists() else None
+        split = work.split
+        self.recipe = usual_recipe(
+            work.runs, split.dataset, split.number, self.modalities, self.preset.size, work.device
+        )
         self.shown = spread_couples(len(self.actions), 4)
         """Actions in Figures 1 and 7."""
         self.middle = (self.segments - 1) // 2
@@ -88,23 +87,9 @@ class Sources:
         return self._frames[1]
 
     @cached_property
-    def jury(self) -> RingJury | None:
-        """Judges of form, for data sets whose actions differ in rings and discs."""
-        return None if self.factors is None else train_jury(JUDGES if self.full else 1).to(self.work.device)
-
-    @cached_property
-    def first_form(self) -> list[int]:
-        """Of each action of the embedded data set: 1 if rings come first, -1 if discs do."""
-        assert self.factors is not None
-        order = self.factors.groupby("action").order.first().reindex(list(self.actions))
-        return (1 - 2 * order).astype(int).tolist()
-
-    def margin(self, pair: Pair) -> float:
-        """By how much more the first snippet shows the form that should come first, as the jury says."""
-        assert self.jury is not None
-        with torch.no_grad():
-            first, second = self.jury(pair.inputs["rgb"]).tolist()
-        return (first - second) * self.first_form[pair.action]
+    def panel(self) -> FactorJudges | None:
+        """Judges of form, balls and scene, for data sets whose actions differ in rings and discs."""
+        return None if self.factors is None else FactorJudges(self.factors, self.actions, self.work.device)
 
     def fused_scores(self) -> Float[np.ndarray, "N A"]:
         """The late fusion of the run's scores of test videos."""

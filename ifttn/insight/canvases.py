@@ -1,4 +1,4 @@
-"""The canvases of a batch of drawings: pixels, waves, or noise that a denoiser removes step by step.
+"""The canvases of a batch of drawings: pixels, or noise that a denoiser removes step by step.
 
 Shapes: B drawings, M snippets drawn together (1 for a stream, 2 for a pair), C channels, H x W pixels of a canvas,
 h x w pixels of the crop that the network sees. Values are in 0..255.
@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ifttn.insight.drawing_settings import Material, Settings
-from ifttn.insight.palette import Palette
 from ifttn.vocabulary import MODALITIES, IfttnError
 
 
@@ -36,14 +35,11 @@ class Canvas(ABC):
         self.size = self.size_for(settings.octaves[0].canvas)
         self.places: list[tuple[slice, slice]] = []
         """Rows and columns of each drawing's crop."""
-        self.given = {m: motion for m in seen.modalities if (motion := self._given(m)) is not None}
-        """By modality, motion that is not drawn (B, M, C, H, W)."""
-        self.drawn = [modality for modality in seen.modalities if modality not in self.given]
         self.start()
 
     @abstractmethod
     def start(self) -> None:
-        """Draw the noise that the canvases begin with."""
+        """Draw what the canvases begin with."""
 
     @abstractmethod
     def crops(self, sigma: float) -> tuple[list[Tensor], dict[str, Float[Tensor, "B M _ h w"]]]:
@@ -57,6 +53,10 @@ class Canvas(ABC):
     def images(self) -> dict[str, Float[Tensor, "B M _ H W"]]:
         """The whole canvas of each modality; later steps leave these tensors alone."""
 
+    def penalty(self, crops: dict[str, Float[Tensor, "B M _ h w"]]) -> Float[Tensor, ""] | float:
+        """What is taken from the objective, summed over drawings."""
+        return 0.0
+
     def enlarge(self, height: int) -> None:
         """Bring the canvases to another height.
 
@@ -64,17 +64,15 @@ class Canvas(ABC):
             IfttnError: these canvases cannot be enlarged.
         """
         if self.size_for(height) != self.size:
-            raise IfttnError("waves and denoised drawings keep one size of canvas: give every octave the same")
+            raise IfttnError("such canvases keep one size: give every octave the same")
 
     def size_for(self, height: int) -> tuple[int, int]:
         """Height and width of a canvas."""
         return height, round(height * self.settings.aspect)
 
     def noise(self, snippets: int, *shape: int) -> Tensor:
-        """Normal noise (B, snippets, *shape), of each drawing's generator; of one snippet where both start the same."""
-        own = 1 if self.settings.shared_start else snippets
-        drawn = [torch.randn((own, *shape), generator=generator) for generator in self.generators]
-        return torch.stack([noise.expand(snippets, *shape) for noise in drawn])
+        """Normal noise (B, snippets, *shape), of each drawing's generator."""
+        return torch.stack([torch.randn((snippets, *shape), generator=generator) for generator in self.generators])
 
     def place_crops(self) -> None:
         """One place a drawing, the same for all snippets and modalities: TTN subtracts place by place (Eq. 5)."""
@@ -90,15 +88,6 @@ class Canvas(ABC):
         """The crop of each drawing."""
         return torch.stack([each[..., rows, cols] for each, (rows, cols) in zip(canvas, self.places, strict=True)])
 
-    def _given(self, modality: str) -> Tensor | None:
-        motion = self.material.motion
-        if not MODALITIES[modality].is_motion or (isinstance(motion, str) and motion == "drawn"):
-            return None
-        if isinstance(motion, Tensor):
-            return self.resized(motion)
-        shape = (len(self.generators), self.seen.snippets, MODALITIES[modality].channels, *self.size)
-        return torch.full(shape, 128.0, device=self.seen.device)
-
     def resized(self, images: Tensor) -> Float[Tensor, "B M _ H W"]:
         """Images (..., M, C, h, w) at the size of the canvas, for every drawing."""
         many = images.to(self.seen.device).float().reshape(-1, *images.shape[-4:])
@@ -110,23 +99,18 @@ class Pixels(Canvas):
     """DeepDraw as published: each step changes the pixels themselves, within the box, and blurs them."""
 
     def start(self) -> None:
-        """Light grey paper for RGB, no motion for motion, or the mean of a palette; with faint noise."""
-        self.pixels = {m: self._paper(m) for m in self.drawn}
-        if self.material.start is not None and "rgb" in self.pixels:
-            self.pixels["rgb"] = self.resized(self.material.start).expand_as(self.pixels["rgb"]).clone()
-
-    def _paper(self, modality: str) -> Tensor:
-        noise = self.noise(self.seen.snippets, MODALITIES[modality].channels, *self.size)
-        palette = self.material.palettes.get(modality)
-        if palette is None:
-            return (noise * 8 + (200.0 if modality == "rgb" else 128.0)).to(self.seen.device)
-        return palette.clamp(noise * 8 + palette.mean.to(noise)[:, None, None]).to(self.seen.device)
+        """A real pair; or light grey paper for RGB, and no motion for motion, with faint noise."""
+        self.pixels = {}
+        for modality in self.seen.modalities:
+            noise = self.noise(self.seen.snippets, MODALITIES[modality].channels, *self.size)
+            paper = (noise * 8 + (200.0 if modality == "rgb" else 128.0)).to(self.seen.device)
+            real = self.material.start.get(modality)
+            self.pixels[modality] = paper if real is None else self.resized(real)[:, : self.seen.snippets].clone()
 
     def enlarge(self, height: int) -> None:
         """Resize every canvas bicubically."""
         self.size = self.size_for(height)
         self.pixels = {modality: self._enlarged(canvas) for modality, canvas in self.pixels.items()}
-        self.given = {modality: self._enlarged(motion) for modality, motion in self.given.items()}
 
     def _enlarged(self, canvas: Tensor) -> Tensor:
         if canvas.shape[-2:] == self.size:
@@ -137,71 +121,22 @@ class Pixels(Canvas):
     def crops(self, sigma: float) -> tuple[list[Tensor], dict[str, Tensor]]:
         """The crops themselves are differentiated by."""
         self.place_crops()
-        canvases = {**self.pixels, **self.given}
-        crops = {m: self.cut(canvases[m]) for m in self.seen.modalities}
-        self.leaves = [crops[modality].requires_grad_() for modality in self.drawn]
+        crops = {modality: self.cut(canvas).requires_grad_() for modality, canvas in self.pixels.items()}
+        self.leaves = list(crops.values())
         return self.leaves, crops
 
     def step(self, gradients: Sequence[Tensor], step_size: float, sigma: float) -> None:
         """One step up, by each snippet's own mean |gradient| so that no input starves another; then box, then blur."""
-        for modality, crop, gradient in zip(self.drawn, self.leaves, gradients, strict=True):
-            palette = self.material.palettes.get(modality)
-            upwards = gradient if palette is None else palette.steepest(gradient)
-            scale = upwards.abs().mean((2, 3, 4), keepdim=True).clamp_min(1e-30)
-            stepped = (crop.detach() + step_size * upwards / scale).clamp(0, 255)
+        for canvases, crop, gradient in zip(self.pixels.values(), self.leaves, gradients, strict=True):
+            scale = gradient.abs().mean((2, 3, 4), keepdim=True).clamp_min(1e-30)
+            stepped = (crop.detach() + step_size * gradient / scale).clamp(0, 255)
             stepped = blur(stepped, sigma) if sigma else stepped
-            stepped = stepped if palette is None else palette.clamp(stepped)
-            for canvas, (rows, columns), new in zip(self.pixels[modality], self.places, stepped, strict=True):
+            for canvas, (rows, columns), new in zip(canvases, self.places, stepped, strict=True):
                 canvas[..., rows, columns] = new
 
     def images(self) -> dict[str, Tensor]:
-        """The pixels, beside the motion that was given."""
-        return {**{m: x.clone() for m, x in self.pixels.items()}, **self.given}
-
-
-class Waves(Canvas):
-    """Fourier parametrisation: Adam on amplitudes that start faint and fall as 1/f; a sigmoid holds the box."""
-
-    def start(self) -> None:
-        """Faint amplitudes."""
-        height, width = self.size
-        frequency = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None])
-        self.fall = (1 / frequency.clamp_min(1 / max(self.size))).to(self.seen.device)
-        self.waves = {}
-        for modality in self.drawn:
-            noise = self.noise(self.seen.snippets, MODALITIES[modality].channels, height, width // 2 + 1, 2)
-            self.waves[modality] = (0.01 * noise).to(self.seen.device).requires_grad_()
-        self.adam = torch.optim.Adam(self.waves.values())
-
-    def _decoded(self) -> dict[str, Tensor]:
-        decoded = {}
-        for modality, amplitudes in self.waves.items():
-            z = torch.fft.irfft2(torch.view_as_complex(amplitudes) * self.fall, s=self.size, norm="ortho")
-            channels = MODALITIES[modality].channels
-            grey = Palette(torch.full((channels,), 128.0), 64 * torch.eye(channels))
-            palette = self.material.palettes.get(modality, grey)
-            mean = palette.mean.to(z).clamp(8, 247)[:, None, None] / 255
-            varied = torch.einsum("cd,bmdhw->bmchw", palette.root.to(z), z) / 255
-            decoded[modality] = 255 * torch.sigmoid(mean.logit() + varied / (mean * (1 - mean)))
-        return decoded
-
-    def crops(self, sigma: float) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """The amplitudes are differentiated by."""
-        self.place_crops()
-        canvases = {**self._decoded(), **self.given}
-        return list(self.waves.values()), {m: self.cut(canvases[m]) for m in self.seen.modalities}
-
-    def step(self, gradients: Sequence[Tensor], step_size: float, sigma: float) -> None:
-        """One step of Adam; there is no blur."""
-        for waves, gradient in zip(self.waves.values(), gradients, strict=True):
-            waves.grad = -gradient
-        self.adam.param_groups[0]["lr"] = step_size
-        self.adam.step()
-
-    def images(self) -> dict[str, Tensor]:
-        """What the amplitudes stand for, beside the motion that was given."""
-        with torch.no_grad():
-            return {**self._decoded(), **self.given}
+        """The pixels."""
+        return {modality: canvas.clone() for modality, canvas in self.pixels.items()}
 
 
 class Denoised(Canvas):
@@ -221,7 +156,7 @@ class Denoised(Canvas):
     def crops(self, sigma: float) -> tuple[list[Tensor], dict[str, Tensor]]:
         """The noisy pair is differentiated by, through the denoiser."""
         kept = (sigma / self.level) ** 2  # share of the old noise; the rest of this level's noise is new
-        new = self.noise(2, sum(self.denoiser.channels.values()), self.size[0] // 2, self.size[1] // 2)
+        new = self.noise(2, self.denoiser.components, self.size[0] // 2, self.size[1] // 2)
         noise = sigma * (1 - kept) ** 0.5 * new.to(self.seen.device) + kept * self.rest
         self.noisy, self.level = (noise + self.clean).requires_grad_(), sigma
         guessed = self.denoiser(self.noisy, torch.full((len(new),), sigma, device=self.noisy.device))

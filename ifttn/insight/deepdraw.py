@@ -5,9 +5,11 @@ E networks, A actions, H x W pixels of a canvas, h x w pixels of the crop that t
 as the network takes them: the network normalises, so that the published box, steps and blur hold for RGB and motion.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from jaxtyping import Float, Int
@@ -15,10 +17,10 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 from ifttn.experiment.scores import late_fusion
-from ifttn.insight.canvases import Denoised, Pixels, SeenInput, Waves
+from ifttn.insight.canvases import Canvas, Denoised, Pixels, SeenInput
 from ifttn.insight.drawing_settings import Material, Settings
 from ifttn.model.network import Network, normalise, undisturbed
-from ifttn.vocabulary import MODALITIES, IfttnError
+from ifttn.vocabulary import IfttnError
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,10 @@ class DrawingStep:
 
 
 PLAIN = Material()
+LOOK = 4
+"""Steps after which a start is rated."""
+FURTHER_START = 1_000_000
+"""From the seed of a drawing to that of its next start."""
 
 
 def draw(
@@ -81,11 +87,12 @@ def draw_many(
     *,
     head: str = "ttn",
     material: Material = PLAIN,
+    kind: type[Canvas] | None = None,
 ) -> Iterator[tuple[DrawingStep, ...]]:
     """Draw many subjects, (action, seed) each, in one batch, as `draw` does; yield a step of each.
 
     With several networks of the same modalities and actions, the mean of their objectives is ascended, so that a
-    pattern that fools only one of them is not drawn.
+    pattern that fools only one of them is not drawn. `kind` is another canvas than the settings ask for.
     """
     network = networks[0]
     head = {"spatial": network.settings.modalities[0], "temporal": network.settings.modalities[-1]}.get(head, head)
@@ -96,7 +103,46 @@ def draw_many(
             raise IfttnError(f"no action {action} in this network: choose from 0 to {network.settings.actions - 1}")
     if settings.denoised:
         _check_denoiser(network, settings, material)
-    return _ascend(networks, subjects, settings, head, material)
+    return _ascend(networks, subjects, settings, head, material, kind)
+
+
+def draw_best(
+    networks: Sequence[Network],
+    subjects: Sequence[tuple[int, int]],
+    settings: Settings,
+    *,
+    head: str,
+    material: Material = PLAIN,
+    starts: int = 1,
+    kind: type[Canvas] | None = None,
+) -> tuple[DrawingStep, ...]:
+    """Draw each subject to the end, from the most promising of several starts.
+
+    A denoiser decides on the scene in its first steps, which the networks hardly sway. So LOOK steps are drawn from
+    each start, and the one is drawn to the end that the drawing networks then like best. The seeds of further starts
+    follow from the subject's. A network that judges the drawings must not choose them.
+    """
+    best = [(-math.inf, seed) for _, seed in subjects]
+    for number in range(starts if starts > 1 else 0):
+        again = [(action, seed + FURTHER_START * number) for action, seed in subjects]
+        *_, looked = islice(draw_many(networks, again, settings, head=head, material=material, kind=kind), LOOK)
+        rated = [(_liked(networks, drawn, action), seed) for drawn, (action, seed) in zip(looked, again, strict=True)]
+        best = [max(pair) for pair in zip(best, rated, strict=True)]
+    chosen = [(action, seed) for (action, _), (_, seed) in zip(subjects, best, strict=True)]
+    *_, last = draw_many(networks, chosen, settings, head=head, material=material, kind=kind)
+    return last
+
+
+def _liked(networks: Sequence[Network], drawn: DrawingStep, action: int) -> float:
+    """The log-probability of the action by the late fusion for the whole drawing, mean over networks."""
+    if drawn.rgb is None or drawn.motion is None:
+        return drawn.probability
+    inputs = dict(zip(networks[0].settings.modalities, (drawn.rgb[None], drawn.motion[None]), strict=True))
+    said = []
+    for network in networks:
+        with undisturbed(network), torch.no_grad():
+            said.append(late_fusion(network(inputs).logits).log_softmax(1)[0, action].item())
+    return sum(said) / len(said)
 
 
 def _check_denoiser(network: Network, settings: Settings, material: Material) -> None:
@@ -105,8 +151,8 @@ def _check_denoiser(network: Network, settings: Settings, material: Material) ->
     has, needs = tuple(material.denoiser.channels), network.settings.modalities
     if has != needs:
         raise IfttnError(f"a denoiser of {' and '.join(has)} for a network of {' and '.join(needs)}: train its own")
-    if material.start is not None or material.motion != "drawn" or settings.waves:
-        raise IfttnError("a denoiser draws frames and motion from noise: no start, no given motion, no waves")
+    if material.start:
+        raise IfttnError("a denoiser draws from noise alone: no real pair to start from")
 
 
 def _ascend(
@@ -115,14 +161,14 @@ def _ascend(
     settings: Settings,
     head: str,
     material: Material,
+    kind: type[Canvas] | None,
 ) -> Iterator[tuple[DrawingStep, ...]]:
     device = next(networks[0].parameters()).device
     single = head in networks[0].streams
     seen = SeenInput((head,) if single else networks[0].settings.modalities, 1 if single else 2, device)
     generators = [torch.Generator().manual_seed(seed) for _, seed in subjects]
     actions = torch.tensor([action for action, _ in subjects], device=device)
-    kind = Denoised if settings.denoised else Waves if settings.waves else Pixels
-    canvas = kind(seen, settings, material, generators)
+    canvas = (kind or (Denoised if settings.denoised else Pixels))(seen, settings, material, generators)
     done, steps = 0, sum(octave.steps for octave in settings.octaves)
     for number, octave in enumerate(settings.octaves):
         canvas.enlarge(octave.canvas)
@@ -135,7 +181,7 @@ def _ascend(
                 leaves, crops = canvas.crops(sigma)
                 jittered = _jittered(crops, settings, generators)
                 logits = torch.stack([_logits(network, head, jittered) for network in networks])
-                ascended = _objective(logits, actions, settings.objective).sum() - _total_variation(crops, settings)
+                ascended = _objective(logits, actions, settings.objective).sum() - canvas.penalty(crops)
                 gradients = torch.autograd.grad(ascended, leaves, allow_unused=True, materialize_grads=True)
             canvas.step(gradients, step_size, sigma)
             done += 1
@@ -173,19 +219,6 @@ def _objective(logits: Float[Tensor, "E B A"], actions: Int[Tensor, " B"], objec
         others = logits.scatter(-1, index, -torch.inf) if objective == "contrast" else logits
         own = own - others.logsumexp(-1)
     return own.mean(0)
-
-
-def _total_variation(crops: Mapping[str, Float[Tensor, "B M _ h w"]], settings: Settings) -> Tensor:
-    """In space and in time, weighted, summed over drawings."""
-    total = torch.zeros(())
-    for modality, crop in crops.items():
-        total = total.to(crop)
-        if settings.smooth:
-            across, down = (crop.diff(dim=dim).abs().mean((1, 2, 3, 4)) for dim in (-1, -2))
-            total = total + settings.smooth * (across + down).sum()
-        if settings.smooth_in_time and MODALITIES[modality].is_motion:
-            total = total + settings.smooth_in_time * (crop[:, :, 2:] - crop[:, :, :-2]).abs().mean((1, 2, 3, 4)).sum()
-    return total
 
 
 def _jittered(

@@ -1,14 +1,14 @@
 """How drawings are made (octaves, objective, jitter), presets of this for each size of network, and the material."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
 
-from ifttn.insight.embedded.denoiser import Denoiser
-from ifttn.insight.palette import Palette
+from ifttn.insight.embedded.denoiser import Denoiser, denoiser_file, load_denoiser
 from ifttn.vocabulary import IfttnError
 
 
@@ -24,7 +24,7 @@ class Octave:
     """Standard deviation of the blur after a step (px), 0 for none. With a denoiser: standard deviation of the noise
     that a step removes, where real values have `denoiser.SPREAD`."""
     step_size: tuple[float, float]
-    """Mean change of a pixel by a step, before box and blur (levels of 255). For waves: Adam's learning rate. With a
+    """Mean change of a pixel by a step, before box and blur (levels of 255). With a
     denoiser: weight of the network's gradient, where 1 is Bayes' rule."""
 
 
@@ -39,23 +39,15 @@ class Settings:
     """What is ascended: the action's logit, the logit less the log-sum-exp of the others, or less that of all."""
     aspect: float = 1.0
     """Width over height of a canvas."""
-    shared_start: bool = False
-    """Both snippets of a pair start from the same noise, so that all their differences come from the network."""
     shift: float = 0.0
     """Jitter: before each forward pass the crop is moved by up to this many pixels ..."""
     zoom: float = 0.0
     """... enlarged or reduced by up to this share ..."""
     turn: float = 0.0
     """... and turned by up to this many degrees, the same for all snippets and modalities."""
-    waves: bool = False
-    """Draw amplitudes of waves, 1/f, by Adam instead of pixels (Olah et al. 2017, Fourier parametrisation)."""
     denoised: bool = False
     """`Material.denoiser` replaces box and blur: from noise alone to something like a real pair, guided by the network
     (classifier guidance: Dhariwal & Nichol 2021; its gradient through the denoiser: Chung et al. 2023)."""
-    smooth: float = 0.0
-    """Weight of the total variation in space, per level of 255."""
-    smooth_in_time: float = 0.0
-    """Weight of the total variation from one motion field of a snippet to the next, per level of 255."""
 
 
 DRAWING_PRESETS: Mapping[str, Settings] = {
@@ -75,7 +67,7 @@ DRAWING_PRESETS: Mapping[str, Settings] = {
     # spoilt. No jitter is needed: the denoiser leaves no pattern that fools the network.
     "tiny-denoised": Settings(
         64,
-        (Octave(50, 72, (8.0, 0.1), (100.0, 100.0)),),
+        (Octave(32, 72, (8.0, 0.1), (200.0, 200.0)),),
         objective="log-probability",
         aspect=4 / 3,
         denoised=True,
@@ -85,6 +77,10 @@ DRAWING_PRESETS: Mapping[str, Settings] = {
     # auduno/deepdraw, deepdraw.ipynb, cell 7: the published recipe that needs no auxiliary classifiers.
     "paper": Settings(224, (Octave(190, 224, (2.5, 0.78), (11.0, 11.0)), Octave(450, 269, (0.936, 0.4), (6.0, 3.0)))),
 }
+
+
+STARTS = 6
+"""Starts of a drawing through a denoiser, of which the networks that draw choose (`draw_best`)."""
 
 
 def preset_for(crop: int) -> Settings:
@@ -101,13 +97,41 @@ def preset_for(crop: int) -> Settings:
 
 @dataclass(frozen=True)
 class Material:
-    """What a drawing is made from, beside noise. A tensor is for a whole batch, or has a row for each drawing."""
+    """What a drawing is made from, beside noise."""
 
-    palettes: Mapping[str, Palette] = field(default_factory=dict)
-    """By modality, the colours of real images."""
-    motion: Literal["drawn", "still"] | Float[Tensor, "... M C h w"] = "drawn"
-    """Drawn; or held at no motion; or held at a real video's motion, in 0..255."""
-    start: Float[Tensor, "... _ 3 _ _"] | None = None
-    """RGB frames to start from instead of grey paper, in 0..255."""
+    start: Mapping[str, Float[Tensor, "... 2 _ _ _"]] = field(default_factory=dict)
+    """By modality, a real pair of snippets to start from, in 0..255; for a whole batch, or a row for each drawing."""
     denoiser: Denoiser | None = None
     """Denoiser of pairs of the network's modalities, for `Settings.denoised`."""
+
+
+class DrawingRecipe(NamedTuple):
+    """How Figures 1 and 7 draw a pair."""
+
+    settings: Settings
+    material: Material
+    head: str
+    starts: int
+
+
+def usual_recipe(
+    runs: Path, dataset: str, split: int, modalities: Sequence[str], crop: int, device: str = "cpu"
+) -> DrawingRecipe:
+    """Through the denoiser of a split if it is trained, else by DeepDraw as published.
+
+    Through a denoiser the late fusion is drawn, because TTN subtracts the scene away.
+
+    Args:
+        runs: folder of all runs, of which `dataset` and `split` name some.
+        modalities: of the network.
+        crop: side of the crops that it was trained on (px).
+        device: of the network.
+
+    Raises:
+        IfttnError: no preset of drawing has such crops.
+    """
+    file = denoiser_file(runs, dataset, split, modalities)
+    if not file.exists():
+        return DrawingRecipe(preset_for(crop), Material(), "ttn", 1)
+    material = Material(denoiser=load_denoiser(file, device))
+    return DrawingRecipe(DRAWING_PRESETS["tiny-denoised"], material, "fused", STARTS)

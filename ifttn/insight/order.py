@@ -114,10 +114,10 @@ def retrieval(network: Network, pair: Float[Tensor, "2 3 H W"], frames: Frames, 
 
     Returns:
         t(A), t(B): mean time of the `count` nearest frames; later: t(B) - t(A); p: of a one-sided permutation test of
-        `later`.
+        `later`; photographs: share of A and B that resemble a real frame.
     """
-    nearest = nearest_frames(network, pair, frames.images, count=min(count, len(frames.times)))
-    times = frames.times[nearest.indices.cpu().numpy()]
+    indices, resembles = nearest_frames(network, pair, frames.images, count=min(count, len(frames.times)))
+    times = frames.times[indices.cpu().numpy()]
     test = permutation_test(
         (times[1], times[0]),
         lambda b, a, axis: b.mean(axis) - a.mean(axis),
@@ -127,7 +127,9 @@ def retrieval(network: Network, pair: Float[Tensor, "2 3 H W"], frames: Frames, 
         rng=np.random.default_rng(0),
     )
     first, second = times.mean(1)
-    return {"t(A)": float(first), "t(B)": float(second), "later": float(second - first), "p": float(test.pvalue)}
+    found = float(resembles.float().mean())
+    later, p = float(second - first), float(test.pvalue)
+    return {"t(A)": float(first), "t(B)": float(second), "later": later, "p": p, "photographs": found}
 
 
 def order_report(
@@ -136,7 +138,7 @@ def order_report(
     apart: Mapping[str, Network],
     *,
     frames: Callable[[int], Frames] | None = None,
-    margin: Callable[[Pair], float] | None = None,
+    panel: Callable[[Pair], Mapping[str, float]] | None = None,
 ) -> pd.DataFrame:
     """What each pair shows about order, a row a pair; `in_words` summarises it.
 
@@ -145,13 +147,13 @@ def order_report(
         own: networks that drew the pairs; that they know the order is necessary and proves nothing.
         apart: networks that did not, trained on another split or from another seed: the evidence.
         frames: the real frames of an action to compare with.
-        margin: of a pair, by how much more its first snippet shows what should come first.
+        panel: what others than trained networks say of a pair, by name (`ring_judges.FactorJudges`).
 
     Returns:
         Columns action, seed; own/apart p(A,B), p(B,A), gap (means over the networks); becomes, the action of the
         swapped pair; p(A,A), p(B,B); tsn gap, of the mean of snippets' votes (0 by construction); moved, the mean
         p(A,B) of `apart` after shifts of 8 px; fine, the share of energy above half of the highest frequency; with
-        `frames` the columns of `retrieval`; with `margin` that.
+        `frames` the columns of `retrieval`; with `panel` its columns.
     """
     rows = []
     witnesses = apart or own
@@ -169,8 +171,8 @@ def order_report(
         row["fine"] = fine_share(pair.inputs["rgb"])
         if frames is not None:
             row |= retrieval(witness, pair.inputs["rgb"], frames(pair.action))
-        if margin is not None:
-            row["margin"] = margin(pair)
+        if panel is not None:
+            row |= panel(pair)
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -209,7 +211,12 @@ def in_words(report: pd.DataFrame) -> str:
             parts.append(f"{failed} of {count} drawings did not succeed (p(A,B) of their own networks below {SUCCESS})")
         parts.append(f"the drawing network itself finds it in {(report['own gap'] > 0).sum()}, which proves nothing")
     if "margin" in report:
-        parts.append(f"a judge of form sees the right sequence in {(report.margin > 0).sum()} of {count}")
+        parts.append(f"the panel of judges sees the right sequence in {(report.margin > 0).sum()} of {count}")
+        parts.append(
+            f"{report.scene.mean():.0%} of the snippets show the right scene and {report.balls.mean():.0%} both balls"
+        )
+    if "photographs" in report:
+        parts.append(f"{report.photographs.mean():.0%} of the drawings resemble a real frame of the action")
     if "later" in report:
         # Kendall's tau between the order of the snippets and that of their nearest frames' times, over pairs.
         parts.append(

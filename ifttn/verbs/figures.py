@@ -12,7 +12,7 @@ def run(o: argparse.Namespace) -> None:
     work = work_of(o)
     work.split.side("test")
     if o.denoise:
-        gallery.train_denoiser_on(work)
+        gallery.train_denoiser_on(work, gallery.complete_recipe(work))
     for figure in gallery.draw_figures(work, o.out, full=o.full):
         print(figure.title)
     print(f"figures: {o.out}")

@@ -107,7 +107,12 @@ def steps_with_figures(o: argparse.Namespace, places: study.Places, settings: st
         needs=tuple(study.step_name(first, split, "if-ttn") for split in splits),
         weight=0.3,
     )
-    steps.insert([step.name for step in steps].index(draw.needs[-1]) + 1, draw)
+    if o.preset == "tiny":
+        arguments = (places, first, 1, settings)
+        trained = Step(f"{first} split 1: denoiser", gallery.train_split_denoiser, arguments, (f"{first}: store",))
+        draw = replace(draw, needs=(*draw.needs, trained.name))
+        steps.insert([step.name for step in steps].index(draw.needs[0]) + 1, trained)
+    steps.insert(max([step.name for step in steps].index(name) for name in draw.needs) + 1, draw)
     if o.brief:
         steps = [replace(step, function=quietly, arguments=(step.function, *step.arguments)) for step in steps]
     return steps

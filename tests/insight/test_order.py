@@ -103,7 +103,11 @@ def test_the_report_has_a_row_a_pair_and_a_sentence_that_counts_failures(pair):
         return float((pair.inputs["rgb"][0] - pair.inputs["rgb"][1]).mean())
 
     report = order_report(
-        pairs, {"own": build()}, {"apart": build(seed=3)}, frames=lambda action: frames, margin=brighter
+        pairs,
+        {"own": build()},
+        {"apart": build(seed=3)},
+        frames=lambda action: frames,
+        panel=lambda pair: {"margin": brighter(pair), "scene": 1.0, "balls": 0.5},
     )
     assert list(report.seed) == [0, 1]
     np.testing.assert_allclose(report["apart gap"][0], -report["apart gap"][1], atol=1e-6)

@@ -1,20 +1,24 @@
-"""Judges of the drawings of the embedded data set: small classifiers of ring against disc.
+"""Judges of the drawings of the embedded data set: small classifiers of ring against disc, balls and scene by hue.
 
-They are trained on rendered frames alone: they see neither the networks that draw nor the videos that those were
-trained on. Shapes: S images, H x W pixels.
+The classifiers are trained on rendered frames alone: they see neither the networks that draw nor the videos that those
+were trained on. Shapes: S images, H x W pixels.
 """
 
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from ifttn.data import diagnostic
+from ifttn.insight.embedded.balls import balls_and_scene
+from ifttn.insight.order import Pair
 from ifttn.model.backbone import build_backbone
 
+JUDGES = 5
 JUDGE_CROP = 64
 """Side of the crops that a judge is trained on (px)."""
 
@@ -45,6 +49,37 @@ class RingJury(nn.Module):
     def forward(self, images: Float[Tensor, "S 3 H W"]) -> Float[Tensor, " S"]:
         """Images in 0..255 -> the mean of the judges' logits."""
         return torch.stack([judge(images) for judge in self.judges]).mean(0)
+
+
+class FactorJudges:
+    """What a pair shows of the factors of its action, as no trained network says it.
+
+    Args:
+        factors: `diagnostic.factors` of the data set.
+        actions: in the order of the networks that draw.
+        device: for the judges.
+    """
+
+    def __init__(self, factors: pd.DataFrame, actions: Sequence[str], device: str = "cpu") -> None:
+        self.flavour = str(factors.flavour.iloc[0])
+        self.of_action = factors.groupby("action")[["order", "scene"]].first().reindex(list(actions))
+        self.jury = train_jury(JUDGES).to(device)
+
+    def rings_first(self, action: int) -> int:
+        """1 if rings come first in the action, -1 if discs do."""
+        return 1 - 2 * int(self.of_action.order.iloc[action])
+
+    def __call__(self, pair: Pair) -> dict[str, float]:
+        """margin: by how much more the first snippet shows the form that comes first, as the jury says; balls, scene:
+        share of the snippets that show both balls, and the action's scene."""
+        rgb = pair.inputs["rgb"]
+        with torch.no_grad():
+            first, second = self.jury(rgb).tolist()
+        frames = rgb.clamp(0, 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        balls, scene = balls_and_scene(frames, self.flavour)
+        right = scene == self.of_action.scene.iloc[pair.action]
+        margin = (first - second) * self.rings_first(pair.action)
+        return {"margin": margin, "balls": float(balls.all(1).mean()), "scene": float(right.mean())}
 
 
 def train_jury(judges: int) -> RingJury:

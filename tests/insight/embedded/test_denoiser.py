@@ -29,7 +29,7 @@ def videos(count: int, seed: int = 0) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def denoiser() -> Denoiser:
-    return train_denoiser(videos(48), epochs=60)
+    return train_denoiser(videos(48), steps=180)
 
 
 def test_a_denoiser_brings_noisy_snippets_nearer_to_the_real_ones(denoiser):
@@ -43,7 +43,7 @@ def test_a_denoiser_brings_noisy_snippets_nearer_to_the_real_ones(denoiser):
 
 
 def test_a_denoiser_cannot_know_which_snippet_came_first(denoiser):
-    noisy, sigma = torch.randn(4, 2, 13, 12, 16), torch.tensor([0.2, 0.5, 1.0, 2.0])
+    noisy, sigma = torch.randn(4, 2, denoiser.components, 12, 16), torch.tensor([0.2, 0.5, 1.0, 2.0])
     with torch.no_grad():
         torch.testing.assert_close(denoiser(noisy.flip(1), sigma), denoiser(noisy, sigma).flip(1))
 
@@ -59,10 +59,10 @@ def test_a_snippet_is_denoised_by_what_the_other_shows(denoiser):
 
 def test_values_are_centred_and_as_wide_as_promised(denoiser):
     values = denoiser.encode(snippets(96))
-    assert values.shape == (96, 13, 12, 16)
-    torch.testing.assert_close(values.mean((0, 2, 3)), torch.zeros(13), atol=1e-4, rtol=0)
-    for part in values.split([3, 10], 1):
-        assert part.std().item() == pytest.approx(SPREAD, rel=0.2)  # a modality's channels share one scale
+    count = denoiser.components
+    assert values.shape == (96, count, 12, 16)
+    torch.testing.assert_close(values.mean((0, 2, 3)), torch.zeros(count), atol=1e-4, rtol=0)
+    torch.testing.assert_close(values.std((0, 2, 3)), torch.full((count,), SPREAD), rtol=0.02, atol=0)
 
 
 def test_what_was_encoded_is_decoded_but_for_its_edges(denoiser):
@@ -75,12 +75,20 @@ def test_what_was_encoded_is_decoded_but_for_its_edges(denoiser):
         assert (images - real[modality]).abs().median() < 1
 
 
+def test_of_motion_the_two_main_components_are_kept_and_of_frames_what_varies():
+    generator = torch.Generator().manual_seed(0)
+    grey = torch.rand((8, 1, 24, 32), generator=generator) * 255
+    flow = torch.rand((8, 10, 24, 32), generator=generator) * 255
+    assert Denoiser.fitted({"rgb": grey.expand(-1, 3, -1, -1), "flow": flow}).components == 1 + 2
+    assert Denoiser.fitted({"rgb": flow[:, :3], "flow": flow}).components == 3 + 2
+
+
 def test_a_kept_denoiser_says_the_same(denoiser, tmp_path):
     path = denoiser_file(tmp_path, "embedded-ucf", 1, ("rgb", "flow"))
     assert path.relative_to(tmp_path).as_posix() == "embedded-ucf/split1/denoiser-rgb-flow.safetensors"
     path.parent.mkdir(parents=True)
     path.write_bytes(packed(denoiser))
-    noisy, sigma = torch.randn(2, 2, 13, 12, 16), torch.tensor([0.5, 2.0])
+    noisy, sigma = torch.randn(2, 2, denoiser.components, 12, 16), torch.tensor([0.5, 2.0])
     with torch.no_grad():
         assert load_denoiser(path)(noisy, sigma).equal(denoiser(noisy, sigma))
     with pytest.raises(IfttnError, match="figures --denoise"):
@@ -93,7 +101,7 @@ def test_a_file_that_is_no_denoiser_is_named(denoiser, tmp_path):
     for content in (
         b"no weights at all",
         safetensors.torch.save(kept),
-        safetensors.torch.save({"enter.weight": kept["enter.weight"]}, {"channels": '{"rgb": 3, "flow": 10}'}),
+        safetensors.torch.save({"enter.weight": kept["enter.weight"]}, {"of": '[{"rgb": 3, "flow": 10}, 3]'}),
     ):
         path.write_bytes(content)
         with pytest.raises(IfttnError, match=r"denoiser-rgb\.safetensors is not a denoiser of this version"):
@@ -103,7 +111,7 @@ def test_a_file_that_is_no_denoiser_is_named(denoiser, tmp_path):
 def test_the_same_seed_trains_the_same_denoiser_and_leaves_the_global_one_alone():
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
-    first, again, other = (train_denoiser(videos(12), epochs=2, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (train_denoiser(videos(12), steps=2, seed=seed) for seed in (0, 0, 1))
     assert torch.random.get_rng_state().equal(before)
     assert first.enter.weight.equal(again.enter.weight)
     assert not first.enter.weight.equal(other.enter.weight)
@@ -111,7 +119,7 @@ def test_the_same_seed_trains_the_same_denoiser_and_leaves_the_global_one_alone(
 
 def test_a_training_that_was_cut_off_goes_on_step_for_step(tmp_path, monkeypatch):
     seen, unfinished = videos(12), tmp_path / "denoiser.unfinished"
-    whole = train_denoiser(seen, epochs=8)
+    whole = train_denoiser(seen, steps=6)
     update, updates = denoising.AveragedModel.update_parameters, []
 
     def cut_off(self, model):
@@ -124,11 +132,11 @@ def test_a_training_that_was_cut_off_goes_on_step_for_step(tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(denoising.AveragedModel, "update_parameters", cut_off)
         with pytest.raises(KeyboardInterrupt):
-            train_denoiser(seen, epochs=8, unfinished=unfinished)
+            train_denoiser(seen, steps=6, unfinished=unfinished)
     assert unfinished.exists()
     with monkeypatch.context() as patch:
         patch.setattr(denoising.AveragedModel, "update_parameters", lambda *of: (updates.append(1), update(*of)))
-        resumed = train_denoiser(seen, epochs=8, unfinished=unfinished)
+        resumed = train_denoiser(seen, steps=6, unfinished=unfinished)
     assert len(updates) == 4 + 3  # of six
     assert all(value.equal(whole.state_dict()[name]) for name, value in resumed.state_dict().items())
 
@@ -136,7 +144,7 @@ def test_a_training_that_was_cut_off_goes_on_step_for_step(tmp_path, monkeypatch
 def test_what_is_left_of_another_training_is_not_taken_up(tmp_path):
     unfinished = tmp_path / "denoiser.unfinished"
     torch.save({"of": "another", "done": 5}, unfinished)
-    wanted, taken = train_denoiser(videos(12), epochs=2), train_denoiser(videos(12), epochs=2, unfinished=unfinished)
+    wanted, taken = train_denoiser(videos(12), steps=2), train_denoiser(videos(12), steps=2, unfinished=unfinished)
     assert taken.enter.weight.equal(wanted.enter.weight)
 
 
