@@ -34,6 +34,7 @@ from lab.cam_explorer import CamExplorer
 from lab.deepdraw_studio import DeepDrawStudio
 from lab.fusion_desk import FusionDesk
 from lab.inspector import Inspector
+from lab.layers import LAYERS
 from lab.monitor import Monitor
 from lab.shelf import Shelf
 from lab.table_desk import TableDesk
@@ -170,7 +171,7 @@ def test_every_figure_is_drawn(results, tmp_path):
     """All at once: with everything that is measured, through a denoiser, with the films of the README."""
     how = ("--full", "--denoise", "--gallery", tmp_path / "docs")
     assert run("figures", *work(results), "--out", tmp_path, *how) == 0
-    assert len(list(tmp_path.glob("*.png"))) == 8
+    assert len(list(tmp_path.glob("*.png"))) == 7
 
 
 def test_a_video_is_predicted_whole_and_as_it_comes(results, tmp_path):
@@ -234,8 +235,7 @@ def done(panel) -> None:
 
 def test_the_inspector_shows_a_video_with_every_layer(opened):
     panel = opened(Inspector)
-    for toggle, _ in panel.layer.values():
-        toggle.value = True
+    panel.state.layers = dict.fromkeys(LAYERS, 0.5)
     panel._reorder("reverse")
     done(panel)
     assert panel.reading.votes

@@ -43,6 +43,7 @@ def mistakes(action: argparse.Action) -> Iterator[str]:
             options.address: ("nonsense", ""),
             options.crops: ("nonsense", "", "2", "-1"),
             options.size: ("nonsense", "", "0x0", "340"),
+            options.stage_epochs: ("nonsense", "", "spatial", "spatial=0", "spatial=x"),
             options.table: ("nonsense", "", "0", "1.5"),
             options.folder: ("", "film.avi", "film.avi/below"),
             options.existing_folder: ("", "film.avi", "none"),

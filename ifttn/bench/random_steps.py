@@ -58,7 +58,7 @@ def random_step(
     def step() -> None:
         with machine.autocast(device):
             output = forward(inputs, given)
-        stage_loss(stage, output, labels)[0].backward()
+        stage_loss(stage, output, labels, preset.joint_loss)[0].backward()
         clip(network, preset)
         steps.step()
         steps.zero_grad(set_to_none=True)

@@ -82,7 +82,8 @@ def stage_cost(
         output = network(inputs)
         for x in (*output.logits.values(), *output.votes.values(), *output.taps.values()):
             keep(x)
-        stage_loss(stage, output, torch.zeros(1, dtype=torch.long, device="meta"))[0].backward()
+        labels = torch.zeros(1, dtype=torch.long, device="meta")
+        stage_loss(stage, output, labels, preset.joint_loss)[0].backward()
     weights = {p.untyped_storage()._cdata for p in network.parameters()}
     in_single = machine.precision == "fp32"
     activations = sum(x.untyped_storage().nbytes() for storage, x in kept.items() if storage not in weights)

@@ -100,13 +100,14 @@ def _kind(part: str) -> str:
     return "motion" if MODALITIES[part].is_motion else "rgb"
 
 
-def stage_loss(stage: Stage, output: Output, labels: Tensor) -> tuple[Tensor, Tensor]:
+def stage_loss(stage: Stage, output: Output, labels: Tensor, joint_loss: str = "fused") -> tuple[Tensor, Tensor]:
     """A stage's loss, and the logits that its accuracy is about.
 
-    The stage has a loss for each of its heads; a stage that names no head has one loss on the late-fused logits.
+    The stage has a loss for each of its heads. A stage that names no head has the `joint_loss` of a preset.
     """
-    if stage.heads:
-        heads = torch.stack([output.logits[head] for head in stage.heads])
+    names = stage.heads or (tuple(output.logits) if joint_loss == "per head" else ())
+    if names:
+        heads = torch.stack([output.logits[head] for head in names])
         losses = torch.stack([functional.cross_entropy(logits.float(), labels) for logits in heads])
         return losses.sum(), heads.sum(0).detach()
     fused = late_fusion({head: logits.float() for head, logits in output.logits.items()})

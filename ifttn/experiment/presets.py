@@ -67,6 +67,9 @@ class Preset:
     """Batch norm of the streams while they train: "trained", or "partial", which freezes all but the first (TSN)."""
     joint_batch_norm: str | None
     """Batch norm of the streams in the joint stage: as `batch_norm`, or "frozen"; None: as in the other stages."""
+    joint_loss: str
+    """Loss of the joint stage: "per head", a cross-entropy loss for each head; or "fused", one loss on the late-fused
+    logits."""
     frozen_views: int | None
     """Views of a video whose pyramids are computed once when the streams are frozen; None: new views every epoch."""
     workers: int
@@ -163,6 +166,7 @@ _CHOICES: Mapping[str, Mapping[str, Choice]] = {
             "which the copied statistics do not describe",
         ),
         "joint_batch_norm": Choice("frozen", "the features that TTN was trained on keep their statistics"),
+        "joint_loss": Choice("per head", "paper 3.4 tunes all parts jointly, and a test adds the scores of all heads"),
         "stem": Choice("averaged", "TSN"),
         "arrives": Choice({}, "not known beforehand for a data set of one's own"),
         "frozen_views": Choice(None, "new views every epoch, as the paper asks for strong augmentation"),
@@ -222,6 +226,7 @@ _CHOICES: Mapping[str, Mapping[str, Choice]] = {
         "pretrained": Choice(False, "nothing to download"),
         "batch_norm": Choice("trained", "there are no ImageNet statistics to keep"),
         "joint_batch_norm": Choice(None, "one short epoch"),
+        "joint_loss": Choice("fused", "a loss of its own would ask a stream head for binding and order, too"),
         "frozen_views": Choice(6, "6 views, computed once: the streams are most of the work"),
         "workers": Choice(0, "the second core trains another recipe"),
         "peers": Choice("small", "narrow networks for images of 64 px: a minute or a few each"),

@@ -23,7 +23,7 @@ class Stage:
     """Names of the parts of the network that train, "" for all of it. The weights, batch statistics and dropout of all
     other parts are frozen."""
     heads: tuple[str, ...] = ()
-    """Heads with a cross-entropy loss each. Without any, the stage has one loss on the late-fused logits."""
+    """Heads with a cross-entropy loss each. For a stage without heads, the preset chooses the loss (`joint_loss`)."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,6 @@ TTN = Stage("ttn", trains=("fusion", "temporal", "heads.ttn"), heads=("ttn",))
 TTN_SEPARATE = Stage("ttn", ("fusion", "temporal", "heads.ttn-rgb", "heads.ttn-flow"), heads=("ttn-rgb", "ttn-flow"))
 MV_TTN = replace(TTN, name="mv-ttn")  # has a schedule of its own, as it continues from a trained TTN
 FLOW_FURTHER = replace(TEMPORAL, name="mv-temporal")  # the flow stream, for as long as the motion-vector stream trains
-# With a loss on every head, the streams fit noise in what they cannot see (order, binding), and the complete network
-# gets worse. With one loss on the late-fused logits, a stream learns only what the sum still lacks.
 JOINT = Stage("joint", trains=("",))
 
 
@@ -89,8 +87,7 @@ def _peer(
 
 IF_TTN = Recipe(
     why="TTN starts from the trained spatial network's levels 3-5 and trains on frozen streams; then everything trains "
-    "jointly (section 3.4), with one loss on the late-fused logits: with a loss for each head, the streams fit noise "
-    "in what they cannot see",
+    "jointly (section 3.4)",
     modalities=("rgb", "flow"),
     fusion="attention",
     stages=(TTN, JOINT),

@@ -296,7 +296,7 @@ class Training:
                 forward = self.compiled if len(labels) == self.usual else self.module
                 with self.work.machine.autocast(self.work.device):
                     output = forward(inputs, self.frozen is not None)
-                loss, scores = stage_loss(self.stage, output, labels)
+                loss, scores = stage_loss(self.stage, output, labels, self.preset.joint_loss)
                 right = (scores.argmax(1) == labels).sum()
                 self._add_pending("the loss", loss.detach(), right, videos, len(videos) if part.weight else 0)
                 self.scaler.scale(loss * part.weight).backward()

@@ -6,7 +6,8 @@ from torch.nn.functional import cross_entropy
 from ifttn.experiment.cost import meta_network
 from ifttn.experiment.optimisation import freeze_all_but, stage_loss
 from ifttn.experiment.presets import PRESETS
-from ifttn.experiment.recipes import RECIPES, SPATIAL, with_its_sources
+from ifttn.experiment.recipes import JOINT, RECIPES, SPATIAL, TTN, with_its_sources
+from ifttn.experiment.scores import late_fusion
 from ifttn.model.network import Output
 
 
@@ -58,3 +59,12 @@ def test_a_part_or_a_head_is_not_another_one_whose_name_begins_as_its_own():
     freeze_all_but(network, SPATIAL.trains, "trained")
     trained = {".".join(name.split(".")[:2]) for name, p in network.named_parameters() if p.requires_grad}
     assert trained == {"streams.rgb", "heads.rgb"}
+
+
+def test_the_preset_chooses_whether_the_joint_stage_has_a_loss_for_each_head_or_one_on_the_late_fused_logits():
+    logits = {head: torch.randn(2, 5) for head in ("rgb", "flow", "ttn")}
+    output, labels = Output(logits, {}, {}), torch.tensor([1, 4])
+    paper, tiny = (stage_loss(JOINT, output, labels, PRESETS[name].joint_loss)[0] for name in ("paper", "tiny"))
+    torch.testing.assert_close(paper, sum(cross_entropy(x, labels) for x in logits.values()))
+    torch.testing.assert_close(tiny, cross_entropy(late_fusion(logits), labels))
+    assert stage_loss(TTN, output, labels, "per head")[0] == cross_entropy(logits["ttn"], labels)
