@@ -32,7 +32,7 @@ def open_study(folder: Path) -> Shelf:
     bar.end(
         f"Published run: {network} of {published.DATASET}, preset {published.PRESET}, which was not trained on this "
         f"machine. {scores['top-1 as kept']:.1%} of its {scores['test videos']} test videos are right. Here are {here} "
-        f"of the {here + len(split.missing)} videos. `make reproduce` trains it here in half an hour, and then this "
+        f"of the {here + len(split.missing)} videos. `make reproduce` trains it here in about an hour, and then this "
         "opens your study.",
         {"how it was made": root / PUBLISHED},
     )
