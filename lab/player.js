@@ -183,7 +183,7 @@ function player({model, el}) {
   const report = () => {
     clearTimeout(reporting);
     reporting = 0;
-    if (get("frame") !== at) tell("frame", at);
+    if (el.isConnected && get("frame") !== at) tell("frame", at);  // a panel may be closed while it plays
   };
   const go = wanted => {
     at = Math.min(last(), Math.max(0, wanted));
