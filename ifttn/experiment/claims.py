@@ -61,7 +61,7 @@ class Claim:
 
 
 class Contrast(NamedTuple):
-    """What the runs say of one comparison."""
+    """The result of one comparison."""
 
     what: str
     """ "top-1 accuracy", or a factor's."""
@@ -70,7 +70,7 @@ class Contrast(NamedTuple):
     second: str
     pair: Paired | None
     needs: str
-    """What is missing where there is no pair."""
+    """The runs that are missing; empty where `pair` exists."""
     margin: bool
     """Whether the difference is to be within MARGIN."""
 
@@ -94,7 +94,8 @@ class Contrast(NamedTuple):
 
     @property
     def counts(self) -> str:
-        """What only the first and only the second have right, and what the interval is over."""
+        """The numbers of answers that only the first and only the second have right, and the trainings and videos
+        that the interval covers."""
         assert self.pair
         answers, videos, trainings = self.pair.answers, self.pair.videos, self.pair.trainings
         over = f"{answers} videos of one training"

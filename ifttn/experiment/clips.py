@@ -1,4 +1,4 @@
-"""How many videos of an action a network needs: its accuracy after training on few of them."""
+"""The accuracy of a network against the number of training videos of each action."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +19,7 @@ ALL_HEADS = "together"
 
 
 def fewer(split: Split, clips: int, seed: int) -> Split:
-    """The split with at most so many training videos of each action. Those of fewer clips are among those of more.
+    """The split with at most so many training videos of each action. A smaller subset is part of each larger one.
 
     Raises:
         IfttnError: no action has more training videos than that.

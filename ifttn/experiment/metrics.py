@@ -1,4 +1,4 @@
-"""What a run wrote down while it trained, read without torch: its metrics, and the stages that ended short."""
+"""The metrics that a run wrote while it trained, and its stages that ended short. This module needs no torch."""
 
 import json
 from contextlib import suppress

@@ -24,7 +24,7 @@ class Schedule:
         return replace(self, epochs=max(self.epochs, -(-self.least // -(-videos // batch))))
 
     def lasting(self, epochs: int) -> "Schedule":
-        """The schedule with so many epochs; the rate falls after the same shares of them."""
+        """The schedule with another number of epochs. The learning rate falls after the same shares of the epochs."""
         falls = self.decay_at and tuple(round(each * epochs / self.epochs) for each in self.decay_at)
         return replace(self, epochs=epochs, decay_at=falls, least=0)
 
