@@ -15,7 +15,7 @@ from ifttn.insight.cam import STRIDE, Scaling, scaled
 from lab import pictures
 from lab.clip import Clip, Reading
 from lab.figures import flow_colours
-from lab.panel import as_picture, dropdown, row
+from lab.panel import as_picture, dropdown, refill, row
 from lab.shelf import Shelf
 from lab.video_panel import USUAL_FINER, VideoPanel, VideoState
 
@@ -94,11 +94,10 @@ class CamExplorer(VideoPanel):
             self._grid.value, self._caption.value = self.unread, ""
             return
         with self.filling():
-            self.asked.options = [("the predicted action", ""), *((name, name) for name in reading.actions)]
-            self.asked.value = self.state.asked if self.state.asked in reading.actions else ""
-            pairs = max(1, len(reading.sampled) - 1)
-            self.pair.options = [(f"{i + 1}-{i + 2}", i) for i in range(pairs)]
-            self.pair.value = min(self.state.pair, pairs - 1)
+            actions, pairs = [(name, name) for name in reading.actions], max(1, len(reading.sampled) - 1)
+            asked = self.state.asked if self.state.asked in reading.actions else ""
+            refill(self.asked, [("the predicted action", ""), *actions], asked)
+            refill(self.pair, [(f"{i + 1}-{i + 2}", i) for i in range(pairs)], min(self.state.pair, pairs - 1))
 
     def refresh(self) -> Iterator[float | None]:
         """Draw the figure."""

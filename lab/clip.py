@@ -13,7 +13,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from av.error import FFmpegError
 from jaxtyping import Float, Float32, Int, Integer, UInt8
 from scipy.special import softmax
 from torch import Tensor
@@ -21,19 +20,17 @@ from torch import Tensor
 from ifttn.data.augmentation import apply, test_crops
 from ifttn.data.flow import from_bytes
 from ifttn.data.frame_source import FrameSource, StoreSettings
-from ifttn.data.live import FolderReader, reader_of
-from ifttn.data.motion_vectors import KINDS
 from ifttn.data.planes import Snippets
-from ifttn.data.reencoding import turn_of
 from ifttn.data.sampling import centre_starts, snippet_indices
 from ifttn.data.store import Store
-from ifttn.data.video import Reader, picture_stream, spread
-from ifttn.data.video_source import FrameBuffer, ReadRecorder, from_file
+from ifttn.data.video import Reader, spread
+from ifttn.data.video_source import FrameBuffer, ReadRecorder
 from ifttn.experiment.presets import PRESETS
 from ifttn.experiment.scores import scaled_fusion
 from ifttn.insight.cam import STRIDE, Finer, class_activation_maps, on_pixels
 from ifttn.recognizer import Recognizer
 from ifttn.vocabulary import IfttnError
+from lab import video_file
 from lab.pictures import Rectangle
 
 Method = Literal["cam", "gradcam"]
@@ -65,7 +62,7 @@ class Clip:
     changes: Float[np.ndarray, " M"]
     """How much each frame of the file differs from the one before, in levels of grey."""
     seconds: Float[np.ndarray, " F"]
-    """When each frame of the file is shown: its own times, from the first frame on."""
+    """When each frame is shown, from the start of the file on."""
     source: FrameSource
     """The frames and motion fields that networks sample, by number, as a store has them."""
     settings: StoreSettings
@@ -86,72 +83,51 @@ class Clip:
 
 
 def load_clip(
-    path: Path, name: str, label: str | None, settings: StoreSettings, store: Store | None = None
+    path: Path,
+    name: str,
+    label: str | None,
+    settings: StoreSettings,
+    store: Store | None = None,
+    *,
+    span: video_file.Span = (),
+    segments: int = 0,
 ) -> Generator[float, None, Clip]:
     """Steps that end with the Clip (`clip = yield from load_clip(...)`); each yields the share done.
 
     What a store holds is read from it, so that the network sees what it was tested on; else it is computed alike.
 
+    Args:
+        path: of a video, or of a folder of its frames.
+        name: of the clip.
+        label: its action, where it is known.
+        settings: of the frames and motion for networks.
+        store: None, or one with these settings, which a part of a video does not use.
+        span: the part; nothing else is kept, and what comes after it is not read.
+        segments: of a network whose number of segments is that of no preset.
+
     Raises:
-        IfttnError: the file is missing, is no video, or has a single frame.
+        IfttnError: the file is missing, is no video, or shows fewer than two frames.
     """
     path = Path(path)
-    kinds, width, height = yield from probe(path)
+    kinds, width, height = yield from video_file.probe(path, span)
     count = len(kinds)
     if count < 2:
-        raise IfttnError(f"{path.name} has a single frame: motion and snippets need two or more")
+        part = f"shows {count} of its frames from {span[0]:g} to {span[1]:g} s" if span else "has a single frame"
+        raise IfttnError(f"{path.name} {part}: motion and snippets need two or more")
     step = -(-count // MOST_FRAMES)
     # The motion field that starts at each shown frame; the last frame repeats the one before.
     fields = np.minimum(np.arange(0, count, step), count - 2)
     scale = min(1.0, LONGEST_SIDE / max(width, height))
-    reader = reader_of(path, (round(width * scale), round(height * scale)))
+    reader = video_file.reader(path, span, (round(width * scale), round(height * scale)))
     frames, vectors, changes = yield from _decode_shown(reader, count, step, fields)
-    if store is not None and name in store:
+    if store is not None and name in store and not span:
         source = _Stored(store, name)
     else:
-        source = yield from _decode_source(reader_of(path, (settings.width, settings.height)), settings, count, fields)
+        small = video_file.reader(path, span, (settings.width, settings.height))
+        source = yield from _decode_source(small, settings, count, fields, segments)
     levels = source.read("flow", fields)
-    seconds = np.array(reader.seconds)
+    seconds = np.array(reader.seconds) + getattr(reader, "began", 0.0)
     return Clip(name, path, label, reader.fps, kinds, step, frames, vectors, levels, changes, seconds, source, settings)
-
-
-def probe(path: Path) -> Generator[float, None, tuple[str, int, int]]:
-    """Steps that end with the type of every frame, and the width and height in which a player shows the video.
-
-    Raises:
-        IfttnError: the file is missing, or is no video.
-    """
-    if not path.exists():
-        raise IfttnError(f"{path} is not there: was the data set moved, or the name misspelt?")
-    if path.is_dir():
-        return (yield from _probe_images(FolderReader(path)))
-    reader, kinds, width, height = Reader(path), [], 0, 0
-    try:
-        with reader.opened() as container:
-            aspect = float(picture_stream(container, path).sample_aspect_ratio or 1)
-            for frame in reader.frames(container):
-                if not kinds:
-                    width, height = round(frame.width * aspect), frame.height
-                    if turn_of(frame).transposed:
-                        width, height = height, width
-                kinds.append(KINDS[frame.pict_type])
-                if len(kinds) % 256 == 0:
-                    yield 0.1 * len(kinds) / (len(kinds) + 1000)
-    except (FFmpegError, OSError) as error:
-        raise IfttnError(f"{path} cannot be read as a video ({error})") from error
-    yield 0.1
-    return "".join(kinds), width, height
-
-
-def _probe_images(reader: FolderReader) -> Generator[float, None, tuple[str, int, int]]:
-    """As `probe` for a folder of images, each of which is a whole frame."""
-    reader.is_encoded, count = False, 0
-    for count, _ in enumerate(reader.chunks(keep=lambda index: False), 1):
-        if count % 256 == 0:
-            yield 0.1 * count / (count + 1000)
-    yield 0.1
-    width, height = reader.size
-    return "I" * count, width, height
 
 
 def _decode_shown(
@@ -193,15 +169,17 @@ class _Stored(FrameSource):
 
 
 def _decode_source(
-    reader: Reader, settings: StoreSettings, count: int, fields: Integer[np.ndarray, " T"]
+    reader: Reader, settings: StoreSettings, count: int, fields: Integer[np.ndarray, " T"], more: int
 ) -> Generator[float, None, FrameBuffer]:
     """The source of a file, as preparation makes it: these fields of flow, and what networks of any preset sample.
+
+    A network of `more` segments can sample it as well.
 
     Flow takes longest, and no other field is computed.
     """
     recorder, buffer = ReadRecorder(count, settings), FrameBuffer(reader, settings)
     recorder.read("flow", fields)
-    for segments in {preset.segments for preset in PRESETS.values() if preset.store == settings}:
+    for segments in {preset.segments for preset in PRESETS.values() if preset.store == settings} | {more} - {0}:
         snippets = Snippets(recorder, *snippet_indices(centre_starts(count, segments), count))
         for modality in ("rgb", "flow", "mv", "rgbdiff"):
             snippets.planes(modality)
@@ -314,15 +292,10 @@ def snippet_inputs(
         )
     count = clip.source.frames
     frames, fields = snippet_indices(centre_starts(count, preset.segments), count)
-
-    def planes_of(source: FrameSource) -> dict[str, UInt8[np.ndarray, "K C h w"]]:
-        sampled = Snippets(source, frames, fields)
-        return {modality: sampled.planes(modality) for modality in recognizer.network.settings.modalities}
-
-    try:
-        planes = planes_of(clip.source)
-    except KeyError:  # a run with another number of segments than the presets
-        planes, _ = from_file(clip.path, settings, planes_of)
-    view = test_crops(settings.height, settings.width, preset.size, 1)[0]
-    cropped = {modality: apply(view, x, preset.size, modality) for modality, x in planes.items()}
+    sampled, view = (
+        Snippets(clip.source, frames, fields),
+        test_crops(settings.height, settings.width, preset.size, 1)[0],
+    )
+    modalities = recognizer.network.settings.modalities
+    cropped = {m: apply(view, sampled.planes(m), preset.size, m) for m in modalities}
     return frames, {m: torch.from_numpy(x)[None].float().to(recognizer.device) for m, x in cropped.items()}

@@ -9,3 +9,6 @@ function make(tag, properties = {}, ...children) {
   made.append(...children.filter(child => child !== undefined && child !== null));
   return made;
 }
+
+/** A name that may break between its words. */
+const words = name => name.split(/(?<=[a-z])(?=[A-Z])|(?<=_)/).flatMap(part => [part, make("wbr")]).slice(0, -1);

@@ -7,33 +7,17 @@ const STILL = 60;  // milliseconds
 const numbers = (view, Kind) =>
   view?.byteLength ? new Kind(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength)) : new Kind(0);
 
-const element = (name, className, text = "") => {
-  const made = document.createElement(name);
-  made.className = className;
-  made.textContent = text;
-  return made;
-};
-
-// Long names of classes break between their words.
-const words = name => name.split(/(?<=[a-z])(?=[A-Z])|(?<=_)/).flatMap(word => [word, document.createElement("wbr")]);
-
 function render({model, el}) {
-  const root = element("div", "ifttn-clips"), view = element("div", "view"), sheet = element("div", "sheet");
-  const tagging = element("div", "tagging"), known = element("datalist", ""), field = element("input", "");
   const mine = `clips-${Math.random().toString(36).slice(2)}`, cells = new Map(), strips = new Map();
+  const part = (className, ...children) => make("div", {className}, ...children);
+  const sheet = part("sheet"), tagging = part("tagging"), known = make("datalist", {id: `${mine}-tags`});
+  const view = make("div", {className: "view", tabIndex: 0, role: "listbox", ariaLabel: "Clips"}, sheet);
+  const root = make("div", {className: "ifttn-clips", "data-lm-suppress-shortcuts": true}, view, tagging, known);
+  const field = make("input", {placeholder: "a tag, then Enter", ariaLabel: "Tag of the clip at the cursor"});
   let names = [], actions = [], labels = [], predicted = [], rows = [], values = [], tags = {};
   let at = 0, columns = 1, width = LEAST, step = 1, drawing = 0, asking = 0, edition = -1;
 
-  view.tabIndex = 0;
-  view.setAttribute("role", "listbox");
-  view.setAttribute("aria-label", "Clips");
-  root.dataset.lmSuppressShortcuts = "true";
-  field.placeholder = "a tag, then Enter";
-  field.setAttribute("aria-label", "Tag of the clip at the cursor");
-  known.id = `${mine}-tags`;
   field.setAttribute("list", known.id);
-  view.append(sheet);
-  root.append(view, tagging, known);
   el.append(root);
 
   const read = () => {
@@ -59,20 +43,14 @@ function render({model, el}) {
 
   const stem = row => names[row].slice(names[row].lastIndexOf("/") + 1);
   const cell = (row, place) => {
-    const made = element("div", "clip"), strip = element("div", "strip");
     const scored = predicted[row] >= 0, right = predicted[row] === labels[row], value = values[place];
-    made.id = `${mine}-${row}`;
-    made.setAttribute("role", "option");
-    made.title = names[row];
-    const first = element("div", scored ? (right ? "right" : "wrong") : "");
-    if (scored) first.append(element("b", "", right ? "✓ " : "✗ "));
     const action = actions[labels[row]], taken = actions[predicted[row]];
-    first.append(...words(action));
-    const second = element("div", "quiet");
-    second.append(...(scored && !right ? ["taken for ", ...words(taken)] : [stem(row).replace(action, "…")]));
     const number = Number.isFinite(value) ? `${model.get("shown").quantity} ${value.toFixed(2)}` : "";
     const told = [number, ...(tags[row] ?? []).map(tag => `#${tag}`)].filter(Boolean).join(" ");
-    made.append(strip, first, second, element("div", "quiet", told));
+    const made = make("div", {className: "clip", id: `${mine}-${row}`, role: "option", title: names[row]}, part("strip"),
+      part(scored ? (right ? "right" : "wrong") : "", scored ? make("b", {}, right ? "✓ " : "✗ ") : null, ...words(action)),
+      part("quiet", ...(scored && !right ? ["taken for ", ...words(taken)] : [stem(row).replace(action, "…")])),
+      part("quiet", told));
     made.dataset.row = row;
     showStrip(made);
     return made;
@@ -94,7 +72,7 @@ function render({model, el}) {
     sheet.style.height = `${lines * step}px`;
     view.style.height = `${rows.length ? Math.min(TALL, lines * step + 2) : 80}px`;
     view.querySelector(".empty")?.remove();
-    if (!rows.length) view.append(element("div", "empty", "No clip fits these choices."));
+    if (!rows.length) view.append(part("empty", "No clip fits these choices."));
     const first = Math.max(0, Math.floor(view.scrollTop / step) - 1) * columns;
     const end = Math.min(rows.length, (Math.ceil((view.scrollTop + view.clientHeight) / step) + 1) * columns);
     const seen = new Set(rows.subarray(first, end));
@@ -144,17 +122,13 @@ function render({model, el}) {
 
   const showTags = () => {
     const row = rows[at], found = [...new Set(Object.values(tags).flat())].sort();
-    known.replaceChildren(...found.map(tag => Object.assign(element("option", ""), {value: tag})));
-    const chips = (tags[row] ?? []).map(tag => {
-      const chip = element("button", "", `${tag} ✕`);
-      chip.title = "take this tag off";
-      chip.addEventListener("click", () => model.send({row, tag}));
-      return chip;
-    });
+    known.replaceChildren(...found.map(value => make("option", {value})));
+    const chips = (tags[row] ?? []).map(tag =>
+      make("button", {title: "take this tag off", onclick: () => model.send({row, tag})}, `${tag} ✕`));
     tagging.hidden = row === undefined;
     if (row === undefined) return;
     const had = document.activeElement === field;
-    tagging.replaceChildren(element("span", "quiet", `Tags of ${stem(row)}:`), ...chips, field);
+    tagging.replaceChildren(make("span", {className: "quiet"}, `Tags of ${stem(row)}:`), ...chips, field);
     if (had) field.focus();
   };
   const move = place => {

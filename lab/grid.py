@@ -20,7 +20,7 @@ from ifttn.vocabulary import IfttnError
 from lab.grid_rows import QUANTITIES, ClipRows, GridState, Tags, clip_rows
 from lab.inspector import Inspector
 from lab.opener import Opener
-from lab.panel import dropdown, row
+from lab.panel import dropdown, in_page, refill, row
 from lab.shelf import Shelf
 from lab.thumbnails import strip
 
@@ -31,8 +31,7 @@ SECONDS_BETWEEN_SENDS = 0.15
 class GridView(AnyWidget):
     """The cells in the page (`grid.js`). It sends {"wanted": rows}, {"open": row} and {"row": row, "tag": text}."""
 
-    _esm = Path(__file__).with_name("grid.js").read_text(encoding="utf-8")
-    _css = Path(__file__).with_name("grid.css").read_text(encoding="utf-8")
+    _esm, _css = in_page("elements.js", "grid.js"), in_page("grid.css")
     videos = traitlets.Dict(help="edition, names, actions, and labels as 16-bit numbers").tag(sync=True)
     predicted = traitlets.Bytes(help="of every video, an action as a 16-bit number; -1: none").tag(sync=True)
     shown = traitlets.Dict(help="rows in their order as 32-bit numbers; the values of a quantity as floats").tag(
@@ -114,10 +113,9 @@ class ClipGrid(Opener):
         runs, usual = self._tested(state.dataset, state.split), shelf.usual_run(state.dataset, state.split)
         with self.filling():
             self.dataset.value = state.dataset
-            self.split.options = shelf.splits(state.dataset)
-            self.split.value = state.split
-            self.run.options = [(name, name) for name in runs] or [("none is tested", "")]
-            self.run.value = run = next((name for name in (state.run, usual, *runs) if name in runs), "")
+            refill(self.split, shelf.splits(state.dataset), state.split)
+            run = next((name for name in (state.run, usual, *runs) if name in runs), "")
+            refill(self.run, [(name, name) for name in runs] or [("none is tested", "")], run)
         self._set(run=run, head=state.head if state.run in ("", run) else "")
 
     def read(self) -> None:
@@ -161,8 +159,8 @@ class ClipGrid(Opener):
         if state.head and state.head not in heads:
             raise IfttnError(f"no head {state.head!r} in the run {state.run}: choose from {', '.join(heads)}")
         with self.filling():
-            self.head.options = [("late fusion", ""), *((head, head) for head in heads)]
-            self.head.value, self.side.value = state.head, state.side
+            refill(self.head, [("late fusion", ""), *((head, head) for head in heads)], state.head)
+            self.side.value = state.side
         factors = factors_of_actions(shelf.folder(state.dataset))
         return clip_rows(sides[state.side], split.actions, scores, state.head, self._seconds(), factors)
 
@@ -277,8 +275,7 @@ class ClipGrid(Opener):
         self.view.tags = {str(places[name]): tags for name, tags in self.tags.items() if name in places}
         known = sorted({tag for tags in self.tags.values() for tag in tags} | ({self.state.tag} - {""}))
         with self.filling():
-            self.tag.options = [("any or none", ""), *((tag, tag) for tag in known)]
-            self.tag.value = self.state.tag
+            refill(self.tag, [("any or none", ""), *((tag, tag) for tag in known)], self.state.tag)
 
     def _send_strips(self) -> Iterator[float | None]:
         """The strips that the page asked for, several in one message."""

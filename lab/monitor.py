@@ -16,7 +16,7 @@ from ifttn.experiment.runs import Run
 from ifttn.vocabulary import IfttnError, duration
 from lab import sketches
 from lab.figures import SERIES
-from lab.panel import Panel, labelled, row
+from lab.panel import Panel, labelled, refill, row
 from lab.shelf import Shelf
 
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -118,9 +118,8 @@ class Monitor(Panel):
         words = self.state.only.lower().split()
         offered = tuple(name for name in times if all(word in name.lower() for word in words))
         with self.filling():
-            if self.runs.options != offered:
-                self.runs.options, self.runs.rows = offered, min(12, max(4, len(offered)))
-            self.runs.value = tuple(name for name in chosen if name in offered)
+            refill(self.runs, offered, tuple(name for name in chosen if name in offered))
+            self.runs.rows = min(12, max(4, len(offered)))
         self.state.runs = chosen
 
     def draw(self) -> None:

@@ -287,6 +287,15 @@ def labelled(text: str, widget: Any) -> Any:
     return widget
 
 
+def refill(control: Any, options: Sequence[Any], value: object) -> None:
+    """Offer other options, and choose a value of theirs, in one message.
+
+    ipywidgets sends the options before what is chosen: the page would look for an option that is there no more.
+    """
+    with control.hold_sync():
+        control.options, control.value = options, value
+
+
 def dropdown(text: str, options: Sequence[Any] = (), **layout: Any) -> widgets.Dropdown:
     """A labelled choice."""
     return labelled(text, widgets.Dropdown(options=options, layout=Layout(width="auto", **layout)))

@@ -34,8 +34,6 @@ class Pictures {
   }
 }
 
-/** A name that may break between its words. */
-const words = name => name.split(/(?<=[a-z])(?=[A-Z])|(?<=_)/).flatMap(part => [part, make("wbr")]).slice(0, -1);
 const percent = share => (100 * share).toFixed(0);
 
 /** Score bars of the likeliest actions of the video, and of the true one: a column for each head. */

@@ -6,21 +6,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ipywidgets import Combobox, Layout, Text, VBox
+from ipywidgets import Combobox, FloatRangeSlider, Layout, Text, VBox
 from jaxtyping import Float
-from traitlets import Enum, HasTraits, Int, Unicode
+from traitlets import Enum, HasTraits, Int, Tuple, Unicode
 
 from ifttn.experiment.presets import PRESETS
 from ifttn.experiment.runs import Run
 from ifttn.insight.cam import Finer
 from ifttn.vocabulary import IfttnError
 from lab.clip import Clip, Method, Reading, load_clip, pixel_maps, read_clip
-from lab.panel import Panel, dropdown, row
+from lab.panel import Panel, dropdown, labelled, refill, row
 from lab.shelf import Shelf
+from lab.upload import Upload
+from lab.video_file import length
 
 USUAL_FINER: Finer = 4
 """Maps have a cell every 32 / 4 px unless other cells are chosen: those of a small network are few."""
 KEPT_MAPS = 8
+LONG = 12.0
+"""Seconds of a video of which a part can be chosen: about those of which every frame is shown."""
 
 
 class VideoState(HasTraits):
@@ -32,6 +36,7 @@ class VideoState(HasTraits):
     action = Unicode(help="of the videos offered; empty: all actions")
     video = Unicode(help="a name of the data set")
     file = Unicode(help="a file of one's own, in place of `video`")
+    span = Tuple(help="from which second of the video on, and until which; empty: all of it")
     run = Unicode(help="a recipe of the split; empty: none is trained")
 
 
@@ -54,14 +59,21 @@ class VideoPanel(Panel):
         self.action = Combobox(placeholder="any class: type to search", ensure_option=False, layout=wide)
         self.video = dropdown("video", flex="2 1 280px")
         self.file = Text(placeholder="or the path of a file of your own", continuous_update=False, layout=wide)
+        self.upload = Upload(self.shelf.places.root / "uploads")
+        hidden = Layout(width="100%", display="none")
+        self.span = FloatRangeSlider(min=0, step=0.1, readout_format=".1f", continuous_update=False, layout=hidden)
+        labelled("seconds shown", self.span)
         which = row(self.dataset, self.split, self.side, self.action, self.run, width="100%")
-        self.pickers = VBox([which, row(self.video, self.file, width="100%")], layout=Layout(width="100%"))
+        what = row(self.video, self.file, self.upload, width="100%")
+        self.pickers = VBox([which, what, self.span], layout=Layout(width="100%"))
         self.offer("dataset", "split", "side", "run", "action")
-        self.watch_choice(self.video, self._choose_video)
+        self.watch_choice(self.video, lambda: self.video.value and self._choose("", self.video.value))
         self.watch_choice(self.file, self._choose_file)
+        self.watch_choice(self.span, self._choose_span)
+        self.upload.on_msg(lambda _, said, parts: self.guard(self._receive, said, parts))
         self.watch(state, ["dataset", "split", "side", "action"], self._fill_lists)
-        self.watch(state, ["video", "file", "run"], self._show_choices)
-        self.watch(state, ["video", "file", "run", "split"], self.read_video)
+        self.watch(state, ["video", "file", "run", "span"], self._show_choices)
+        self.watch(state, ["video", "file", "run", "split", "span"], self.read_video)
 
     def begin(self, chosen: Mapping[str, object]) -> None:
         """As a panel does; a file of one's own needs no data set."""
@@ -90,17 +102,27 @@ class VideoPanel(Panel):
 
     # -- choosing
 
-    def _choose_video(self) -> None:
-        if self.video.value:
-            with self.state.hold_trait_notifications():
-                self.state.file, self.state.video = "", self.video.value
+    def _choose(self, file: str, video: str) -> None:
+        """Show all of another video."""
+        with self.state.hold_trait_notifications():
+            self.state.file, self.state.video, self.state.span = file, video, ()
 
     def _choose_file(self) -> None:
         """Take a path; an empty one gives the listed video back."""
-        with self.state.hold_trait_notifications():
-            self.state.file = self.file.value.strip()
-            if not self.state.file and not self.state.video:
-                self.state.video = next((name for _, name in self.video.options), "")
+        file = self.file.value.strip()
+        self._choose(file, self.state.video or ("" if file else next((name for _, name in self.video.options), "")))
+
+    def _choose_span(self) -> None:
+        whole = self.span.value == (self.span.min, self.span.max)
+        self.state.span = () if whole else tuple(round(second, 3) for second in self.span.value)
+
+    def _receive(self, said: Mapping[str, Any], parts: Sequence[memoryview]) -> None:
+        """A part of a file that was dropped; with the last one the file is shown."""
+        path = self.upload.receive(said, parts[0])
+        if path is not None:
+            self._source = ()  # a file of the same name may have been shown
+            self._choose(str(path), self.state.video)
+            self.read_video()
 
     def _fill_lists(self) -> None:
         """Offer in each list what the choices above it leave."""
@@ -116,13 +138,12 @@ class VideoPanel(Panel):
         ready = list(self.shelf.networks(state.dataset, state.split))
         with self.filling():
             self.dataset.value, self.side.value = state.dataset, state.side
-            self.split.options = self.shelf.splits(state.dataset)
-            self.split.value = state.split
+            refill(self.split, self.shelf.splits(state.dataset), state.split)
             self.action.options = split.actions
-            self.video.options = [(name.rpartition("/")[2], name) for name in names]
-            self.video.value = None if state.file else state.video if state.video in names else names[0]
-            self.run.options = [(name, name) for name in ready] or [("none is trained", "")]
-            self.run.value = state.run if state.run in ready else self.shelf.usual_run(state.dataset, state.split)
+            listed = None if state.file else state.video if state.video in names else names[0]
+            refill(self.video, [(name.rpartition("/")[2], name) for name in names], listed)
+            run = state.run if state.run in ready else self.shelf.usual_run(state.dataset, state.split)
+            refill(self.run, [(name, name) for name in ready] or [("none is trained", "")], run)
         state.run = self.run.value
         if not state.file and self.video.value:
             state.video = self.video.value
@@ -131,6 +152,7 @@ class VideoPanel(Panel):
         """Let the controls show what was chosen in another way."""
         with self.filling():
             self.file.value = self.state.file
+            self.span.value = self.state.span or (self.span.min, self.span.max)
             listed = None if self.state.file else self.state.video  # None: so that the one listed can be chosen again
             for control, value in ((self.video, listed), (self.run, self.state.run)):
                 if value is None or value in (offered for _, offered in control.options):
@@ -143,8 +165,9 @@ class VideoPanel(Panel):
             A sentence where another run is shown, because a peer's run has scores and no network to look into.
         """
         with self.state.hold_trait_notifications():
-            self.state.dataset, self.state.split, self.state.action, self.state.file = dataset, split, "", ""
-            self.state.side, self.state.video = self._side_of(video, dataset, split), video
+            self.state.dataset, self.state.split, self.state.action = dataset, split, ""
+            self.state.side, self.state.file, self.state.span = self._side_of(video, dataset, split), "", ()
+            self.state.video = video
             if run in self.shelf.networks(dataset, split):
                 self.state.run = run
         if run is None or run == self.state.run:
@@ -162,7 +185,8 @@ class VideoPanel(Panel):
     def update(self) -> Iterator[float | None]:
         """Bring what is shown up to date with the state; each part only where it differs."""
         run = self.chosen_run
-        source = (self.state.file or (self.state.dataset, self.state.video), run.folder if run else None)
+        video = self.state.file or (self.state.dataset, self.state.video)
+        source = (video, self.state.span, run.folder if run else None)
         if source != self._source:
             # Nothing of the old one stays under the name of the new one, even where reading fails half-way.
             self._source, self.clip, self.reading = (), None, None
@@ -193,10 +217,26 @@ class VideoPanel(Panel):
             store = self.shelf.store(state.dataset, run.identity["preset"] if run else self.shelf.preset(state.dataset))
         else:
             return
+        self._offer_span(length(path))
         settings = run.preset().store if run else store.settings if store else PRESETS["tiny"].store
         store = store if store and store.settings == settings else None
-        self.clip = clip = yield from load_clip(path, name, label, settings, store)
+        segments = run.preset().segments if run else 0
+        self.clip = clip = yield from load_clip(path, name, label, settings, store, span=state.span, segments=segments)
         self.reading = self.ask(clip) if run else None
+
+    def _offer_span(self, seconds: float) -> None:
+        """Offer parts of a long video, before it is read.
+
+        Raises:
+            IfttnError: the chosen part is not in the video.
+        """
+        span, end = self.state.span, round(seconds + 0.05, 1)
+        self.span.layout.display = "" if seconds > LONG or span else "none"
+        if span and not (len(span) == 2 and 0 <= span[0] < span[1] and span[0] < end):
+            raise IfttnError(f"the video has no part {span!r}: choose two seconds from 0 to {seconds:.1f}")
+        with self.filling(), self.span.hold_sync():
+            self.span.max = end
+            self.span.value = span or (0, end)
 
     @property
     def unread(self) -> str:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from queue import SimpleQueue
 from threading import Event, Lock, Thread, current_thread
 from traceback import format_exc
 
@@ -19,8 +20,37 @@ TICK = 0.1
 """Shortest time (s) between two reports of progress: a browser need not draw more."""
 
 
+_idle: list[SimpleQueue[tuple[Callable[[], None], Event]]] = []
+
+
+def _in_a_thread(call: Callable[[], None], done: Event) -> None:
+    """Call in a thread that is idle, or else in a new one, and say when it is done.
+
+    A thread that ends keeps what it freed from the system and from most other threads (the arenas of glibc), so that
+    a new thread for every job would take up to 16 times the memory of one.
+    """
+    try:
+        queue = _idle.pop()
+    except IndexError:
+        queue = SimpleQueue[tuple[Callable[[], None], Event]]()
+        Thread(target=_serve, args=(queue,), daemon=True).start()
+    queue.put((call, done))
+
+
+def _serve(queue: "SimpleQueue[tuple[Callable[[], None], Event]]") -> None:
+    while True:
+        call, done = queue.get()
+        try:
+            call()
+            del call  # it holds a panel
+            current_thread().name = "idle"
+            _idle.append(queue)
+        finally:
+            done.set()
+
+
 class Worker(HasTraits):
-    """Does one job at a time, each in a thread; a new job takes the place of the one under way.
+    """Does one job at a time, in a thread; a new job takes the place of the one under way.
 
     The worker asks a job for its next value over and over. Between two values it can stop, pause or replace the job. A
     paused job is asked no more, so it goes on exactly where it was. The thread sets the traits.
@@ -36,23 +66,25 @@ class Worker(HasTraits):
     def __init__(self) -> None:
         super().__init__()
         self._lock, self._going_on = Lock(), Event()
-        self._stopped = self._closed = False
-        self._thread: Thread | None = None
-        """Of the latest job."""
+        self._stopped = self._closed = self._busy = False
+        self._next: tuple[str, Job] | None = None
+        self._done = Event()
+        self._done.set()
 
     def start(self, doing: str, job: Job) -> None:
         """Do this now, in place of what is under way. A closed worker does nothing more."""
         with self._lock:
             if self._closed:
                 return
-            before, self._stopped = self._thread, False
-            self._thread = Thread(target=self._run, args=(doing, job, before), name=f"worker: {doing}", daemon=True)
-            self._thread.start()
+            self._next, self._stopped = (doing, job), False
+            if not self._busy:
+                self._busy, self._done = True, Event()
+                _in_a_thread(self._run, self._done)
         self.pause(False)
 
     def stop(self) -> None:
         """Give up the job under way, and the one that waits."""
-        self._stopped = True
+        self._next, self._stopped = None, True
         self.pause(False)
 
     def pause(self, paused: bool = True) -> None:
@@ -63,9 +95,8 @@ class Worker(HasTraits):
     def wait(self, timeout: float | int | None = None) -> bool:
         """Until nothing is left to do; False where that took longer than `timeout` seconds."""
         end = None if timeout is None else time.monotonic() + timeout
-        while (thread := self._thread) is not None and thread.is_alive():
-            thread.join(None if end is None else max(0.0, end - time.monotonic()))
-            if thread.is_alive():
+        while not self._done.is_set():
+            if not self._done.wait(None if end is None else max(0.0, end - time.monotonic())):
                 return False
         return True
 
@@ -83,13 +114,18 @@ class Worker(HasTraits):
         self.details = "" if mendable else format_exc()
         self.error = str(error) if mendable else f"unexpected {type(error).__name__}: {error}"
 
-    def _run(self, doing: str, job: Job, before: Thread | None) -> None:
-        if before is not None:
-            before.join()
-        if self._may_go_on():
-            self._do(doing, job)
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                task, self._next = self._next, None
+                self._busy = task is not None
+            if task is None:
+                return
+            if self._may_go_on():
+                self._do(*task)
 
     def _do(self, doing: str, job: Job) -> None:
+        current_thread().name = f"worker: {doing}"
         self.error = self.details = ""
         self.share = self.seconds_left = None
         self.doing = doing
@@ -116,4 +152,4 @@ class Worker(HasTraits):
     def _may_go_on(self) -> bool:
         """Wait while the job is paused. False: it was stopped or replaced."""
         self._going_on.wait()
-        return current_thread() is self._thread and not self._stopped
+        return self._next is None and not self._stopped

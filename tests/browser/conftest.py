@@ -206,6 +206,10 @@ def opened(context, jupyterlab: Lab, content: nbformat.NotebookNode, name: str) 
 
 
 WIDGET = "window.jupyterapp.shell.currentWidget"
+FIRST_FRAME = """[...document.querySelectorAll('.ifttn canvas, img.picture')]
+    .some(i => i.offsetParent && (i.naturalWidth > 10 || i.dataset.drawn))"""
+READY = "document.querySelector('.ifttn [role=status]').textContent.includes('ready')"
+"""Whether a picture of a panel is drawn, and whether its worker has nothing to do."""
 RUN = "window.ran = 0; window.jupyterapp.commands.execute('notebook:run-all-cells').finally(() => window.ran = 1); 0"
 
 
@@ -266,3 +270,11 @@ def results_folder(request) -> Path:
         training.train(embedded.work(root / "runs"), recipe)
         testing.test(embedded.work(root / "runs"), recipe)
     return root
+
+
+@pytest.fixture
+def opening(results_folder):
+    """open(module, panel, more): a cell that opens a panel of the study."""
+    return lambda module, panel, more="": (
+        f"from lab.{module} import {panel}\npanel = {panel}({str(results_folder)!r}{more})\npanel"
+    )

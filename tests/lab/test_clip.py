@@ -8,11 +8,11 @@ import pytest
 from ifttn.data.planes import Snippets
 from ifttn.data.sampling import centre_starts, snippet_indices
 from ifttn.data.store import Store
-from ifttn.data.video import decode
+from ifttn.data.video import Reader, decode
 from ifttn.experiment.presets import PRESETS
 from ifttn.recognizer import Recognizer
 from ifttn.vocabulary import IfttnError
-from lab import clip
+from lab import clip, video_file
 
 SETTINGS = PRESETS["smallest"].store
 
@@ -125,10 +125,10 @@ def test_a_frame_belongs_to_its_nearest_snippet_and_to_the_pair_around_it(result
 
 def test_a_file_that_is_missing_or_is_no_video_is_named(tmp_path):
     with pytest.raises(IfttnError, match="is not there"):
-        next(clip.probe(tmp_path / "none.mp4"))
+        next(video_file.probe(tmp_path / "none.mp4"))
     (tmp_path / "text.avi").write_text("no video")
     with pytest.raises(IfttnError, match=r"text\.avi cannot be read as a video"):
-        next(clip.probe(tmp_path / "text.avi"))
+        next(video_file.probe(tmp_path / "text.avi"))
 
 
 def test_of_a_long_file_every_second_frame_is_shown(tmp_path, encode, monkeypatch):
@@ -149,6 +149,44 @@ def test_what_is_kept_of_a_clip_does_not_grow_with_its_length(tmp_path, encode, 
         return sum(array.nbytes for array in (*arrays, made.frames, made.vectors, made.levels))
 
     assert kept(1300) <= 1.05 * kept(200)  # once, a file of more than 1200 frames was refused
+
+
+@pytest.mark.parametrize(("ending", "options"), [("avi", {}), ("mp4", {"codec": "h264", "b_frames": 2})])
+def test_a_part_of_a_file_holds_the_frames_of_its_seconds_and_nothing_after_them_is_read(
+    tmp_path, encode, monkeypatch, ending, options
+):
+    rng = np.random.default_rng(0)
+    path = encode(tmp_path / f"v.{ending}", list(rng.integers(0, 255, (100, 48, 64, 3), dtype=np.uint8)), **options)
+    assert video_file.length(path) == pytest.approx(4.0, abs=0.05)
+    whole, _ = finish(clip.load_clip(path, "v", None, SETTINGS))
+    read, packets = [], Reader._packets
+    monkeypatch.setattr(Reader, "_packets", lambda *a: (read.append(each) or each for each in packets(*a)))
+    part, shares = finish(clip.load_clip(path, "v", None, SETTINGS, span=(1.0, 2.0)))
+    assert max(np.bincount([each.pts or 0 for each in read])) <= 3  # once for the types, the pictures, the networks
+    assert len({each.pts for each in read}) < 50
+    assert shares == sorted(shares)
+    assert len(part.kinds) == len(part.frames) == part.source.frames == 25
+    assert np.abs(part.frames.astype(int) - whole.frames[25:50]).mean() < 30  # B-frames are encoded anew
+    assert part.seconds == pytest.approx(whole.seconds[25:50], abs=1e-3)
+    last, _ = finish(clip.load_clip(path, "v", None, SETTINGS, span=(3.6, 9.0)))
+    assert len(last.kinds) == 10
+    with pytest.raises(IfttnError, match="shows 0 of its frames from 5 to 6 s"):
+        finish(clip.load_clip(path, "v", None, SETTINGS, span=(5.0, 6.0)))
+
+
+def test_a_part_of_a_folder_of_images_is_read_alike(tmp_path):
+    for number in range(50):
+        cv2.imwrite(str(tmp_path / f"img_{number:05}.png"), np.full((48, 64, 3), 5 * number, np.uint8))
+    assert video_file.length(tmp_path) == 2.0
+    part, _ = finish(clip.load_clip(tmp_path, "frames", None, SETTINGS, span=(0.4, 1.2)))
+    assert [round(float(frame.mean()) / 5) for frame in part.frames] == list(range(10, 30))
+    assert part.seconds[0] == pytest.approx(0.4)
+
+
+def test_a_network_of_other_segments_than_the_presets_samples_a_clip_that_was_read_for_it(video):
+    made, _ = finish(clip.load_clip(video.path, "v", None, SETTINGS, segments=5))
+    frames, fields = snippet_indices(centre_starts(made.source.frames, 5), made.source.frames)
+    assert len(Snippets(made.source, frames, fields).planes("flow")) == 5
 
 
 def test_times_of_a_clip_are_the_files_own(shared_data):

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from ipywidgets import Dropdown, SelectMultiple
 from ipywidgets.widgets.widget import _instances
 from PIL import Image as Pillow
 
@@ -30,6 +31,7 @@ from lab.inspector import Inspector
 from lab.layers import painted
 from lab.monitor import LINES, Monitor, look_ahead
 from lab.pair import SideBySide
+from lab.panel import refill
 from lab.shelf import Shelf
 from lab.sketches import Curve
 from lab.table_desk import TableDesk
@@ -204,6 +206,56 @@ def test_another_video_uses_the_same_widgets_and_its_own_pictures(inspector):
         assert shown(inspector) != before
     assert set(_instances) == widgets
     assert inspector.worker.error == ""
+
+
+def test_of_a_long_video_a_part_is_chosen_and_another_video_is_whole_again(opened, shelf, encode, tmp_path):
+    path = encode(tmp_path / "long.avi", [np.full((48, 64, 3), i % 250, np.uint8) for i in range(330)])
+    panel = opened(Inspector, shelf, file=str(path))
+    assert panel.wait(60.0)
+    assert (panel.span.layout.display, panel.span.value, panel.clip.step) == ("", (0, 13.2), 2)
+    panel.span.value = (2.0, 4.0)
+    assert panel.wait(60.0)
+    assert (panel.state.span, len(panel.clip.kinds), panel.clip.step) == ((2.0, 4.0), 50, 1)
+    assert panel.player.clip["seconds"][0] == 2.0
+    assert panel.reading.sampled.max() < 50
+    panel.span.value = (0, 13.2)
+    assert panel.wait(60.0)
+    assert (panel.state.span, len(panel.clip.kinds)) == ((), 330)
+    panel.span.value = (2.0, 4.0)
+    panel.video.value = panel.video.options[1][1]
+    assert panel.wait(60.0)
+    assert (panel.state.span, panel.span.layout.display, panel.worker.error) == ((), "none", "")
+
+
+@pytest.mark.parametrize("span", [(20.0, 30.0), (3.0, 2.0), (1.0,)])
+def test_a_part_that_a_video_does_not_have_is_refused(opened, shelf, span):
+    panel = opened(Inspector, shelf, span=span)
+    assert panel.wait(60.0)
+    assert f"the video has no part {span}: choose two seconds from 0 to " in panel.worker.error
+
+
+def test_a_file_that_is_dropped_comes_in_parts_and_is_shown(opened, shelf, encode, tmp_path, monkeypatch):
+    panel, asked = opened(Inspector, shelf), []
+    monkeypatch.setattr(panel.upload, "folder", tmp_path / "uploads")
+    monkeypatch.setattr(panel.upload, "send", asked.append)
+
+    def drop(name, content, part):
+        for at in range(0, len(content), part):
+            told = {"name": name, "at": at, "of": len(content)}
+            panel.upload._handle_custom_msg(told, [memoryview(content[at : at + part])])
+        assert panel.wait(60.0)
+
+    for level, part in ((10, 700), (20, 10**6)):  # another file of the same name, in one part
+        own = encode(tmp_path / "own.avi", [np.full((48, 64, 3), level + i, np.uint8) for i in range(20)])
+        drop("../own.avi", own.read_bytes(), part)
+        assert panel.worker.error == ""
+        assert (panel.clip.name, panel.file.value) == ("own.avi", str(tmp_path / "uploads" / "own.avi"))
+        assert panel.clip.frames[0].mean() == pytest.approx(level, abs=2)
+    assert [each["at"] for each in asked[:2]] == [700, 1400]
+    assert [path.name for path in (tmp_path / "uploads").iterdir()] == ["own.avi"]
+    drop("letter.mp4", b"Dear Sir or Madam", 5)
+    assert "letter.mp4 cannot be read as a video" in panel.worker.error
+    assert not clip_shown(panel)
 
 
 def test_a_class_leaves_its_videos_and_the_train_side_has_others(inspector):
@@ -579,6 +631,23 @@ def test_the_monitor_filters_runs_smooths_within_a_stage_and_gives_every_epoch_a
     assert table[table["run"] == "embedded-ucf/split1/if-ttn"]["loss"].to_list() == pytest.approx(curve.y)
 
 
+@pytest.mark.parametrize(("kind", "chosen"), [(SelectMultiple, lambda i: (i,)), (Dropdown, lambda i: i)])
+def test_no_message_about_a_list_chooses_what_the_list_does_not_offer(kind, chosen, monkeypatch):
+    control = kind(options=range(6), value=chosen(5))
+    page = control.get_state()
+
+    def receive(message, **_):
+        page.update(message["state"])
+        assert np.max(page["index"]) < len(page["_options_labels"])
+
+    monkeypatch.setattr(control, "_send", receive)
+    for count in (2, 4, 3):
+        refill(control, range(count), chosen(count - 1))
+        assert (page["index"], len(page["_options_labels"])) == (chosen(count - 1), count)
+    for each in (control, control.layout, control.style):
+        each.close()
+
+
 def test_the_lines_of_two_dozen_runs_are_all_different():
     assert len(set(LINES)) == len(LINES) == 24
 
@@ -625,15 +694,16 @@ def test_the_explorer_draws_every_head_for_every_pair_and_scaling(opened, shelf)
     assert panel.asked.options[5][1] in panel._caption.value
 
 
-def test_an_inspector_that_is_opened_and_closed_again_and_again_leaves_no_widget_and_no_thread(results):
-    before, threads = set(_instances), threading.active_count()
+def test_an_inspector_that_is_opened_and_closed_again_and_again_leaves_no_widget_and_no_second_thread(results):
+    before, threads = set(_instances), set()
     for _ in range(5):
         with Inspector(results) as panel:
             panel.wait(60.0)
             assert panel.clip is not None
         assert (panel.clip, panel.reading, shown(panel)["rgb"]) == (None, None, [])  # not left to the collector
+        threads.add(threading.active_count())
     assert set(_instances) == before
-    assert threading.active_count() == threads
+    assert len(threads) == 1
 
 
 @pytest.mark.parametrize("kind", PANELS)

@@ -91,6 +91,28 @@ def test_only_the_latest_of_many_jobs_is_done_to_its_end(worker):
     assert last == [0, 1, 2]
 
 
+def test_workers_one_after_the_other_share_a_thread_and_those_at_once_have_their_own(worker):
+    def job():
+        threads.append(threading.get_ident())
+        yield None
+
+    threads = []
+    for _ in range(20):
+        other = Worker()
+        other.start("alone", job)
+        assert other.wait(10.0)
+        other.close()
+    assert len(set(threads)) == 1
+    seen = []
+    worker.start("counting", counting(seen))
+    wait_for(lambda: seen)
+    other = Worker()
+    other.start("beside it", job)
+    assert other.wait(10.0)
+    assert len(set(threads)) == 2
+    other.close()
+
+
 def test_a_mistake_is_said_in_its_own_line_and_a_fault_with_its_place(worker):
     def mistake():
         raise IfttnError("there is no such run")
