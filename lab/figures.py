@@ -374,7 +374,7 @@ def order_lollipops(gains: pd.DataFrame, most: int = 15) -> Figure:
     actions, only the first and the last are drawn.
 
     Args:
-        gains: `ifttn.experiment.reversals.order_gains`.
+        gains: `ifttn.experiment.reversal_frames.order_gains`.
         most: how many actions of each end are drawn.
     """
     left_out = max(0, len(gains) - 2 * most)

@@ -11,9 +11,10 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 
 from ifttn.experiment.claims import EXPLAINED, MARGIN, Finding
-from ifttn.experiment.reversals import EXPLAINED_REVERSALS
+from ifttn.experiment.reversal_frames import EXPLAINED_REVERSALS
 from ifttn.experiment.steps import Progress
-from ifttn.experiment.table_frames import ended_short, p_text, reasons, to_frame
+from ifttn.experiment.table_frames import to_frame
+from ifttn.experiment.table_texts import ended_short, p_text, reasons
 from ifttn.experiment.tables import Table
 from ifttn.files import write_whole
 from ifttn.vocabulary import duration
@@ -116,7 +117,7 @@ def write(
         tables: filled as far as runs are tested.
         pictures: those drawn so far.
         findings: the verdicts on the paper's claims so far.
-        reversals: what networks call actions that are played backwards (`results.reversal_table`), where there is one.
+        reversals: what networks call actions that are played backwards (`reversal_table`), where there is one.
     """
     every = steps(progress)
     took_time = every[every["seconds"] > 0].groupby("kind")["seconds"].agg(["size", "sum"])
@@ -149,8 +150,8 @@ ENVIRONMENT = Environment(
 ENVIRONMENT.filters.update(
     duration=duration,
     base64=lambda content: base64.b64encode(content).decode(),
-    reasons=reasons,
-    ended_short=ended_short,
+    reasons=lambda frame: reasons(frame.to_dict("list")),
+    ended_short=lambda frame: ended_short(frame.to_dict("list")),
     p_text=p_text,
     page_table=lambda frame: page_html(page_table(frame)),
     details=lambda frame: page_html(details(frame)),

@@ -17,6 +17,7 @@ from ifttn.data.store import Store
 from ifttn.experiment import published, results
 from ifttn.experiment.presets import PRESETS
 from ifttn.experiment.recipes import RECIPES
+from ifttn.experiment.reversal_frames import gains_of_order, reversal_table
 from ifttn.experiment.runs import Run
 from ifttn.experiment.study import EMBEDDED, Places
 from ifttn.experiment.tables import Table
@@ -125,15 +126,19 @@ class Shelf:
         folders = sorted(path.parent for path in self.places.runs.glob("*/split*/*/recipe.json"))
         return {folder.relative_to(self.places.runs).as_posix(): Run(folder) for folder in folders}
 
+    def results(self, *on: str) -> results.Results:
+        """The tested runs, with their scores as they are now."""
+        return results.Results(self.places.runs, self.places.root / "data", on=on)
+
     def tables(self) -> dict[int, Table]:
         """The paper's tables by number, with what the tested runs measured; those of the published run say so."""
-        tables = results.filled_tables(self.places.runs, self.places.root / "data")
+        tables = self.results().tables()
         ending = " Published run, which is no result of yours." if self.published else ""
         return {table.number: replace(table, caption=table.caption + ending) for table in tables}
 
     def reversals(self, *on: str) -> pd.DataFrame:
-        """What networks call actions that are played backwards (`ifttn.experiment.results.reversal_table`)."""
-        return results.reversal_table(self.places.runs, self.places.root / "data", on)
+        """What networks call actions that are played backwards (`ifttn.experiment.reversal_frames.reversal_table`)."""
+        return reversal_table(self.results(*on))
 
     def order_figure(self, dataset: str = "", most: int = 15) -> Figure:
         """Which actions of a data set need order (`lab.figures.order_lollipops`), by default of the usual one.
@@ -141,7 +146,7 @@ class Shelf:
         Raises:
             IfttnError: no complete network is tested on it.
         """
-        return order_lollipops(results.gains_of_order(self.places.runs, dataset or self.usual_dataset), most)
+        return order_lollipops(gains_of_order(self.results(), dataset or self.usual_dataset), most)
 
     def recognizer(self, run: Run) -> Recognizer:
         """The network of a finished run; the last two are kept.

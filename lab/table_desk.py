@@ -13,7 +13,7 @@ from traitlets import HasTraits, Int, Unicode, link
 from ifttn.experiment import results
 from ifttn.experiment.claims import Finding
 from ifttn.experiment.scores import fuse_runs
-from ifttn.experiment.table_frames import shown, to_frame
+from ifttn.experiment.table_frames import to_frame
 from ifttn.experiment.tables import Cell, LateFusion, Table, heading, load
 from ifttn.files import write_whole
 from ifttn.vocabulary import IfttnError
@@ -24,7 +24,7 @@ from lab.panel import dropdown, ends, row
 from lab.pickable import Pickable
 from lab.shelf import Shelf
 from lab.sketches import prose
-from lab.tables import to_latex
+from lab.tables import texts_of, to_latex
 
 
 class TableState(HasTraits):
@@ -99,7 +99,7 @@ class TableDesk(Opener):
     def _read(self) -> Iterator[float | None]:
         self.tables = self.shelf.tables()
         if not self.shelf.published:  # claims are decided by studies alone
-            self.findings = results.findings(self.shelf.places.runs, self.shelf.places.root / "data")
+            self.findings = self.shelf.results().findings()
         yield None
         self._show()
         found = list(self.tables.values())
@@ -152,7 +152,11 @@ class TableDesk(Opener):
     def _show_table(self) -> None:
         """Every row with its numbers; the difference from the paper where both are of one data set."""
         table, frame = self.table, to_frame(self.table)
-        factors, numbers, texts = frame.attrs["factors"], frame.to_dict("records"), shown(frame).to_dict("records")
+        factors, numbers, texts = (
+            frame.attrs["factors"],
+            frame.to_dict("records"),
+            texts_of(frame).to_dict("records"),
+        )
         places = [table.cells.index(cell) for cell in self.cells]
         same = any(map(_of_the_papers, self.cells))
         names = ["", "paper", "measured", *["diff."] * same, "95 % interval", "", "classes", "videos", *factors]

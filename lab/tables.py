@@ -9,24 +9,29 @@ import pandas as pd
 from markupsafe import Markup
 from pandas.io.formats.style import Styler
 
-from ifttn.experiment.reversals import EXPLAINED_REVERSALS, SORTS, actions_of, blocks_of, sums_of
+from ifttn.experiment.reversal_frames import EXPLAINED_REVERSALS, SORTS, actions_of, blocks_of, sums_of
 from ifttn.experiment.scores import READINGS
-from ifttn.experiment.table_frames import P_OF_ORDER, WORDS_LEFT, reasons, shown
+from ifttn.experiment.table_texts import P_OF_ORDER, WORDS_LEFT, reasons, shown
 from lab.sketches import prose
 
 NARROW = ("method", "column", "paper", "paper on", "measured", "95 %", "p", "reversed")
 """Columns for a notebook, whose page is narrow; factors follow."""
 
 
+def texts_of(frame: pd.DataFrame, without: Sequence[str] = ()) -> pd.DataFrame:
+    """The numbers as short texts (`table_texts.shown`)."""
+    return pd.DataFrame(shown(frame.to_dict("list"), without))
+
+
 def style(frame: pd.DataFrame) -> Styler:
     """For a notebook: the columns that tell rows apart, with our numbers in bold and reasons for empty cells on top."""
-    text = shown(frame)
+    text = texts_of(frame)
     text["method"] = text["method"].mask(text.duplicated("method"), "")
     styler = Styler(text[[name for name in (*NARROW, *frame.attrs["factors"]) if name in text]])
     styler.format(escape="html")
     words = [name for name in ("method", "column") if name in text]
     caption = [prose(f"Table {frame.attrs['number']}. {frame.attrs['caption']}")]
-    for why, methods in reasons(frame).items():
+    for why, methods in reasons(frame.to_dict("list")).items():
         caption.append(Markup("<br><small>Empty, {}: {}.</small>").format(prose(why), ", ".join(methods)))
     return (
         styler.hide(axis="index")
@@ -50,12 +55,12 @@ def style(frame: pd.DataFrame) -> Styler:
 
 def to_latex(frame: pd.DataFrame) -> str:
     """For a paper: a `table` environment in booktabs style (`\\usepackage{booktabs}`)."""
-    text = shown(frame, ("95 %", "splits", "measured on", "why"))
+    text = texts_of(frame, ("95 %", "splits", "measured on", "why"))
     return _latex(text, frame.attrs["caption"], str(frame.attrs["number"])).replace("<0.001", "$<$0.001")
 
 
 def reversal_latex(frame: pd.DataFrame, kind: str = "reverse") -> str:
-    """The reversal table for a paper, in the same style: the actions of one kind (`reversals.actions_of`)."""
+    """The reversal table for a paper, in the same style: the actions of one kind (`reversal_frames.actions_of`)."""
     return _latex(actions_of(frame, kind), f"{SORTS[kind]}. {EXPLAINED_REVERSALS}", f"order-{kind}")
 
 
@@ -74,7 +79,7 @@ def _latex(text: pd.DataFrame, caption: str, label: str) -> str:
 
 def page_table(frame: pd.DataFrame) -> Styler:
     """For a page: one row for each method, with the paper's columns side by side."""
-    texts = shown(frame).assign(column=frame["column"], on=frame["paper on"]).to_dict("records")
+    texts = texts_of(frame).assign(column=frame["column"], on=frame["paper on"]).to_dict("records")
     parts: dict[tuple[str, str], list[str]] = {}
     classes: dict[tuple[str, str], str] = {}
     for column in dict.fromkeys(cell["column"] for cell in texts):
@@ -119,7 +124,7 @@ def _meter(value: str) -> str:
 
 def details(frame: pd.DataFrame) -> Styler:
     """For a page: mean over classes, top-5, spread, tests and read-outs of order of the measured cells."""
-    text = shown(frame)
+    text = texts_of(frame)
     order = ("mean class", "top-5", "sd splits", "sd seeds", *READINGS, *P_OF_ORDER.values(), "p")
     names = [name for name in ("method", "column") if name in text]
     cells = [cell for cell in text.to_dict("records") if cell["videos"]]

@@ -475,9 +475,20 @@ def test_many_processes_are_for_training_alone(monkeypatch, capsys):
     assert "torchrun" in mistake(capsys, "reproduce")
 
 
-def test_tables_wait_for_no_network_and_no_decoder(trained, embedded):
-    heavy = {"torch", "torchvision", "av", "decord", "cv2", "matplotlib"}
+def test_tables_wait_for_no_network_no_decoder_and_no_pandas(trained, embedded):
+    heavy = {"torch", "torchvision", "av", "decord", "cv2", "matplotlib", "pandas", "scipy", "joblib", "numba"}
     words = ["tables", "--runs", str(trained[0]), "--data", str(embedded.data.parent)]
     script = f"import sys\nfrom ifttn import cli\nassert cli.main({words}) == 0\nassert not {heavy} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("words", "code"), [(["--help"], 0), (["tables", "--help"], 0), (["tables", "--mistyped"], 2)])
+def test_help_and_mistyped_options_wait_for_no_library(words, code):
+    heavy = {"torch", "numpy", "pandas", "scipy", "pyarrow", "jaxtyping"}
+    script = (
+        f"import sys\nfrom ifttn import cli\ntry:\n    cli.main({words})\nexcept SystemExit as ended:\n"
+        f"    assert ended.code == {code}\n    assert not {heavy} & set(sys.modules)\nelse:\n    raise AssertionError"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

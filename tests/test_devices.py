@@ -25,7 +25,7 @@ from ifttn.data.flow import flow_of, luminance
 from ifttn.data.flow_service import serve
 from ifttn.experiment import study
 from ifttn.experiment.recipes import RECIPES
-from ifttn.experiment.results import filled_tables
+from ifttn.experiment.results import Results
 from ifttn.experiment.runs import Run
 from ifttn.gallery import figures_1_7, sources
 from ifttn.insight.drawing_settings import DRAWING_PRESETS
@@ -190,7 +190,7 @@ def test_every_step_of_the_study_is_done(results, tmp_path, monkeypatch):
         if task.function is not study.write_videos:
             task.function(*task.arguments)
     gallery.draw_split(places, places.datasets[0], 1, setup)
-    assert filled_tables(places.runs, tmp_path / "data")
+    assert Results(places.runs, tmp_path / "data").tables()
 
 
 def test_the_bench_of_training_runs(tmp_path, monkeypatch):

@@ -29,7 +29,7 @@ from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
 from ifttn.data.diagnostic_lists import hmdb_lists, something_lists, ucf_lists
-from ifttn.data.factors import FACTORS, factors
+from ifttn.data.factors import FACTORS, TABLE
 from ifttn.files import held, remove_leftovers, write_whole, written_whole
 from ifttn.vocabulary import IfttnError
 
@@ -344,7 +344,7 @@ def write_some(folder: Path, flavour: str, names: Collection[str], *, videos: in
 
 
 def _write(folder: Path, flavour: str, planned: pd.DataFrame, wanted: pd.DataFrame, jobs: int, progress: bool) -> None:
-    table = folder / "factors.parquet"
+    table = folder / TABLE
     if table.exists() and not _same(stored := factors(folder), planned):
         raise IfttnError(
             f"{folder} holds another embedded data set of {len(stored)} videos: use another folder or remove this one"
@@ -360,6 +360,13 @@ def _write(folder: Path, flavour: str, planned: pd.DataFrame, wanted: pd.DataFra
         total, name = len(wanted), f"{folder.name}: videos"
         for _ in tqdm(done, name, total, initial=total - len(rows), disable=not progress):
             pass
+
+
+def factors(folder: Path) -> pd.DataFrame:
+    """The plan that `write` put into the folder. Raises IfttnError if the folder has no plan."""
+    if not (folder / TABLE).exists():
+        raise IfttnError(f"{folder} has no {TABLE}: it is not the embedded data set")
+    return pd.read_parquet(folder / TABLE)
 
 
 def _same(stored: pd.DataFrame, planned: pd.DataFrame) -> bool:

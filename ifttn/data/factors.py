@@ -3,24 +3,20 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Int
 
-from ifttn.vocabulary import IfttnError
-
+TABLE = "factors.parquet"
+"""The table in the folder of an embedded data set: `diagnostic.plan_videos`."""
 FACTORS = ("scene", "speed", "binding", "order")
-
-
-def factors(root: Path) -> pd.DataFrame:
-    """The plan that `diagnostic.write` put into the folder. Raises IfttnError if the folder has no plan."""
-    if not (root / "factors.parquet").exists():
-        raise IfttnError(f"{root} has no factors.parquet: it is not the embedded data set")
-    return pd.read_parquet(root / "factors.parquet")
 
 
 def factors_of_actions(root: Path) -> dict[str, Int[np.ndarray, " A"]]:
     """Factor -> its value for each action. Empty if the data set is not an embedded data set."""
-    if not (root / "factors.parquet").exists():
+    if not (root / TABLE).exists():
         return {}
-    values = factors(root).groupby("action").first().sort_index()
-    return {factor: values[factor].to_numpy() for factor in FACTORS}
+    from pyarrow.parquet import ParquetFile  # only here: most data sets have no such table
+
+    columns = ParquetFile(root / TABLE).read(["action", *FACTORS]).to_pydict()
+    of_action = dict(zip(columns["action"], zip(*(columns[name] for name in FACTORS), strict=True), strict=True))
+    values = np.array([of_action[action] for action in sorted(of_action)])
+    return dict(zip(FACTORS, values.T, strict=True))

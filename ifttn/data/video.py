@@ -87,15 +87,13 @@ def read_frames(path: str | Path, indices: Sequence[int] | FrameChoice | None = 
     import decord  # takes 0.4 GB of memory, and only this function needs it
 
     path = Path(path)
-    try:
+    with _named(path, decord.DECORDError, RuntimeError, UnicodeError):
         with _opened(path):
             video = decord.VideoReader(_url(path), ctx=decord.cpu(0), num_threads=1)
         wanted = range(len(video)) if indices is None else indices
         wanted = np.ravel(wanted(len(video))).tolist() if callable(wanted) else wanted
         if wanted and min(wanted) >= 0 and max(wanted) < len(video):
             return video.get_batch(list(wanted)).asnumpy()
-    except (decord.DECORDError, RuntimeError, FFmpegError, OSError, UnicodeError) as error:
-        raise IfttnError(f"{path}: cannot be decoded as a video ({_reason(error)})") from error
     raise IfttnError(f"{path}: has {len(video)} frames; requested: {list(wanted) or 'all'}")
 
 
@@ -131,6 +129,17 @@ def exported(path: str | Path) -> Iterator[tuple[str, Shaped[np.ndarray, " n"]]]
         for frame in reader.frames(container):
             vectors = exported_by(frame)
             yield KINDS[frame.pict_type], np.frombuffer(memoryview(vectors), VECTOR) if vectors else np.empty(0, VECTOR)
+
+
+@contextmanager
+def _named(path: Path, *errors: type[Exception]) -> Iterator[None]:
+    """Turn FFmpeg's errors, and these, into an IfttnError that names the file."""
+    try:
+        yield
+    except (FFmpegError, OSError, *errors) as error:
+        lines = str(error).replace("'file:", "'").strip().splitlines()
+        reason = lines[-1][:200] if lines else type(error).__name__
+        raise IfttnError(f"{path}: cannot be decoded as a video ({reason})") from error
 
 
 @contextmanager
@@ -224,7 +233,7 @@ class Reader:
             keep: whether a chosen frame is converted. It serves live frames, whose number is unknown.
         """
         chosen, painter, at = None, BlockPainter(), 0
-        with self._named(), self.opened() as container:
+        with _named(self.path), self.opened() as container:
             frames = self._linked(container)
             for first in frames:
                 if choose and chosen is None:
@@ -234,13 +243,6 @@ class Reader:
                 painter.start(length, self.coded, self.size)
                 yield self._chunk(chain([first], islice(frames, length - 1)), painter, at, wanted)
                 at += length
-
-    @contextmanager
-    def _named(self) -> Iterator[None]:
-        try:
-            yield
-        except (FFmpegError, OSError) as error:
-            raise IfttnError(f"{self.path}: cannot be decoded as a video ({_reason(error)})") from error
 
     def grid(self) -> tuple[Integer[np.ndarray, " H"], Integer[np.ndarray, " W"]]:
         """The block of each row and of each column of pixels, at the requested size."""
@@ -268,7 +270,7 @@ class Reader:
 
     def count(self) -> int:
         """The number of frames in the index of the file. Without an index, the number of packets with a picture."""
-        with self._named(), _opened(self.path) as (container, stream):
+        with _named(self.path), _opened(self.path) as (container, stream):
             if stream.frames and count_shown(stream) == stream.frames:
                 return stream.frames
             return sum(packet.size > 0 and not packet.is_discard for packet in container.demux(stream))
@@ -394,8 +396,3 @@ def resize_into(picture: UInt8[np.ndarray, "h w 3"], image: UInt8[np.ndarray, "H
     else:
         how = cv2.INTER_AREA if width < picture.shape[1] else cv2.INTER_LINEAR
         cv2.resize(picture, (width, height), dst=image, interpolation=how)
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).replace("'file:", "'").strip().splitlines()
-    return lines[-1][:200] if lines else type(error).__name__

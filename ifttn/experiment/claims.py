@@ -9,6 +9,7 @@ import textwrap
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -16,7 +17,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from ifttn.experiment.recipes import find
 from ifttn.experiment.scores import READINGS
 from ifttn.experiment.significance import Paired
-from ifttn.experiment.table_frames import p_text
+from ifttn.experiment.table_texts import p_text
 from ifttn.experiment.tables import (
     TABLES,
     Factors,
@@ -130,6 +131,7 @@ class Claims:
     """Late fusion -> its name in a sentence."""
 
 
+@cache
 def load_claims(path: Path = TABLES) -> Claims:
     """The claims of a file laid out as `tables.toml`.
 

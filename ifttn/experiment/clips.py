@@ -73,15 +73,17 @@ def curve(found: Mapping[tuple[int, int], Scores]) -> pd.DataFrame:
         runs = {seed: scores for (count, seed), scores in found.items() if count == clips}
         heads = next(iter(runs.values())).heads
         for head in (*heads, *([ALL_HEADS] if len(heads) > 1 else [])):
-            answers = [_right(scores, head, seed) for seed, scores in runs.items()]
-            right, each = pd.concat(answers), [float(answer.mean()) for answer in answers]
-            videos = right.index.unique("video").size
-            rows.append((clips, head, len(runs), videos, right.mean(), *share_interval(right), min(each), max(each)))
+            answers = {seed: _right(scores, head) for seed, scores in runs.items()}
+            right = {(seed, video): each for seed, own in answers.items() for video, each in own.items()}
+            each = [float(np.mean([*own.values()])) for own in answers.values()]
+            videos = len({video for _, video in right})
+            mean = float(np.mean([*right.values()]))
+            rows.append((clips, head, len(runs), videos, mean, *share_interval(right), min(each), max(each)))
     columns = ["clips", "head", "seeds", "videos", "accuracy", "low", "high", "lowest", "highest"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _right(scores: Scores, head: str, seed: int) -> pd.Series:
+def _right(scores: Scores, head: str) -> dict[str, bool]:
+    """Video -> whether its answer is right."""
     logits = late_fusion(scores.heads) if head == ALL_HEADS else scores.heads[head]
-    index = pd.MultiIndex.from_product([[seed], scores.videos], names=["seed", "video"])
-    return pd.Series(logits.argmax(1) == scores.labels, index)
+    return dict(zip(scores.videos, (logits.argmax(1) == scores.labels).tolist(), strict=True))

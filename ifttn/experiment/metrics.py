@@ -3,21 +3,22 @@
 import json
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
+METRICS = ("stage", "epoch", "of", "loss", "accuracy", "lr", "seconds", "videos_per_second")
+"""What every epoch has."""
 
 
-def read_metrics(folder: Path) -> pd.DataFrame:
-    """The metrics of the run in a folder: `Run.metrics`."""
-    rows = []
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The metrics of the run in a folder, a row for each epoch; of an epoch that was trained twice, the later row."""
+    rows: dict[tuple[str, int], dict[str, Any]] = {}
     with suppress(FileNotFoundError):
         for line in (folder / "metrics.jsonl").read_text().splitlines():
             with suppress(json.JSONDecodeError):
-                rows.append(json.loads(line))
-    if not rows:
-        columns = ["stage", "epoch", "of", "loss", "accuracy", "lr", "seconds", "videos_per_second"]
-        return pd.DataFrame(columns=columns)
-    return pd.DataFrame(rows).drop_duplicates(["stage", "epoch"], keep="last", ignore_index=True)
+                row = json.loads(line)
+                rows.pop(place := (row["stage"], row["epoch"]), None)
+                rows[place] = row
+    return list(rows.values())
 
 
 def shortfalls(folder: Path) -> tuple[str, ...]:
@@ -32,12 +33,11 @@ def shortfalls(folder: Path) -> tuple[str, ...]:
         return ()
     if run["recipe_row"]["fusion"] in (None, "separate"):
         return ()
-    metrics = read_metrics(folder)
-    last = metrics[metrics.epoch == metrics["of"] - 1].set_index("stage").accuracy
+    last = {row["stage"]: row["accuracy"] for row in read_metrics(folder) if row["epoch"] == row["of"] - 1}
     return tuple(
         f"{run['recipe']} on {run['dataset']}, split {run['split']}, seed {run['seed']}: stage {stage} ended with "
         f"{last[stage]:.2f} of its training videos right, where {share:.2f} or more are usual: another seed or a "
         "longer stage may do better"
         for stage, share in run["preset_row"]["arrives"].items()
-        if stage in last.index and last[stage] < share
+        if stage in last and last[stage] < share
     )

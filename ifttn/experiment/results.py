@@ -6,31 +6,27 @@ Nothing here needs torch, so that `ifttn tables` answers at once.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Int
 
 from ifttn.data.factors import factors_of_actions
-from ifttn.experiment.claims import SPLITS, Claims, Finding, decide, load_claims
+from ifttn.experiment.claims import SPLITS, Finding, decide, load_claims
 from ifttn.experiment.metrics import shortfalls
 from ifttn.experiment.recipes import OF_THE_PACKAGE
 from ifttn.experiment.reversals import (
     COMPARED,
-    NONE,
     PAIRS,
     Backwards,
     backwards,
-    order_gains,
     reversal_finding,
-    reversal_frame,
     reversals_of_factors,
     reversals_of_names,
 )
 from ifttn.experiment.scores import LATE_FUSION, Scores
-from ifttn.experiment.tables import Cell, Factors, ScoresOf, Table, fill, fused_by_training, load, speeds
+from ifttn.experiment.tables import Cell, Factors, ScoresOf, Table, fill, load, speeds
 from ifttn.vocabulary import IfttnError
 
 EMBEDDED = {"embedded-ucf": ("ucf", 960), "embedded-hmdb": ("hmdb", 384)}
@@ -69,29 +65,74 @@ def tested(runs: Path) -> dict[str, list[str]]:
     return {name: found[name] for name in sorted(found, key=place)}
 
 
-def _standing(runs: Path, on: Sequence[str]) -> list[str]:
-    """The data sets that are shown: the named ones, else one's own, else the embedded ones."""
-    names = list(tested(runs))
-    return list(on) or [name for name in names if name not in EMBEDDED] or names
+class Results:
+    """The tested runs in a folder, with those of other seeds. Scores are read when they are needed, and only once."""
 
+    def __init__(self, runs: Path, data: Path, seeds: Sequence[Path] = (), on: Sequence[str] = ()) -> None:
+        """Find the runs.
 
-def filled_tables(runs: Path, data: Path, seeds: Sequence[Path] = (), on: Sequence[str] = ()) -> list[Table]:
-    """The paper's tables, filled with the scores of the runs. Cells without a run stay empty.
+        Args:
+            runs: folder of the runs. Its folders `seed<n>` hold further seeds, with the same layout.
+            data: folder of the data sets, for the factors of the embedded ones.
+            seeds: more folders of the same runs with other seeds.
+            on: data sets, in order; by default the user's own with tested runs, or else the embedded ones.
 
-    Args:
-        runs: folder of the runs.
-        data: folder of the data sets, for the factors of the embedded ones.
-        seeds: further folders of the same runs with other seeds, beside those in `runs`.
-        on: data sets, in order; by default those that have tested runs.
+        Raises:
+            IfttnError: a folder of another seed does not exist.
+        """
+        for folder in seeds:
+            if not folder.is_dir():
+                raise IfttnError(f"no folder of runs at {folder}: `ifttn reproduce --seed 1 --out results-1` makes one")
+        names = list(tested(runs))
+        self.runs, self.data = runs, data
+        self.datasets = list(on) or [name for name in names if name not in EMBEDDED] or names
+        folders = [each for folder in (runs, *seeds) for each in (folder, *sorted(folder.glob("seed*")))]
+        self.scores = [_scores_in(folder) for folder in dict.fromkeys(map(Path.resolve, folders))]
+        """Of each seed."""
 
-    Raises:
-        IfttnError: a folder of another seed is not there.
-    """
-    datasets = _standing(runs, on)
-    scores, *others = _scores_of_seeds(runs, seeds)
-    factors, timed = _factors(datasets, runs, data), speeds(runs.parent / "speed.csv")
-    tables = _with_own(load(), runs)
-    return [fill(table, scores, datasets, factors, others, timed) for table in tables]
+    def tables(self) -> list[Table]:
+        """The paper's tables, filled with the scores of the runs. Cells without a run stay empty."""
+        (scores, *others), timed = self.scores, speeds(self.runs.parent / "speed.csv")
+        tables = _with_own(load(), self.runs)
+        return [fill(table, scores, self.datasets, self._factors, others, timed) for table in tables]
+
+    def findings(self) -> list[Finding]:
+        """Whether the paper's claims hold for the runs, on every data set."""
+        found = decide(load_claims(), self.scores, self.datasets, self._factors)
+        for dataset in self.datasets:
+            each = reversal_finding(self.backwards(dataset), self.reversals(dataset), dataset)
+            found += [each] if each else []
+        return found
+
+    def backwards(self, dataset: str) -> list[Backwards]:
+        """The answers of systems to the videos in order and backwards."""
+        return backwards(load_claims(), self.scores, dataset, SPLITS)
+
+    def actions(self, dataset: str) -> tuple[str, ...]:
+        """The actions of the tested runs that COMPARED need; () where there are none."""
+        late_fusions = load_claims().late_fusions
+        recipes = {recipe for name in (*COMPARED, "mv-complete") for recipe in late_fusions[name]}
+        runs = (self.scores[0](dataset, split, recipe) for split in SPLITS for recipe in sorted(recipes))
+        return next((each.actions for each in runs if each), ())
+
+    def reversals(self, dataset: str) -> Int[np.ndarray, " A"]:
+        """The label of each action's reverse, as of `reversals_of_names`.
+
+        It comes from `reversals.toml` in the folder of the data set, else from the factors of an embedded data set,
+        else from the pairs of the package for Something-Something, Jester and HMDB51.
+
+        Raises:
+            IfttnError: the data set's own file of pairs cannot be read.
+        """
+        own, actions = _data_folder(dataset, self.runs, self.data) / PAIRS.name, self.actions(dataset)
+        if own.is_file() and actions:
+            return reversals_of_names(actions, own)
+        return reversals_of_factors(factors) if (factors := self._factors.get(dataset)) else reversals_of_names(actions)
+
+    @cached_property
+    def _factors(self) -> dict[str, Factors]:
+        found = {name: factors_of_actions(_data_folder(name, self.runs, self.data)) for name in self.datasets}
+        return {name: factors for name, factors in found.items() if factors}
 
 
 def _with_own(tables: Mapping[int, Table], runs: Path) -> list[Table]:
@@ -104,72 +145,6 @@ def _with_own(tables: Mapping[int, Table], runs: Path) -> list[Table]:
     place = len(last.cells) - len(last.columns)  # above the last row, which the others are compared with
     cells = (*last.cells[:place], *cells, *last.cells[place:])
     return [*before, replace(last, cells=cells, late_fusions={**last.late_fusions, **parts})]
-
-
-def findings(runs: Path, data: Path, seeds: Sequence[Path] = (), on: Sequence[str] = ()) -> list[Finding]:
-    """Whether the paper's claims hold for the runs, on every data set; the arguments are those of `filled_tables`."""
-    datasets, scores, content = _standing(runs, on), _scores_of_seeds(runs, seeds), load_claims()
-    found = decide(content, scores, datasets, _factors(datasets, runs, data))
-    for dataset in datasets:
-        reverse = _reversals(dataset, scores[0], runs, data)
-        found += [each] if (each := reversal_finding(_backwards(content, scores, dataset), reverse, dataset)) else []
-    return found
-
-
-def reversal_table(runs: Path, data: Path, on: Sequence[str] = ()) -> pd.DataFrame:
-    """What networks call actions that are played backwards, as `reversal_frame`; empty where no action has a reverse.
-
-    The reverse of an action is named by `reversals.toml` in the folder of the data set, else found from the factors of
-    an embedded data set, else named by the package for Something-Something, Jester and HMDB51. The arguments are those
-    of `filled_tables`.
-
-    Raises:
-        IfttnError: the data set's own file of pairs cannot be read.
-    """
-    scores, content, frames = _scores_of_seeds(runs, ()), load_claims(), [pd.DataFrame()]
-    for dataset in _standing(runs, on):
-        reverse = _reversals(dataset, scores[0], runs, data)
-        if (reverse != NONE).any():
-            found = _backwards(content, scores, dataset)
-            frames.append(reversal_frame(found, _actions(dataset, scores[0]), reverse, dataset))
-    return pd.concat(frames, ignore_index=True)
-
-
-def gains_of_order(runs: Path, dataset: str) -> pd.DataFrame:
-    """How much accuracy each action of a data set owes to the order of snippets (`order_gains`), for IF-TTN, else for
-    MV-IF-TTN.
-
-    Raises:
-        IfttnError: neither is tested in both orders.
-    """
-    scores, content = _scores_of_seeds(runs, ()), load_claims()
-    for name in ("complete", "mv-complete"):
-        order, shuffled = (
-            fused_by_training(content.late_fusions[name], dataset, SPLITS, scores, reading)
-            for reading in ("one view", "shuffled")
-        )
-        if order:
-            return order_gains(order, shuffled, _actions(dataset, scores[0]))
-    raise IfttnError(f"no run of if-ttn or mv-if-ttn on {dataset} in {runs} is tested in order and shuffled")
-
-
-def _backwards(content: Claims, scores: Sequence[ScoresOf], dataset: str) -> list[Backwards]:
-    return backwards(content, scores, dataset, SPLITS)
-
-
-def _actions(dataset: str, scores: ScoresOf) -> tuple[str, ...]:
-    """Of the tested runs that COMPARED need; () where there are none."""
-    recipes = {recipe for name in (*COMPARED, "mv-complete") for recipe in load_claims().late_fusions[name]}
-    tested = (scores(dataset, split, recipe) for split in SPLITS for recipe in sorted(recipes))
-    return next((each.actions for each in tested if each), ())
-
-
-def _reversals(dataset: str, scores: ScoresOf, runs: Path, data: Path) -> Int[np.ndarray, " A"]:
-    folder, actions = _data_folder(dataset, runs, data), _actions(dataset, scores)
-    if (folder / PAIRS.name).is_file() and actions:
-        return reversals_of_names(actions, folder / PAIRS.name)
-    factors = factors_of_actions(folder)
-    return reversals_of_factors(factors) if factors else reversals_of_names(actions)
 
 
 def _data_folder(dataset: str, runs: Path, data: Path) -> Path:
@@ -201,15 +176,6 @@ def not_shown(runs: Path, tables: Sequence[Table]) -> str:
     return f"tested, but not in these tables: {', '.join(others)}; `ifttn tables --on NAME` shows one" if others else ""
 
 
-def _scores_of_seeds(runs: Path, seeds: Sequence[Path]) -> list[ScoresOf]:
-    """Of each seed: a folder of runs has those of further seeds in `seed<n>`, each laid out as the folder itself."""
-    for folder in seeds:
-        if not folder.is_dir():
-            raise IfttnError(f"no folder of runs at {folder}: `ifttn reproduce --seed 1 --out results-1` makes one")
-    folders = [each for folder in (runs, *seeds) for each in (folder, *sorted(folder.glob("seed*")))]
-    return [_scores_in(folder) for folder in dict.fromkeys(map(Path.resolve, folders))]
-
-
 def _scores_in(runs: Path) -> ScoresOf:
     @cache
     def scores(dataset: str, split: int, recipe: str) -> Scores | None:
@@ -217,8 +183,3 @@ def _scores_in(runs: Path) -> ScoresOf:
         return replace(Scores.load(path), short=shortfalls(path.parent)) if path.exists() else None
 
     return scores
-
-
-def _factors(datasets: Sequence[str], runs: Path, data: Path) -> dict[str, Factors]:
-    found = {name: factors_of_actions(_data_folder(name, runs, data)) for name in datasets}
-    return {name: factors for name, factors in found.items() if factors}

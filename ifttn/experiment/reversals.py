@@ -1,4 +1,4 @@
-"""What networks call actions that are played backwards, and which actions need the order of snippets.
+"""What networks call actions that are played backwards. This module needs no pandas.
 
 Played backwards means that the snippets of a video come from last to first (READINGS). The motion inside a snippet
 stays as it was, so that only what a network knows of the order of snippets can change its answer.
@@ -6,23 +6,19 @@ stays as it was, so that only what a network knows of the order of snippets can 
 Shapes: N videos, A actions.
 """
 
-import textwrap
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import compress
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Int
 
 from ifttn.experiment.claims import Claims, Contrast, Finding, Verdict, all_of, verdict
 from ifttn.experiment.scores import Fused
-from ifttn.experiment.significance import mcnemar
-from ifttn.experiment.table_frames import aligned
-from ifttn.experiment.tables import Factors, ScoresOf, SeedAndSplit, compare, fused_by_training, share_interval
+from ifttn.experiment.tables import Factors, ScoresOf, SeedAndSplit, compare, fused_by_training
 from ifttn.vocabulary import IfttnError
 
 COMPARED = ("complete", "ttn-branch", "two-stream")
@@ -30,15 +26,6 @@ COMPARED = ("complete", "ttn-branch", "two-stream")
 PAIRS = Path(__file__).with_name("reversals.toml")
 """The pairs of Something-Something, Jester and HMDB51."""
 NONE = -1
-ALL = "all"
-SORTS = {
-    "reverse": "Actions with a reverse",
-    "same": "Actions that must not change",
-    "other": "Actions without a named reverse, the most broken first",
-}
-SHARES = ("in order", "turns", "its reverse", "itself", "neither")
-"""Shares of the videos of an action: called by its name in order; the same, and called its reverse backwards; and
-backwards, called its reverse, called itself, and called neither of the two."""
 
 
 def reversals_of_factors(factors: Factors) -> Int[np.ndarray, " A"]:
@@ -93,25 +80,38 @@ def _rows(path: Path) -> Iterator[tuple[str, str]]:
             yield row[0], row[1]
 
 
+class OrderAnswers(NamedTuple):
+    """The answers of one late fusion, as labels of actions."""
+
+    keys: list[tuple[SeedAndSplit, str]]
+    """(training, video)."""
+    labels: Int[np.ndarray, " n"]
+    in_order: Int[np.ndarray, " n"]
+    backwards: Int[np.ndarray, " n"]
+
+    def of(self, labels: Sequence[int]) -> "OrderAnswers":
+        """The answers to videos with these labels."""
+        chosen = np.isin(self.labels, labels)
+        return OrderAnswers([*compress(self.keys, chosen)], *(each[chosen] for each in self[1:]))
+
+
 @dataclass(frozen=True)
 class Backwards:
-    """The answers of one late fusion to the videos in order and backwards, training by training."""
+    """The late-fused scores of one system for the videos in order and backwards, training by training."""
 
     system: str
     order: Mapping[SeedAndSplit, Fused]
     reversed: Mapping[SeedAndSplit, Fused]
 
     @property
-    def answers(self) -> pd.DataFrame:
-        """By seed, split and video: label, in order, and backwards (labels of actions)."""
-        parts = [
-            pd.DataFrame(
-                {"label": each.labels, "in order": each.scores.argmax(1), "backwards": other.scores.argmax(1)},
-                pd.MultiIndex.from_product([[seed], [split], each.videos], names=["seed", "split", "video"]),
-            )
-            for ((seed, split), each), other in zip(self.order.items(), self.reversed.values(), strict=True)
+    def answers(self) -> OrderAnswers:
+        """The action with the highest score, for every training and video."""
+        keys = [(training, video) for training, each in self.order.items() for video in each.videos]
+        called = [
+            (each.labels, each.scores.argmax(1), self.reversed[training].scores.argmax(1))
+            for training, each in self.order.items()
         ]
-        return pd.concat(parts)
+        return OrderAnswers(keys, *np.concatenate(called, axis=1))
 
 
 def backwards(content: Claims, seeds: Sequence[ScoresOf], dataset: str, splits: Sequence[int]) -> list[Backwards]:
@@ -127,64 +127,16 @@ def backwards(content: Claims, seeds: Sequence[ScoresOf], dataset: str, splits: 
     return found
 
 
-def reversal_frame(
-    found: Sequence[Backwards], actions: Sequence[str], reverse: Int[np.ndarray, " A"], dataset: str = ""
-) -> pd.DataFrame:
-    """One row for each system and action, and for all actions of a kind together.
-
-    Columns: data set, system, kind (of SORTS), action (ALL for the sum), reverse (its name), videos; each of SHARES
-    with its interval "<share> low" and "<share> high" (in 0..1, at 95 %, over videos and trainings); and
-    called: what most of the videos are called backwards. An action without videos has no row.
-    """
-    rows = []
-    for each, kind in product(found, SORTS):
-        answers = each.answers
-        labels = [
-            label
-            for label in np.unique(answers["label"])
-            if kind == ("other" if reverse[label] == NONE else "same" if reverse[label] == label else "reverse")
-        ]
-        own = [_row(answers.loc[answers["label"] == label], reverse, actions, actions[int(label)]) for label in labels]
-        if kind == "other":
-            own.sort(key=lambda row: -row["neither"])
-        if own:
-            own.append(_row(answers.loc[answers["label"].isin(labels)], reverse, actions, ALL))
-        rows += [{"data set": dataset, "system": each.system, "kind": kind, **row} for row in own]
-    return pd.DataFrame(rows)
-
-
-def _row(answers: pd.DataFrame, reverse: Int[np.ndarray, " A"], actions: Sequence[str], action: str) -> dict[str, Any]:
-    (label, before, after), index = answers.to_numpy().T, answers.index
-    wanted, order = reverse[label], before == label
-    right = {
-        "in order": order,
-        "turns": order & (after == wanted),
-        "its reverse": after == wanted,
-        "itself": after == label,
-        "neither": (after != wanted) & (after != label),
-    }
-    row: dict[str, Any] = {"action": action, "reverse": "", "videos": index.unique("video").size}
-    if action != ALL and wanted[0] != NONE:
-        row["reverse"] = actions[wanted[0]]
-    for share, values in right.items():
-        low, high = share_interval(pd.Series(values, index))
-        row |= {share: values.mean(), f"{share} low": low, f"{share} high": high}
-    return row | {"called": "" if action == ALL else actions[int(np.bincount(after).argmax())]}
-
-
 def reversal_finding(found: Sequence[Backwards], reverse: Int[np.ndarray, " A"], dataset: str) -> Finding | None:
     """Whether the actions with a reverse are called their reverse backwards, more often than TSN does; None where no
     system was tested, or no action has a reverse."""
-    called = dict[str, pd.Series]()
+    called: dict[str, dict[tuple[SeedAndSplit, str], bool]] = {}
+    paired = [label for label, other in enumerate(reverse.tolist()) if other not in (NONE, label)]
     for each in found:
-        answers = each.answers
-        label, before, after = answers.to_numpy().T
-        wanted = reverse[label]
-        paired = (wanted != NONE) & (wanted != label)
-        if not paired.any():
-            return None
-        called[each.system] = pd.Series((before == label) & (after == wanted), answers.index).loc[paired]
-    if not called:
+        answers = each.answers.of(paired)
+        turned = (answers.in_order == answers.labels) & (answers.backwards == reverse[answers.labels])
+        called[each.system] = dict(zip(answers.keys, turned.tolist(), strict=True))
+    if not any(called.values()):
         return None
     *systems, last = called
     pairs = {name: pair for name in systems if (pair := compare(called[name], called[last]))}
@@ -195,98 +147,3 @@ def reversal_finding(found: Sequence[Backwards], reverse: Int[np.ndarray, " A"],
     verdicts: list[Verdict] = ["not measured" if needs else verdict("above", pair) for pair in pairs.values()]
     text = "Played backwards, an action is called its reverse by the TTN, and not by TSN"
     return Finding(text, dataset, all_of(verdicts or ["not measured"]), 3, tuple(compared))
-
-
-def sums_of(frame: pd.DataFrame) -> pd.DataFrame:
-    """A row for each kind of actions and each system, as short texts in %, with the intervals in brackets."""
-    rows = frame.loc[frame["action"] == ALL]
-    texts = rows[["data set", "kind", "system"]].replace({"kind": SORTS}).rename(columns={"kind": "actions"})
-    texts["videos"] = rows["videos"].astype(str)
-    for share in SHARES:
-        texts[share] = _percent(rows, share)
-    texts.loc[rows["kind"] == "other", ["turns", "its reverse"]] = ""
-    return texts
-
-
-def actions_of(frame: pd.DataFrame, kind: str) -> pd.DataFrame:
-    """A row for each action of a kind, as short texts in %.
-
-    Columns: action, reverse, videos, in order (of the first system), the most telling share of each system with its
-    interval (turns; of the actions without a named reverse, neither), and what the first system calls most of the
-    videos backwards.
-    """
-    telling = "neither" if kind == "other" else "turns"
-    rows = frame[(frame["kind"] == kind) & (frame["action"] != ALL)]
-    by_system = {system: own.set_index("action") for system, own in rows.groupby("system", sort=False)}
-    if not by_system:
-        return pd.DataFrame(columns=["action"])
-    first = next(iter(by_system.values()))
-    texts = pd.DataFrame({"reverse": first["reverse"], "videos": first["videos"].astype(str)})
-    texts["in order"] = (100 * first["in order"]).map("{:.1f}".format)
-    for system, own in by_system.items():
-        texts[f"{telling}: {system}"] = _percent(own, telling)
-    texts["called"] = first["called"]
-    return texts.reset_index().drop(columns=[] if kind == "reverse" else "reverse")
-
-
-def blocks_of(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Each data set and kind, with `actions_of` it."""
-    for dataset, kind in frame[["data set", "kind"]].drop_duplicates().itertuples(index=False, name=None):
-        yield dataset, kind, actions_of(frame.loc[frame["data set"] == dataset], kind)
-
-
-def _percent(rows: pd.DataFrame, share: str) -> pd.Series:
-    columns = (100 * rows[[share, f"{share} low", f"{share} high"]]).itertuples(index=False, name=None)
-    return pd.Series([f"{value:.1f} [{low:.0f}, {high:.0f}]" for value, low, high in columns], rows.index, dtype=object)
-
-
-def reversal_text(frame: pd.DataFrame, most: int = 40) -> str:
-    """The table for a terminal: all actions together, then a block a kind, with at most so many actions."""
-    lines = [textwrap.fill(EXPLAINED_REVERSALS, 110, break_on_hyphens=False), "", *aligned(sums_of(frame))]
-    for dataset, kind, texts in blocks_of(frame):
-        lines += ["", f"{SORTS[kind]} ({dataset}, {len(texts)} actions), in %"]
-        shortened = {name: texts[name].str.slice(0, 44) for name in ("action", "reverse", "called") if name in texts}
-        lines += aligned(texts.assign(**shortened).head(most))
-        if len(texts) > most:
-            lines.append(f"... and {len(texts) - most} more: `ifttn tables order --csv all.csv` writes all")
-    return "\n".join(lines)
-
-
-EXPLAINED_REVERSALS = (
-    "Played backwards: what a system calls a video whose snippets come from last to first. The motion inside a snippet "
-    "stays as it was. Turns: called by its name in order, and its reverse backwards (an action that must not change: "
-    "called by its name both times). Its reverse, itself, neither: what it is called backwards, whatever it was called "
-    "in order. All are shares of the videos in %, of one view. Brackets hold the 95 % interval, over trainings as "
-    "well where there are several. A system that does not know order says the same backwards, and turns nothing."
-)
-"""How to read the reversal table."""
-
-
-def order_gains(
-    order: Mapping[SeedAndSplit, Fused], shuffled: Mapping[SeedAndSplit, Fused], actions: Sequence[str]
-) -> pd.DataFrame:
-    """How much accuracy each action owes to the order of snippets, the largest first.
-
-    Args:
-        order: late-fused scores of each training, of snippets in order.
-        shuffled: the same of snippets in a wrong order.
-        actions: names of the labels.
-
-    Returns:
-        action, videos, in order, shuffled (accuracies in 0..1), gain (in order less shuffled), and its low and high
-        (95 % interval of paired answers, over videos and trainings).
-    """
-    parts = [
-        pd.DataFrame(
-            {"label": each.labels, "in order": each.right(), "shuffled": shuffled[training].right(), "of": number},
-            each.videos,
-        )
-        for number, (training, each) in enumerate(order.items())
-    ]
-    rows = []
-    for label, own in pd.concat(parts).groupby("label"):
-        first, second = (own[name].to_numpy(bool) for name in ("in order", "shuffled"))
-        pair = mcnemar(first, second, own.index.to_list(), pd.factorize(own["of"])[0])
-        rows.append((actions[int(str(label))], pair.videos, pair.first, pair.second, pair.difference, *pair.interval))
-    columns = ["action", "videos", "in order", "shuffled", "gain", "low", "high"]
-    return pd.DataFrame(rows, columns=columns).sort_values("gain", kind="stable", ascending=False, ignore_index=True)

@@ -26,7 +26,7 @@ import torch
 import torchvision
 
 from ifttn.data.store import StoreSettings
-from ifttn.experiment.metrics import read_metrics
+from ifttn.experiment.metrics import METRICS, read_metrics
 from ifttn.experiment.networks import network_settings
 from ifttn.experiment.presets import Preset, Schedule
 from ifttn.experiment.recipes import Recipe
@@ -150,7 +150,8 @@ class Run:
 
         The last line of an epoch counts, as an interrupted epoch is trained again. A line that was cut off does not.
         """
-        return read_metrics(self.folder)
+        rows = read_metrics(self.folder)
+        return pd.DataFrame(rows, columns=None if rows else pd.Index(METRICS))
 
     def tensorboard(self) -> Any:
         """A writer of <run>/tensorboard.

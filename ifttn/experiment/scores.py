@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from ifttn.experiment.significance import wilson
@@ -146,8 +145,11 @@ def fuse_runs(parts: Sequence[tuple[Scores, Mapping[str, float]]]) -> Fused:
             raise IfttnError(
                 "late fusion needs scores of the same videos and actions: these come from different splits"
             )
-        order = pd.Index(scores.videos).get_indexer(pd.Index(first.videos))
-        total = total + late_fusion({head: x.astype(float) for head, x in scores.heads.items()}, weights)[order]
+        fused = late_fusion({head: x.astype(float) for head, x in scores.heads.items()}, weights)
+        if scores.videos != first.videos:
+            place = {video: number for number, video in enumerate(scores.videos)}
+            fused = fused[[place[video] for video in first.videos]]
+        total = total + fused
     return Fused(first.videos, first.labels, np.asarray(total))
 
 
@@ -164,8 +166,8 @@ def top_k(scores: Float[np.ndarray, "N A"], labels: Int[np.ndarray, " N"], k: in
 
 def mean_class_accuracy(scores: Float[np.ndarray, "N A"], labels: Int[np.ndarray, " N"]) -> float:
     """Mean over classes of the share of the class's videos that are right, in 0..1 (the measure of TSN's code)."""
-    right = scores.argmax(1) == labels
-    return float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
+    right, videos = np.bincount(labels, scores.argmax(1) == labels), np.bincount(labels)
+    return float((right[videos > 0] / videos[videos > 0]).mean())
 
 
 def factor_accuracy(
@@ -193,7 +195,9 @@ def confusion_counts(
     return counts
 
 
-def per_class(scores: Float[np.ndarray, "N A"], labels: Int[np.ndarray, " N"], actions: Sequence[str]) -> pd.DataFrame:
+def per_class(
+    scores: Float[np.ndarray, "N A"], labels: Int[np.ndarray, " N"], actions: Sequence[str]
+) -> list[dict[str, Any]]:
     """One row for each action that has videos, the worst first.
 
     Columns: action, videos, right, accuracy and its 95 % interval low and high (all in 0..1), and taken for: the action
@@ -205,9 +209,9 @@ def per_class(scores: Float[np.ndarray, "N A"], labels: Int[np.ndarray, " N"], a
         videos, right = int(counts[label].sum()), int(counts[label, label])
         wrong = np.where(np.arange(len(actions)) == label, 0, counts[label])
         taken = f"{actions[int(wrong.argmax())]} ({wrong.max()})" if wrong.any() else ""
-        rows.append((actions[label], videos, right, right / videos, *wilson(right, videos), taken))
-    columns = ["action", "videos", "right", "accuracy", "low", "high", "taken for"]
-    return pd.DataFrame(rows, columns=columns).sort_values("accuracy", kind="stable", ignore_index=True)
+        row = {"action": actions[label], "videos": videos, "right": right, "accuracy": right / videos}
+        rows.append(row | dict(zip(("low", "high"), wilson(right, videos), strict=True)) | {"taken for": taken})
+    return sorted(rows, key=lambda row: row["accuracy"])
 
 
 class Tuned(NamedTuple):

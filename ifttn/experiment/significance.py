@@ -4,8 +4,9 @@ A video that several splits or several trainings answer is one cluster: its answ
 less than as many different videos. So do the answers of one training: another seed gives another network.
 """
 
-from collections.abc import Sequence
-from math import comb, sqrt
+from functools import cache
+from itertools import accumulate
+from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -26,19 +27,16 @@ def wilson(correct: int | float, total: int | float, z: float = 1.96) -> tuple[f
     return float(max(0.0, centre - half)), float(min(1.0, centre + half))
 
 
-def design_effect(values: Num[np.ndarray, " N"], videos: Sequence[str] | None) -> float:
+def design_effect(values: Num[np.ndarray, " N"], videos: Int[np.ndarray, " N"]) -> float:
     """How many times larger the variance of a mean is than for as many different videos (Kish), at least 1.
 
     Args:
         values: of N answers.
-        videos: the video of each answer; None: all are different.
+        videos: the number of each answer's video, from 0.
     """
-    if videos is None:
-        return 1.0
-    _, which = np.unique(np.asarray(videos), return_inverse=True)
     away = values - values.mean()
-    apart, together = (away**2).sum(), (np.bincount(which, away) ** 2).sum()
-    return max(1.0, float(together / apart)) if apart else len(values) / (which.max() + 1)
+    apart, together = (away**2).sum(), (np.bincount(videos, away) ** 2).sum()
+    return max(1.0, float(together / apart)) if apart else len(values) / (videos.max() + 1)
 
 
 def over_trainings(
@@ -79,6 +77,7 @@ def _variance_of_mean(values: Num[np.ndarray, " N"], which: Int[np.ndarray, " N"
     return float((sums**2).sum() * len(sums) / max(len(sums) - 1, 1) / len(values) ** 2)
 
 
+@cache
 def student_t(freedom: float) -> float:
     """The quantile of Student's t that 95 % of its values are nearer to 0 than; SciPy would take a second to import.
 
@@ -118,7 +117,7 @@ class Paired(NamedTuple):
 def mcnemar(
     first: Bool[np.ndarray, " N"],
     second: Bool[np.ndarray, " N"],
-    videos: Sequence[str] | None = None,
+    videos: Int[np.ndarray, " N"] | None = None,
     trainings: Int[np.ndarray, " N"] | None = None,
 ) -> Paired:
     """Compare two rows of a table on the same videos.
@@ -130,28 +129,28 @@ def mcnemar(
     Args:
         first: which answers of the first are right.
         second: which answers of the second are right, in the same order.
-        videos: the video of each answer; None: all are different.
+        videos: the number of each answer's video, from 0; None: all are different.
         trainings: the number of each answer's training, from 0; None: all are of one.
     """
     trainings = np.zeros(len(first), int) if trainings is None else trainings
+    videos = np.arange(len(first)) if videos is None else videos
     changes = first.astype(int) - second.astype(int)
     only_first, only_second = int((changes > 0).sum()), int((changes < 0).sum())
     effect = design_effect(changes, videos)
     total, both = len(first) / effect, int((first & second).sum()) / effect
-    names, which = np.unique(np.arange(len(first)) if videos is None else np.asarray(videos), return_inverse=True)
     difference = (only_first - only_second) / len(first)  # exactly 0 where nothing differs
     over_videos = _newcombe(total, both, only_first / effect, only_second / effect)
     return Paired(
         answers=len(first),
-        videos=len(names),
+        videos=int(videos.max()) + 1,
         trainings=int(trainings.max()) + 1,
         first=float(first.mean()),
         second=float(second.mean()),
         only_first=only_first,
         only_second=only_second,
         difference=difference,
-        interval=over_trainings(difference, over_videos, changes, which, trainings),
-        p=flip_test(np.bincount(which, changes).round().astype(int)),
+        interval=over_trainings(difference, over_videos, changes, videos, trainings),
+        p=flip_test(np.bincount(videos, changes).round().astype(int)),
     )
 
 
@@ -172,6 +171,12 @@ def _newcombe(total: float, both: float, only_first: float, only_second: float) 
     return difference - limit(share - low, high_other - other), difference + limit(high - share, other - low_other)
 
 
+def _heads(coins: int) -> list[float]:
+    """The probability of each number of heads among fair coins, from exact binomial coefficients."""
+    ways = accumulate(range(coins), lambda ways, heads: ways * (coins - heads) // (heads + 1), initial=1)
+    return [each / 2**coins for each in ways]
+
+
 def flip_test(changes: Int[np.ndarray, " V"]) -> float:
     """Probability of a sum at least as far from 0 if the sign of every change were a fair coin's: exact, two-sided.
 
@@ -181,7 +186,7 @@ def flip_test(changes: Int[np.ndarray, " V"]) -> float:
     sizes, counts = np.unique(np.abs(changes[changes != 0]), return_counts=True)
     for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
         coins = np.zeros(2 * size * count + 1)
-        coins[:: 2 * size] = [comb(count, heads) / 2**count for heads in range(count + 1)]
+        coins[:: 2 * size] = _heads(count)
         chances = np.convolve(chances, coins)
     sums = np.arange(len(chances)) - len(chances) // 2
     return float(min(1.0, chances[np.abs(sums) >= abs(changes.sum())].sum()))

@@ -3,16 +3,16 @@
 Nothing here trains or opens a network: a cell is arithmetic on saved scores. Shapes: N videos, A actions.
 """
 
+import csv
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from ifttn.experiment.recipes import find
 from ifttn.experiment.scores import (
@@ -38,6 +38,8 @@ Factors = Mapping[str, Int[np.ndarray, " A"]]
 """Factor -> its value for each action of a data set."""
 SeedAndSplit = tuple[int, int]
 """(place among the seeds, split): what is trained once for each recipe."""
+Answers = Mapping[tuple[Any, str], bool]
+"""(training, video) -> whether the answer is right."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Accuracy:
     """Columns of `to_frame` in %: "measured" is top-1; NaN where there is no such number."""
     factors: Mapping[str, float]
     """Accuracy of each factor in 0..1; empty where the data set has none."""
-    right: Mapping[str, pd.Series] = field(compare=False, repr=False)
+    right: Mapping[str, Answers] = field(compare=False, repr=False)
     """For all views ("") and for each of READINGS that was scored: `right_by_video`."""
 
 
@@ -97,14 +99,20 @@ def speeds(path: Path) -> dict[str, Speed]:
     """
     if not path.exists():
         return {}
-    timed = pd.read_csv(path)
-    if not {"row", "definition", "seconds", "count", "device", "precision", "size"} <= {*timed.columns}:
-        raise IfttnError(f"{path} is not what `ifttn bench speed --csv` writes: remove it, or measure again")
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        timed: dict[str, list[dict[str, str]]] = {}
+        if not {"row", "definition", "seconds", "count", "device", "precision", "size"} <= {*(reader.fieldnames or ())}:
+            raise IfttnError(f"{path} is not what `ifttn bench speed --csv` writes: remove it, or measure again")
+        for each in reader:
+            if each["definition"] == "snippets":
+                timed.setdefault(each["row"], []).append(each)
     found = {}
-    for row, each in timed[timed.definition == "snippets"].groupby("row"):
-        low, median, high = (each["count"] / each.seconds).quantile([0.25, 0.5, 0.75])
-        first = each.iloc[0]
-        found[str(row)] = Speed(median, (low, high), f"{first.device}, {first.precision}, {first['size']} size")
+    for row, rounds in timed.items():
+        a_second = [float(each["count"]) / float(each["seconds"]) for each in rounds]
+        low, median, high = np.quantile(a_second, [0.25, 0.5, 0.75]).tolist()
+        on = "{device}, {precision}, {size} size".format(**rounds[0])
+        found[row] = Speed(median, (low, high), on)
     return found
 
 
@@ -260,12 +268,15 @@ def fused_by_training(
     return found
 
 
-def right_by_video(fused: Mapping[SeedAndSplit, Fused], of_action: Int[np.ndarray, " A"] | None = None) -> pd.Series:
-    """By seed, split and video, whether the action is right, or whether a factor has the right value for it."""
-    index = [(*training, video) for training, each in fused.items() for video in each.videos]
-    values = [each.right(of_action) for each in fused.values()]
-    names = pd.MultiIndex.from_tuples(index, names=["seed", "split", "video"])
-    return pd.Series(np.concatenate([np.zeros(0, bool), *values]), names)
+def right_by_video(
+    fused: Mapping[SeedAndSplit, Fused], of_action: Int[np.ndarray, " A"] | None = None
+) -> dict[tuple[SeedAndSplit, str], bool]:
+    """By training and video, whether the action is right, or whether a factor has the right value for it."""
+    return {
+        (training, video): right
+        for training, each in fused.items()
+        for video, right in zip(each.videos, each.right(of_action).tolist(), strict=True)
+    }
 
 
 def _accuracy(
@@ -276,15 +287,25 @@ def _accuracy(
         return None
     tested = {seed: [split for each, split in every if each == seed] for seed, _ in every}
     splits = max(tested.values(), key=len)
-    seeds = [seeds[seed] for seed, its_splits in tested.items() if its_splits == splits]
-    fused = fused_by_training(parts, dataset, splits, seeds)
-    several_heads = sum(map(len, parts.values())) > 1
+
+    def fused_over(parts: LateFusion, reading: str = "") -> dict[SeedAndSplit, Fused]:
+        """Of the seeds that are tested on all these splits."""
+        found = fused_by_training(parts, dataset, splits, seeds, reading)
+        return {training: each for training, each in found.items() if tested.get(training[0]) == splits}
+
+    fused = fused_over(parts)
     ones = {recipe: dict.fromkeys(heads, 1.0) for recipe, heads in parts.items()}
-    equal = [top1(each.scores, each.labels) for each in fused_by_training(ones, dataset, splits, seeds).values()]
-    by_reading = {reading: fused_by_training(parts, dataset, splits, seeds, reading) for reading in READINGS}
-    right = {"": right_by_video(fused)} | {name: right_by_video(each) for name, each in by_reading.items() if each}
-    each_training = pd.DataFrame([_accuracies(each, factors) for each in fused.values()], pd.Index([*fused]))
-    mean = {str(name): value for name, value in each_training.mean().items()}
+    equal = (
+        [top1(each.scores, each.labels) for each in fused_over(ones).values()]
+        if sum(map(len, parts.values())) > 1
+        else [np.nan]
+    )
+    by_reading = {reading: read for reading in READINGS if (read := fused_over(parts, reading))}
+    right = {"": right_by_video(fused)} | {name: right_by_video(each) for name, each in by_reading.items()}
+    each_training = [_accuracies(each, factors) for each in fused.values()]
+    mean = {name: float(np.mean([each[name] for each in each_training])) for name in each_training[0]}
+    by_seed = _top1_grid(every)
+    shared = ~np.isnan(by_seed).any(0)  # the splits that all seeds have
     low, high = share_interval(right[""])
     shares = {
         "measured": mean["top1"],
@@ -292,15 +313,15 @@ def _accuracy(
         "high": high,
         "top-5": mean["top5"],
         "mean class": mean["mean class"],
-        "1:1:1": float(np.mean(equal)) if several_heads else np.nan,
-        "sd splits": pd.Series(each_training["top1"].unstack().mean()).std(),
-        "sd seeds": _spread_over_seeds(every),
-        **{name: np.mean([each.right().mean() for each in read.values()]) for name, read in by_reading.items() if read},
+        "1:1:1": float(np.mean(equal)),
+        "sd splits": _deviation(_top1_grid(fused).mean(0)),
+        "sd seeds": _deviation(by_seed[:, shared].mean(1)) if shared.any() else np.nan,
+        **{name: np.mean([each.right().mean() for each in read.values()]) for name, read in by_reading.items()},
     }
     return Accuracy(
         dataset=dataset,
         splits=tuple(splits),
-        seeds=len(seeds),
+        seeds=len({seed for seed, _ in fused}),
         short=tuple(
             line
             for seed, split in fused
@@ -325,34 +346,45 @@ def _accuracies(fused: Fused, factors: Factors) -> dict[str, float]:
     }
 
 
-def share_interval(right: pd.Series) -> tuple[float, float]:
+def share_interval(right: Answers) -> tuple[float, float]:
     """Wilson's 95 % interval over all answers, wider by the design effect where trainings share test videos, and over
-    trainings as well where there are several. The index is that of `right_by_video`."""
-    values, (videos, trainings) = right.to_numpy(float), _clusters(right)
-    effect = design_effect(values, right.index.get_level_values("video").to_list())
+    trainings as well where there are several."""
+    values, trainings, videos = np.fromiter(right.values(), float), *_numbers(right)
+    effect = design_effect(values, videos)
     over_videos = wilson(values.sum() / effect, len(values) / effect)
     low, high = over_trainings(values.mean(), over_videos, values, videos, trainings)
     return max(low, 0.0), min(high, 1.0)
 
 
-def _clusters(right: pd.Series) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"]]:
-    """The number of each answer's video, and of its training."""
-    return right.index.get_level_values("video").factorize()[0], right.index.droplevel("video").factorize()[0]
+def _numbers(answers: Iterable[tuple[Any, str]]) -> list[Int[np.ndarray, " N"]]:
+    """The number of each answer's training, and of its video, from 0."""
+    found = []
+    for names in zip(*answers, strict=True):
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+        found.append(np.array([numbers[name] for name in names]))
+    return found
 
 
-def _spread_over_seeds(fused: Mapping[SeedAndSplit, Fused]) -> float:
-    """Standard deviation over seeds of the mean over the splits that all seeds have; NaN for one seed."""
-    reached = pd.Series({training: top1(each.scores, each.labels) for training, each in fused.items()}).unstack()
-    means = reached.dropna(axis=1).mean(axis=1).to_numpy()
-    return float(np.std(means, ddof=1)) if len(means) > 1 else np.nan
+def _top1_grid(fused: Mapping[SeedAndSplit, Fused]) -> Float[np.ndarray, "seeds splits"]:
+    """Top-1 of each seed and split; NaN where it is not tested."""
+    seeds, splits = (sorted({training[place] for training in fused}) for place in range(2))
+    reached = {training: top1(each.scores, each.labels) for training, each in fused.items()}
+    return np.array([[reached.get((seed, split), np.nan) for split in splits] for seed in seeds])
 
 
-def compare(first: pd.Series, second: pd.Series) -> Paired | None:
-    """McNemar's test of two results of `right_by_video` on the videos of the trainings that both have."""
-    both = pd.concat([first, second], axis=1, join="inner")
-    videos, trainings = both.index.get_level_values("video").to_list(), _clusters(both.iloc[:, 0])[1]
-    one, other = (both.iloc[:, side].to_numpy(bool) for side in range(2))
-    return mcnemar(one, other, videos, trainings) if len(both) else None
+def _deviation(values: Float[np.ndarray, " n"]) -> float:
+    """Standard deviation; NaN of one value."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
+
+
+def compare(first: Answers, second: Answers) -> Paired | None:
+    """McNemar's test of two results on the videos of the trainings that both have."""
+    both = [each for each in first if each in second]
+    if not both:
+        return None
+    trainings, videos = _numbers(both)
+    one, other = (np.array([side[each] for each in both]) for side in (first, second))
+    return mcnemar(one, other, videos, trainings)
 
 
 def _in_words(splits: Sequence[int]) -> str:

@@ -13,7 +13,8 @@ import torch
 from ifttn.data.loading import whole_snippets
 from ifttn.experiment.presets import PRESETS
 from ifttn.experiment.recipes import RECIPES, find
-from ifttn.experiment.results import gains_of_order
+from ifttn.experiment.results import Results
+from ifttn.experiment.reversal_frames import gains_of_order
 from ifttn.experiment.study import Places, StudySettings, work_on
 from ifttn.experiment.work import Work
 from ifttn.files import write_whole
@@ -130,7 +131,7 @@ def _figures(sources: Sources) -> Iterator[Drawn]:
         f"Late-fused scores of {sources.where}, test videos.",
         figures.confusion_figure(sources.fused_scores(), scores.labels, scores.actions),
     )
-    gains = gains_of_order(work.runs, work.split.dataset)
+    gains = gains_of_order(Results(work.runs, work.split.test[0].path.parents[2]), work.split.dataset)
     yield Drawn(
         "actions",
         "Which actions need order",

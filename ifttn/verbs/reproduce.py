@@ -16,8 +16,9 @@ from ifttn import gallery
 from ifttn.data import catalogue
 from ifttn.experiment import results, study
 from ifttn.experiment.claims import claims_text
+from ifttn.experiment.reversal_frames import reversal_table
 from ifttn.experiment.steps import Progress, Step, run_steps
-from ifttn.experiment.table_frames import table_text
+from ifttn.experiment.table_texts import table_text
 from ifttn.files import held
 from ifttn.memory import LACKS, advice
 from ifttn.verbs.inputs import machine_of, print_left_out
@@ -76,15 +77,9 @@ def reproduce(o: argparse.Namespace, places: study.Places) -> int:
     for progress in run_steps(steps, jobs=jobs, timings=o.out / "timings.json"):
         before = dict(progress.seconds) if before is None else before
         if not (o.brief and page.exists() and progress.seconds == before and not progress.failed):
-            report.write(
-                page,
-                about,
-                progress,
-                results.filled_tables(places.runs, o.out / "data", on=studied),
-                gallery.load_figures(o.out / "figures"),
-                results.findings(places.runs, o.out / "data", on=studied),
-                results.reversal_table(places.runs, o.out / "data", studied),
-            )
+            found = results.Results(places.runs, o.out / "data", on=studied)
+            pictures = gallery.load_figures(o.out / "figures")
+            report.write(page, about, progress, found.tables(), pictures, found.findings(), reversal_table(found))
         bar.update(progress.share, progress.running, progress.seconds_left(jobs))
         printed |= print_news(bar, progress, printed, None if o.brief else page)
     if o.brief:
@@ -157,10 +152,9 @@ def print_news(bar: StudyBar, progress: Progress, printed: set[str], page: Path 
 
 def print_results(progress: Progress, o: argparse.Namespace, studied: Sequence[str]) -> int:
     """Print the tables, the time of each step, and the failures. Returns the exit code."""
-    runs, data = o.out / "runs", o.out / "data"
-    found = results.filled_tables(runs, data, on=studied)
-    measured = [table_text(table) for table in found if table.measured]
-    print("\n\n".join([claims_text(results.findings(runs, data, on=studied)), *measured]))
+    found = results.Results(o.out / "runs", o.out / "data", on=studied)
+    measured = [table_text(table) for table in found.tables() if table.measured]
+    print("\n\n".join([claims_text(found.findings()), *measured]))
     print("\nSeconds of each step (several steps run at once):")
     for name, seconds in sorted(progress.seconds.items(), key=lambda item: -item[1]):
         print(f"  {seconds:7.1f}  {name}")

@@ -2,6 +2,8 @@
 
 import argparse
 
+import pandas as pd
+
 from ifttn.experiment import testing
 from ifttn.experiment.own import recipe_of
 from ifttn.experiment.scores import late_fusion, per_class, top1, tune
@@ -25,7 +27,8 @@ def run(o: argparse.Namespace) -> None:
         )
         print(f"{name:9} top-1 {share:.3f} [{low:.3f}, {high:.3f}] of {total} videos; {read}")
     if o.classes:
-        print(per_class(fused, scores.labels, scores.actions).to_string(index=False, float_format="%.3f"))
+        table = pd.DataFrame(per_class(fused, scores.labels, scores.actions))
+        print(table.to_string(index=False, float_format="%.3f"))
     if o.tune:
         tuned = tune(testing.score_held_out(work, o.recipe), [video.name for video in work.split.test])
         weights = ", ".join(f"{head} {weight:g}" for head, weight in tuned.weights.items())

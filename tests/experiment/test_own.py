@@ -73,7 +73,7 @@ def test_the_file_of_the_docs_trains_is_tested_and_gets_a_row_and_maps(embedded,
     assert set(readings) == set(READINGS)
     assert (readings["one view"]["rgb"] != readings["reversed"]["rgb"]).any()  # two frames have one wrong order
 
-    found = {cell.method: cell.accuracy for cell in results.filled_tables(runs, embedded.data.parent)[-1].measured}
+    found = {cell.method: cell.accuracy for cell in results.Results(runs, embedded.data.parent).tables()[-1].measured}
     assert set(found) == {"r2plus1d"}
     assert set(found["r2plus1d"].factors) == {"scene", "speed", "binding", "order"}
 

@@ -10,15 +10,12 @@ import pytest
 from ifttn.data.list_formats import parse_lists
 from ifttn.experiment import results
 from ifttn.experiment.claims import load_claims
+from ifttn.experiment.reversal_frames import ALL, order_gains, reversal_frame, reversal_table, reversal_text
 from ifttn.experiment.reversals import (
-    ALL,
     NONE,
     PAIRS,
     backwards,
-    order_gains,
     reversal_finding,
-    reversal_frame,
-    reversal_text,
     reversals_of_factors,
     reversals_of_names,
 )
@@ -156,16 +153,16 @@ def test_a_file_in_the_data_sets_folder_names_its_pairs(tmp_path: Path):
         folder.mkdir(parents=True)
         scores.save(folder / "scores.npz")
     runs, data = tmp_path / "results" / "runs", tmp_path / "results" / "data"
-    usual = results.reversal_table(runs, data)
+    usual = reversal_table(results.Results(runs, data))
     assert usual[usual.kind == "other"].action.unique().tolist() == [ACTIONS[3], ALL]
     mine, store = tmp_path / "mine", tmp_path / "results" / "stores" / "mine-tiny"
     for folder in (mine, store):
         folder.mkdir(parents=True)
     (store / "manifest.json").write_text('{"data": "mine"}')  # where it was prepared from
     (mine / "reversals.toml").write_text(f'[mine]\npairs = [["{ACTIONS[3]}", "{ACTIONS[2]}"]]')
-    own = results.reversal_table(runs, data)
+    own = reversal_table(results.Results(runs, data))
     assert own[own.kind == "reverse"].action.unique().tolist() == [ACTIONS[2], ACTIONS[3], ALL]
-    assert [each.text for each in results.findings(runs, data)][-1].startswith("Played backwards")
+    assert [each.text for each in results.Results(runs, data).findings()][-1].startswith("Played backwards")
 
 
 def test_the_gain_of_order_is_paired_and_sorted():

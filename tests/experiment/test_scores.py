@@ -111,11 +111,11 @@ def test_a_class_is_told_with_what_it_is_taken_for():
         [0] * 4,
     ]
     found = per_class(given_scores, labels, ("run", "walk", "jump", "sit"))
-    assert found[["action", "videos", "right", "accuracy", "taken for"]].to_numpy().tolist() == [
+    assert [[row[name] for name in ("action", "videos", "right", "accuracy", "taken for")] for row in found] == [
         ["run", 4, 1, 0.25, "jump (2)"],
         ["walk", 2, 2, 1.0, ""],
     ]
-    assert (found.low[0], found.high[0]) == wilson(1, 4)
+    assert (found[0]["low"], found[0]["high"]) == wilson(1, 4)
 
 
 def held_out():

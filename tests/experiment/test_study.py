@@ -6,7 +6,7 @@ from ifttn.experiment.recipes import RECIPES
 from ifttn.experiment.runs import Run
 from ifttn.experiment.scores import Scores
 from ifttn.experiment.study import Places, StudySettings
-from ifttn.experiment.table_frames import table_text
+from ifttn.experiment.table_texts import table_text
 from ifttn.experiment.tables import heading, load, stand_ins
 
 
@@ -117,11 +117,12 @@ def filled(tables) -> dict[int, set[str]]:
 
 def test_whatever_was_tested_fills_cells_under_its_own_name(tmp_path):
     save_scores(tmp_path, "holiday clips", "spatial", "temporal", "if-ttn")
-    found = results.filled_tables(tmp_path, tmp_path)
+    found = results.Results(tmp_path, tmp_path).tables()
     assert filled(found) == {number: {"holiday clips"} for number in range(1, 8)}
     assert "Measured: holiday clips in the place of UCF-101." in heading(found[2])
-    assert all(finding.evidence.startswith("holiday clips: ") for finding in results.findings(tmp_path, tmp_path))
-    assert any("points [" in finding.evidence for finding in results.findings(tmp_path, tmp_path))
+    findings = results.Results(tmp_path, tmp_path).findings()
+    assert all(finding.evidence.startswith("holiday clips: ") for finding in findings)
+    assert any("points [" in finding.evidence for finding in findings)
     assert results.not_shown(tmp_path, found) == ""
 
 
@@ -131,7 +132,7 @@ def test_seeds_of_a_study_and_of_another_one_are_read_alike(tmp_path):
         save_scores(folder, "mine", "spatial")
 
     def seeds(*further) -> int:
-        accuracy = results.filled_tables(runs, tmp_path, further)[2].cells[0].accuracy
+        accuracy = results.Results(runs, tmp_path, further).tables()[2].cells[0].accuracy
         assert accuracy
         return accuracy.seeds
 
@@ -141,7 +142,7 @@ def test_seeds_of_a_study_and_of_another_one_are_read_alike(tmp_path):
 
 def test_hmdb51_alone_fills_the_tables(tmp_path):
     save_scores(tmp_path, "HMDB51", "spatial", "temporal", "if-ttn")
-    found = results.filled_tables(tmp_path, tmp_path)
+    found = results.Results(tmp_path, tmp_path).tables()
     assert filled(found) == {number: {"HMDB51"} for number in range(1, 8)}
     assert {cell.column.dataset for cell in found[5].measured} == {"HMDB-51"}
 
@@ -149,23 +150,23 @@ def test_hmdb51_alone_fills_the_tables(tmp_path):
 def test_data_sets_of_ones_own_stand_before_the_embedded_ones_and_the_rest_is_named(tmp_path):
     for name, recipes in (("embedded-ucf", 3), ("b", 2), ("a", 1), ("c", 1), ("d", 1)):
         save_scores(tmp_path, name, *("spatial", "temporal", "if-ttn")[:recipes])
-    found = results.filled_tables(tmp_path, tmp_path)
+    found = results.Results(tmp_path, tmp_path).tables()
     assert [column.ours for column in found[5].columns] == ["b", "a"]
     assert [column.ours for column in found[6].columns] == ["b", "a", "c"]
     assert filled(found)[3] == {"b"}
     assert results.not_shown(tmp_path, found) == (
         "tested, but not in these tables: d, embedded-ucf; `ifttn tables --on NAME` shows one"
     )
-    chosen = results.filled_tables(tmp_path, tmp_path, on=["embedded-ucf"])
+    chosen = results.Results(tmp_path, tmp_path, on=["embedded-ucf"]).tables()
     assert filled(chosen)[3] == {"embedded-ucf"}
-    assert {each.evidence.split(":")[0] for each in results.findings(tmp_path, tmp_path, on=["c"])} == {"c"}
+    assert {each.evidence.split(":")[0] for each in results.Results(tmp_path, tmp_path, on=["c"]).findings()} == {"c"}
 
 
 def test_tested_runs_that_fill_no_cell_are_not_said_to_be_missing(tmp_path):
-    assert "no tested run in" in results.not_shown(tmp_path, results.filled_tables(tmp_path, tmp_path))
+    assert "no tested run in" in results.not_shown(tmp_path, results.Results(tmp_path, tmp_path).tables())
     save_scores(tmp_path, "mine", "ifm-average")
     save_scores(tmp_path, "mine", "if-ttn", split=2)
-    found = results.filled_tables(tmp_path, tmp_path)
+    found = results.Results(tmp_path, tmp_path).tables()
     assert not filled(found)
     line = results.not_shown(tmp_path, found)
     assert "(mine/split1/ifm-average, mine/split2/if-ttn) fill no cell" in line

@@ -12,7 +12,8 @@ from ifttn.experiment.presets import PRESETS
 from ifttn.experiment.recipes import RECIPES
 from ifttn.experiment.scores import LATE_FUSION, READINGS, Scores
 from ifttn.experiment.significance import mcnemar, wilson
-from ifttn.experiment.table_frames import p_text, reasons, table_text, to_frame
+from ifttn.experiment.table_frames import to_frame
+from ifttn.experiment.table_texts import columns_of, p_text, reasons, table_text
 from ifttn.experiment.tables import TABLES, Table, fill, heading, load, speeds
 from ifttn.model.peers.table5 import PEERS
 from ifttn.model.peers.trained import build_network
@@ -421,7 +422,7 @@ def test_every_empty_cell_says_why(tables):
     for table in tables.values():
         for filled in (table, fill(table, of_study, OURS)):
             assert all(bool(cell.why) != bool(cell.accuracy) for cell in filled.cells)
-    said = reasons(to_frame(fill(tables[6], of_study, OURS)))
+    said = reasons(columns_of(fill(tables[6], of_study, OURS)))
     assert "iDT [24]" in said["a system of another paper that is not rebuilt here"]
     assert said["no tested run of mv-temporal on embedded-ucf, splits 1, 2, 3"] == ["RGB + EMV-CNN: embedded-ucf (%)"]
     assert "Two stream TSN [27]: HMDB-51 (%)" in said["no data set here stands for HMDB-51"]

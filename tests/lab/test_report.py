@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from ifttn.experiment.claims import decide, load_claims
-from ifttn.experiment.reversals import backwards, reversal_frame
+from ifttn.experiment.reversal_frames import reversal_frame
+from ifttn.experiment.reversals import backwards
 from ifttn.experiment.scores import READINGS, Scores
 from ifttn.experiment.significance import mcnemar
 from ifttn.experiment.steps import Progress, Step
-from ifttn.experiment.table_frames import table_text
+from ifttn.experiment.table_texts import table_text
 from ifttn.experiment.tables import Table, fill, load
 from lab.report import About, Illustration, steps, write
 
