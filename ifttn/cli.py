@@ -215,6 +215,9 @@ def _figures(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--full", action="store_true", help="all actions, five seeds, all test videos: in an hour, not in a minute"
     )
+    p.add_argument(
+        "--contours", action="store_true", help="outline the true balls of the embedded data set in Figure 6"
+    )
     p.add_argument("--gallery", type=folder, help="folder for small copies, GIFs and screenshots for a README")
     p.add_argument("--shots", type=folder, default=Path("build/screenshots"), help="screenshots of `make browser`")
     _add_work(p)

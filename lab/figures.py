@@ -10,12 +10,12 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize, hsv_to_rgb
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 from ifttn.experiment.scores import confusion_counts
@@ -77,41 +77,57 @@ class CamExample:
     """Of IF-TTN: one map for both snippets."""
     probabilities: tuple[float, float, float] | None = None
     """Of the action, by the spatial stream, the temporal stream and IF-TTN."""
+    outlined: Bool[np.ndarray, "2 H W"] | None = None
+    """What lies where, to draw a contour around."""
 
 
 @paper_style
-def figure_6(examples: Sequence[CamExample]) -> Figure:
+def figure_6(examples: Sequence[CamExample], notes: Sequence[str] = ()) -> Figure:
     """Figure 6: where the spatial stream, the temporal stream and IF-TTN find evidence for an action.
+
+    Below the last four columns stand their notes, if there are any: under the motion what is measured, and under each
+    column of maps its figures.
 
     A map is divided by its head's largest absolute value in the pair, so that the two snippets of a head compare and
     two heads do not.
     """
     _, height, width, _ = examples[0].frames.shape
     tall = 2 * PAGE / 5.2 * height / width + 0.42
-    heights = [tall] * len(examples) + [0.4]
+    heights = [tall] * len(examples) + [0.5]
+    heights[-2] += 0.13 * max((note.count("\n") + 1 for note in notes), default=0)
     figure = Figure(figsize=(PAGE, sum(heights)))
     parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for part, example in zip(parts[:-1], examples, strict=True):
-        part.suptitle(example.title, x=0.005, ha="left", weight="bold")
-        tiles = part.subplots(2, 5)
-        shown = [("spatial CAM", example.spatial), ("temporal CAM", example.temporal)]
-        shown.append(("IF-TTN CAM", np.stack([example.pair] * 2)))
-        for column, title in enumerate(["frame", "motion"]):
-            tiles[0, column].set_title(title)
-        for row, images in enumerate(zip(example.frames, flow_colours(example.motion), strict=True)):
-            tiles[row, 0].set_ylabel(("first snippet", "second snippet")[row])
-            for column, image in enumerate(images):
-                _tile(tiles[row, column], image)
-        for column, (title, maps) in enumerate(shown):
-            said = f", p = {example.probabilities[column]:.2f}" if example.probabilities else ""
-            tiles[0, column + 2].set_title(title + said)
-            scaled = maps / max(float(np.abs(maps).max()), 1e-12)
-            for row in range(2):
-                _overlay(tiles[row, column + 2], example.frames[row], scaled[row])
+    blocks = [_cam_block(part, example) for part, example in zip(parts[:-1], examples, strict=True)]
+    for axes, note in zip(blocks[-1][1, 1:], notes, strict=False):
+        axes.set_xlabel(note)
     scale = parts[-1].subplots()
     figure.colorbar(ScalarMappable(Normalize(-1, 1), "coolwarm"), scale, orientation="horizontal", ticks=[-1, 0, 1])
     scale.set_xlabel("evidence against (-1) and for (+1) the action, in parts of the head's largest")
     return figure
+
+
+def _cam_block(part: SubFigure, example: CamExample) -> np.ndarray:
+    """Two rows of five tiles: frame, motion, and three maps."""
+    part.suptitle(example.title, x=0.005, ha="left", weight="bold")
+    tiles = part.subplots(2, 5)
+    shown = [("spatial CAM", example.spatial), ("temporal CAM", example.temporal)]
+    shown.append(("IF-TTN CAM", np.stack([example.pair] * 2)))
+    for column, title in enumerate(["frame", "motion"]):
+        tiles[0, column].set_title(title)
+    for row, images in enumerate(zip(example.frames, flow_colours(example.motion), strict=True)):
+        tiles[row, 0].set_ylabel(("first snippet", "second snippet")[row])
+        for column, image in enumerate(images):
+            _tile(tiles[row, column], image)
+    for column, (title, maps) in enumerate(shown):
+        said = f", p = {example.probabilities[column]:.2f}" if example.probabilities else ""
+        tiles[0, column + 2].set_title(title + said)
+        scaled = maps / max(float(np.abs(maps).max()), 1e-12)
+        for row in range(2):
+            _overlay(tiles[row, column + 2], example.frames[row], scaled[row])
+    if example.outlined is not None:
+        for axes, row in product(tiles.T, range(2)):
+            axes[row].contour(example.outlined[row], [0.5], colors="black", linewidths=0.7)
+    return tiles
 
 
 def _overlay(axes: Axes, frame: UInt8[np.ndarray, "H W 3"], scaled: Float[np.ndarray, "H W"]) -> None:

@@ -5,6 +5,7 @@ This module does not import torch, so that help and error messages come at once.
 
 import argparse
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from ifttn.options import (
     PRECISION,
@@ -39,6 +40,9 @@ TRAINED_STAGES = {
 """Name of a stage of training -> its recipe, and its number in that recipe."""
 DRAWN_BACKBONES = {"tiny": "tiny", "small": "resnet18", "paper": "resnet50"}
 """Preset of drawing -> backbone of the network."""
+UNTRAINED_WAYS = ("published", "fourier", "maco", "accentuation", "leaps")
+DRAWING_WAYS = (*UNTRAINED_WAYS, "denoiser-300", "denoiser-600", "default")
+"""Ways to draw an ordered pair. A number is the steps that a denoiser is trained for."""
 
 GPU_PARTS = (
     *("tests", "resume", "flow", "train", "memory", "loader", "study", "largest"),
@@ -145,6 +149,15 @@ def _insight(p: argparse.ArgumentParser) -> None:
     p.add_argument("--repeat", type=Whole(1), default=3, help="turns of each side; the best counts")
 
 
+def _drawing(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--results", type=existing_folder, default=Path("results"), help="folder of `ifttn reproduce`")
+    p.add_argument("--seeds", type=Whole(0), nargs="+", default=[0, 1], help="seeds of each action's drawings")
+    p.add_argument(
+        "--ways", nargs="+", default=list(DRAWING_WAYS), choices=DRAWING_WAYS, metavar="WAY", help="%(choices)s"
+    )
+    p.add_argument("--csv", type=new_file, help="also write what is found in each pair to this file")
+
+
 def _gpu(p: argparse.ArgumentParser) -> None:
     p.add_argument("--parts", nargs="+", default=list(GPU_PARTS), choices=GPU_PARTS, metavar="PART", help="%(choices)s")
     p.add_argument("--minutes", type=Number(0), default=8.0, help="time for all parts; a part cut off keeps its rows")
@@ -161,5 +174,6 @@ PARTS: Mapping[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "store": ("the loader alone, against a bare loop that decodes the same JPEGs", _store),
     "train": ("each stage of training with its data, against the same network with data in memory", _train),
     "insight": ("class activation maps, against the package grad-cam, and the steps of DeepDraw", _insight),
+    "drawing": ("ways to draw an ordered pair: what networks and judges that did not draw find in it", _drawing),
     "gpu": ("everything that needs a GPU, in one JSON and one Markdown file; on a CPU at a tiny size", _gpu),
 }

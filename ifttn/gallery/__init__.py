@@ -18,7 +18,7 @@ from ifttn.experiment.reversal_frames import gains_of_order
 from ifttn.experiment.study import Places, StudySettings, work_on
 from ifttn.experiment.work import Work
 from ifttn.files import write_whole
-from ifttn.gallery.figure_6 import draw_figure_6, draw_localisation
+from ifttn.gallery.figure_6 import draw_figures_6
 from ifttn.gallery.figures_1_7 import draw_figures_1_7
 from ifttn.gallery.sources import Drawn, Sources
 from ifttn.insight.drawing_settings import DRAWING_PRESETS
@@ -30,19 +30,20 @@ COMPLETE = ("if-ttn", "mv-if-ttn")
 """Recipes whose network is complete; the figures show the first that is trained."""
 
 
-def draw_figures(work: Work, out: Path, *, full: bool = False) -> list[report.Illustration]:
+def draw_figures(work: Work, out: Path, *, full: bool = False, contours: bool = False) -> list[report.Illustration]:
     """Draw every figure that the trained runs of a split allow, each as a PNG file with its caption beside it.
 
     Args:
         work: a split, its store and its runs.
         out: folder for the figures, and for CSV files of what they show.
         full: draw all actions with five seeds even without a denoiser, and measure on all test videos.
+        contours: outline the balls of the embedded data set in Figure 6.
 
     Raises:
         IfttnError: no complete network is trained on this split.
     """
     done = []
-    for each in _figures(Sources(work, work.trained(complete_recipe(work)), full)):
+    for each in _figures(Sources(work, work.trained(complete_recipe(work)), full), contours):
         png = pictures.figure_png(each.figure)
         write_whole(out / f"{each.name}.png", png)
         write_whole(out / f"{each.name}.txt", f"{each.title}\n{each.caption}\n".encode())
@@ -112,10 +113,9 @@ def complete_recipe(work: Work) -> str:
     return recipe
 
 
-def _figures(sources: Sources) -> Iterator[Drawn]:
+def _figures(sources: Sources, contours: bool) -> Iterator[Drawn]:
     yield from draw_figures_1_7(sources)
-    yield draw_figure_6(sources)
-    yield draw_localisation(sources)
+    yield from draw_figures_6(sources, contours=contours)
     work, run = sources.work, sources.run
     runs = {name: work.run(name) for name in (*RECIPES[run.folder.name].needs, run.folder.name)}
     yield Drawn(

@@ -1,12 +1,15 @@
 """Figure 6: where the streams and IF-TTN find their evidence, as maps and as numbers."""
 
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import torch
 
 from ifttn.gallery.sources import Drawn, Sources, as_images
 from ifttn.insight.cam import STRIDE, class_activation_maps, on_pixels
+from ifttn.insight.embedded.balls import ball_regions
 from ifttn.insight.localisation import cascade, examples_of, localisation_table, localise, road
 from ifttn.vocabulary import MODALITIES, Video
 from lab import figures
@@ -15,8 +18,16 @@ CELLS_FINER = 4
 """Maps have a cell every 32 / CELLS_FINER px."""
 
 
-def draw_figure_6(sources: Sources) -> Drawn:
-    """Figure 6, of the pair around the middle of one test video for each action shown."""
+def draw_figures_6(sources: Sources, *, contours: bool) -> Iterator[Drawn]:
+    """Figure 6, of the pair around the middle of one test video for each action shown, and where the maps of many test
+    videos lie, beside a random map and a centred one.
+
+    Args:
+        sources: the run.
+        contours: outline the balls of the embedded data set.
+    """
+    numbers = _localisation(sources)
+    assert numbers.table is not None
     split = sources.work.split
     scores, fused = sources.run.scores(), sources.fused_scores()
     right = fused.argmax(1) == scores.labels
@@ -26,20 +37,35 @@ def draw_figure_6(sources: Sources) -> Drawn:
         own = scores.labels == action
         if own.any():
             sure = np.where(own & right if (own & right).any() else own, 1, 0)
-            examples.append(_cam_example(sources, videos[scores.videos[int(sure.argmax())]], action))
+            examples.append(_cam_example(sources, videos[scores.videos[int(sure.argmax())]], action, contours))
     motion = MODALITIES[sources.modalities[1]].name
-    return Drawn(
-        "figure_6",
-        "Figure 6: where the streams and IF-TTN look",
+    text = (
         f"Class activation maps of {sources.where}, on whole frames, a cell every {STRIDE // CELLS_FINER} px (last "
         "levels dilated), for the true action, on test videos that it gets right where there are any; the snippets lie "
         f"on either side of the video's middle. Motion is {motion}. IF-TTN has one map for both snippets, because it "
-        "sees only their difference.",
-        figures.figure_6(examples),
+        "sees only their difference. Below: how often the highest pixel lies in the region, and the share of positive "
+        "evidence that does; means over test videos, with bootstrap intervals of 95 %. A level map scores the region's "
+        "share of the frame."
     )
+    if contours and sources.factors is not None:
+        text += " The true balls are outlined."
+    figure = figures.figure_6(examples, _notes(sources, numbers.table))
+    yield Drawn("figure_6", "Figure 6: where the streams and IF-TTN look", text, figure)
+    yield numbers
 
 
-def _cam_example(sources: Sources, video: Video, action: int) -> figures.CamExample:
+def _notes(sources: Sources, table: pd.DataFrame) -> list[str]:
+    """What is measured, and what it is for the maps of the spatial stream, the temporal stream and IF-TTN."""
+    region, named = ("moving", "what moves") if sources.factors is None else ("balls", "the balls")
+    rows = table.xs((region, f"CAM, every {STRIDE // CELLS_FINER} px"), level=("region", "method"))
+    notes = [f"{named}: {rows.area.mean():.0%} of the frame\nhighest pixel there\nevidence there"]
+    for _, row in rows.loc[[*sources.modalities, "ttn"]].iterrows():
+        shares = (f"{row[m]:.0%} [{row[f'{m} low']:.0%}, {row[f'{m} high']:.0%}]" for m in ("pointing", "energy"))
+        notes.append("\n".join([f"{row.videos:.0f} test videos", *shares]))
+    return notes
+
+
+def _cam_example(sources: Sources, video: Video, action: int, contours: bool) -> figures.CamExample:
     network, inputs = sources.network, sources.snippets(video)
     appearance, motion = sources.modalities
     pair = slice(sources.middle, sources.middle + 2)
@@ -49,6 +75,10 @@ def _cam_example(sources: Sources, video: Video, action: int) -> figures.CamExam
     with torch.inference_mode():
         logits = network(batch).logits
     height, width = inputs[appearance].shape[-2:]
+    balls = None
+    if contours and sources.factors is not None:
+        regions = ball_regions(sources.factors.loc[video.name], sources.segments, (height, width))
+        balls = regions["balls"][pair]
     on_frame = {
         head: on_pixels(each[0, :, 0], (height, width), STRIDE / CELLS_FINER).cpu().numpy()
         for head, each in maps.items()
@@ -62,11 +92,11 @@ def _cam_example(sources: Sources, video: Video, action: int) -> figures.CamExam
         temporal=on_frame[motion][pair],
         pair=on_frame["ttn"][sources.middle],
         probabilities=(spatial, temporal, ttn),
+        outlined=balls,
     )
 
 
-def draw_localisation(sources: Sources) -> Drawn:
-    """Where the maps of test videos lie, beside a random map and a centred one."""
+def _localisation(sources: Sources) -> Drawn:
     test = sources.work.split.test
     videos = test if sources.full else test[:: max(1, len(test) // 32)]
     examples = partial(

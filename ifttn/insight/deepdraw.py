@@ -6,7 +6,7 @@ as the network takes them: the network normalises, so that the published box, st
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
@@ -87,12 +87,12 @@ def draw_many(
     *,
     head: str = "ttn",
     material: Material = PLAIN,
-    kind: type[Canvas] | None = None,
+    kind: Callable[..., Canvas] | None = None,
 ) -> Iterator[tuple[DrawingStep, ...]]:
     """Draw many subjects, (action, seed) each, in one batch, as `draw` does; yield a step of each.
 
     With several networks of the same modalities and actions, the mean of their objectives is ascended, so that a
-    pattern that fools only one of them is not drawn. `kind` is another canvas than the settings ask for.
+    pattern that fools only one of them is not drawn. `kind` makes another canvas than the settings ask for.
     """
     network = networks[0]
     head = {"spatial": network.settings.modalities[0], "temporal": network.settings.modalities[-1]}.get(head, head)
@@ -114,7 +114,7 @@ def draw_best(
     head: str,
     material: Material = PLAIN,
     starts: int = 1,
-    kind: type[Canvas] | None = None,
+    kind: Callable[..., Canvas] | None = None,
 ) -> tuple[DrawingStep, ...]:
     """Draw each subject to the end, from the most promising of several starts.
 
@@ -161,7 +161,7 @@ def _ascend(
     settings: Settings,
     head: str,
     material: Material,
-    kind: type[Canvas] | None,
+    kind: Callable[..., Canvas] | None,
 ) -> Iterator[tuple[DrawingStep, ...]]:
     device = next(networks[0].parameters()).device
     single = head in networks[0].streams

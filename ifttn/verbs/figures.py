@@ -13,7 +13,7 @@ def run(o: argparse.Namespace) -> None:
     work.split.side("test")
     if o.denoise:
         gallery.train_denoiser_on(work, gallery.complete_recipe(work))
-    for figure in gallery.draw_figures(work, o.out, full=o.full):
+    for figure in gallery.draw_figures(work, o.out, full=o.full, contours=o.contours):
         print(figure.title)
     print(f"figures: {o.out}")
     if o.gallery:

@@ -6,7 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from lab.figures import (
     CamExample,
@@ -27,7 +29,7 @@ from lab.figures import (
 def texts(figure: Figure) -> list[str]:
     """Every text of a drawn figure."""
     figure.savefig(io.BytesIO(), format="png")
-    return [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
+    return [text.get_text() for text in figure.findobj(Text)]
 
 
 def pictures(figure: Figure) -> list[np.ndarray]:
@@ -76,6 +78,17 @@ def test_figure_6_has_two_rows_of_five_an_example_and_the_pair_s_map_on_both_fra
     said = texts(figure)
     assert {"frame", "motion", "spatial CAM, p = 0.10", "IF-TTN CAM, p = 0.98", "second snippet"} <= set(said)
     assert len(pictures(figure)) == 20
+
+
+def test_figure_6_outlines_what_it_is_given_and_has_notes_below_the_maps():
+    outlined = np.zeros((2, 12, 16), bool)
+    outlined[:, 3:7, 4:9] = True
+    plain, rich = figure_6([example()]), figure_6([replace(example(), outlined=outlined)], ["a\nb", "c", "d", "e"])
+    lines = [len(figure.findobj(QuadContourSet)) for figure in (plain, rich)]
+    assert lines == [0, 10]
+    assert {"a\nb", "c", "d", "e"} <= set(texts(rich)) - set(texts(plain))
+    (path,) = rich.findobj(QuadContourSet)[0].get_paths()
+    assert path.get_extents().bounds == (3.5, 2.5, 5.0, 4.0)
 
 
 def test_one_map_of_a_pair_lies_on_both_frames():
