@@ -23,7 +23,8 @@ SCALINGS: dict[str, tuple[Scaling, bool, str]] = {
     "signed": (
         "signed",
         True,
-        "Red is evidence for, blue against; each head by its largest in the video, so that its maps compare.",
+        "Red is evidence for, striped blue is evidence against; each head by its largest in the video, so that its "
+        "maps compare.",
     ),
     "positive": ("relu", True, "Only evidence for the action, each head by its largest in the video."),
     "each map": (
@@ -39,6 +40,9 @@ METHODS = {
     "highest: shapes compare, strengths do not.",
 }
 METHOD_NAMES = {"cam": "CAM", "gradcam": "Grad-CAM"}
+WHEEL = "<span><i class=wheel></i>motion: the colour is its direction, the strength its speed</span>"
+BAR = "<span>maps: against <i class=bar></i> for the action</span>"
+"""Legends."""
 CELLS = {f"{STRIDE // finer} px": finer for finer in (1, 2, 4)}
 
 
@@ -65,18 +69,18 @@ class CamExplorer(VideoPanel):
 
     def __init__(self, results: Shelf | Path | str, **chosen: object) -> None:
         super().__init__("CAM explorer", CamState(), results)
-        self.asked = dropdown("action", flex="1 1 260px", max_width="420px")
+        self.asked = dropdown("action", flex="1 1 260px", max_width="380px")
         self.pair, wide = ToggleButtons(style={"button_width": "46px"}), {"button_width": "92px"}
         methods, meanings = [(text, name) for name, text in METHOD_NAMES.items()], [m for *_, m in SCALINGS.values()]
         self.method = ToggleButtons(options=methods, tooltips=list(METHODS.values()), style=wide)
         self.scaling = ToggleButtons(options=[(name, name) for name in SCALINGS], tooltips=meanings, style=wide)
         self.finer = dropdown("a cell every", list(CELLS.items()))
-        self.opacity = IntSlider(min=10, max=100, readout=False, layout=Layout(width="130px"))
+        self.opacity = IntSlider(min=10, max=100, readout=False, layout=Layout(width="110px"))
         self._grid, self._caption = HTML(), HTML()
-        controls = [_with_name("method", self.method), _with_name("scaling", self.scaling), self.finer]
-        controls.append(_with_name("opacity", self.opacity))
-        self.fill(self.pickers, row(self.asked, _with_name("pair", self.pair), grid_gap="4px 14px"))
-        self.fill(row(*controls, grid_gap="4px 14px"), self._grid, self._caption)
+        chosen_maps = self.asked, _with_name("pair", self.pair), _with_name("opacity", self.opacity)
+        controls = _with_name("method", self.method), _with_name("scaling", self.scaling), self.finer
+        self.fill(self.pickers, *(row(*parts, grid_gap="4px 14px") for parts in (chosen_maps, controls)))
+        self.fill(self._grid, self._caption)
         for name in ("method", "scaling", "finer", "opacity"):
             link((self.state, name), (getattr(self, name), "value"))
         self.offer("asked", "pair")
@@ -114,7 +118,7 @@ class CamExplorer(VideoPanel):
         found = self.maps(action, method, self.state.finer)
         maps = {head: scaled(each, scaling, shared=shared) for head, each in found.items()}
         columns = ["frame", "motion", *(f"{head} {METHOD_NAMES[method]}" for head in reading.votes)]
-        heads = "".join(f"<th scope=col style='text-align:left'>{escape(name)}</th>" for name in columns)
+        heads = "".join(f"<th scope=col>{escape(name)}</th>" for name in columns)
         rows = ""
         for snippet in (first, first + 1)[: len(reading.sampled)]:
             pictured = "".join(self._row(clip, reading, maps, (action, snippet, first)))
@@ -122,13 +126,14 @@ class CamExplorer(VideoPanel):
             yield None
         name = reading.actions[action]
         probabilities = "".join(
-            f"<td style='text-align:left'>p = <b>{reading.probabilities(head)[action]:.2f}</b></td>"
-            for head in reading.votes
+            f"<td>p = <b>{reading.probabilities(head)[action]:.2f}</b></td>" for head in reading.votes
         )
         rows += f"<tr><th scope=row><small>whole video</small></th><td></td><td></td>{probabilities}</tr>"
         self._grid.value = f"<table class=cams><thead><tr><td></td>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+        legends = WHEEL + (BAR if self.state.scaling == "signed" and method == "cam" else "")
         truth = f" (true: {escape(clip.label)})" if clip.label and clip.label != name else ""
         self._caption.value = (
+            f"<div class=legends>{legends}</div>"
             f"<b>{escape(name)}</b>{truth}, late fusion p = {reading.fused[action]:.2f}. "
             f"<small>{METHODS[method]} {meaning}{_one_map_note(found, len(reading.sampled))}</small>"
         )
@@ -177,4 +182,4 @@ def _picture(picture: np.ndarray, alt: str, below: str = "") -> str:
     data = base64.b64encode(pictures.jpeg(picture)).decode()
     below = f"<small>{escape(below)}</small>" if below else ""
     image = f"<img src='data:image/jpeg;base64,{data}' alt='{escape(alt)}'>"
-    return f"<td style='text-align:left;vertical-align:top'>{image}{below}</td>"
+    return f"<td>{image}{below}</td>"

@@ -58,7 +58,7 @@ class DeepDrawStudio(Panel):
         self._watch_all()
         self._show_buttons()
         self._show_gallery()
-        self._chart.value = sketches.chart([], "logit")
+        self._chart.value = sketches.chart([], "logit over steps")
         self.begin(chosen)
 
     def _add_controls(self) -> None:
@@ -251,8 +251,8 @@ class DeepDrawStudio(Panel):
             for name, colour in CURVES.items()
             if name in drawing.curves
         ]
-        self._chart.value = sketches.chart([logit], "logit", height=150)
-        self._chart.value += sketches.chart(probable, "probability", height=150, top=1.0)
+        self._chart.value = sketches.chart([logit], "logit over steps", height=150)
+        self._chart.value += sketches.chart(probable, "probability over steps", height=150, top=1.0)
         self._status_line.value = f"<small>{_status(drawing, drawn)}</small>"
 
     def as_html(self) -> HTMLPicture:

@@ -17,7 +17,7 @@ from traitlets import Dict, HasTraits, Unicode
 from traitlets import Int as Integer
 
 from ifttn.data.factors import factors_of_actions
-from ifttn.experiment.scores import Scores, factor_accuracy, fuse_runs, mean_class_accuracy, top1
+from ifttn.experiment.scores import Scores, factor_accuracy, fuse_runs, top1
 from ifttn.experiment.significance import wilson
 from ifttn.experiment.tables import LateFusion, load
 from ifttn.vocabulary import IfttnError
@@ -178,7 +178,7 @@ class FusionDesk(Opener):
     def _accuracies(self, fused: Mapping[str, Float[np.ndarray, "N A"]], labels: Int[np.ndarray, " N"]) -> str:
         factors = factors_of_actions(self.shelf.places.data(self.state.dataset))
         names = "".join(f"<th>{escape(name)}</th>" for name in factors)
-        head = f"<thead><tr><td></td><th>top-1</th><th colspan=2>95 % interval</th><th>classes</th>{names}</tr></thead>"
+        head = f"<thead><tr><td></td><th>top-1</th><th colspan=2>95 % interval</th>{names}</tr></thead>"
         rows = []
         for name, scores in fused.items():
             share = top1(scores, labels)
@@ -188,8 +188,7 @@ class FusionDesk(Opener):
             rows.append(
                 f"<tr><th scope=row>{escape(name)}</th><td><b>{100 * share:.1f}</b></td>"
                 f"<td><small>{100 * low:.1f}-{100 * high:.1f}</small></td>"
-                f"<td>{sketches.interval(share, low, high)}</td>"
-                f"<td>{100 * mean_class_accuracy(scores, labels):.1f}</td>{cells}</tr>"
+                f"<td>{sketches.interval(share, low, high)}</td>{cells}</tr>"
             )
         return f"<table>{head}<tbody>{''.join(rows)}</tbody></table><small>{len(labels)} test videos</small>"
 

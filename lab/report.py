@@ -19,7 +19,7 @@ from ifttn.experiment.tables import Table
 from ifttn.files import write_whole
 from ifttn.vocabulary import duration
 from lab.sketches import prose
-from lab.tables import details, page_html, page_table, reversal_tables
+from lab.tables import claims_matrix, details, page_html, page_table, reversal_tables
 
 
 class Illustration(NamedTuple):
@@ -96,7 +96,7 @@ def result_in_short(tables: Sequence[Table]) -> list[str]:
             "With motion vectors of the file in the place of optical flow, IF-TTN is right in "
             f"{vectors.percent['measured']:.1f} %."
         )
-    return sentences
+    return [sentence.replace(" %", "\N{NO-BREAK SPACE}%") for sentence in sentences]
 
 
 def write(
@@ -122,7 +122,6 @@ def write(
     every = steps(progress)
     took_time = every[every["seconds"] > 0].groupby("kind")["seconds"].agg(["size", "sum"])
     frames = [(table.number, to_frame(table)) for table in tables]
-    texts = dict.fromkeys(finding.text for finding in findings)
     page = ENVIRONMENT.get_template("report.html").render(
         about=about,
         steps=every.to_dict("records"),
@@ -134,7 +133,7 @@ def write(
         factors=any(frame.attrs["factors"] for _, frame in frames),
         pictures=pictures,
         findings=findings,
-        claims=[(text, {each.dataset: each for each in findings if each.text == text}) for text in texts],
+        claims=claims_matrix(findings),
         reversals=[] if reversals is None or reversals.empty else reversal_tables(reversals),
     )
     write_whole(path, page.encode())

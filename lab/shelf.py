@@ -23,7 +23,7 @@ from ifttn.experiment.study import EMBEDDED, Places
 from ifttn.experiment.tables import Table
 from ifttn.recognizer import Recognizer
 from ifttn.vocabulary import IfttnError, Video
-from lab.figures import order_lollipops
+from lab.accuracy_figures import order_lollipops
 
 
 class Shelf:
@@ -141,7 +141,7 @@ class Shelf:
         return reversal_table(self.results(*on))
 
     def order_figure(self, dataset: str = "", most: int = 15) -> Figure:
-        """Which actions of a data set need order (`lab.figures.order_lollipops`), by default of the usual one.
+        """Which actions of a data set need order (`lab.accuracy_figures.order_lollipops`), by default of the usual one.
 
         Raises:
             IfttnError: no complete network is tested on it.

@@ -92,17 +92,18 @@ def chart(
     marks: Sequence[tuple[float, str]] = (),
     log: bool = False,
 ) -> str:
-    """A line chart with its legend; the vertical axis starts at 0, or below. `marks` are places on the other one.
+    """A line chart with its legend.
 
-    `log`: the vertical axis is logarithmic, and values that are not above 0 are left out.
+    Args:
+        curves: each ends with a dot, and its last value stands in the legend.
+        title: names both axes, as "loss over epochs" does.
+        width: of the picture (px), as `height`.
+        height: of the picture.
+        top: of the vertical axis; None: the largest value. Without `log` the axis starts at 0, or below.
+        marks: places on the horizontal axis, with their names.
+        log: the vertical axis is logarithmic, and values that are not above 0 are left out.
     """
-    if log:
-        curves = [
-            curve._replace(
-                x=[x for x, y in zip(curve.x, curve.y, strict=True) if y > 0], y=[y for y in curve.y if y > 0]
-            )
-            for curve in curves
-        ]
+    curves = [_above_zero(curve) for curve in curves] if log else curves
     points = [(x, y) for curve in curves for x, y in zip(curve.x, curve.y, strict=True)]
     if not points:
         return f"<div class=empty>{escape(title)}: nothing yet</div>"
@@ -122,10 +123,10 @@ def chart(
         f"{_stroke(c)} opacity={0.3 if c.faint else 1} />"
         for c in sorted(curves, key=lambda curve: not curve.faint)
     )
+    named = [c for c in curves if len(c.y) and not c.faint]
+    legend = "".join(f"<span>{sample(c)} {escape(c.name)} <b>{_three_digits(c.y[-1])}</b></span>" for c in named)
     dots = "".join(
-        f"<circle cx={place(c.x[-1], c.y[-1]).replace(',', ' cy=')} r=2.4 fill='{c.colour}'/>"
-        for c in curves
-        if len(c.x) and not c.faint
+        f"<circle cx={place(c.x[-1], c.y[-1]).replace(',', ' cy=')} r=2.4 fill='{c.colour}'/>" for c in named
     )
     shown = "".join(
         f"<line x1={x} x2={x} y1={upper} y2={height - bottom} class=mark /><text x={x + 3} y={upper + 9}>{name}</text>"
@@ -135,16 +136,16 @@ def chart(
         f"<text x={left} y={height - 5}>{x_low:g}</text>"
         f"<text x={width - right} y={height - 5} text-anchor=end>{x_high:g}</text>"
     )
-    legend = "".join(
-        f"<span>{sample(c)} {escape(c.name)} <b>{_three_digits(c.y[-1])}</b></span>"
-        for c in curves
-        if len(c.y) and not c.faint
-    )
     return (
         f"<figure class=chart><svg viewBox='0 0 {width} {height}' role=img aria-label='{escape(title)}'>"
         f"<text x=4 y=13 class=title>{escape(title)}</text>{grid}{shown}{lines}{dots}{ends}</svg>"
         f"<figcaption class=legend>{legend}</figcaption></figure>"
     )
+
+
+def _above_zero(curve: Curve) -> Curve:
+    points = [(x, y) for x, y in zip(curve.x, curve.y, strict=True) if y > 0]
+    return curve._replace(x=[x for x, _ in points], y=[y for _, y in points])
 
 
 def _stroke(curve: Curve) -> str:
@@ -198,7 +199,7 @@ def confusion_svg(predicted: Int[np.ndarray, " N"], labels: Int[np.ndarray, " N"
     count = len(actions)
     counts = confusion_counts(predicted, labels, count)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = max(3, min(22, 400 // count))
+    side = max(3, min(17, 400 // count))
     colours = colormaps["cividis"]
     cells = []
     for row, column in np.argwhere(counts):
@@ -224,9 +225,10 @@ def confusion_svg(predicted: Int[np.ndarray, " N"], labels: Int[np.ndarray, " N"
             f"<text x={(i + 0.5) * side} y={total + 12} text-anchor=middle>{i + 1}</text>"
             for i, name in enumerate(actions)
         )
-    width = total + (190 if legend else 0)
+    legend += f"<text x=0 y={total + 26}>rows: true, columns: predicted, numbers: % of the row's videos</text>"
+    width = total + 185 * (side >= 10)
     return (
-        f"<svg class=confusion viewBox='0 0 {width} {total + 16}' style='max-width:{width}px' role=img "
+        f"<svg class=confusion viewBox='0 0 {width} {total + 30}' style='max-width:{width}px' role=img "
         f"aria-label='confusion matrix of {count} actions; rows are true, columns predicted'>"
         f"<rect width={total} height={total} fill='rgb({red},{green},{blue})'/>{''.join(cells)}{legend}</svg>"
     )

@@ -24,7 +24,7 @@ from lab.panel import dropdown, ends, row
 from lab.pickable import Pickable
 from lab.shelf import Shelf
 from lab.sketches import prose
-from lab.tables import texts_of, to_latex
+from lab.tables import claims_matrix, texts_of, to_latex
 
 
 class TableState(HasTraits):
@@ -138,11 +138,9 @@ class TableDesk(Opener):
         self._caption.value = f"<b>Table {table.number}. {prose(table.caption)}</b> <small>{prose(about)}</small>"
         self._show_table()
         found = "".join(
-            f"<li><details><summary><b>{finding.verdict}</b>: {prose(finding.text)} <small>{escape(where)}</small>"
-            f"</summary><small>{prose(evidence)}</small></details></li>"
-            for finding in self.findings
-            for where, _, evidence in (finding.evidence.partition(": "),)
-            if finding.table == table.number
+            f"<li><details><summary>{prose(text)}: {_verdicts(on)}</summary>"
+            f"{''.join(f'<small>{prose(each.evidence)}</small><br>' for each in on.values())}</details></li>"
+            for text, on in claims_matrix([each for each in self.findings if each.table == table.number]).items()
         )
         notes = "".join(f"<li><small>{prose(note)}</small></li>" for note in table.notes)
         self._notes.value = f"<ul style='margin:4px 0;padding:0;list-style:none'>{found}{notes}</ul>"
@@ -159,7 +157,7 @@ class TableDesk(Opener):
         )
         places = [table.cells.index(cell) for cell in self.cells]
         same = any(map(_of_the_papers, self.cells))
-        names = ["", "paper", "measured", *["diff."] * same, "95 % interval", "", "classes", "videos", *factors]
+        names = ["", "paper", "measured", *["diff."] * same, "95 % interval", "● measured ○ paper", "videos", *factors]
         rows = "".join(
             f"<tr{' class=chosen' if row == self.state.row else ''}><th scope=row><button data-pick={row} "
             f"{'' if cell.accuracy else 'disabled'}>{escape(cell.method)}</button></th>"
@@ -245,6 +243,11 @@ class TableDesk(Opener):
         self._count.value = f"<small role=status>saved {escape(str(path))}</small>"
 
 
+def _verdicts(on: Mapping[str, Finding]) -> str:
+    """The verdict on a claim on each data set."""
+    return ", ".join(f"<b>{each.verdict}</b> <small>on {escape(name)}</small>" for name, each in on.items())
+
+
 def _of_the_papers(cell: Cell) -> bool:
     """Whether the measured number is of the very data set that the paper's number is of."""
     ours, theirs = (re.sub(r"\W", "", name).lower() for name in (cell.column.ours, cell.column.dataset))
@@ -260,7 +263,7 @@ def _cells_html(cell: Cell, row: Mapping[Any, Any], text: Mapping[Any, str], fac
     difference = f"{ours - paper:+.1f}" if _of_the_papers(cell) and pd.notna(paper) else ""
     theirs = float(paper) / 100 if pd.notna(paper) else None
     picture = sketches.interval(ours / 100, row["low"] / 100, row["high"] / 100, theirs) if share else ""
-    spans = [text[name] if share else "" for name in ("mean class", "videos", *factors)]
+    spans = [text[name] if share else "" for name in ("videos", *factors)]
     cells = [text["paper"], f"<b>{text['measured']}</b>", *[difference] * same]
     cells += [f"<small>{text['95 %'] if share else ''}</small>", picture, *spans]
     return "".join(f"<td>{each}</td>" for each in cells)

@@ -9,6 +9,7 @@ import pandas as pd
 from markupsafe import Markup
 from pandas.io.formats.style import Styler
 
+from ifttn.experiment.claims import Finding
 from ifttn.experiment.reversal_frames import EXPLAINED_REVERSALS, SORTS, actions_of, blocks_of, sums_of
 from ifttn.experiment.scores import READINGS
 from ifttn.experiment.table_texts import P_OF_ORDER, WORDS_LEFT, reasons, shown
@@ -16,6 +17,14 @@ from lab.sketches import prose
 
 NARROW = ("method", "column", "paper", "paper on", "measured", "95 %", "p", "reversed")
 """Columns for a notebook, whose page is narrow; factors follow."""
+
+
+def claims_matrix(findings: Sequence[Finding]) -> dict[str, dict[str, Finding]]:
+    """Claim -> data set -> the verdict on it, in their order."""
+    return {
+        text: {each.dataset: each for each in findings if each.text == text}
+        for text in dict.fromkeys(each.text for each in findings)
+    }
 
 
 def texts_of(frame: pd.DataFrame, without: Sequence[str] = ()) -> pd.DataFrame:
@@ -78,18 +87,19 @@ def _latex(text: pd.DataFrame, caption: str, label: str) -> str:
 
 
 def page_table(frame: pd.DataFrame) -> Styler:
-    """For a page: one row for each method, with the paper's columns side by side."""
+    """For a page: one row for each method, with the paper's columns side by side; of one not measured, the paper's."""
     texts = texts_of(frame).assign(column=frame["column"], on=frame["paper on"]).to_dict("records")
     parts: dict[tuple[str, str], list[str]] = {}
     classes: dict[tuple[str, str], str] = {}
     for column in dict.fromkeys(cell["column"] for cell in texts):
         cells = [cell for cell in texts if cell["column"] == column]
-        share = column.endswith("(%)") and any(cell["videos"] for cell in texts)
+        share = any(cell["videos"] for cell in cells)
         head = Markup("{}<small class=quiet>{}</small>").format(column, _subject(cells))
-        theirs, ours = (head, f"paper ({cells[0]['on']})"), (head, "measured")
+        theirs, ours = (head, Markup("paper<small>{}</small>").format(cells[0]["on"])), (head, "measured")
         classes |= {theirs: "paper first", ours: "ours"}
         parts[theirs] = [cell["paper"] for cell in cells]
-        parts[ours] = [_with_interval(cell) if share else cell["measured"] for cell in cells]
+        if any(cell["measured"] for cell in cells):
+            parts[ours] = [_with_interval(cell) if share else cell["measured"] for cell in cells]
         if share:
             parts[head, "1:1:1"] = [cell["1:1:1"] for cell in cells]
             parts |= {(head, name): [_meter(cell[name]) for cell in cells] for name in frame.attrs["factors"]}

@@ -113,9 +113,14 @@ def p_text(value: float) -> str:
 
 
 def reasons(columns: Columns) -> dict[str, list[str]]:
-    """Why cells are empty -> which: methods, with the column's name where only a part of the row is empty for it."""
+    """Why cells are empty -> which: columns, methods, or both names where only a part of the row is empty for it."""
     cells = [*zip(columns["method"], columns["column"], columns["why"], strict=True)]
     found: dict[str, list[str]] = {}
+    for column in dict.fromkeys(columns["column"]):
+        why, *others = [each for _, name, each in cells if name == column]
+        if why and others and set(others) == {why}:
+            found[why] = [*found.get(why, []), column]
+            cells = [cell for cell in cells if cell[1] != column]
     for method in dict.fromkeys(columns["method"]):
         row = [(name, why) for each, name, why in cells if each == method]
         for why in dict.fromkeys(why for _, why in row if why):

@@ -25,6 +25,7 @@ from ifttn.insight.drawing_settings import DRAWING_PRESETS
 from ifttn.insight.embedded.denoiser import denoiser_file, packed, train_denoiser
 from ifttn.vocabulary import IfttnError
 from lab import figures, pictures, report
+from lab.accuracy_figures import order_lollipops
 
 COMPLETE = ("if-ttn", "mv-if-ttn")
 """Recipes whose network is complete; the figures show the first that is trained."""
@@ -137,6 +138,6 @@ def _figures(sources: Sources, contours: bool) -> Iterator[Drawn]:
         "Which actions need order",
         f"Accuracy of {run.folder.name} on {work.split.dataset} with snippets in order, less its accuracy with "
         "shuffled ones, for each action, on all tested splits. Intervals are Newcombe's at 95 %.",
-        figures.order_lollipops(gains),
+        order_lollipops(gains),
         gains,
     )

@@ -7,7 +7,7 @@ import pandas as pd
 from ifttn.experiment.clips import curve, train_on_few
 from ifttn.files import write_whole
 from ifttn.verbs.inputs import work_of
-from lab.figures import clips_curve
+from lab.accuracy_figures import clips_curve
 from lab.pictures import figure_png
 
 

@@ -10,17 +10,16 @@ from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from lab.accuracy_figures import clips_curve, order_lollipops
 from lab.figures import (
     CamExample,
     DrawnAction,
-    clips_curve,
     confusion_figure,
     figure_1_7,
     figure_6,
     flow_colours,
     localisation,
     order_gaps,
-    order_lollipops,
     time_bars,
     training_curves,
 )
@@ -77,7 +76,7 @@ def test_figure_6_has_two_rows_of_five_an_example_and_the_pair_s_map_on_both_fra
     figure = figure_6([example(), example(0.2)])
     said = texts(figure)
     assert {"frame", "motion", "spatial CAM, p = 0.10", "IF-TTN CAM, p = 0.98", "second snippet"} <= set(said)
-    assert len(pictures(figure)) == 20
+    assert len(pictures(figure)) == 2 * 2 * 5 + 1  # and the wheel of directions
 
 
 def test_figure_6_outlines_what_it_is_given_and_has_notes_below_the_maps():

@@ -827,7 +827,7 @@ def test_every_run_has_its_curves_and_every_late_fusion_its_weights(opened, wide
 def test_the_caption_of_a_map_says_what_its_method_shows_and_nothing_else(opened, shelf):
     panel = opened(CamExplorer, shelf)
     assert panel.wait(60.0)
-    assert "blue against" in panel._caption.value
+    assert "striped blue is evidence against" in panel._caption.value
     assert "The one map of ttn stands for both" in panel._caption.value
     figures = set()
     for scaling in panel.scaling.options:  # grad-cam's maps come scaled: nothing is left to choose
