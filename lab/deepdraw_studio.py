@@ -10,11 +10,8 @@ from pathlib import Path
 import numpy as np
 from IPython.display import HTML as HTMLPicture
 from ipywidgets import HTML, Dropdown, Image, Layout, Text, ToggleButton, VBox
-from torch import Tensor
 from traitlets import link
 
-from ifttn.data.loading import whole_snippets
-from ifttn.experiment.runs import Run
 from ifttn.files import write_whole
 from ifttn.insight.deepdraw import DrawingStep, draw
 from ifttn.insight.drawing_settings import DRAWING_PRESETS, Material
@@ -182,7 +179,7 @@ class DeepDrawStudio(Panel):
         recognizer = self.shelf.recognizer(run)
         witness = self._network_of_another_split(chosen)
         yield None
-        settings, material = chosen.drawing_settings(), self._material(chosen, run, recognizer)
+        settings, material = chosen.drawing_settings(), self._material(chosen, recognizer)
         network, action, head = recognizer.network, recognizer.actions.index(chosen.action), chosen.head
         where = f"{chosen.dataset}/split{chosen.split}/{chosen.run}"
         words = chosen.in_words()
@@ -215,28 +212,12 @@ class DeepDrawStudio(Panel):
                 return self.shelf.recognizer(other).network
         return None
 
-    def _material(self, chosen: StudioState, run: Run, recognizer: Recognizer) -> Material:
-        modalities, start = recognizer.network.settings.modalities, dict[str, Tensor]()
-        denoiser = None
-        if DRAWING_PRESETS[chosen.settings].denoised:
-            file = denoiser_file(self.shelf.places.runs, chosen.dataset, chosen.split, modalities)
-            denoiser = load_denoiser(file, str(recognizer.device))
-        if chosen.start == "real":
-            start = self._real_pair(chosen, run, modalities)
-        return Material(start, denoiser)
-
-    def _real_pair(self, chosen: StudioState, run: Run, modalities: Sequence[str]) -> dict[str, Tensor]:
-        """Of a training video of any action; which one, the seed decides."""
-        store = self.shelf.store(chosen.dataset, run.identity["preset"])
-        if store is None:
-            raise IfttnError(
-                f"{chosen.dataset} is not prepared for the preset {run.identity['preset']}, so that its real frames "
-                "cannot be read: `ifttn prepare` does it, or choose noise"
-            )
-        train, segments = self.shelf.split(chosen.dataset, chosen.split).train, run.preset().segments
-        video = train[chosen.seed * 7919 % len(train)]  # a prime, as neighbours in the list have one action
-        snippets = whole_snippets(store, video, modalities, segments)
-        return {modality: x[(segments - 1) // 2 :][:2].float() for modality, x in snippets.items()}
+    def _material(self, chosen: StudioState, recognizer: Recognizer) -> Material:
+        if not DRAWING_PRESETS[chosen.settings].denoised:
+            return Material()
+        modalities = recognizer.network.settings.modalities
+        file = denoiser_file(self.shelf.places.runs, chosen.dataset, chosen.split, modalities)
+        return Material(load_denoiser(file, str(recognizer.device)))
 
     def _show(self, drawing: Drawing) -> None:
         drawn = drawing.step

@@ -7,7 +7,6 @@ from traitlets import Enum, HasTraits, Int, Unicode
 from ifttn.insight.drawing_settings import DRAWING_PRESETS, Settings
 
 OPTIONS: dict[str, tuple[str, tuple[tuple[str, object], ...]]] = {
-    "start": ("begin with", (("noise", "noise"), ("a real pair", "real"))),
     "length": ("steps", (("¼", 0.25), ("½", 0.5), ("of the recipe", 1.0), ("twice", 2.0), ("four times", 4.0))),
 }
 """Trait of `StudioState` -> its label and its choices."""
@@ -28,7 +27,7 @@ class StudioState(HasTraits):
     head = Unicode()
     settings = Unicode(help="a name of DRAWING_PRESETS")
     seed = Int(0)
-    start, length = _choice("start"), _choice("length", 1.0)
+    length = _choice("length", 1.0)
 
     def drawing_settings(self) -> Settings:
         """The chosen preset with the chosen length."""

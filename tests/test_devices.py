@@ -250,7 +250,7 @@ def test_the_cam_explorer_maps_a_video(method, opened):
     "chosen",
     [
         {"settings": "tiny-denoised"},
-        {"head": "rgb", "start": "real"},
+        {"head": "rgb"},
         {"head": "fused", "length": 0.5},
     ],
 )

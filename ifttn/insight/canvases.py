@@ -88,24 +88,16 @@ class Canvas(ABC):
         """The crop of each drawing."""
         return torch.stack([each[..., rows, cols] for each, (rows, cols) in zip(canvas, self.places, strict=True)])
 
-    def resized(self, images: Tensor) -> Float[Tensor, "B M _ H W"]:
-        """Images (..., M, C, h, w) at the size of the canvas, for every drawing."""
-        many = images.to(self.seen.device).float().reshape(-1, *images.shape[-4:])
-        larger = interpolate(many.flatten(0, 1), self.size, mode="bilinear", align_corners=False)
-        return larger.unflatten(0, many.shape[:2]).expand(len(self.generators), *[-1] * 4)
-
 
 class Pixels(Canvas):
     """DeepDraw as published: each step changes the pixels themselves, within the box, and blurs them."""
 
     def start(self) -> None:
-        """A real pair; or light grey paper for RGB, and no motion for motion, with faint noise."""
+        """Light grey paper for RGB, and no motion for motion, with faint noise."""
         self.pixels = {}
         for modality in self.seen.modalities:
             noise = self.noise(self.seen.snippets, MODALITIES[modality].channels, *self.size)
-            paper = (noise * 8 + (200.0 if modality == "rgb" else 128.0)).to(self.seen.device)
-            real = self.material.start.get(modality)
-            self.pixels[modality] = paper if real is None else self.resized(real)[:, : self.seen.snippets].clone()
+            self.pixels[modality] = (noise * 8 + (200.0 if modality == "rgb" else 128.0)).to(self.seen.device)
 
     def enlarge(self, height: int) -> None:
         """Resize every canvas bicubically."""

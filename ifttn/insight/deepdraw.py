@@ -151,8 +151,6 @@ def _check_denoiser(network: Network, settings: Settings, material: Material) ->
     has, needs = tuple(material.denoiser.channels), network.settings.modalities
     if has != needs:
         raise IfttnError(f"a denoiser of {' and '.join(has)} for a network of {' and '.join(needs)}: train its own")
-    if material.start:
-        raise IfttnError("a denoiser draws from noise alone: no real pair to start from")
 
 
 def _ascend(

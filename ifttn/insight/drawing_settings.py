@@ -1,12 +1,9 @@
 """How drawings are made (octaves, objective, jitter), presets of this for each size of network, and the material."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
-
-from jaxtyping import Float
-from torch import Tensor
 
 from ifttn.insight.embedded.denoiser import Denoiser, denoiser_file, load_denoiser
 from ifttn.vocabulary import IfttnError
@@ -99,8 +96,6 @@ def preset_for(crop: int) -> Settings:
 class Material:
     """What a drawing is made from, beside noise."""
 
-    start: Mapping[str, Float[Tensor, "... 2 _ _ _"]] = field(default_factory=dict)
-    """By modality, a real pair of snippets to start from, in 0..255; for a whole batch, or a row for each drawing."""
     denoiser: Denoiser | None = None
     """Denoiser of pairs of the network's modalities, for `Settings.denoised`."""
 

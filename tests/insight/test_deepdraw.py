@@ -168,18 +168,6 @@ def test_two_networks_are_drawn_from_at_once(network):
         assert said.argmax() == 2
 
 
-def test_a_pair_can_start_from_a_real_pair(network):
-    generator = torch.Generator().manual_seed(0)
-    real = {m: torch.rand((2, c, 32, 32), generator=generator) * 255 for m, c in (("rgb", 3), ("flow", 10))}
-    resting = Settings(32, (Octave(1, 32, (0.0, 0.0), (0.0, 0.0)),))
-    begun = last(draw(network, 0, resting, material=Material(real)))
-    torch.testing.assert_close(begun.rgb, real["rgb"])
-    torch.testing.assert_close(begun.motion, real["flow"])
-    torch.testing.assert_close(
-        last(draw(network, 0, resting, head="rgb", material=Material(real))).rgb, real["rgb"][:1]
-    )
-
-
 def test_of_several_starts_the_one_is_drawn_that_the_networks_like_best(network):
     settings = replace(QUICK, octaves=QUICK.octaves[:1])
     subjects = [(1, 5), (3, 6)]
@@ -241,8 +229,6 @@ def test_what_a_denoiser_cannot_do_is_said(network, denoiser):
         draw(network, 0, DENOISED)
     with pytest.raises(IfttnError, match="a denoiser of rgb for a network of rgb and flow"):
         draw(network, 0, DENOISED, material=Material(denoiser=Denoiser({"rgb": 3}, 3)))
-    with pytest.raises(IfttnError, match="no real pair"):
-        draw(network, 0, DENOISED, material=Material({"rgb": torch.zeros(2, 3, 40, 40)}, denoiser))
     twice = replace(DENOISED, octaves=(*DENOISED.octaves, Octave(2, 48, (1.0, 0.1), (1.0, 1.0))))
     with pytest.raises(IfttnError, match="keep one size"):
         last(draw(network, 0, twice, material=Material(denoiser=denoiser)))

@@ -73,9 +73,7 @@ def test_a_drawing_that_is_stopped_ends_with_its_step_within_a_third_of_a_second
     assert min(waited) < 0.3  # the machine may be busy with others once
 
 
-@pytest.mark.parametrize(
-    "options", [{"start": "real"}, {"length": 0.5}, {"head": "fused"}], ids=lambda options: "-".join(options)
-)
+@pytest.mark.parametrize("options", [{"length": 0.5}, {"head": "fused"}], ids=lambda options: "-".join(options))
 def test_every_option_of_the_studio_draws_another_picture(opened, shelf, tmp_path, options, wait_for):
     drawn = []
     for chosen in ({}, options):
@@ -107,24 +105,20 @@ def test_a_trained_denoiser_becomes_the_recipe_of_the_studio(opened, shelf, tmp_
 
 
 def test_what_cannot_be_drawn_is_said_and_why(opened, shelf, tmp_path, wait_for):
-    for chosen, why in (
-        ({"settings": "tiny-denoised"}, "figures --denoise"),
-        ({"settings": "tiny-denoised", "start": "real"}, "figures --denoise"),
-    ):
-        panel = opened(DeepDrawStudio, shelf, tmp_path, **chosen)
-        panel.start()
-        wait_for(lambda panel=panel: panel.worker.error)
-        assert why in panel.worker.error
-        assert panel.worker.details == ""
+    panel = opened(DeepDrawStudio, shelf, tmp_path, settings="tiny-denoised")
+    panel.start()
+    wait_for(lambda: panel.worker.error)
+    assert "figures --denoise" in panel.worker.error
+    assert panel.worker.details == ""
 
 
 def test_the_recipe_alone_asks_for_nothing_beside_it_and_options_are_told():
     plain = StudioState(settings="tiny")
     assert plain.drawing_settings() == DRAWING_PRESETS["tiny"]
     assert plain.in_words() == ""
-    longer = StudioState(settings="paper", start="real", length=0.5)
+    longer = StudioState(settings="paper", length=0.5)
     assert [octave.steps for octave in longer.drawing_settings().octaves] == [95, 225]
-    assert longer.in_words() == "begin with a real pair, steps ½"
+    assert longer.in_words() == "steps ½"
 
 
 def test_the_swap_of_the_fused_head_is_that_of_the_late_fusion(shelf):
@@ -139,7 +133,7 @@ def test_the_swap_of_the_fused_head_is_that_of_the_late_fusion(shelf):
 
 
 def test_every_run_that_is_offered_can_be_drawn_from_rgb_differences_too(opened, wider, tmp_path, wait_for):
-    panel = opened(DeepDrawStudio, wider, tmp_path, run="rgbdiff", start="real", settings="tiny", length=0.25)
+    panel = opened(DeepDrawStudio, wider, tmp_path, run="rgbdiff", settings="tiny", length=0.25)
     assert panel.run.options == ("spatial", "temporal", "rgbdiff", "if-ttn")
     assert panel.head.options == ("rgbdiff",)
     panel.start()
