@@ -20,7 +20,7 @@ from ifttn.vocabulary import IfttnError
 from lab.grid_rows import QUANTITIES, ClipRows, GridState, Tags, clip_rows
 from lab.inspector import Inspector
 from lab.opener import Opener
-from lab.panel import dropdown, in_page, refill, row
+from lab.panel import dropdown, in_page, refill, row, set_range
 from lab.shelf import Shelf
 from lab.thumbnails import strip
 
@@ -78,8 +78,8 @@ class ClipGrid(Opener):
         self.all = self.button("show all", self.show_all, "leave out no clip")
         self._scores_only = (self.head, self.taken, self.outcome)
         self.offer("dataset", "split", "side", "head", "action", "taken", "outcome", "tag", "descending", "within")
-        self.watch_choice(self.run, lambda: self._set(run=self.run.value, head=""))
-        self.watch_choice(self.by, lambda: self._set(by=self.by.value, within=()))
+        self.watch_choice(self.run, lambda: self.set_choices(run=self.run.value, head=""))
+        self.watch_choice(self.by, lambda: self.set_choices(by=self.by.value, within=()))
         self.fill(row(self.dataset, self.split, self.side, self.run, self.head, width="100%"))
         self.fill(row(self.action, self.taken, self.outcome, self.tag, width="100%"))
         self.fill(row(self.by, self.descending, self.within, self.all, self._count, width="100%"))
@@ -88,12 +88,6 @@ class ClipGrid(Opener):
         self.watch(self.state, ["dataset", "split", "side", "run", "head"], self.read)
         narrow = ["action", "taken", "outcome", "tag", "only", "by", "descending", "within"]
         self.watch(self.state, narrow, self._arrange)
-
-    def _set(self, **chosen: object) -> None:
-        """Set several traits of the state at once."""
-        with self.state.hold_trait_notifications():
-            for name, value in chosen.items():
-                setattr(self.state, name, value)
 
     def _begin(self, chosen: Mapping[str, Any]) -> None:
         """Refuse a run that has no scores."""
@@ -116,7 +110,7 @@ class ClipGrid(Opener):
             refill(self.split, shelf.splits(state.dataset), state.split)
             run = next((name for name in (state.run, usual, *runs) if name in runs), "")
             refill(self.run, [(name, name) for name in runs] or [("none is tested", "")], run)
-        self._set(run=run, head=state.head if state.run in ("", run) else "")
+        self.set_choices(run=run, head=state.head if state.run in ("", run) else "")
 
     def read(self) -> None:
         """Let the worker bring the grid up to date."""
@@ -207,7 +201,7 @@ class ClipGrid(Opener):
         if not self._listed:
             return
         if state.by not in ("", *rows.numbers):
-            self._set(by="", within=())  # which arranges them
+            self.set_choices(by="", within=())  # which arranges them
             return
         found = rows.arranged(state, self.tags)
         quantity = state.by or "confidence"
@@ -229,24 +223,21 @@ class ClipGrid(Opener):
                 getattr(self, name).value = getattr(state, name)
             self.within.layout.display = "none" if values is None else ""
             if values is not None:
-                low, high = (
-                    float(np.floor(100 * np.nanmin(values)) / 100),
-                    float(np.ceil(100 * np.nanmax(values)) / 100),
-                )
-                self.within.min, self.within.max = min(low, self.within.max), high
-                self.within.min, self.within.step = low, max(0.01, (high - low) / 200)
-                self.within.value = state.within or (low, high)
+                low = float(np.floor(100 * np.nanmin(values)) / 100)
+                high = float(np.ceil(100 * np.nanmax(values)) / 100)
+                set_range(self.within, low, high, state.within)
+                self.within.step = max(0.01, (high - low) / 200)
         narrowed = any((state.action, state.taken, state.outcome, state.tag, state.only, state.within))
         self.all.layout.display = "" if narrowed else "none"
 
     def show_all(self) -> None:
         """Leave out no clip of the split's side."""
-        self._set(action="", taken="", outcome="", tag="", only=(), within=())
+        self.set_choices(action="", taken="", outcome="", tag="", only=(), within=())
 
     def show(self, dataset: str, split: int, videos: Sequence[str], run: str) -> None:
         """Show these test videos of a data set alone, and what the scores of a run say of them."""
         where = {"dataset": dataset, "split": split, "side": "test", "run": run, "head": ""}
-        self._set(**where, action="", taken="", outcome="", tag="", only=tuple(videos), within=())
+        self.set_choices(**where, action="", taken="", outcome="", tag="", only=tuple(videos), within=())
 
     # -- what the page asks for
 

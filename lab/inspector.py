@@ -28,7 +28,7 @@ from lab.video_panel import VideoPanel, VideoState
 
 NO_VIDEO = (
     "<div class='empty stage'><p><b>The video comes here.</b></p>"
-    "<p>Choose one above, or type the path of a file of your own: MP4, AVI, or any type that FFmpeg reads.</p></div>"
+    "<p>Choose one above, drop a file of your own, or type its path: MP4, AVI, or any type that FFmpeg reads.</p></div>"
 )
 ORDER_HELP = (
     "<small>Each snippet keeps its frame and its motion; only their order changes. A mean over snippets stays the "

@@ -12,7 +12,7 @@ import ipywidgets as widgets
 from anywidget import AnyWidget
 from IPython.core.getipython import get_ipython
 from IPython.display import HTML as HTMLPicture
-from ipywidgets import HTML, Box, Button, FloatProgress, HBox, Layout, VBox, Widget
+from ipywidgets import HTML, Box, Button, FloatProgress, FloatRangeSlider, HBox, Layout, VBox, Widget
 from traitlets import HasTraits, TraitError, Unicode
 
 from ifttn.vocabulary import IfttnError, duration
@@ -122,11 +122,15 @@ class Panel(VBox):
             self.dataset.options = self.shelf.datasets
             chosen = {"dataset": self.shelf.usual_dataset, **chosen}
         try:
-            with self.state.hold_trait_notifications():
-                for name, value in chosen.items():
-                    setattr(self.state, name, value)
+            self.set_choices(**chosen)
         except TraitError as error:
             raise IfttnError(str(error)) from error
+
+    def set_choices(self, **chosen: object) -> None:
+        """Set several traits of the state at once."""
+        with self.state.hold_trait_notifications():
+            for name, value in chosen.items():
+                setattr(self.state, name, value)
 
     # -- controls
 
@@ -294,6 +298,13 @@ def refill(control: Any, options: Sequence[Any], value: object) -> None:
     """
     with control.hold_sync():
         control.options, control.value = options, value
+
+
+def set_range(slider: FloatRangeSlider, low: float, high: float, value: tuple[float, float] | tuple[()]) -> None:
+    """Give a slider other ends, and a value; empty: all between them."""
+    with slider.hold_sync():
+        slider.min, slider.max = min(low, slider.max), high
+        slider.min, slider.value = low, value or (low, high)
 
 
 def dropdown(text: str, options: Sequence[Any] = (), **layout: Any) -> widgets.Dropdown:

@@ -15,7 +15,7 @@ from ifttn.experiment.runs import Run
 from ifttn.insight.cam import Finer
 from ifttn.vocabulary import IfttnError
 from lab.clip import Clip, Method, Reading, load_clip, pixel_maps, read_clip
-from lab.panel import Panel, dropdown, labelled, refill, row
+from lab.panel import Panel, dropdown, labelled, refill, row, set_range
 from lab.shelf import Shelf
 from lab.upload import Upload
 from lab.video_file import length
@@ -67,7 +67,7 @@ class VideoPanel(Panel):
         what = row(self.video, self.file, self.upload, width="100%")
         self.pickers = VBox([which, what, self.span], layout=Layout(width="100%"))
         self.offer("dataset", "split", "side", "run", "action")
-        self.watch_choice(self.video, lambda: self.video.value and self._choose("", self.video.value))
+        self.watch_choice(self.video, self._choose_video)
         self.watch_choice(self.file, self._choose_file)
         self.watch_choice(self.span, self._choose_span)
         self.upload.on_msg(lambda _, said, parts: self.guard(self._receive, said, parts))
@@ -102,15 +102,15 @@ class VideoPanel(Panel):
 
     # -- choosing
 
-    def _choose(self, file: str, video: str) -> None:
-        """Show all of another video."""
-        with self.state.hold_trait_notifications():
-            self.state.file, self.state.video, self.state.span = file, video, ()
+    def _choose_video(self) -> None:
+        if self.video.value:
+            self.set_choices(file="", video=self.video.value, span=())
 
     def _choose_file(self) -> None:
         """Take a path; an empty one gives the listed video back."""
         file = self.file.value.strip()
-        self._choose(file, self.state.video or ("" if file else next((name for _, name in self.video.options), "")))
+        listed = "" if file else next((name for _, name in self.video.options), "")
+        self.set_choices(file=file, video=self.state.video or listed, span=())
 
     def _choose_span(self) -> None:
         whole = self.span.value == (self.span.min, self.span.max)
@@ -121,7 +121,7 @@ class VideoPanel(Panel):
         path = self.upload.receive(said, parts[0])
         if path is not None:
             self._source = ()  # a file of the same name may have been shown
-            self._choose(str(path), self.state.video)
+            self.set_choices(file=str(path), span=())
             self.read_video()
 
     def _fill_lists(self) -> None:
@@ -164,12 +164,9 @@ class VideoPanel(Panel):
         Returns:
             A sentence where another run is shown, because a peer's run has scores and no network to look into.
         """
-        with self.state.hold_trait_notifications():
-            self.state.dataset, self.state.split, self.state.action = dataset, split, ""
-            self.state.side, self.state.file, self.state.span = self._side_of(video, dataset, split), "", ()
-            self.state.video = video
-            if run in self.shelf.networks(dataset, split):
-                self.state.run = run
+        where = {"dataset": dataset, "split": split, "side": self._side_of(video, dataset, split), "action": ""}
+        known = {"run": run} if run in self.shelf.networks(dataset, split) else {}
+        self.set_choices(**where, video=video, file="", span=(), **known)
         if run is None or run == self.state.run:
             return ""
         shown = f"what {self.state.run} says of the video" if self.state.run else "the video alone"
@@ -234,9 +231,8 @@ class VideoPanel(Panel):
         self.span.layout.display = "" if seconds > LONG or span else "none"
         if span and not (len(span) == 2 and 0 <= span[0] < span[1] and span[0] < end):
             raise IfttnError(f"the video has no part {span!r}: choose two seconds from 0 to {seconds:.1f}")
-        with self.filling(), self.span.hold_sync():
-            self.span.max = end
-            self.span.value = span or (0, end)
+        with self.filling():
+            set_range(self.span, 0.0, end, span)
 
     @property
     def unread(self) -> str:

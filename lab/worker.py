@@ -20,7 +20,7 @@ TICK = 0.1
 """Shortest time (s) between two reports of progress: a browser need not draw more."""
 
 
-_idle: list[SimpleQueue[tuple[Callable[[], None], Event]]] = []
+_idle: list["SimpleQueue[tuple[Callable[[], None], Event]]"] = []
 
 
 def _in_a_thread(call: Callable[[], None], done: Event) -> None:
@@ -32,7 +32,7 @@ def _in_a_thread(call: Callable[[], None], done: Event) -> None:
     try:
         queue = _idle.pop()
     except IndexError:
-        queue = SimpleQueue[tuple[Callable[[], None], Event]]()
+        queue = SimpleQueue()
         Thread(target=_serve, args=(queue,), daemon=True).start()
     queue.put((call, done))
 

@@ -211,6 +211,7 @@ def test_a_clip_is_tagged_filtered_by_its_tag_and_opened(grid):
     assert shown(grid) == [2]
     grid.view._handle_custom_msg({"open": 2}, [])
     assert grid.inspector.wait(60.0)
+    assert grid.inspector.worker.error + grid.inspector.worker.details == ""
     assert grid.inspector.clip.name == name
     assert grid.inspector.run.value == "if-ttn"
     grid.toggle_tag(name, "odd one")
