@@ -1,8 +1,8 @@
-"""The paper's claims, and whether this study supports them: plain sentences with intervals and p-values.
+"""Decides whether a study supports the paper's claims, and says so in sentences with intervals and p-values.
 
-A comparison is of two late fusions on the same test videos, pooled over the trainings (seeds and splits) that both
-have: an interval of the difference over videos and trainings, and McNemar's exact test of these trainings. There is no
-correction for the number of comparisons.
+A comparison takes two late fusions on the same test videos, pooled over the trainings (seeds and splits) that both
+have. It has an interval of the difference over videos and trainings, and McNemar's exact test for these trainings.
+Nothing corrects for the number of comparisons.
 """
 
 import textwrap
@@ -29,8 +29,8 @@ from ifttn.experiment.tables import (
 )
 
 MARGIN = 0.03
-"""Two accuracies are near if they differ by less than this, and a loss of less than this is little. It was set before
-any result was seen, at about the smallest difference that the test videos of three splits can show."""
+"""Two accuracies are near, and a loss is little, if the difference is less than this. The margin was set before any
+result was seen. It is about the smallest difference that the test videos of three splits can show."""
 SPLITS = (1, 2, 3)
 
 Relation = Literal["above", "near", "not below"]
@@ -43,17 +43,18 @@ class Comparison:
 
     first: str
     second: str = ""
-    """"": the first."""
+    """"" is the first."""
     on: str = ""
-    """A factor whose accuracy is compared; "": top-1."""
+    """A factor whose accuracy is compared; "" is top-1."""
     reading: str = ""
-    """One of READINGS: the second is read in it, the first in order on the same view. "": both in order, all views."""
+    """One of READINGS: the order of the second's snippets. The first has its snippets in order, on the same view. With
+    "", both have them in order, on all views."""
     relation: Relation = "above"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence that holds where all its comparisons do."""
+    """A sentence, which holds if all its comparisons do."""
 
     text: str
     table: int
@@ -67,22 +68,22 @@ class Contrast(NamedTuple):
     what: str
     """ "top-1 accuracy", or a factor's."""
     first: str
-    """Its name in a sentence."""
+    """The name of the first late fusion in a sentence."""
     second: str
     pair: Paired | None
     needs: str
     """The runs that are missing; empty where `pair` exists."""
     margin: bool
-    """Whether the difference is to be within MARGIN."""
+    """Whether the difference must be within MARGIN."""
 
     @property
     def sentence(self) -> str:
-        """All of it in a sentence without its full stop."""
+        """The comparison as a sentence without a full stop."""
         if not self.pair:
             return self.needs
         return (
             f"{self.what} {100 * self.pair.first:.1f} % of {self.first}, {100 * self.pair.second:.1f} % of "
-            f"{self.second}: {self.difference}{f' (to be within {100 * MARGIN:g})' if self.margin else ''}, "
+            f"{self.second}: {self.difference}{f' (must be within {100 * MARGIN:g})' if self.margin else ''}, "
             f"p {'' if self.pair.p < 0.001 else '= '}{p_text(self.pair.p)} ({self.counts})"
         ).replace("of with them", "with them")
 
@@ -168,9 +169,9 @@ def decide(
 
     Args:
         content: from `load_claims`.
-        seeds: find the scores of a run, for each seed.
-        datasets: ours, the first studied first.
-        factors: our data set -> the factors of its actions, where they have any.
+        seeds: for each seed, a function that finds the scores of a run.
+        datasets: our data sets, the most important first.
+        factors: our data set -> the factors of its actions, if they are known.
     """
     found: list[Finding] = []
     for claim in content.claims:
@@ -187,7 +188,7 @@ def decide(
 
 
 def _compare(each: Comparison, content: Claims, seeds: Sequence[ScoresOf], dataset: str, factors: Factors) -> Contrast:
-    """Compare on the videos of the trainings that both have."""
+    """Compare two late fusions on the videos of the trainings that both have."""
     known, of_action = content.late_fusions, factors[each.on] if each.on else None
     sides = ((each.first, "one view" if each.reading else ""), (each.second or each.first, each.reading))
     fused = (fused_by_training(known[name], dataset, SPLITS, seeds, reading) for name, reading in sides)
@@ -219,7 +220,7 @@ def verdict(relation: Relation, pair: Paired) -> Verdict:
 
 
 def all_of(verdicts: Sequence[Verdict]) -> Verdict:
-    """A claim is supported where each of its comparisons is."""
+    """The verdict on a claim. A claim is supported if each of its comparisons is."""
     if len(set(verdicts)) == 1:
         return verdicts[0]
     return "not supported" if "not supported" in verdicts else "undecided"
@@ -245,11 +246,11 @@ def claims_text(findings: Sequence[Finding], width: int = 110) -> str:
 
 
 EXPLAINED = (
-    "Points are differences between answers to the same test videos, pooled over all trainings of both: a training is "
-    "a seed on a split. The 95% interval is over videos and trainings, with Student's t, as a few trainings tell "
-    "little about their spread; of one training it is Newcombe's, and does not cover other seeds. A video that several "
-    "trainings answer is one cluster. A claim is decided where the interval decides it. p is McNemar's exact test by "
-    "video, of these trainings alone; beside it stand the numbers of answers that only the first and only the second "
-    f"has right. Equal and little mean within {100 * MARGIN:g} points, set beforehand."
+    "Points are differences in accuracy on the same test videos, pooled over all trainings that both systems have. A "
+    "training is one seed on one split. The 95% interval covers other videos and other trainings, with Student's t, "
+    "because a few trainings tell little about their spread. For one training it is Newcombe's interval, which does "
+    "not cover other seeds. A video that several trainings answer is one cluster. The interval decides a claim. p is "
+    "McNemar's exact test by video, for these trainings alone. Beside p are the numbers of answers that only the first "
+    f"and only the second has right. Equal and little mean within {100 * MARGIN:g} points; this was set beforehand."
 )
 """How to read the findings."""

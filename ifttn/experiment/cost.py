@@ -1,6 +1,6 @@
-"""What a recipe will cost: parameters, multiply-adds, memory and steps, for `ifttn train --dry-run`.
+"""Computes what a recipe will cost: parameters, multiply-adds, memory and steps, for `ifttn train --dry-run`.
 
-All of it is computed on the meta device, so that no weight is allocated and no video is read.
+Everything is computed on the meta device: no weight is allocated, and no video is read.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -23,8 +23,8 @@ from ifttn.model.peers.trained import build_network
 from ifttn.vocabulary import MODALITIES
 
 FED = 8
-"""Micro-batches on a device, in bytes of one: that in use, two that are made ahead, and the decoded pictures from which
-they are cut."""
+"""The memory for input data on a device, in micro-batches: the current one, two that are loaded ahead, and the decoded
+pictures from which they are cropped."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,17 @@ class StageCost:
     stage: str
     epochs: int
     steps: int
-    """Of the optimiser, in all epochs."""
+    """Steps of the optimiser in all epochs."""
     trained: int
     """Parameters that the stage trains."""
     gmacs: float
     """10^9 multiply-adds of one video's forward pass."""
     flops: float
-    """Of one video's forward and backward pass."""
+    """Operations of one video's forward and backward pass."""
     activations: float
-    """Bytes that one video holds when its forward pass ends, for autograd and in `Output`."""
+    """Bytes that autograd and `Output` hold for one video when its forward pass ends."""
     memory: float
-    """Bytes on one device: weights, gradients, optimiser, micro-batches (`FED`), and the activations of one."""
+    """Bytes on one device: weights, gradients, optimiser, input data (`FED`) and the activations of one micro-batch."""
 
 
 def meta_network(recipe: Recipe, preset: Preset, actions: int) -> Scorer:
@@ -65,11 +65,11 @@ def meta_inputs(recipe: Recipe, preset: Preset, videos: int) -> dict[str, Tensor
 def stage_cost(
     recipe: Recipe, preset: Preset, stage: Stage, *, videos: int, actions: int, machine: Machine
 ) -> StageCost:
-    """The cost of a stage on one device of `machine`: a GPU with 16-bit precision, unless the machine says fp32.
+    """The cost of a stage on one device. The device is a GPU with 16-bit precision, unless `machine` says fp32.
 
-    Memory is computed, not measured: the activations of one video (half of them in 16-bit precision) times the
-    micro-batch, plus the weights and the optimiser, plus a tenth for short-lived tensors. With frozen streams autograd
-    keeps nothing of them, but the forward pass holds their pyramids until its end.
+    Memory is computed, not measured. It is the activations of one video (half as many bytes in 16-bit precision) times
+    the micro-batch, plus weights and optimiser, plus a tenth for temporary tensors. Autograd keeps no activations of
+    frozen streams, but the forward pass holds their pyramids until it ends.
     """
     network = meta_network(recipe, preset, actions)
     freeze_all_but(network, stage.trains, preset.batch_norm_in(stage))
@@ -109,7 +109,7 @@ def stage_cost(
 
 @contextmanager
 def _storages_kept() -> Iterator[tuple[dict[int, Tensor], Callable[[Tensor], Tensor]]]:
-    """Each storage that autograd keeps, once, and a function that adds a tensor to them."""
+    """The storages that autograd keeps, each once, and a function that adds the storage of a tensor."""
     kept: dict[int, Tensor] = {}
 
     def keep(x: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ def as_text(
     world: int = 1,
     epochs: Mapping[str, int] | None = None,
 ) -> str:
-    """A recipe and a preset with the reasons for their choices, and a table of the stages' cost."""
+    """The text of --dry-run: recipe and preset with the reasons for their choices, and a table of costs by stage."""
     recipe = find(name, RECIPES, "recipe")
     preset = find(preset_name, PRESETS, "preset").fitted(recipe, videos).lasting(epochs or {})
     network = meta_network(recipe, preset, actions)

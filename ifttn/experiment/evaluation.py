@@ -1,4 +1,4 @@
-"""Run a network over the test views of every video: its scores, and the read-outs of snippets in other orders.
+"""Scores videos with a network, with their snippets in order and in other orders.
 
 Shapes: N videos, K segments, S = N * K snippets, A actions.
 """
@@ -35,19 +35,19 @@ def evaluate(
     machine: Machine | None = None,
     orders: bool = False,
 ) -> Scores:
-    """Score every video of a data set: each head by itself, the mean over its votes and over fixed views.
+    """Score every video of a data set. The scores of a head are means over its votes and over fixed views.
 
-    The views of a batch come one after another, so that its videos are decoded once and memory does not grow with the
-    views. A batch that does not fit into memory is split into smaller ones.
+    The views of a batch are computed one after another, so that each video is decoded once and memory does not depend
+    on the number of views. A batch that does not fit into memory is split into smaller ones.
 
     Args:
-        network: the mode of every module is left as it was.
+        network: the mode of every module is restored at the end.
         dataset: without random crops; its views are scored.
-        actions: of the scores' columns.
-        batch: videos at once, where the machine has no smaller number.
+        actions: the names of the scores' columns.
+        batch: videos at once, unless the machine has a smaller micro-batch.
         workers: processes that load batches.
         machine: precision and micro-batch, as in training.
-        orders: also make READINGS. They use one view and compute anew only what follows the streams.
+        orders: also compute READINGS, on one view. Only the part after the streams is computed again.
 
     Raises:
         IfttnError: a single video does not fit into memory.
@@ -81,7 +81,7 @@ def evaluate(
 def _score(
     network: Scorer, machine: Machine, examples: Batch, orders: bool, part: slice
 ) -> tuple[Sequence[str], Mapping[str, Mapping[str, Tensor]]]:
-    """Names of some videos; "" or one of READINGS -> head -> their logits in that order, on the host."""
+    """Score some videos. Returns their names, and reading ("" or one of READINGS) -> head -> logits on the host."""
     names, inputs = examples.names[part], {m: x[part] for m, x in examples.inputs.items()}
     segments = next(iter(inputs.values())).shape[1]
     with machine.autocast(str(next(network.parameters()).device)):
@@ -93,13 +93,13 @@ def _score(
             found["one view"] = found[""]
             for reading, order in (("reversed", backwards), ("shuffled", shuffled)):
                 found[reading] = network.read(_reordered(pyramids, order), segments).logits
-    # In one transfer, so that the device waits for the host but once.
+    # One transfer, so that the device waits for the host only once.
     there = iter(torch.stack([x.float() for heads in found.values() for x in heads.values()]).cpu())
     return names, {reading: {head: next(there) for head in heads} for reading, heads in found.items()}
 
 
 def wrong_order(video: str, segments: int) -> Int[np.ndarray, " K"]:
-    """An order of a video's snippets other than the right one, the same in every run and for every network."""
+    """A wrong order of a video's snippets. It is the same in every run and for every network."""
     rng, right = np.random.default_rng((SHUFFLE, *video.encode())), np.arange(segments)
     order = right
     while segments > 1 and (order == right).all():
@@ -108,9 +108,9 @@ def wrong_order(video: str, segments: int) -> Int[np.ndarray, " K"]:
 
 
 def _reordered(pyramids: Mapping[str, Pyramid], orders: Int[np.ndarray, "N K"]) -> dict[str, Pyramid]:
-    """The pyramids of S snippets, those of each video in an order of their own.
+    """The pyramids of S snippets, where the snippets of each video are reordered.
 
-    A stream sees one snippet at a time, so its features need not be computed again.
+    A stream sees one snippet at a time, so its features are not computed again.
     """
     videos, segments = orders.shape
     places = torch.from_numpy((np.arange(videos)[:, None] * segments + orders).ravel())

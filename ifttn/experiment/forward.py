@@ -1,4 +1,4 @@
-"""The forward pass of a training step: frozen streams at the precision of inference, compiled where it is asked for."""
+"""The forward pass of a training step. Frozen streams are folded, and the pass may be compiled."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -12,10 +12,10 @@ from ifttn.model.network import Output, Scorer, pyramids_of
 
 
 class Forward(nn.Module):
-    """One forward for images and for the pyramids of frozen streams, as DistributedDataParallel needs.
+    """One forward method for images and for pyramids of frozen streams, because DistributedDataParallel needs one.
 
-    Streams of which nothing trains are folded copies in `dtype`, unless that is fp32: autocast would cast their weights
-    anew in every step, and a normalisation would pass over every feature. They must not change afterwards.
+    Frozen streams are replaced by folded copies in `dtype`, unless `dtype` is fp32. Without the copies, autocast would
+    cast their weights in every step, and batch norm would pass over every feature. The streams must not change later.
     """
 
     def __init__(self, network: Scorer, segments: int, dtype: torch.dtype) -> None:
@@ -25,14 +25,14 @@ class Forward(nn.Module):
         self.streams = folded(network.streams, dtype) if frozen else None
 
     def forward(self, inputs: Mapping[str, Any], frozen: bool = False) -> Output:
-        """Per modality, images or, where they are `frozen`, pyramids -> the logits alone, which is all that is kept."""
+        """Modality -> images, or pyramids if `frozen`. Returns only logits, so that nothing else stays in memory."""
         if not frozen:
             inputs = pyramids_of(self.streams, inputs) if self.streams else self.network.pyramids(inputs)
         return Output(self.network.read(inputs, self.segments).logits, votes={}, taps={})
 
 
 def compiled_forward(module: nn.Module, machine: Machine) -> Callable[..., Output]:
-    """The module compiled for batches of one shape, where the machine says so; else itself."""
+    """The module, compiled for batches of one shape if the machine says so."""
     if not machine.compile:
         return module
     torch.compiler.reset()  # a process that trains many stages would reach torch's limit of compilations

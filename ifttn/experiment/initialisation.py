@@ -31,13 +31,13 @@ class Loaded:
     part: str
     source: str
     taken: int
-    """The number of tensors, which is all that the part has."""
+    """The number of tensors that were loaded. They are all tensors of the part."""
     left: tuple[str, ...]
-    """Names of the source's tensors that the part does not have."""
+    """Names of the source's tensors that were not used, because the part does not have them."""
     averaged: bool
-    """The first convolution is the mean over the channels of the source's."""
+    """Whether the first convolution is the mean over the input channels of the source's first convolution."""
     by_axis: bool
-    """Of that mean, each filter sees either x or y of the motion."""
+    """Whether each filter of this mean sees either x or y of the motion."""
 
     def __str__(self) -> str:
         mean = ", the first convolution as its channels' mean" if self.averaged else ""
@@ -59,16 +59,16 @@ def load(
     """Load all weights of a part. The first convolution of a backbone is adapted to the number of channels.
 
     Args:
-        part: of a network.
-        weights: by their names in the part; there may be more.
-        name: of the part, for messages.
-        source: of the weights, for messages.
-        leaves: prefixes of the names of weights that the part need not have.
-        by_axis: where the first convolution is averaged, each filter sees either x or y of the motion.
+        part: a part of a network.
+        weights: name in the part -> tensor. There may be more tensors than the part has.
+        name: the name of the part, for messages.
+        source: the source of the weights, for messages.
+        leaves: prefixes of the names of tensors that the part need not have.
+        by_axis: if the first convolution is averaged, let each filter see either x or y of the motion.
 
     Raises:
         IfttnError: a weight of the part is missing or has another shape, or the source has a weight that is neither
-            loaded nor expected to be left. Then nothing was loaded.
+            loaded nor named by `leaves`. In this case nothing was loaded.
     """
     wanted, averaged = part.state_dict(), False
     # Files older than torch 0.4.1 have no count of batches, and our code does not read it.
@@ -107,10 +107,10 @@ def from_runs(network: Scorer, recipe: Recipe, runs: Mapping[str, Run], by_axis:
     """Load the weights of each part from the finished run that the recipe names.
 
     Args:
-        network: of that recipe.
-        recipe: with its starts.
-        runs: by name of recipe.
-        by_axis: see `load`; for streams of motion.
+        network: the network of that recipe.
+        recipe: names the source of each part.
+        runs: recipe -> run.
+        by_axis: see `load`. It applies to motion streams.
     """
     return [
         load(
@@ -126,7 +126,7 @@ def from_runs(network: Scorer, recipe: Recipe, runs: Mapping[str, Run], by_axis:
 
 
 def initialise(network: Scorer, work: Work, name: str) -> list[Loaded]:
-    """Give each part of a network the weights that its recipe says (paper section 3.4). Returns what was loaded.
+    """Load the weights that each part starts from (paper section 3.4), and return what was loaded.
 
     At a preset that starts from ImageNet, a recipe that starts from no other run takes ImageNet's weights.
     """

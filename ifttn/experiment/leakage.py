@@ -1,4 +1,4 @@
-"""No video on both sides: a video that was trained on is not tested on."""
+"""Refuses to test a network on a video that it was trained on."""
 
 from collections.abc import Iterable
 
@@ -6,12 +6,12 @@ from ifttn.vocabulary import IfttnError, Video
 
 
 def refuse_leak(trained_on: Iterable[str], videos: Iterable[Video], of: str) -> None:
-    """Raise IfttnError where a video to be scored is one that the weights were trained on.
+    """Raise IfttnError if one of the videos is a training video.
 
     Args:
-        trained_on: names of videos.
-        videos: to be scored.
-        of: whose weights they are.
+        trained_on: names of the videos that the weights were trained on.
+        videos: the videos to score.
+        of: the network with these weights, for the message.
     """
     seen = frozenset(trained_on)
     leaked = [video.name for video in videos if video.name in seen]

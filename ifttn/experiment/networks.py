@@ -9,7 +9,7 @@ from ifttn.vocabulary import IfttnError
 
 
 def network_settings(recipe: Recipe, preset: Preset, actions: int) -> NetworkSettings:
-    """What the network of a recipe is made of, at the size of a preset.
+    """The settings of a recipe's network at the size of a preset.
 
     Raises:
         IfttnError: the recipe's peer has no such size.

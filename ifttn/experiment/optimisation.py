@@ -1,4 +1,4 @@
-"""How a stage moves the weights: its loss, what is frozen, the learning rate, the largest gradient norm."""
+"""The loss of a stage, its frozen parts, the learning rate, the optimiser and gradient clipping."""
 
 import math
 
@@ -14,15 +14,16 @@ from ifttn.vocabulary import MODALITIES
 
 
 def freeze_all_but(network: Scorer, trains: tuple[str, ...], batch_norm: str) -> None:
-    """Freeze weights, batch statistics and dropout of every part that `trains` does not name; train the rest.
+    """Freeze the weights, batch statistics and dropout of every part that `trains` does not name. Train the rest.
 
-    Done before a network is handed to DistributedDataParallel, and again (it is idempotent) after every test: what
-    is frozen does not change within a stage, so that every trained parameter has a gradient in every step.
+    It is called before DistributedDataParallel takes the network, and again after every test. Within a stage the same
+    parts stay frozen, so that every trained parameter has a gradient in every step.
 
     Args:
-        network: of any recipe.
-        trains: its parts by their whole names, "" for all of it.
-        batch_norm: of the streams that train: "trained"; "partial" freezes all but the first (TSN); or "frozen".
+        network: the network of any recipe.
+        trains: the full names of the parts to train; "" is the whole network.
+        batch_norm: batch norm of the streams that train: "trained", "partial" (all but the first layer is frozen, as in
+            TSN) or "frozen".
     """
     network.train()
     for name, module in network.named_modules():
@@ -34,7 +35,7 @@ def freeze_all_but(network: Scorer, trains: tuple[str, ...], batch_norm: str) ->
             parameter.requires_grad_(trained)
     if batch_norm == "trained":
         return
-    # A peer has no `bn1`: it starts at random, without statistics to keep.
+    # A peer has no `bn1`. It starts from random weights, without statistics to keep.
     for stream in [each for each in network.streams.values() if hasattr(each, "bn1")]:
         for module in stream.modules():
             if isinstance(module, nn.BatchNorm2d) and (batch_norm == "frozen" or module is not stream.bn1):
@@ -42,7 +43,7 @@ def freeze_all_but(network: Scorer, trains: tuple[str, ...], batch_norm: str) ->
 
 
 def learning_rate(schedule: Schedule, progress: float) -> float:
-    """The rate after `progress` epochs: steps (the paper's), or one cycle with a quarter of it to warm up."""
+    """The learning rate after `progress` epochs: the paper's steps, or one cycle whose first quarter is the warm-up."""
     if schedule.decay_at is not None:
         return schedule.lr * 0.1 ** sum(progress >= epoch for epoch in schedule.decay_at)
     share, warm_up = progress / schedule.epochs, 0.25
@@ -54,11 +55,12 @@ def learning_rate(schedule: Schedule, progress: float) -> float:
 def optimiser(
     network: Scorer, preset: Preset, averaged_stems: tuple[str, ...] = ("flow", "mv")
 ) -> torch.optim.Optimizer:
-    """AdamW, or SGD with TSN's parameter groups; the rate itself is set before every step.
+    """AdamW, or SGD with TSN's parameter groups. The learning rate is set before every step.
 
-    No decay on biases, batch norm and fusion weights. The first convolution of a stream of `averaged_stems`, whose
-    weights were only averaged over RGB, moves at five times the rate (TSN): until it has moved, the stream sees x + y
-    and cannot tell the one from the other. With SGD, a head's bias moves at twice the rate.
+    Biases, batch norm and fusion weights have no weight decay. In the streams `averaged_stems`, the weights of the
+    first convolution are means over RGB. This convolution has five times the learning rate (TSN), because it gives the
+    stream x + y until it has changed, and the stream cannot separate x from y. With SGD, the bias of a head has twice
+    the learning rate.
     """
     sgd = preset.optimiser == "sgd"
     stems = {f"streams.{modality}.conv1.weight" for modality in averaged_stems}
@@ -75,13 +77,13 @@ def optimiser(
         groups.setdefault((decay, times), []).append(parameter)
     rows = [{"params": params, "weight_decay": decay, "times": times} for (decay, times), params in groups.items()]
     device = next(network.parameters()).device.type
-    if sgd:  # not fused on a CPU, where that would round otherwise and is no faster
+    if sgd:  # on a CPU, the fused version rounds differently and is no faster
         return torch.optim.SGD(rows, lr=1.0, momentum=0.9, fused=device == "cuda")
-    return torch.optim.AdamW(rows, lr=1.0, fused=device != "meta")  # where there are no numbers, there is no kernel
+    return torch.optim.AdamW(rows, lr=1.0, fused=device != "meta")  # there is no fused kernel for the meta device
 
 
 def clip(network: Scorer, preset: Preset) -> Tensor:
-    """Shorten the gradient to the preset's norms, over all at once or apart. Returns the norm before, no dimension."""
+    """Clip the gradient to the preset's norms, as a whole or by part. Returns the norm before clipping (a scalar)."""
     if not preset.clip_apart:
         motion = any(MODALITIES[modality].is_motion for modality in network.settings.modalities)
         return nn.utils.clip_grad_norm_(network.parameters(), preset.clip["motion" if motion else "rgb"])
@@ -101,9 +103,10 @@ def _kind(part: str) -> str:
 
 
 def stage_loss(stage: Stage, output: Output, labels: Tensor, joint_loss: str = "fused") -> tuple[Tensor, Tensor]:
-    """A stage's loss, and the logits that its accuracy is about.
+    """The loss of a stage, and the logits for its training accuracy.
 
-    The stage has a loss for each of its heads. A stage that names no head has the `joint_loss` of a preset.
+    The loss is the sum of a loss for each head of the stage. For a stage without heads, `joint_loss` of the preset
+    decides.
     """
     names = stage.heads or (tuple(output.logits) if joint_loss == "per head" else ())
     if names:

@@ -1,4 +1,4 @@
-"""Networks of one's own as recipes: `ifttn train FILE.py:NAME`, where FILE.py has `NAME = OwnNetwork(...)`."""
+"""Makes a user's own network a recipe: `ifttn train FILE.py:NAME`, where FILE.py has `NAME = OwnNetwork(...)`."""
 
 import sys
 from collections.abc import Callable
@@ -17,30 +17,31 @@ from ifttn.vocabulary import IfttnError
 
 @dataclass(frozen=True)
 class OwnNetwork:
-    """A network of one's own, and how it trains: in one stage, on RGB."""
+    """A user's own network and its training: one stage, on RGB."""
 
     network: Callable[[int], nn.Module]
-    """Number of actions -> a module that maps (N, 3, T, H, W), normalised like ImageNet's images, to logits (N, A)."""
+    """Takes the number of actions and returns a module. The module maps (N, 3, T, H, W), normalised like ImageNet's
+    images, to logits (N, A)."""
     frames: int
-    """T: one frame from each of T equal spans of a video."""
+    """T. The network sees one frame from each of T equal spans of a video."""
     schedule: Schedule
-    """At every preset."""
+    """The schedule at every preset."""
     size: int = 0
-    """Side of the images in pixels; 0: as the preset crops them."""
+    """Side of the images in pixels; 0: the preset's."""
     last_map: str = ""
-    """Name of the part of the module whose output (N, C, t, h, w) is averaged and then classified, for class activation
-    maps; "": it has none."""
+    """For class activation maps: the name of the submodule whose output (N, C, t, h, w) is averaged and classified; "":
+    there are no maps."""
     classifier: str = ""
     """Name of the linear layer that classifies the average."""
 
     def register(self, name: str, source: str) -> None:
-        """Make it the recipe `name`, whose runs name their network by `source`.
+        """Register the network as the recipe `name`. Its runs name the network by `source`.
 
         Raises:
             IfttnError: another recipe has that name.
         """
         if name in RECIPES and RECIPES[name].peer != source:
-            raise IfttnError(f"{source} cannot be a recipe of the name {name}, which another one has: rename it")
+            raise IfttnError(f"{source} cannot be a recipe of the name {name}, which another recipe has: rename it")
         OWN[source] = Variant(self._made, {"rgb": (1, 3)}, self.size)
         OWN_SCHEDULES[name] = self.schedule
         RECIPES[name] = Recipe(
@@ -56,9 +57,9 @@ class OwnNetwork:
 
 
 def recipe_of(text: str) -> str:
-    """The name of a recipe. Of "FILE.py:NAME", the file is imported first, and what it calls NAME is registered.
+    """The name of a recipe. For "FILE.py:NAME", the file is imported first, and its network NAME is registered.
 
-    Only what a person names is imported, never what stands in the folder of a run.
+    Only a file that the user names is imported, never a file that a run folder names.
 
     Raises:
         IfttnError: the file cannot be imported, or has no network of that name.
@@ -75,7 +76,7 @@ def recipe_of(text: str) -> str:
     module = module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever goes wrong in a file of another's
+    except Exception as error:  # the file is the user's and may raise anything
         raise IfttnError(f"{file} cannot be imported: {type(error).__name__}: {error}") from error
     own = getattr(module, name, None)
     if not isinstance(own, OwnNetwork):

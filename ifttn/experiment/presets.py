@@ -1,4 +1,4 @@
-"""How large a recipe is and how long it trains: every choice with its reason, which `--dry-run` prints."""
+"""How large a network is and how long it trains. Every choice has a reason, which `--dry-run` prints."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,27 +15,27 @@ class Schedule:
     epochs: int
     lr: float
     decay_at: tuple[int, ...] | None = ()
-    """Epochs at which the rate falls to a tenth; None: one cycle, up to `lr` and down to zero."""
+    """Epochs at which the rate falls to a tenth. None: one cycle, up to `lr` and down to zero."""
     least: int = 0
-    """Steps at least: a data set that is so small that `epochs` have fewer gets more epochs."""
+    """The smallest number of steps. A small data set gets as many more epochs as this needs."""
 
     def fitted(self, videos: int, batch: int) -> "Schedule":
-        """The schedule for so many training videos, with so many in a step."""
+        """The schedule for this number of training videos, with `batch` videos per step."""
         return replace(self, epochs=max(self.epochs, -(-self.least // -(-videos // batch))))
 
     def lasting(self, epochs: int) -> "Schedule":
-        """The schedule with another number of epochs. The learning rate falls after the same shares of the epochs."""
+        """The schedule with another number of epochs. The learning rate falls at the same shares of the epochs."""
         falls = self.decay_at and tuple(round(each * epochs / self.epochs) for each in self.decay_at)
         return replace(self, epochs=epochs, decay_at=falls, least=0)
 
 
 OWN_SCHEDULES: dict[str, Schedule] = {}
-"""By stage of a network of one's own (`ifttn.experiment.own`), the same at every preset."""
+"""Stage of a user's own network (`ifttn.experiment.own`) -> its schedule at every preset."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """How large a network is, how long it trains, and on which views."""
+    """The size of networks, the length of their training, and their views of a video."""
 
     backbone: str
     store: StoreSettings
@@ -43,48 +43,48 @@ class Preset:
     size: int
     """Side of a crop in pixels."""
     schedules: Mapping[str, Schedule]
-    """By name of stage."""
+    """Stage -> its schedule."""
     scales: Mapping[str, tuple[float, ...]]
-    """Scales of random crops: "rgb" where only RGB images are loaded, "motion" elsewhere."""
+    """Scales of random crops: "rgb" if only RGB images are loaded, otherwise "motion"."""
     crops: int
-    """Views of a test video: 1, 3 or 10."""
+    """Number of views of a test video: 1, 3 or 10."""
     batch: int
-    """Videos a step."""
+    """Videos per step."""
     optimiser: str
     """"sgd" (momentum 0.9) or "adamw"."""
     weight_decay: float
     clip: Mapping[str, float]
-    """Largest gradient norm of a step, by "rgb", "motion", and "ttn" where parts are clipped apart."""
+    """Largest gradient norm of a step, for "rgb", "motion" and, if parts are clipped separately, "ttn"."""
     clip_apart: bool
-    """Each stream with its head, and everything after the streams, is clipped by a norm of its own."""
+    """Whether each stream with its head, and the part after the streams, are clipped separately."""
     dropout: Mapping[str, float]
     pretrained: bool
-    """Spatial streams start from ImageNet."""
+    """Whether spatial streams start from ImageNet weights."""
     stem: str
-    """How a stream of motion starts from the spatial one. "averaged": its first convolution is the mean over RGB, and
-    then learns at five times the rate (TSN). "by axis": each filter of that mean sees either x or y of the motion."""
+    """How a motion stream starts from the spatial stream. "averaged": its first convolution is the mean over RGB, with
+    five times the learning rate (TSN). "by axis": each filter of this mean sees either x or y of the motion."""
     batch_norm: str
-    """Batch norm of the streams while they train: "trained", or "partial", which freezes all but the first (TSN)."""
+    """Batch norm of the streams that train: "trained", or "partial", which freezes all but the first layer (TSN)."""
     joint_batch_norm: str | None
-    """Batch norm of the streams in the joint stage: as `batch_norm`, or "frozen"; None: as in the other stages."""
+    """Batch norm of the streams in the joint stage: a value of `batch_norm`, or "frozen". None: as in other stages."""
     joint_loss: str
     """Loss of the joint stage: "per head", a cross-entropy loss for each head; or "fused", one loss on the late-fused
     logits."""
     frozen_views: int | None
-    """Views of a video whose pyramids are computed once when the streams are frozen; None: new views every epoch."""
+    """If streams are frozen, the pyramids of this number of views are computed once. None: new views every epoch."""
     workers: int
     """Processes that load batches."""
     peers: str | None
-    """Size of a peer (a name of PEER_SIZES); None: no size fits."""
+    """Size of peers (a name of PEER_SIZES). None: no size fits."""
     arrives: Mapping[str, float]
-    """Stage -> share of its training videos that the last epoch has right where the network learnt what it should."""
+    """Stage -> training accuracy (0..1) that the last epoch usually reaches if the network has learnt all factors."""
 
     def batch_norm_in(self, stage: Stage) -> str:
         """Batch norm of the streams in a stage."""
         return (stage == JOINT and self.joint_batch_norm) or self.batch_norm
 
     def fitted(self, recipe: Recipe, videos: int) -> "Preset":
-        """The preset for a recipe, which may have its own number of segments, and for so many training videos."""
+        """The preset for a recipe, which may have its own number of segments, and for this number of videos."""
         schedules = {**self.schedules, **OWN_SCHEDULES}
         schedules = {name: schedule.fitted(videos, self.batch) for name, schedule in schedules.items()}
         return replace(self, segments=recipe.segments or self.segments, schedules=schedules)
@@ -132,54 +132,55 @@ _CHOICES: Mapping[str, Mapping[str, Choice]] = {
                 "tsm": Schedule(50, 1e-2, decay_at=(20, 40)),
                 "tdn": Schedule(60, 1e-2, decay_at=(30, 45, 55)),
             },
-            "paper 4.2; the joint stage is our choice, as the paper gives none: 30 epochs at a tenth of the rate, so "
-            "that frozen parts move little; motion vectors train like flow; C3D has its own schedule, the other peers "
-            "start at random and have the two-stream network's rate",
+            "paper 4.2; the paper does not describe the joint stage: we chose 30 epochs at a tenth of the rate, so "
+            "that trained parts change little; motion vectors train like flow; C3D has its own schedule; the other "
+            "peers start from random weights and have the rate of the two-stream network",
         ),
         "scales": Choice(
             {"rgb": (1.0, 0.875, 0.75, 0.66), "motion": (1.0, 0.875, 0.75)},
-            "TSN: 0.66 only for RGB images, not for their differences; with two modalities one crop serves both",
+            "TSN: 0.66 only for RGB images, not for their differences; two modalities have the same crop",
         ),
         "crops": Choice(
             10,
-            "TSN's corners and centre, mirrored; K stays 7, as TTN was not trained on neighbours 0.3 s apart",
+            "TSN's corners and centre, mirrored; K stays 7, because TTN was not trained on snippets 0.3 s apart",
         ),
-        "batch": Choice(64, "paper 4.2; gradients are accumulated where memory is short"),
+        "batch": Choice(64, "paper 4.2; gradients are accumulated if memory is short"),
         "optimiser": Choice(
             "sgd",
             "paper 4.2: SGD, momentum 0.9; head biases at twice the rate, an averaged first convolution at five times "
             "the rate (TSN)",
         ),
-        "weight_decay": Choice(5e-4, "TSN; none on biases, batch norm and fusion weights"),
+        "weight_decay": Choice(5e-4, "TSN; biases, batch norm and fusion weights have none"),
         "clip": Choice(
             {"rgb": 40.0, "motion": 20.0, "ttn": 40.0},
-            "TSN: 40 for RGB, 20 for flow; TTN like RGB, whose weights it starts from",
+            "TSN: 40 for RGB, 20 for flow; TTN has the norm of RGB, because it starts from its weights",
         ),
         "clip_apart": Choice(
-            True, "TSN clips each modality's network by itself; with one norm, flow's gradients would shrink RGB's"
+            True,
+            "TSN clips the network of each modality separately; a common norm would shrink RGB's gradients with flow's",
         ),
         "dropout": Choice({"rgb": 0.8, "motion": 0.7, "ttn": 0.8}, "paper 4.2"),
         "pretrained": Choice(True, "paper 4.2: the spatial network starts from ImageNet"),
         "batch_norm": Choice(
             "partial",
-            "TSN: all but a stream's first keep ImageNet's statistics. TTN's are trained: it sees signed differences, "
-            "which the copied statistics do not describe",
+            "TSN: all layers but the first of a stream keep ImageNet's statistics; TTN's layers train, because the "
+            "copied statistics do not describe its signed differences",
         ),
-        "joint_batch_norm": Choice("frozen", "the features that TTN was trained on keep their statistics"),
-        "joint_loss": Choice("per head", "paper 3.4 tunes all parts jointly, and a test adds the scores of all heads"),
+        "joint_batch_norm": Choice("frozen", "TTN was trained on features with these statistics"),
+        "joint_loss": Choice("per head", "paper 3.4 trains all parts jointly, and a test adds the scores of all heads"),
         "stem": Choice("averaged", "TSN"),
-        "arrives": Choice({}, "not known beforehand for a data set of one's own"),
-        "frozen_views": Choice(None, "new views every epoch, as the paper asks for strong augmentation"),
-        "workers": Choice(8, "8 decode for a GPU without nvJPEG; at most all cores but one"),
+        "arrives": Choice({}, "unknown for a user's own data set"),
+        "frozen_views": Choice(None, "new views every epoch, because the paper uses strong augmentation"),
+        "workers": Choice(8, "8 processes decode for a GPU without nvJPEG; one core stays free"),
         "peers": Choice("paper", "as in their papers"),
     },
     "tiny": {
-        "backbone": Choice("tiny", "a ResNet of four blocks, half as wide: minutes on two cores"),
+        "backbone": Choice("tiny", "a ResNet of four blocks with half the width, which trains in minutes on two cores"),
         "store": Choice(
             StoreSettings(width=96, height=72, bound=5.0, flow="tvl1-fast"),
-            "96 x 72 still shows the shapes of the embedded videos; they move less than 5 px a frame",
+            "96 x 72 still shows the shapes of the embedded videos, and they move less than 5 px per frame",
         ),
-        "segments": Choice(4, "K = 4: enough for the order of the actions in an embedded video"),
+        "segments": Choice(4, "4 snippets are enough for the order of an embedded action"),
         "size": Choice(64, "64 of 72 rows leaves room for the corners"),
         "schedules": Choice(
             {
@@ -199,9 +200,9 @@ _CHOICES: Mapping[str, Mapping[str, Choice]] = {
                 "tsm": Schedule(20, 3e-3, decay_at=None),
                 "tdn": Schedule(12, 3e-3, decay_at=None),
             },
-            "one cycle learns in few epochs, and a small set needs as many steps; TTN needs the most, as only TTN sees "
-            "order; the temporal stage is short: for longer it unlearns to tell x from y, which TTN needs and no label "
-            "of its own asks for",
+            "one cycle learns in few epochs; a small data set needs as many steps as a large one; TTN needs the most "
+            "steps, because only TTN sees order; the temporal stage is short, because a longer one unlearns the "
+            "difference of x and y, which TTN needs and which the temporal stream's labels do not need",
         ),
         "scales": Choice({"rgb": (1.0, 0.875), "motion": (1.0, 0.875)}, "smaller crops would cut shapes off"),
         "crops": Choice(3, "left, centre, right"),
@@ -209,30 +210,32 @@ _CHOICES: Mapping[str, Mapping[str, Choice]] = {
         "optimiser": Choice("adamw", "AdamW needs no tuning from random weights"),
         "stem": Choice(
             "by axis",
-            "the mean sees x + y, and no label of the temporal stage asks for more: TTN then learnt by luck, or not, "
-            "what moves in which way",
+            "the mean sees x + y, and the temporal stage needs no more; then TTN learnt the factor binding with some "
+            "seeds only",
         ),
         "arrives": Choice(
             {"ttn": 0.75, "joint": 0.75},
-            "with dropout, a TTN that knows all four factors has 0.82 or more right, and one that lacks a factor 0.65",
+            "with dropout, a TTN that has learnt all four factors reaches 0.82 or more, and one that lacks one 0.65",
         ),
-        "weight_decay": Choice(0.02, "AdamW's weight decay is decoupled, and so is larger"),
-        "clip": Choice({"rgb": 0.5, "motion": 0.5}, "most steps are shortened, so that no step outweighs the others"),
+        "weight_decay": Choice(0.02, "AdamW's weight decay is decoupled and therefore larger"),
+        "clip": Choice({"rgb": 0.5, "motion": 0.5}, "most steps are clipped, so that no step outweighs the others"),
         "clip_apart": Choice(False, "one norm: AdamW does not depend on the scale of a part"),
         "dropout": Choice(
             {"rgb": 0.0, "motion": 0.0, "ttn": 0.2},
-            "a narrow network that trains for minutes does not overfit; TTN, which trains longest, has a little",
+            "a narrow network that trains for minutes does not overfit; TTN trains longest and has a little dropout",
         ),
         "pretrained": Choice(False, "nothing to download"),
         "batch_norm": Choice("trained", "there are no ImageNet statistics to keep"),
-        "joint_batch_norm": Choice(None, "one short epoch"),
-        "joint_loss": Choice("fused", "a loss of its own would ask a stream head for binding and order, too"),
-        "frozen_views": Choice(6, "6 views, computed once: the streams are most of the work"),
+        "joint_batch_norm": Choice(None, "the joint stage has one short epoch"),
+        "joint_loss": Choice(
+            "fused", "with a loss of its own, the head of a stream would have to know binding and order, too"
+        ),
+        "frozen_views": Choice(6, "6 views are computed once, because the streams are most of the work"),
         "workers": Choice(0, "the second core trains another recipe"),
-        "peers": Choice("small", "narrow networks for images of 64 px: a minute or a few each"),
+        "peers": Choice("small", "narrow networks for images of 64 px, which train in a few minutes"),
     },
     "small": {
-        "backbone": Choice("resnet18", "less than half of ResNet-50's work a pixel"),
+        "backbone": Choice("resnet18", "less than half of ResNet-50's work per pixel"),
         "store": Choice(
             StoreSettings(width=171, height=128, bound=10.0),
             "half of the paper's resolution, and so half of its bound",
@@ -247,14 +250,14 @@ _CHOICES: Mapping[str, Mapping[str, Choice]] = {
                 "mv-ttn": Schedule(50, 1e-3, decay_at=(20, 40)),
                 "joint": Schedule(7, 1e-4, decay_at=(5,)),
             },
-            "a quarter of the paper's epochs at its rates: hours on one consumer GPU",
+            "a quarter of the paper's epochs at its rates, which take hours on one consumer GPU",
         ),
-        "crops": Choice(1, "the centre alone: a tenth of the time of a test"),
-        "dropout": Choice({"rgb": 0.5, "motion": 0.5, "ttn": 0.5}, "0.8 of 512 features would leave too few"),
+        "crops": Choice(1, "only the centre, which takes a tenth of the time of a test"),
+        "dropout": Choice({"rgb": 0.5, "motion": 0.5, "ttn": 0.5}, "dropout 0.8 would leave too few of 512 features"),
         "peers": Choice(None, "no peer has a size between the paper's and the small one"),
     },
     "smallest": {
-        "backbone": Choice("smallest", "8 channels: shows that everything runs, and nothing about accuracy"),
+        "backbone": Choice("smallest", "8 channels: it shows that everything runs, and says nothing about accuracy"),
         "store": Choice(
             StoreSettings(width=96, height=72, bound=5.0, flow="dis"), "DIS takes an eighth of TV-L1's time"
         ),
@@ -279,7 +282,7 @@ _CHOICES: Mapping[str, Mapping[str, Choice]] = {
             "one epoch",
         ),
         "crops": Choice(1, "the centre"),
-        "frozen_views": Choice(1, "one is enough for one epoch"),
+        "frozen_views": Choice(1, "one view is enough for one epoch"),
         "arrives": Choice({}, "one epoch is too short"),
     },
 }

@@ -29,7 +29,7 @@ PATIENCE = datetime.timedelta(minutes=30)
 
 @dataclass(frozen=True)
 class Machine:
-    """How one process trains. These settings change only the rounding and the batch statistics of a result."""
+    """How one process trains. These settings change results only by rounding and batch statistics."""
 
     micro_batch: int | None = None
     """Videos at once on one device; None: the whole share of a process. The gradient is always that of the batch."""
@@ -111,7 +111,7 @@ class Processes:
 
 @dataclass(frozen=True)
 class Share:
-    """The part of a batch that one process computes at once."""
+    """A micro-batch: the videos of a batch that one process computes at once."""
 
     rows: Integer[np.ndarray, " n"]
     """Indices of videos."""

@@ -1,10 +1,10 @@
-"""The published run: a trained study in the repository, small enough for it, so that a fresh clone has one to look at.
+"""The published run: a small trained study in the repository, which a fresh clone can open at once.
 
     published/published.json               how it was made: commands, commit, seed, scores, SHA-256 of every file
-    published/runs/...                     runs as a study lays them out, with .npz in the place of .safetensors
+    published/runs/...                     runs with the layout of a study, with .npz instead of .safetensors
 
-A weight takes one byte. `publish` makes the folder from a finished study (`make published`). `unpack` makes a study of
-it, with a handful of the embedded videos, in seconds. It is for looking at: no verb reads it, and no table of a study.
+A weight takes one byte. `publish` makes the folder from a finished study (`make published`). `unpack` makes a study
+from the folder in seconds, with a few of the embedded videos. The lab shows it, and no verb uses it.
 """
 
 import hashlib
@@ -36,25 +36,25 @@ from ifttn.files import held, write_whole
 from ifttn.vocabulary import IfttnError
 
 PACKAGED = Path(__file__).parents[1] / "published"
-"""In the package."""
+"""The folder in the package."""
 DATASET, PRESET = "embedded-ucf", "tiny"
 NETWORKS = ((1, "if-ttn"), (2, "if-ttn"), (3, "if-ttn"))
-"""Split and recipe of each network. The first is looked at; the others are witnesses of what it draws."""
+"""Split and recipe of each network. The lab shows the first. The others judge its drawings."""
 SCORED = ("spatial", "temporal", "mv-if-ttn")
-"""Recipes of split 1 of which the scores alone are kept, for panels that show a table."""
+"""Recipes of split 1 whose scores are kept without weights, for panels that show a table."""
 WEIGHT_LEVELS = 47
-"""A filter's largest weight; the others are rounded to whole levels of it. With 31, predictions begin to change."""
+"""Number of levels up to a filter's largest weight. Weights are rounded to levels. With 31, some predictions change."""
 TAKES = (0, 20, 40)
-"""Which videos of each action are written: split 1 tests the first, split 2 the second, split 3 the third."""
+"""The videos of each action that are written. Split 1 tests the first, split 2 the second, split 3 the third."""
 
 
 # To a study
 
 
 def unpack(root: Path, folder: Path = PACKAGED) -> Iterator[float]:
-    """Make a study of the published run in `root`. Yields the share done; nothing where it is made already.
+    """Make a study from the published run in `root`. Yields the share that is done, or nothing if the study exists.
 
-    Where another process does this, it waits for it.
+    If another process makes the study, this one waits.
 
     Raises:
         IfttnError: a file of the published run is missing or has changed, or `root` holds a study.
@@ -91,7 +91,7 @@ def _unpack_file(path: Path, sha256: str, to: Path) -> None:
 
 
 def _shown_videos(places: Places) -> set[str]:
-    """The takes that are written, and the test videos that the first network gets wrong."""
+    """The names of the videos to write: TAKES, and the test videos that the first network gets wrong."""
     planned = diagnostic.plan_videos(*EMBEDDED[DATASET], seed=0)
     split, recipe = NETWORKS[0]
     scores = Run.of(places.runs, DATASET, split, recipe).scores()
@@ -101,7 +101,7 @@ def _shown_videos(places: Places) -> set[str]:
 
 
 def _make_videos(places: Places, names: set[str]) -> Iterator[float]:
-    """Write some of the embedded videos and prepare them. Yields the share done, from 0.1 to 1."""
+    """Write some of the embedded videos and prepare them. Yields the share that is done, from 0.1 to 1."""
     data, store = places.data(DATASET), places.store(DATASET, PRESET)
     flavour, videos = EMBEDDED[DATASET]
     failed: list[BaseException] = []
@@ -124,7 +124,7 @@ def _make_videos(places: Places, names: set[str]) -> Iterator[float]:
 
 
 def add_video(root: Path, name: str) -> None:
-    """Write one more of the embedded videos into a study that was made of the published run."""
+    """Write one more embedded video into a study that was made from the published run."""
     flavour, videos = EMBEDDED[DATASET]
     diagnostic.write_some(Places(root).data(DATASET), flavour, {name}, videos=videos, seed=0)
 
@@ -133,12 +133,12 @@ def add_video(root: Path, name: str) -> None:
 
 
 def publish(results: Path, commit: str, folder: Path = PACKAGED) -> dict[str, Any]:
-    """Make the published run of a finished study, and test its networks as they are kept. Returns the provenance.
+    """Make the published run from a finished study, and test its rounded networks. Returns the provenance.
 
     Args:
-        results: the folder of `ifttn reproduce`, all splits.
-        commit: of the code that trained.
-        folder: where it goes; what is there is replaced.
+        results: the folder of `ifttn reproduce`, with all splits.
+        commit: the commit of the code that trained.
+        folder: the folder to write. Its old files are removed.
 
     Raises:
         IfttnError: a run is not trained or not tested.
@@ -187,7 +187,7 @@ def _kept(folder: Path, places: Places, run: Run) -> Path:
 
 
 def _copy_rows(run: Run, to: Run, *, with_scores: bool = False) -> None:
-    """Copy what a run says of itself, and its scores as half floats."""
+    """Copy the identity and metrics of a run, and its scores as half floats."""
     for name in ("recipe.json", "metrics.jsonl"):
         write_whole(to.folder / name, (run.folder / name).read_bytes())
     if with_scores:
@@ -205,7 +205,7 @@ def _as_type(scores: Scores, kind: type) -> dict[str, Any]:
 
 
 def _compared(kept: Scores, trained: Scores) -> dict[str, Any]:
-    """How the weights as they are kept do on the test videos, beside those that were trained."""
+    """The results of the kept (rounded) weights on the test videos, compared with those of the trained weights."""
     fused = [late_fusion(scores.heads) for scores in (kept, trained)]
     top1 = [round(float((each.argmax(1) == kept.labels).mean()), 4) for each in fused]
     return {
@@ -222,7 +222,8 @@ def _compared(kept: Scores, trained: Scores) -> dict[str, Any]:
 
 
 def one_byte_weights(path: Path) -> bytes:
-    """A .safetensors file of float32 weights as .npz: one byte for each weight of a filter, the rest as it is."""
+    """A .safetensors file of float32 weights as .npz, with one byte for each weight of a filter. Other tensors stay
+    float32."""
     with safetensors.safe_open(path, "np") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
         metadata = file.metadata()
@@ -247,13 +248,13 @@ def _flat(arrays: list[np.ndarray]) -> np.ndarray:
 
 
 def _scale(weights: np.ndarray) -> np.ndarray:
-    """What one level is worth, for each filter."""
+    """The size of one level, for each filter."""
     largest = np.abs(weights).max(tuple(range(1, weights.ndim)), keepdims=True)
     return np.where(largest > 0, largest / WEIGHT_LEVELS, 1).astype(np.float32)
 
 
 def rounded_weights(content: bytes) -> bytes:
-    """The .safetensors file that `one_byte_weights` made smaller, with rounded weights."""
+    """The .safetensors file with rounded weights, from the content of `one_byte_weights`."""
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
         about = json.loads(str(file["about"]))
         left = {kind: file[kind] for kind in ("levels", "scales", "others")}

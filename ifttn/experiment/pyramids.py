@@ -1,4 +1,4 @@
-"""Pyramids of frozen streams, computed once and read by every run that uses the same streams.
+"""Computes the pyramids of frozen streams once, for every run that uses the same streams.
 
 A frozen stream gives the same features for the same view in every epoch. Where a preset fixes the number of views of a
 video, the features of these views are written to disk as half floats, and are memory-mapped when they are read.
@@ -26,15 +26,15 @@ FOLDER = "pyramids"
 
 
 class FrozenPyramids:
-    """The pyramids of one frozen stream over a training set.
+    """The pyramids of one frozen stream for a training set.
 
     Args:
-        folder: of the runs on this split; pyramids of all streams are kept below it until `drop_pyramids`.
+        folder: the folder of the runs on this split. Pyramids are kept below it until `drop_pyramids`.
         stream: the frozen stream, in evaluation mode.
         modality: the input of the stream.
-        dataset: training videos. Only the modality of the stream is read.
-        scene: everything else that decides the views (split, seed, crops). Pyramids are shared only where all of it
-            agrees. The names, order and content of the videos are always compared.
+        dataset: the training videos. Only the modality of the stream is read.
+        scene: everything else that decides the views (split, seed, crops). Runs share pyramids only if all values are
+            equal. The names, order and content of the videos are always compared.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class FrozenPyramids:
         self.opened: dict[int, dict[int, np.ndarray]] = {}
 
     def view(self, view: int, batch: int = 32) -> dict[int, np.ndarray]:
-        """Level -> (videos, K, C, H, W) half floats of one view. They are computed if they do not exist yet."""
+        """Level -> (videos, K, C, H, W) half floats of one view. Missing pyramids are computed."""
         folder = self.folder / f"view{view}"
         if view not in self.opened:
             if not folder.exists():
@@ -58,7 +58,7 @@ class FrozenPyramids:
         return self.opened[view]
 
     def bytes_to_write(self, views: Iterable[int]) -> int:
-        """Size on disk of those views that are not computed yet."""
+        """The disk space in bytes of those views that are not computed yet."""
         missing = sum(not (self.folder / f"view{view}").exists() for view in views)
         shape = (1, 1, MODALITIES[self.modality].channels, self.dataset.size, self.dataset.size)
         pyramid, _ = self._pyramid(torch.zeros(shape, dtype=torch.uint8))

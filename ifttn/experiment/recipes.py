@@ -1,7 +1,6 @@
-"""What is trained, from what, and in which stages: a row for each run of the study.
+"""The recipes of the study: for each run, its network, its starting weights and its stages.
 
-A recipe says what the network is. A preset (`presets.py`) says how large it is and how long it trains. Any recipe runs
-at any preset.
+A preset (`presets.py`) adds sizes and schedules. Any recipe runs at any preset.
 """
 
 from collections.abc import Mapping
@@ -20,15 +19,15 @@ class Stage:
 
     name: str
     trains: tuple[str, ...]
-    """Names of the parts of the network that train, "" for all of it. The weights, batch statistics and dropout of all
-    other parts are frozen."""
+    """Names of the parts of the network that train; "" is the whole network. The weights, batch statistics and dropout
+    of all other parts are frozen."""
     heads: tuple[str, ...] = ()
-    """Heads with a cross-entropy loss each. For a stage without heads, the preset chooses the loss (`joint_loss`)."""
+    """Heads, each with a cross-entropy loss. For a stage without heads, the preset chooses the loss (`joint_loss`)."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """A part of a network takes its weights from a part of a finished run."""
+    """The weights of a part of a network come from a part (`source`) of the finished run of a recipe."""
 
     part: str
     recipe: str
@@ -37,10 +36,10 @@ class Start:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is trained, from what, in which stages."""
+    """A network, its starting weights and its stages."""
 
     why: str
-    """Why the recipe is as it is; `--dry-run` prints it."""
+    """The reason for the recipe. `--dry-run` prints it."""
     modalities: tuple[str, ...]
     stages: tuple[Stage, ...]
     starts_from: tuple[Start, ...] = ()
@@ -48,9 +47,9 @@ class Recipe:
     temporal: str = "ttn"
     peer: str | None = None
     """Another system of Tables 5 to 7 (a name of TRAINED) instead of our network. Its modalities are in the order of
-    its streams. Its weights start at random, but for the parts that ImageNet's fit."""
+    its streams. It starts from random weights, except for parts that ImageNet's weights fit."""
     segments: int | None = None
-    """K, where it differs from the preset's."""
+    """K, if it differs from the preset's."""
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -64,13 +63,13 @@ RGBDIFF = Stage("temporal", trains=("streams.rgbdiff", "heads.rgbdiff"), heads=(
 MV_TEMPORAL = Stage("mv-temporal", trains=("streams.mv", "heads.mv"), heads=("mv",))
 TTN = Stage("ttn", trains=("fusion", "temporal", "heads.ttn"), heads=("ttn",))
 TTN_SEPARATE = Stage("ttn", ("fusion", "temporal", "heads.ttn-rgb", "heads.ttn-flow"), heads=("ttn-rgb", "ttn-flow"))
-MV_TTN = replace(TTN, name="mv-ttn")  # has a schedule of its own, as it continues from a trained TTN
-FLOW_FURTHER = replace(TEMPORAL, name="mv-temporal")  # the flow stream, for as long as the motion-vector stream trains
+MV_TTN = replace(TTN, name="mv-ttn")  # has its own schedule, because it continues from a trained TTN
+FLOW_FURTHER = replace(TEMPORAL, name="mv-temporal")  # trains the flow stream as long as the motion-vector stream
 JOINT = Stage("joint", trains=("",))
 
 
 def streams_of(**sources: str) -> tuple[Start, ...]:
-    """Each modality's stream and head start from the run of a recipe."""
+    """The stream and head of each modality start from the run of a recipe."""
     return tuple(
         Start(f"{part}.{modality}", recipe, f"{part}.{modality}")
         for modality, recipe in sources.items()
@@ -95,32 +94,34 @@ IF_TTN = Recipe(
 )
 
 RECIPES: dict[str, Recipe] = {
-    "spatial": Recipe("a standard TSN from ImageNet weights (paper section 3.4)", ("rgb",), stages=(SPATIAL,)),
+    "spatial": Recipe(
+        "a standard TSN that starts from ImageNet weights (paper section 3.4)", ("rgb",), stages=(SPATIAL,)
+    ),
     "temporal": Recipe(
-        why="from the trained spatial network, with the first convolution averaged over RGB and a new head (paper "
-        "section 3.4; TSN starts it from ImageNet)",
+        why="it starts from the trained spatial network, with the first convolution averaged over RGB and a new head "
+        "(paper section 3.4; TSN starts it from ImageNet)",
         modalities=("flow",),
         stages=(TEMPORAL,),
         starts_from=(Start("streams.flow", "spatial", "streams.rgb"),),
     ),
     "rgbdiff": Recipe(
-        why="TSN's RGB difference, started and trained like the temporal network",
+        why="TSN's RGB difference, which starts and trains like the temporal network",
         modalities=("rgbdiff",),
         stages=(RGBDIFF,),
         starts_from=(Start("streams.rgbdiff", "spatial", "streams.rgb"),),
     ),
     "if-ttn": IF_TTN,
     "mv-temporal": Recipe(
-        why="the first stage of the motion-vector network, which starts from the flow-trained IF-TTN (paper section "
-        "3.3): motion vectors have as many channels as flow, so that stream and head fit",
+        why="the first stage of the motion-vector network, which starts from the IF-TTN on flow (paper section 3.3); "
+        "motion vectors have as many channels as flow, so the weights of stream and head fit",
         modalities=("mv",),
         stages=(MV_TEMPORAL,),
         starts_from=(Start("streams.mv", "if-ttn", "streams.flow"), Start("heads.mv", "if-ttn", "heads.flow")),
     ),
     "mv-if-ttn": replace(
         IF_TTN,
-        why="all parts start from the flow-trained IF-TTN (paper section 3.3), and then train in the stages of section "
-        "3.4: RGB stream, TTN and their heads start directly, the motion-vector stream after its own stage",
+        why="all parts start from the IF-TTN on flow (paper section 3.3) and train in the stages of section 3.4; the "
+        "motion-vector stream has a stage of its own before",
         modalities=("rgb", "mv"),
         stages=(MV_TTN, JOINT),
         starts_from=(
@@ -131,8 +132,8 @@ RECIPES: dict[str, Recipe] = {
     ),
     "if-ttn-further": replace(
         IF_TTN,
-        why="the control of mv-if-ttn: the flow-trained IF-TTN, trained further in the stages and epochs that turn it "
-        "into the motion-vector network, so that only flow and motion vectors differ",
+        why="the control of mv-if-ttn: the IF-TTN on flow trains further, in the same stages and epochs as mv-if-ttn, "
+        "so that only flow and motion vectors differ",
         stages=(FLOW_FURTHER, MV_TTN, JOINT),
         starts_from=(
             *streams_of(rgb="if-ttn", flow="if-ttn"),
@@ -142,18 +143,18 @@ RECIPES: dict[str, Recipe] = {
     ),
     "if-ttn-adaptive": replace(
         IF_TTN,
-        why="Table 1: Eq. 3, with three scalars for each level that start at (1, 0, 1), where Eq. 3 is Eq. 2",
+        why="Table 1: Eq. 3, with three scalars per level that start at (1, 0, 1), which makes Eq. 3 equal to Eq. 2",
         fusion="adaptive",
     ),
     "if-ttn-additive": replace(IF_TTN, why="Table 2: a sum instead of IFM", fusion="additive"),
     "if-ttn-multiplicative": replace(
         IF_TTN,
-        why="Table 2: a product instead of IFM; the original is inside the residual units",
+        why="Table 2: a product instead of IFM; the original system has it inside the residual units",
         fusion="multiplicative",
     ),
     "ttn-separate": replace(
         IF_TTN,
-        why="Table 1: a TTN on each stream, both from the trained spatial network (section 3.4): four networks",
+        why="Table 1: a TTN on each stream; both start from the trained spatial network (section 3.4)",
         fusion="separate",
         stages=(TTN_SEPARATE, JOINT),
         starts_from=(
@@ -164,20 +165,20 @@ RECIPES: dict[str, Recipe] = {
     ),
     "trn": replace(
         IF_TTN,
-        why="Figure 4: TRN of two frames on fused features; its perceptron starts at random, as no weights fit it",
+        why="Figure 4: TRN of two frames on fused features; its perceptron starts from random weights",
         temporal="trn",
         starts_from=streams_of(rgb="spatial", flow="temporal"),
     ),
     "ifm-average": replace(
         IF_TTN,
-        why="what IFM gives without TTN: each snippet votes from its own fused level 5",
+        why="IFM without TTN: each snippet votes from its own fused level 5",
         temporal="average",
         starts_from=streams_of(rgb="spatial", flow="temporal"),
     ),
     "two-stream-i3d": _peer(
         "two-stream-i3d",
-        "Table 5's two-stream I3D, with a loss for each network, on one snippet of eight frames a video instead of 64; "
-        "from random weights, where its paper inflates ImageNet's and trains on Kinetics first",
+        "Table 5's two-stream I3D, with a loss for each network; it sees one snippet of eight frames per video instead "
+        "of 64, and starts from random weights (its paper inflates ImageNet's weights and trains on Kinetics first)",
         modalities=("rgb8", "flow8"),
         heads=("rgb", "flow"),
         segments=1,
@@ -197,47 +198,47 @@ RECIPES: dict[str, Recipe] = {
     ),
     "emv-cnn": _peer(
         "emv-cnn",
-        "Table 5's RGB + EMV-CNN, with a loss for each network; from random weights, and without a flow network of the "
-        "same kind to imitate",
+        "Table 5's RGB + EMV-CNN, with a loss for each network; it starts from random weights and does not imitate a "
+        "flow network",
         modalities=("rgb", "mv10"),
         heads=("rgb", "mv"),
     ),
     "coviar": _peer(
         "coviar",
-        "Table 5's CoViAR, with a loss for each network, on one frame of a segment as in its paper; all three networks "
-        "train at once, from random weights",
+        "Table 5's CoViAR, with a loss for each network, on one frame per segment as in its paper; all three networks "
+        "train at once and start from random weights",
         modalities=("rgb", "accumulated", "residual"),
         heads=("rgb", "accumulated", "residual"),
     ),
     "off": _peer(
         "off",
-        "Table 5's OFF on RGB and RGB differences, with a loss at every level; all of it trains at once, where its "
-        "paper trains the base first",
+        "Table 5's OFF on RGB and RGB differences, with a loss at every level; all parts train at once (its paper "
+        "trains the base first)",
         modalities=("rgb", "rgbdiff"),
         heads=(*heads_of("rgb").values(), *heads_of("rgbdiff").values()),
     ),
     "off-flow": _peer(
         "off-flow",
-        "the stream on optical flow that Table 6's full OFF has beside OFF's; it trains by itself, as streams meet "
-        "only in their logits",
+        "the additional stream on optical flow of Table 6's full OFF; it trains alone, because streams meet only in "
+        "their logits",
         modalities=("flow",),
         heads=tuple(heads_of("flow").values()),
     ),
     "tsm": _peer(
         "tsm",
-        "Table 7's TSM on one frame a segment, on as many segments as the other rows; its paper has eight",
+        "Table 7's TSM on one frame per segment, with as many segments as the other rows; its paper has eight",
         modalities=("rgb",),
         heads=("rgb",),
     ),
     "tdn": _peer(
         "tdn",
-        "Table 7's TDN on five frames a segment, on as many segments as the other rows; its paper has eight",
+        "Table 7's TDN on five frames per segment, with as many segments as the other rows; its paper has eight",
         modalities=("rgb5",),
         heads=("rgb",),
     ),
 }
 OF_THE_PACKAGE = tuple(RECIPES)
-"""All that are in RECIPES before a person adds others."""
+"""The recipes of this package, without a user's own."""
 
 
 def find(name: str, table: Mapping[str, Value], what: str) -> Value:
@@ -252,6 +253,6 @@ def find(name: str, table: Mapping[str, Value], what: str) -> Value:
 
 
 def with_its_sources(name: str) -> list[str]:
-    """A recipe, after all recipes whose runs it starts from, directly or not."""
+    """All recipes that a recipe starts from, directly or indirectly, and then the recipe itself."""
     needed = [each for need in RECIPES[name].needs for each in with_its_sources(need)]
     return [*dict.fromkeys([*needed, name])]

@@ -1,4 +1,4 @@
-"""Activation checkpointing: less memory for a third more work."""
+"""Activation checkpointing, which needs less memory and a third more work."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -10,7 +10,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 
 def recompute(network: nn.Module) -> None:
-    """Let every residual block keep its input alone, and be computed again on the way back."""
+    """Let every residual block keep only its input. The backward pass computes the block again."""
     for block in network.modules():
         if isinstance(block, BasicBlock | Bottleneck):
             contexts = partial(_contexts, block)
@@ -23,7 +23,7 @@ def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractC
 
 @contextmanager
 def _uncounted(block: nn.Module) -> Iterator[None]:
-    # The same batch once more: it normalises as it did, and moves a copy of the running statistics.
+    # The batch is the same, so its normalisation is the same. Only a copy of the running statistics changes.
     norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
     own = [norm._buffers for norm in norms]
     for norm in norms:

@@ -1,6 +1,6 @@
-"""What the runs of a study have measured: the paper's tables and claims, filled with the scores in their folders.
+"""Fills the paper's tables and claims with the scores of a study's runs.
 
-Nothing here needs torch, so that `ifttn tables` answers at once.
+This module needs neither torch nor pandas, so that `ifttn tables` answers at once.
 """
 
 import json
@@ -34,16 +34,16 @@ EMBEDDED = {"embedded-ucf": ("ucf", 960), "embedded-hmdb": ("hmdb", 384)}
 
 
 PUBLISHED = "published.json"
-"""File in a folder of results that was made of the published run (`ifttn.experiment.published`)."""
+"""The file that marks a folder of results with the published run (`ifttn.experiment.published`)."""
 
 
 def is_published(root: Path) -> bool:
-    """Whether a folder of results was made of the published run."""
+    """Whether a folder of results holds the published run."""
     return (root / PUBLISHED).exists()
 
 
 def refuse_published(root: Path) -> None:
-    """Raise IfttnError where it was: that run is to be looked at, and its numbers are no results of a study."""
+    """Raise IfttnError if the folder holds the published run, whose numbers are no results of a study."""
     if is_published(root):
         raise IfttnError(f"{root} holds the published run, which is only to be looked at: choose another folder")
 
@@ -51,8 +51,8 @@ def refuse_published(root: Path) -> None:
 def tested(runs: Path) -> dict[str, list[str]]:
     """Data set -> its tested runs ("split1/if-ttn"), in the order of the tables' columns.
 
-    One's own data sets come before the embedded ones, those with more runs before those with fewer (a study makes most
-    runs on its first data set), and HMDB51 after others.
+    The user's own data sets come before the embedded ones. Then data sets with more runs come first, because a study
+    makes most runs on its first data set. HMDB51 comes after others.
     """
     found: dict[str, list[str]] = {}
     for path in sorted(runs.glob("*/split*/*/scores.npz")):
@@ -136,7 +136,7 @@ class Results:
 
 
 def _with_own(tables: Mapping[int, Table], runs: Path) -> list[Table]:
-    """The tables. The last one has a row more for each tested run of a recipe that this package does not have."""
+    """The tables. The last one has an additional row for each tested run of a user's own recipe."""
     *before, last = tables.values()
     folders = {path.parent.name: path for path in sorted(runs.glob("*/split*/*/scores.npz"))}
     own = {name: Scores.load(path).heads for name, path in folders.items() if name not in OF_THE_PACKAGE}
@@ -148,7 +148,7 @@ def _with_own(tables: Mapping[int, Table], runs: Path) -> list[Table]:
 
 
 def _data_folder(dataset: str, runs: Path, data: Path) -> Path:
-    """The folder of a data set: in the study, or where its store was prepared from."""
+    """The folder of a data set: the one in the study, or the one that its store was prepared from."""
     folder = data / dataset
     for path in [] if folder.is_dir() else sorted(runs.parent.glob(f"stores/{dataset}-*/manifest.json")):
         try:
@@ -161,7 +161,7 @@ def _data_folder(dataset: str, runs: Path, data: Path) -> Path:
 
 
 def not_shown(runs: Path, tables: Sequence[Table]) -> str:
-    """A message if tested runs are in no cell of any table, or if there is no tested run; "" where all are shown."""
+    """A message if tested runs are in no cell of any table, or if there is no tested run; "" if all are shown."""
     found = tested(runs)
     if not found:
         return f"no tested run in {runs}: `ifttn reproduce --quick` fills Table 3, `ifttn reproduce` all of them"

@@ -28,8 +28,8 @@ SORTS = {
     "other": "Actions without a named reverse, the most broken first",
 }
 SHARES = ("in order", "turns", "its reverse", "itself", "neither")
-"""Shares of the videos of an action: called by its name in order; the same, and called its reverse backwards; and
-backwards, called its reverse, called itself, and called neither of the two."""
+"""Shares of the videos of an action. "in order": called by its name in order. "turns": also called its reverse
+backwards. The others are answers backwards: its reverse, itself, and neither of the two."""
 
 
 def reversal_table(results: Results) -> pd.DataFrame:
@@ -131,7 +131,7 @@ def _percent(rows: pd.DataFrame, share: str) -> pd.Series:
 
 
 def reversal_text(frame: pd.DataFrame, most: int = 40) -> str:
-    """The table for a terminal: all actions together, then a block a kind, with at most so many actions."""
+    """The table for a terminal: all actions together, then a block for each kind, with at most `most` actions."""
     lines = [
         textwrap.fill(EXPLAINED_REVERSALS, 110, break_on_hyphens=False),
         "",
@@ -147,11 +147,12 @@ def reversal_text(frame: pd.DataFrame, most: int = 40) -> str:
 
 
 EXPLAINED_REVERSALS = (
-    "Played backwards: what a system calls a video whose snippets come from last to first. The motion inside a snippet "
-    "stays as it was. Turns: called by its name in order, and its reverse backwards (an action that must not change: "
-    "called by its name both times). Its reverse, itself, neither: what it is called backwards, whatever it was called "
-    "in order. All are shares of the videos in %, of one view. Brackets hold the 95 % interval, over trainings as "
-    "well where there are several. A system that does not know order says the same backwards, and turns nothing."
+    "A video is played backwards if its snippets come from last to first. The motion inside a snippet stays the same. "
+    "The column turns counts videos that a system calls by their name in order, and by the reverse action backwards "
+    "(or by their name both times, for an action that must not change). The columns its reverse, itself and neither "
+    "are about the answer backwards, whatever the answer in order was. All numbers are shares of the videos in %, on "
+    "one view. Brackets hold the 95 % interval, also over trainings if there are several. A system that does not know "
+    "order gives the same answer backwards, and turns nothing."
 )
 """How to read the reversal table."""
 
@@ -179,9 +180,9 @@ def order_gains(
     """How much accuracy each action owes to the order of snippets, the largest first.
 
     Args:
-        order: late-fused scores of each training, of snippets in order.
-        shuffled: the same of snippets in a wrong order.
-        actions: names of the labels.
+        order: late-fused scores of each training, with the snippets in order.
+        shuffled: the scores with the snippets in a wrong order.
+        actions: the names of the labels.
 
     Returns:
         action, videos, in order, shuffled (accuracies in 0..1), gain (in order less shuffled), and its low and high

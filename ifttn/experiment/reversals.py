@@ -1,7 +1,7 @@
 """What networks call actions that are played backwards. This module needs no pandas.
 
 Played backwards means that the snippets of a video come from last to first (READINGS). The motion inside a snippet
-stays as it was, so that only what a network knows of the order of snippets can change its answer.
+stays the same, so an answer can change only if the network knows the order of snippets.
 
 Shapes: N videos, A actions.
 """
@@ -29,8 +29,8 @@ NONE = -1
 
 
 def reversals_of_factors(factors: Factors) -> Int[np.ndarray, " A"]:
-    """The label of each action's reverse: the action that differs in the factor "order" alone; NONE where there is
-    none."""
+    """The label of each action's reverse, which is the action that differs only in the factor "order". NONE if there is
+    no such action."""
     values = np.stack([factors[name] for name in factors], 1)
     wanted = values.copy()
     order = list(factors).index("order")
@@ -40,12 +40,12 @@ def reversals_of_factors(factors: Factors) -> Int[np.ndarray, " A"]:
 
 
 def reversals_of_names(actions: Sequence[str], path: Path = PAIRS) -> Int[np.ndarray, " A"]:
-    """The label of each action's reverse, which is its own label where the action must not change; NONE where the file
-    does not say.
+    """The label of each action's reverse. It is the action's own label if the action must not change, and NONE if the
+    file does not name the action.
 
     Args:
-        actions: of the data set, in the order of the labels.
-        path: a file laid out as `reversals.toml`. Of PAIRS, rows with other actions are left out.
+        actions: the actions of the data set, in the order of the labels.
+        path: a file with the layout of `reversals.toml`. From PAIRS, only rows with actions of the data set count.
 
     Raises:
         IfttnError: the file cannot be read, names an action that the data set does not have, or names one twice.
@@ -115,7 +115,7 @@ class Backwards:
 
 
 def backwards(content: Claims, seeds: Sequence[ScoresOf], dataset: str, splits: Sequence[int]) -> list[Backwards]:
-    """The answers of each of COMPARED that is tested in both orders, from every seed."""
+    """The answers of the systems COMPARED that are tested in both orders, from every seed."""
     found = []
     for name in COMPARED:
         order, turned = (
@@ -128,7 +128,7 @@ def backwards(content: Claims, seeds: Sequence[ScoresOf], dataset: str, splits: 
 
 
 def reversal_finding(found: Sequence[Backwards], reverse: Int[np.ndarray, " A"], dataset: str) -> Finding | None:
-    """Whether the actions with a reverse are called their reverse backwards, more often than TSN does; None where no
+    """Whether a system calls actions with a reverse by their reverse backwards, more often than TSN does. None if no
     system was tested, or no action has a reverse."""
     called: dict[str, dict[tuple[SeedAndSplit, str], bool]] = {}
     paired = [label for label, other in enumerate(reverse.tolist()) if other not in (NONE, label)]

@@ -1,11 +1,11 @@
-"""Run: the folder of one trained recipe.
+"""Run: the folder of one trained recipe, with these files.
 
 recipe.json           the run's identity (recipe, preset, data set, split, seed, actions) and the machine
 loaded.json           which weights each part started from
-metrics.jsonl         one line an epoch
+metrics.jsonl         one line per epoch
 checkpoint.pt         while training: weights, optimiser, random states, position
 weights.safetensors   when finished: weights, and the names of the videos that they were trained on
-scores.npz            when tested: of all views, and of the centre view with the snippets in three orders
+scores.npz            when tested: scores of all views, and of the centre view with the snippets in three orders
 """
 
 import io
@@ -38,7 +38,7 @@ from ifttn.vocabulary import MODALITIES, IfttnError
 
 
 class Run:
-    """A run, whether it is begun, finished or tested.
+    """A run that is begun, finished or tested.
 
     Args:
         folder: usually `<runs>/<data set>/split<n>/<recipe>`.
@@ -75,10 +75,10 @@ class Run:
             raise IfttnError(f"no run in {self.folder}: it holds no recipe.json; `ifttn train` makes one") from None
 
     def begin(self, identity: Mapping[str, Any], device: str = "cpu") -> None:
-        """Make the folder, or find the same run in it. The name of `device`, which trains it, is recorded as well.
+        """Make the folder, or find the same run in it. The name of the training `device` is recorded, too.
 
         Raises:
-            IfttnError: it holds another run; the message names what differs.
+            IfttnError: the folder holds another run. The message names the differences.
         """
         identity = _tuples(json.loads(json.dumps(identity)))
         path = self.folder / "recipe.json"
@@ -99,11 +99,10 @@ class Run:
         write_whole(path, json.dumps({**identity, "made_with": made_with}, indent=1).encode())
 
     def fitting(self, actions: tuple[str, ...], store: StoreSettings | None = None) -> "Run":
-        """The run itself, if it was trained on these actions in this order, and on videos that were prepared alike.
+        """The run itself, if it was trained on these actions in this order, and on videos with the same preparation.
 
         Raises:
-            IfttnError: the actions differ, or the network's input was prepared otherwise. The message names the first
-                difference.
+            IfttnError: the actions or the preparation of the videos differ. The message names the first difference.
         """
         own = self.identity["actions"]
         for number, (mine, theirs) in enumerate(zip_longest(own, actions), 1):
@@ -118,7 +117,7 @@ class Run:
             if getattr(trained, name) != getattr(store, name):
                 raise IfttnError(
                     f"the run in {self.folder} was trained on a store with {name} {getattr(trained, name)}, and this "
-                    f"one has {getattr(store, name)}: prepare the videos as that one was, or train anew"
+                    f"store has {getattr(store, name)}: prepare the videos with the same settings, or train again"
                 )
         return self
 
@@ -130,7 +129,7 @@ class Run:
         return seen + ["flow"] * any(modality.name.startswith("flow") for modality in modalities)
 
     def preset(self) -> Preset:
-        """The preset that it was trained at. Its `store` has the settings of the store that it was trained on."""
+        """The preset of the training. Its `store` has the settings of the training's store."""
         row = self.identity["preset_row"]
         known = {field.name: row[field.name] for field in fields(Preset)}
         known["store"] = StoreSettings(**row["store"])
@@ -138,7 +137,7 @@ class Run:
         return Preset(**known)
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Add a line to metrics.jsonl, also where a crash cut the last line off."""
+        """Add a line to metrics.jsonl, also if a crash cut the last line off."""
         with (self.folder / "metrics.jsonl").open("a+b") as file:
             if file.tell():
                 file.seek(-1, os.SEEK_END)
@@ -146,9 +145,9 @@ class Run:
             file.write(json.dumps(row).encode() + b"\n")
 
     def metrics(self) -> pd.DataFrame:
-        """One row an epoch: stage, epoch, of, loss, accuracy, lr, seconds, videos_per_second, waiting, ...
+        """One row per epoch: stage, epoch, of, loss, accuracy, lr, seconds, videos_per_second, waiting, ...
 
-        The last line of an epoch counts, as an interrupted epoch is trained again. A line that was cut off does not.
+        If an epoch was trained twice after an interruption, its last line counts. A line that was cut off does not.
         """
         rows = read_metrics(self.folder)
         return pd.DataFrame(rows, columns=None if rows else pd.Index(METRICS))

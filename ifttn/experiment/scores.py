@@ -29,8 +29,8 @@ OF_PEERS: Mapping[str, float] = {
     "accumulated": 0.5,
     "residual": 0.5,
 }
-"""Weights of the heads that only peers have. A head of OFF weighs as much as its stream; CoViAR's weights are those of
-its release, 2 : 1 : 1 with "rgb"."""
+"""Weights of the heads that only peers have. A head of OFF has the weight of its stream. CoViAR has the weights of its
+release, 2 : 1 : 1 with "rgb"."""
 LATE_FUSION: Mapping[str, float] = {
     "rgb": 1.0,
     "flow": 1.5,
@@ -41,12 +41,12 @@ LATE_FUSION: Mapping[str, float] = {
     "ttn-flow": 0.75,
     **OF_PEERS,
 }
-"""Weight of each head's scores, set before any test: TSN's 1 : 1.5, and 1.5 for every head that follows the streams."""
+"""The weight of each head's scores, set before any test: TSN's 1 : 1.5, and 1.5 for each head after the streams."""
 READINGS = ("one view", "reversed", "shuffled")
 """Scores of the centre view alone: the snippets are in order, from last to first, and in a fixed wrong order. A network
 that does not know order gives the same scores in all three."""
 TRIED = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
-"""Weights that `tune` tries for each head but the first, whose weight stays."""
+"""Weights that `tune` tries for each head except the first, whose weight is fixed."""
 
 
 @dataclass(frozen=True)
@@ -57,22 +57,22 @@ class Scores:
     labels: Int[np.ndarray, " N"]
     actions: tuple[str, ...]
     heads: Mapping[str, Float[np.ndarray, "N A"]]
-    """Means over all views."""
+    """Head -> the mean scores over all views."""
     readings: Mapping[str, Mapping[str, Float[np.ndarray, "N A"]]] = field(default_factory=dict)
-    """A name of READINGS -> head -> scores; empty where they were not made."""
+    """A name of READINGS -> head -> scores; empty if these were not computed."""
     identity: str = ""
-    """`Store.identity` of the store that the videos were read from."""
+    """`Store.identity` of the videos in the store."""
     short: tuple[str, ...] = ()
     """`shortfalls` of the run; not in the file."""
 
     def read(self, reading: str) -> "Scores | None":
-        """The scores of one of READINGS, or of all views (""); None where that was not scored."""
+        """The scores of one of READINGS, or of all views (""). None if they were not computed."""
         if not reading:
             return self
         return replace(self, heads=self.readings[reading]) if reading in self.readings else None
 
     def save(self, path: Path) -> None:
-        """Write one .npz, whole or not at all."""
+        """Write an .npz file, completely or not at all."""
         content = io.BytesIO()
         named = {"head": self.heads, **self.readings}
         arrays: dict[str, Any] = {f"{kind}:{head}": x for kind, heads in named.items() for head, x in heads.items()}
@@ -112,7 +112,7 @@ def late_fusion(logits: Mapping[str, Logits], weights: Mapping[str, float] | Non
 
 
 def scaled_fusion(logits: Mapping[str, Logits]) -> Logits:
-    """Late fusion divided by the sum of the weights, so that its softmax is about as sure as that of one head."""
+    """Late fusion divided by the sum of the weights, so that its softmax is about as confident as that of one head."""
     total: Any = late_fusion(logits)
     return total / sum(LATE_FUSION[head] for head in logits)
 
@@ -220,11 +220,11 @@ class Tuned(NamedTuple):
     weights: dict[str, float]
     """Head -> weight."""
     top1: float
-    """On the held-out videos, which chose the weights: a little too good."""
+    """Accuracy on the held-out videos. It is a little too high, because these videos chose the weights."""
     preset_top1: float
-    """With the preset weights on the same videos."""
+    """Accuracy of the preset weights on the same videos."""
     label: str
-    """Must stand beside every number that these weights give."""
+    """The text that must be beside every number with these weights."""
 
 
 def tune(held_out: Scores, test: Iterable[str]) -> Tuned:
@@ -235,7 +235,7 @@ def tune(held_out: Scores, test: Iterable[str]) -> Tuned:
         test: names of the test videos.
 
     Raises:
-        IfttnError: a test video is among the scores: weights that were tuned on the test set give no result.
+        IfttnError: a test video is among the scores. Weights that were tuned on the test set give no valid result.
     """
     if leaked := sorted(set(test) & set(held_out.videos)):
         raise IfttnError(

@@ -1,7 +1,7 @@
-"""How sure an accuracy is, and how sure the difference between two accuracies on the same videos is.
+"""Confidence intervals and tests of an accuracy, and of the difference of two accuracies on the same videos.
 
-A video that several splits or several trainings answer is one cluster: its answers resemble each other and count for
-less than as many different videos. So do the answers of one training: another seed gives another network.
+A video that several splits or trainings answer is one cluster: its answers resemble each other, and say less than the
+answers to as many different videos. The answers of one training are a cluster, too: another seed gives another network.
 """
 
 from functools import cache
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Num
 
 MANY = 1e4
-"""Degrees of freedom at which Student's t is taken for the normal distribution."""
+"""Degrees of freedom from which Student's t counts as the normal distribution."""
 
 
 def wilson(correct: int | float, total: int | float, z: float = 1.96) -> tuple[float, float]:
@@ -48,14 +48,14 @@ def over_trainings(
 ) -> tuple[float, float]:
     """A mean's 95 % interval over videos, widened to cover other trainings as well.
 
-    Variances of means over clusters of videos and of trainings are added, less what both count (two-way clusters:
-    Cameron, Gelbach and Miller 2011). Student's t with Satterthwaite's degrees of freedom takes the normal quantile's
-    place, so that few trainings do not pretend to be many. Of one training, the interval stays as it is.
+    The variance is the sum of the variances over clusters of videos and of trainings, minus the part that both count
+    (two-way clusters: Cameron, Gelbach and Miller 2011). Student's t with Satterthwaite's degrees of freedom replaces
+    the normal quantile, because few trainings give an uncertain variance. For one training the interval is unchanged.
 
     Args:
-        mean: of the values.
-        interval: over videos alone.
-        values: of N answers.
+        mean: the mean of the values.
+        interval: the interval over videos alone.
+        values: the values of N answers.
         videos: the number of each answer's video, from 0.
         trainings: the number of each answer's training, from 0.
     """
@@ -72,14 +72,14 @@ def over_trainings(
 
 
 def _variance_of_mean(values: Num[np.ndarray, " N"], which: Int[np.ndarray, " N"]) -> float:
-    """Of the mean of values in clusters that are independent of one another; `which` is the number of each cluster."""
+    """The variance of a mean of values in independent clusters. `which` is the cluster of each value."""
     sums = np.bincount(which, values - values.mean())
     return float((sums**2).sum() * len(sums) / max(len(sums) - 1, 1) / len(values) ** 2)
 
 
 @cache
 def student_t(freedom: float) -> float:
-    """The quantile of Student's t that 95 % of its values are nearer to 0 than; SciPy would take a second to import.
+    """The quantile t with 95 % of Student's distribution in -t..t. SciPy would take a second to import.
 
     With t = sqrt(freedom) * tan(angle), the density of the angle is a power of its cosine.
     """
@@ -91,14 +91,14 @@ def student_t(freedom: float) -> float:
 
 
 class Paired(NamedTuple):
-    """Two answers to each of the same questions, compared."""
+    """The comparison of two systems on the same questions."""
 
     answers: int
-    """Questions: one for each video in each training that is tested on it."""
+    """The number of questions: one for each video in each training that is tested on it."""
     videos: int
-    """Different videos among them."""
+    """The number of different videos among them."""
     trainings: int
-    """Trainings of either, a seed and split each."""
+    """The number of trainings of each system. A training is one seed on one split."""
     first: float
     """Accuracy of the first, in 0..1."""
     second: float
@@ -107,11 +107,11 @@ class Paired(NamedTuple):
     """Answers of the first that are right where the second is wrong."""
     only_second: int
     difference: float
-    """Accuracy of the first less that of the second, in -1..1."""
+    """Accuracy of the first minus that of the second, in -1..1."""
     interval: tuple[float, float]
-    """95 % interval of the difference: Newcombe's, over trainings as well where there are several."""
+    """95 % interval of the difference: Newcombe's, also over trainings if there are several."""
     p: float
-    """McNemar's exact test, of these trainings: the probability of a difference this large if neither were better."""
+    """McNemar's exact test for these trainings: the probability of a difference this large if neither were better."""
 
 
 def mcnemar(

@@ -1,4 +1,4 @@
-"""Runs the steps of a study: each in a process, several at once, each as soon as the steps that it needs are done."""
+"""Runs the steps of a study in processes, several at once. A step starts when the steps that it needs are done."""
 
 import json
 import multiprocessing
@@ -22,7 +22,7 @@ from ifttn.vocabulary import IfttnError
 
 @dataclass(frozen=True)
 class Step:
-    """A function that does its work, or continues it, or finds it done."""
+    """A function that does its work, continues it, or finds it done."""
 
     name: str
     function: Callable[..., Any]
@@ -39,7 +39,7 @@ class Progress:
 
     steps: Sequence[Step]
     seconds: dict[str, float] = field(default_factory=dict)
-    """Step -> the seconds that its work took (and not the seconds in which it was found done)."""
+    """Step -> the seconds of its work (and not those of a call that found it done)."""
     running: set[str] = field(default_factory=set)
     done: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
@@ -53,8 +53,8 @@ class Progress:
         return _weight(step for step in self.steps if step.name in self.done) / _weight(self.steps)
 
     def seconds_left(self, jobs: int) -> float | None:
-        """The time that the remaining steps will take, `jobs` at once, at the pace of the finished steps, those of
-        earlier calls included; None before any step is finished."""
+        """The expected time of the remaining steps, `jobs` at once, at the pace of the finished steps (also those of
+        earlier calls). None before any step is finished."""
         timed = [step for step in self.steps if step.name in self.done & self.seconds.keys()]
         if not timed:
             return None
@@ -127,8 +127,8 @@ def _start(step: Step, idle: list[ProcessPoolExecutor], jobs: int) -> tuple[Futu
 
 
 def _record(step: Step, future: Future[float], progress: Progress) -> bool:
-    """Record the result of a step. Returns whether its time counts: finding a step done takes less time than doing it,
-    and so only a time above the known one does."""
+    """Record the result of a step. Returns whether its time counts. It counts if it is larger than the known time,
+    because a call that finds a step done takes less time than the work."""
     progress.running.discard(step.name)
     error = future.exception()
     if isinstance(error, BrokenProcessPool):
@@ -150,7 +150,7 @@ def _record(step: Step, future: Future[float], progress: Progress) -> bool:
 
 
 def _terminate(pools: Sequence[ProcessPoolExecutor]) -> None:
-    """End all processes at once, so that none goes on unseen for an hour."""
+    """End all processes now, so that none continues unnoticed."""
     for pool in pools:
         for process in list((pool._processes or {}).values()):
             process.terminate()
@@ -160,7 +160,7 @@ def _terminate(pools: Sequence[ProcessPoolExecutor]) -> None:
 def timed(step: Step) -> float:
     """Run a step in this process. Returns its seconds.
 
-    Raises IfttnError where memory does not suffice, and whatever else the step raises.
+    Raises IfttnError if the memory is too small, and every error of the step.
     """
     started = time.monotonic()
     with explained({}):

@@ -1,6 +1,6 @@
-"""The whole study in order: data, preparation, runs, scores, of the embedded data sets or of one's own.
+"""The steps of the whole study: data, preparation, runs and scores, for the embedded data sets or for the user's own.
 
-Every step continues its own work or finds it done, so that a study that is started again continues where it was.
+Every step continues its work or finds it done. A study that is started again therefore continues.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,14 +41,14 @@ WEIGHTS = {
 }
 """Expected time of a recipe relative to the others, for the estimate of the remaining time."""
 CLOSE = ("if-ttn-adaptive", "if-ttn-additive", "if-ttn-multiplicative", "if-ttn-further")
-"""Rows of Tables 1, 2 and 4 that differ little from IF-TTN: a claim needs several seeds to tell them apart."""
+"""Rows of Tables 1, 2 and 4 that differ little from IF-TTN. Claims about them need several seeds."""
 ABLATIONS = (*CLOSE, "ttn-separate", "rgbdiff")
 SEEDS_A_ROW = 3
-"""Trainings of each row that a close claim compares, on split 1 of the embedded data set."""
+"""Trainings of each row in a close claim, on split 1 of the embedded data set."""
 SYSTEMS = ("two-stream-i3d", "din", "c3d", "emv-cnn", "coviar", "off", "off-flow")
-"""The peers of Tables 5 and 6, which are trained where the preset has a size for them."""
+"""The peers of Tables 5 and 6, which are trained if the preset has a size for them."""
 SYSTEMS_TWICE = ("two-stream-i3d", "coviar", "off", "off-flow")
-"""Peers whose accuracy on HMDB-51 the paper prints as well (Table 6). They are trained on one of its splits."""
+"""Peers for which the paper also prints an accuracy on HMDB-51 (Table 6). They are trained on one of its splits."""
 SYSTEMS_LATER = ("tsm", "tdn")
 """The systems that came after the paper (Table 7). They are trained last, on the first data set."""
 EVERY_SPLIT = ("spatial", "temporal", "if-ttn", "mv-temporal", "mv-if-ttn")
@@ -56,13 +56,13 @@ EVERY_SPLIT = ("spatial", "temporal", "if-ttn", "mv-temporal", "mv-if-ttn")
 
 @dataclass(frozen=True)
 class Places:
-    """The folders of a study, and those of one's own data sets."""
+    """The folders of a study, and those of the user's own data sets."""
 
     root: Path
     own: Mapping[str, Path] = field(default_factory=dict)
-    """Name -> folder. These are studied instead of the embedded ones, and nothing is written into them."""
+    """Name -> folder. These data sets replace the embedded ones, and nothing is written into them."""
     further: int | None = None
-    """A further seed, whose runs have a folder of their own."""
+    """A further seed. Its runs have their own folder."""
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -70,7 +70,7 @@ class Places:
         return tuple(self.own or EMBEDDED)
 
     def data(self, dataset: str) -> Path:
-        """Videos and lists."""
+        """The folder of videos and lists."""
         return self.own.get(dataset, self.root / "data" / dataset)
 
     def splits(self, dataset: str) -> tuple[int, ...]:
@@ -83,20 +83,20 @@ class Places:
 
     @property
     def runs(self) -> Path:
-        """Trained recipes; in `seed<n>` those of a further seed, laid out alike."""
+        """The folder of the runs. Its folder `seed<n>` has those of a further seed, with the same layout."""
         runs = self.root / "runs"
         return runs if self.further is None else runs / f"seed{self.further}"
 
 
 @dataclass(frozen=True)
 class StudySettings:
-    """What all runs of a study have in common."""
+    """The settings that all runs of a study share."""
 
     preset: str
     device: str = "cpu"
     seed: int = 0
     seeds: int = 1
-    """How many seeds train the rows that a close claim compares, from `seed` on."""
+    """Number of seeds for the rows in a close claim, from `seed` on."""
     jobs: int = 1
     """Steps at once. A single step uses all cores."""
     machine: Machine = field(default_factory=Machine)
@@ -125,11 +125,11 @@ def steps_of(places: Places, settings: StudySettings, *, quick: bool, videos: in
     if not quick:
         further = range(settings.seed + 1, settings.seed + settings.seeds)
         rows += [(first, 1, seed, (*EVERY_SPLIT, *CLOSE)) for seed in further]
-        # The paper has Table 1 on split 1; the embedded set shows on all splits that nothing leaks the binding.
+        # The paper has Table 1 on split 1. On the embedded set, all splits show that nothing leaks the binding.
         each = EVERY_SPLIT if first in places.own else (*EVERY_SPLIT, "ttn-separate")
         rows += [(first, split, None, each) for split in places.splits(first)[1:]]
         rows += [(other, split, None, EVERY_SPLIT) for other in others for split in places.splits(other)]
-    if peers and not quick:  # last, as no claim is about them
+    if peers and not quick:  # last, because no claim is about them
         rows += [(first, 1, None, SYSTEMS), *((other, 1, None, SYSTEMS_TWICE) for other in others)]
         rows.append((first, 1, None, SYSTEMS_LATER))
     for dataset, split, seed, recipes in rows:
@@ -162,11 +162,11 @@ def write_videos(places: Places, dataset: str, seed: int, jobs: int, videos: int
 
 
 def prepare_store(places: Places, dataset: str, settings: StudySettings, jobs: int) -> None:
-    """Prepare a data set for a preset; `jobs` is the number of processes, -1 one a core.
+    """Prepare a data set for a preset. `jobs` is the number of processes; -1 is one per core.
 
     Raises:
-        IfttnError: an embedded video could not be prepared, or none of one's own. Of one's own, videos that fail are
-            left out of the study and named in the store's report.
+        IfttnError: an embedded video could not be prepared, or no video of a user's own data set. Some failed videos of
+            the latter are left out of the study, and the store's report names them.
     """
     report = prepare(
         places.data(dataset),
@@ -182,7 +182,7 @@ def prepare_store(places: Places, dataset: str, settings: StudySettings, jobs: i
 
 
 def work_on(places: Places, dataset: str, split: int, settings: StudySettings) -> Work:
-    """The split of a data set without the videos that could not be prepared, its store, and the folder of runs."""
+    """The work on a split of a data set, without the videos that could not be prepared."""
     store = Store(places.store(dataset, settings.preset))
     return Work(
         split=without_failed(read_split(places.data(dataset), split), store),
@@ -191,7 +191,7 @@ def work_on(places: Places, dataset: str, split: int, settings: StudySettings) -
         preset=settings.preset,
         seed=settings.seed,
         device=settings.device,
-        progress=settings.jobs == 1 and dataset in places.own,  # for hours, the study's bar stands still
+        progress=settings.jobs == 1 and dataset in places.own,  # the bar of the study does not move for hours
         machine=settings.machine,
     )
 
@@ -201,8 +201,8 @@ def train_and_test(
 ) -> None:
     """Train a recipe and score its test videos.
 
-    Once all recipes that are trained together are finished, remove the pyramids that they shared: gigabytes that only
-    another training of a TTN would read.
+    When all recipes that are trained `together` are finished, their shared pyramids are removed. They take gigabytes,
+    and only another training of a TTN would read them.
     """
     work = work_on(places, dataset, split, settings)
     training.train(work, recipe)

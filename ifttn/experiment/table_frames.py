@@ -13,8 +13,8 @@ def to_frame(table: Table) -> pd.DataFrame:
     95 % interval, or a speed with its quartiles), top-5, mean class, 1:1:1 (all weights are 1), sd splits, sd seeds
     (all in %), p (McNemar's exact test against the last measured row of the column), READINGS (top-1 in %), p reversed,
     p shuffled (McNemar's exact test against the snippets in order: 1 where no video changes), a column for each factor
-    (fractions 0..1), videos (in all splits), splits, seeds, short (stages that ended short of what is usual), measured
-    on, why (the cell is empty). `frame.attrs` holds number, title, caption, notes and the names of the factors.
+    (fractions 0..1), videos (in all splits), splits, seeds, short (stages that ended below the usual accuracy),
+    measured on, why (the cell is empty). `frame.attrs` holds number, title, caption, notes and the factors' names.
     """
     frame = pd.DataFrame(columns_of(table)).astype({"videos": "Int64", "seeds": "Int64"})
     frame.attrs.update(number=table.number, title=table.title, caption=heading(table))

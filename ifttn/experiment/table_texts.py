@@ -14,7 +14,7 @@ Columns = Mapping[Any, Sequence[Any]]
 NOTHING = float("nan")
 P_OF_ORDER = {reading: f"p {reading}" for reading in READINGS[1:]}
 OPTIONAL = ("top-5", "sd splits", "sd seeds", "p", *READINGS, *P_OF_ORDER.values())
-"""Columns that are left out where none of their cells has a number."""
+"""Columns that are left out if none of their cells has a number."""
 WORDS_LEFT = ("method", "column", "paper on", "data set", "actions", "system", "action", "reverse")
 """Columns that stand to the left on a terminal."""
 WORDS = ("method", "column", "paper on", "splits", "measured on", "why")
@@ -106,14 +106,14 @@ def _short_text(name: str, value: object, fps: bool) -> str:
 
 
 def p_text(value: float) -> str:
-    """A probability with the digits that it deserves: 0.31, 0.004, <0.001; empty where there is none."""
+    """A probability with two or three digits: 0.31, 0.004, <0.001; empty for NaN."""
     if value != value:
         return ""
     return "<0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
 
 
 def reasons(columns: Columns) -> dict[str, list[str]]:
-    """Why cells are empty -> which: columns, methods, or both names where only a part of the row is empty for it."""
+    """Reason -> the empty cells: columns, methods, or both names if only a part of the row is empty for this reason."""
     cells = [*zip(columns["method"], columns["column"], columns["why"], strict=True)]
     found: dict[str, list[str]] = {}
     for column in dict.fromkeys(columns["column"]):
@@ -131,7 +131,7 @@ def reasons(columns: Columns) -> dict[str, list[str]]:
 
 
 def ended_short(columns: Columns) -> list[str]:
-    """A line for each stage that ended short of what is usual; its cells are marked with "!"."""
+    """A line for each stage that ended below the usual accuracy. Its cells are marked with "!"."""
     return list(dict.fromkeys(line for lines in columns["short"] if lines for line in lines.split("; ")))
 
 

@@ -1,6 +1,6 @@
-"""Tables 1-6 of the paper and our Table 7 as data, and what our runs measure beside each of their numbers.
+"""Tables 1-6 of the paper and our Table 7 as data. `fill` adds the numbers of our runs.
 
-Nothing here trains or opens a network: a cell is arithmetic on saved scores. Shapes: N videos, A actions.
+A cell is computed from saved scores, without a network. Shapes: N videos, A actions.
 """
 
 import csv
@@ -33,31 +33,31 @@ TABLES = Path(__file__).with_name("tables.toml")
 LateFusion = Mapping[str, Mapping[str, float]]
 """Recipe -> head -> weight."""
 ScoresOf = Callable[[str, int, str], Scores | None]
-"""(data set, split, recipe) -> the scores of that run, or None where it has not been tested."""
+"""(data set, split, recipe) -> the scores of that run, or None if it is not tested."""
 Factors = Mapping[str, Int[np.ndarray, " A"]]
 """Factor -> its value for each action of a data set."""
 SeedAndSplit = tuple[int, int]
-"""(place among the seeds, split): what is trained once for each recipe."""
+"""(number of the seed, split). For each of these, a recipe is trained once."""
 Answers = Mapping[tuple[Any, str], bool]
 """(training, video) -> whether the answer is right."""
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """What the runs of one late fusion reach on one data set."""
+    """The accuracy of one late fusion on one data set."""
 
     dataset: str
-    """Ours, which is seldom the paper's."""
+    """Our data set, which need not be the paper's."""
     splits: tuple[int, ...]
-    """Those that were tested; means are over these."""
+    """The tested splits. Means are over these."""
     seeds: int
-    """How many have all these splits tested; means are over these as well."""
+    """The number of seeds with all these splits tested. Means are over these, too."""
     short: tuple[str, ...]
-    """A line for each stage of their trainings that ended short of what is usual."""
+    """A line for each stage of training that ended below the usual accuracy."""
     percent: Mapping[str, float]
-    """Columns of `to_frame` in %: "measured" is top-1; NaN where there is no such number."""
+    """Columns of `to_frame` in %. "measured" is top-1. NaN stands for a missing number."""
     factors: Mapping[str, float]
-    """Accuracy of each factor in 0..1; empty where the data set has none."""
+    """Accuracy of each factor in 0..1; empty if the data set has no factors."""
     right: Mapping[str, Answers] = field(compare=False, repr=False)
     """For all views ("") and for each of READINGS that was scored: `right_by_video`."""
 
@@ -69,21 +69,21 @@ class Column:
     name: str
     unit: str = "%"
     dataset: str = "UCF-101"
-    """The paper's."""
+    """The paper's data set."""
     why: str = ""
-    """Why its cells are empty, where none of our runs measures any."""
+    """Why all its cells are empty."""
     ours: str = ""
-    """Our data set in this column; "" where there is none."""
+    """Our data set in this column; "" if there is none."""
 
     @property
     def label(self) -> str:
-        """Its heading: our data set takes the place of the paper's where the column is named after a data set."""
+        """The heading. A column with the name of the paper's data set gets the name of ours."""
         return f"{self.ours if self.ours and self.name == self.dataset else self.name} ({self.unit})"
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Snippets a second through a network, measured in one run with the other rows of its table."""
+    """Snippets per second of a network, measured in one run with the other rows of the table."""
 
     median: float
     quartiles: tuple[float, float]
@@ -92,7 +92,7 @@ class Speed:
 
 
 def speeds(path: Path) -> dict[str, Speed]:
-    """Row of `ifttn bench speed --csv` -> its speed; empty where there is no such file.
+    """Row of `ifttn bench speed --csv` -> its speed; empty if there is no such file.
 
     Raises:
         IfttnError: the file has other columns.
@@ -118,19 +118,19 @@ def speeds(path: Path) -> dict[str, Speed]:
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of the paper, and ours beside it."""
+    """One number of the paper, and our number beside it."""
 
     method: str
     column: Column
     paper: float | None
-    """None: the paper has no number there."""
+    """None if the paper has no number there."""
     source: str
-    """The late fusion, or the row of `ifttn bench speed`, that measures it; "" where nothing does."""
+    """The late fusion, or the row of `ifttn bench speed`, that measures it; "" if nothing does."""
     accuracy: Accuracy | None = None
     speed: Speed | None = None
     """In a column of speeds."""
     why: str = ""
-    """Why the cell is empty; "" where it is filled."""
+    """Why the cell is empty; "" if it is filled."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class Table:
 
 
 def load(path: Path = TABLES) -> dict[int, Table]:
-    """The tables of a file laid out as `tables.toml`, by number.
+    """The tables of a file with the layout of `tables.toml`, by number.
 
     Raises:
         IfttnError: a row names a late fusion that does not exist, a row does not fill the columns, or no reason is
@@ -198,10 +198,10 @@ def _load_table(row: dict[str, Any], late_fusions: Mapping[str, LateFusion], rea
 
 
 def stand_ins(theirs: Sequence[str], ours: Sequence[str]) -> dict[str, str]:
-    """The paper's data sets of one table -> ours in their columns.
+    """The paper's data sets of one table -> our data sets in their columns.
 
-    In a table of one data set, the first of ours takes its place. In a table of several, a data set that is named like
-    one of the paper's (hmdb51 or my-hmdb like HMDB-51) takes that place; the others fill the rest in their order.
+    In a table with one data set, our first one takes its column. In a table with several, a data set with a similar
+    name (hmdb51 or my-hmdb for HMDB-51) takes that column. The others fill the remaining columns in their order.
     """
     if len(theirs) == 1:
         return dict(zip(theirs, ours[:1], strict=False))
@@ -220,18 +220,18 @@ def fill(
     seeds: Sequence[ScoresOf] = (),
     timed: Mapping[str, Speed] | None = None,
 ) -> Table:
-    """The table with every cell filled that tested runs can fill; an empty cell says why.
+    """The table with all cells that tested runs can fill. An empty cell says why it is empty.
 
-    Where only some splits of a cell are tested, it has the mean over these and names them. It has the mean over all
+    If only some splits of a cell are tested, the cell has the mean over these and names them. It has the mean over all
     seeds that are tested on these splits.
 
     Args:
-        table: from `load`.
+        table: a table of `load`.
         scores: finds the scores of a run.
-        ours: our data sets, the first studied first; `stand_ins` chooses their columns.
-        factors: our data set -> the factors of its actions, where they have any.
-        seeds: find the scores of the same runs from other seeds.
-        timed: from `speeds`.
+        ours: our data sets, the most important first; `stand_ins` chooses their columns.
+        factors: our data set -> the factors of its actions, if they are known.
+        seeds: find the scores of the same runs with other seeds.
+        timed: the result of `speeds`.
     """
     standing = stand_ins(list(dict.fromkeys(column.dataset for column in table.columns)), ours)
     columns = {column: replace(column, ours=standing.get(column.dataset, "")) for column in table.columns}
@@ -258,7 +258,7 @@ def fill(
 def fused_by_training(
     parts: LateFusion, dataset: str, splits: Sequence[int], seeds: Sequence[ScoresOf], reading: str = ""
 ) -> dict[SeedAndSplit, Fused]:
-    """The late-fused scores of each seed and split that all runs are tested on, over all views or in a READING."""
+    """The late-fused scores of each seed and split on which all runs are tested, over all views or in a READING."""
     found: dict[SeedAndSplit, Fused] = {}
     for seed, split in product(range(len(seeds)), splits):
         runs = [seeds[seed](dataset, split, recipe) for recipe in parts]
@@ -336,7 +336,7 @@ def _accuracy(
 
 
 def _accuracies(fused: Fused, factors: Factors) -> dict[str, float]:
-    """Of one split. With five actions or fewer there is no top-5."""
+    """The accuracies on one split. With five actions or fewer there is no top-5."""
     _, labels, scores = fused
     return {
         "top1": top1(scores, labels),
@@ -347,8 +347,8 @@ def _accuracies(fused: Fused, factors: Factors) -> dict[str, float]:
 
 
 def share_interval(right: Answers) -> tuple[float, float]:
-    """Wilson's 95 % interval over all answers, wider by the design effect where trainings share test videos, and over
-    trainings as well where there are several."""
+    """Wilson's 95 % interval over all answers. The design effect widens it if trainings share test videos. With several
+    trainings, it covers other trainings, too."""
     values, trainings, videos = np.fromiter(right.values(), float), *_numbers(right)
     effect = design_effect(values, videos)
     over_videos = wilson(values.sum() / effect, len(values) / effect)
@@ -392,7 +392,7 @@ def _in_words(splits: Sequence[int]) -> str:
 
 
 def heading(table: Table) -> str:
-    """The paper's caption, its data, and where our numbers come from."""
+    """The paper's caption, its data sets, and the source of our numbers."""
     theirs = " and ".join(dict.fromkeys(column.dataset for column in table.columns))
     ours = dict.fromkeys(_stands(cell.accuracy.dataset, cell.column.dataset) for cell in table.cells if cell.accuracy)
     on = dict.fromkeys(f"speed on {cell.speed.on}" for cell in table.cells if cell.speed)

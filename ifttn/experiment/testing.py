@@ -1,4 +1,4 @@
-"""Scores of finished runs: of the test videos, and of the videos that were held out of training."""
+"""Scores test videos and held-out videos with finished runs."""
 
 from dataclasses import replace
 
@@ -14,9 +14,9 @@ from ifttn.vocabulary import IfttnError, Video
 
 
 def test(work: Work, name: str) -> Run:
-    """Score the test videos with a finished run, with their snippets in other orders as well.
+    """Score the test videos with a finished run, also with their snippets in other orders.
 
-    Scores that are there already are kept, unless the test videos have changed.
+    Existing scores are kept, unless the test videos have changed.
 
     Raises:
         IfttnError: the run is not finished, or was trained on a test video, with other actions or on videos that were
@@ -30,7 +30,7 @@ def test(work: Work, name: str) -> Run:
 
 
 def score_held_out(work: Work, name: str) -> Scores:
-    """Scores of the videos that were held out while a run trained. `scores.tune` may choose weights by them.
+    """The scores of the videos that were held out while a run trained, for `scores.tune`.
 
     Raises:
         IfttnError: nothing was held out, the run is not finished, or a run that it starts from was trained on them.

@@ -1,8 +1,8 @@
-"""One loop for every stage of every recipe, in one process or in several.
+"""Trains every stage of every recipe with one loop, in one process or in several.
 
 The same command starts a run, continues it, or finds it done. Views, order and dropout of an epoch depend only on
-(seed, stage, epoch). A checkpoint holds the position in the epoch and the random states, so that a run that was killed
-ends with the same weights as an undisturbed one.
+(seed, stage, epoch). A checkpoint holds the position in the epoch and the random states. A run that was killed and
+continued therefore ends with the same weights as an uninterrupted one.
 """
 
 import json
@@ -46,11 +46,12 @@ from ifttn.vocabulary import MODALITIES, IfttnError, Video
 
 
 def train(work: Work, name: str) -> Run:
-    """Train a recipe through all its stages, or continue, or find it done.
+    """Train all stages of a recipe, continue the training, or find it done.
 
     Raises:
-        IfttnError: no such recipe or preset, no training video, a run that it starts from is not finished or has seen
-            a held-out video, a video is not in the store, the loss is no number, or a checkpoint cannot be written.
+        IfttnError: the recipe or preset does not exist, there is no training video, a video is not in the store, a run
+            that it starts from is not finished or has seen a held-out video, the loss is not finite, or a checkpoint
+            cannot be written.
     """
     recipe, videos = find(name, RECIPES, "recipe"), len(work.split.side("train"))
     preset = find(work.preset, PRESETS, "preset").fitted(recipe, videos).lasting(work.epochs)
@@ -113,7 +114,7 @@ def _report(run: Run, work: Work, loaded: list[Loaded]) -> None:
 
 
 def _trained_on(work: Work, name: str, held_out: tuple[Video, ...]) -> set[str]:
-    """Names of the videos that the weights depend on, through the runs that the recipe starts from as well."""
+    """Names of the videos that the weights depend on, also through the runs that the recipe starts from."""
     names = {video.name for video in work.split.train}
     for needed in RECIPES[name].needs:
         run = work.run(needed)
@@ -137,20 +138,20 @@ class Position:
 
 
 class Pending(NamedTuple):
-    """A loss or a gradient norm on its way from the device."""
+    """A loss or a gradient norm that is being copied from the device."""
 
     what: str
     value: Tensor
     right: Tensor
     arrived: torch.cuda.Event | None
-    """Passed when the two are here; None: they have always been."""
+    """It has passed when both are on the host. None: they are computed on the host."""
     names: list[str]
     videos: int
-    """The number of videos that it adds to the epoch's means."""
+    """The number of videos that this adds to the epoch's means."""
 
 
 class Training:
-    """One stage of a run: its data, its optimiser, its loop."""
+    """One stage of a run: its data, its optimiser and its loop."""
 
     def __init__(
         self,
@@ -240,8 +241,8 @@ class Training:
                 self._save()
 
     def epoch(self, epoch: int) -> dict[str, Any]:
-        """Train on every video once, from the current step on. Returns the line for metrics.jsonl; its loss and
-        accuracy are those of the training videos."""
+        """Train on every video once, from the current step on. Returns the line for metrics.jsonl, with the loss and
+        accuracy of the training videos."""
         at, processes = self.at, self.work.processes
         freeze_all_but(self.network, self.stage.trains, self.preset.batch_norm_in(self.stage))
         self._seed(epoch, at.step)
@@ -287,12 +288,12 @@ class Training:
             inputs, labels, videos = next(feed)
             names += videos
             self.at.waited += time.perf_counter() - started
-            if self.random_state is not None:  # restored only now, as a loader draws random numbers when it starts
+            if self.random_state is not None:  # restored here, because a loader draws random numbers when it starts
                 self._set_random_state(self.random_state)
                 self.random_state = None
             # Processes exchange gradients once a step, as they may have different numbers of micro-batches.
             with self.parallel.no_sync() if self.parallel and part is not parts[-1] else nullcontext():
-                # Other sizes, as the last batch of an epoch has, are not worth a compilation each.
+                # Other sizes, such as that of the last batch of an epoch, are not compiled.
                 forward = self.compiled if len(labels) == self.usual else self.module
                 with self.work.machine.autocast(self.work.device):
                     output = forward(inputs, self.frozen is not None)
@@ -314,7 +315,7 @@ class Training:
             value, right = (x.detach().to("cpu", non_blocking=True) for x in (value, right))
             arrived.record(torch.cuda.current_stream(self.work.device))
         self.pending.append(Pending(where, value, right, arrived, names, videos))
-        # A GPU's newest value is read one call later: until then it has work, and need not wait for the host.
+        # The newest value of a GPU is read one call later, so that the GPU has work and does not wait for the host.
         self._read_pending(leave=int(arrived is not None))
 
     def _read_pending(self, leave: int = 0) -> None:
@@ -331,7 +332,7 @@ class Training:
                 self.at.right += pending.right.item()
 
     def _view(self, epoch: int) -> int:
-        return 1000 * self.index + epoch  # each epoch of each stage has a view of its own
+        return 1000 * self.index + epoch  # each epoch of each stage has its own view
 
     def _seed(self, epoch: int, step: int) -> None:
         rank = self.work.processes.rank
@@ -342,7 +343,7 @@ class Training:
         torch.manual_seed(hash((self.work.seed, self.index, epoch, *((rank, step) if rank else ()))))
 
     def feed(self, epoch: int, parts: list[Share]) -> Iterator[tuple[Any, Tensor, list[str]]]:
-        """For each part, on the device: images or frozen pyramids, labels, names of the videos."""
+        """For each part: images or frozen pyramids on the device, labels on the device, and names of the videos."""
         device = self.work.device
         if self.frozen:
             for part in parts:
@@ -385,7 +386,7 @@ class Training:
             at, state = saved[processes.rank]
             self.at, self.random_state = Position(**at), state if at["step"] else None
             return
-        # The number of processes has changed: the first one continues all sums, and dropout is drawn anew from here.
+        # The number of processes has changed. The first one continues all sums, and dropout has new random numbers.
         self.at = Position(**saved[0][0])
         for key in ("loss", "right"):
             setattr(self.at, key, sum(at[key] for at, _ in saved) if processes.leads else 0.0)

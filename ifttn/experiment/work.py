@@ -1,4 +1,4 @@
-"""What every training and every test of a study needs: videos, their store, the folder of runs, the device."""
+"""Work: the videos, the store, the folder of runs and the device of a training or a test."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -27,7 +27,7 @@ class Work:
     device: str = "cpu"
     progress: bool = True
     hold_out: float = 0.0
-    """Share of the training videos, in whole groups, that is not trained on but scored after every epoch."""
+    """The share of the training videos, in whole groups, that is scored after every epoch and not trained on."""
     epochs: Mapping[str, int] = field(default_factory=dict)
     """Stage -> its epochs, instead of the preset's."""
     machine: Machine = field(default_factory=Machine)
@@ -35,7 +35,7 @@ class Work:
 
     @property
     def workers(self) -> int:
-        """Processes that load batches: as many as were asked for, or the preset's, of which one core is left free."""
+        """The number of processes that load batches: the requested one, or the preset's, at most all cores but one."""
         if self.machine.workers is not None:
             return self.machine.workers
         return min(find(self.preset, PRESETS, "preset").workers, max(1, joblib.cpu_count() - 1))
@@ -50,7 +50,7 @@ class Work:
         return self.run("").folder
 
     def trained(self, recipe: str) -> Run:
-        """The run of a recipe, for work with these videos.
+        """The run of a recipe, if it fits these videos.
 
         Raises:
             IfttnError: there is no such run, its actions are not the split's, or its videos were prepared otherwise.
