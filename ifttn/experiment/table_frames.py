@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from ifttn.experiment.table_texts import columns_of, factors_of
-from ifttn.experiment.tables import Table, heading
+from ifttn.experiment.table_texts import columns_of, factors_of, heading
+from ifttn.experiment.tables import Table
 
 
 def to_frame(table: Table) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from numbers import Real
 from typing import Any
 
 from ifttn.experiment.scores import READINGS
-from ifttn.experiment.tables import Cell, Table, compare, heading
+from ifttn.experiment.tables import Cell, Table, compare, in_words
 
 Columns = Mapping[Any, Sequence[Any]]
 """Name -> a value for each cell of a table."""
@@ -168,3 +168,17 @@ def aligned(text: Columns) -> list[str]:
         width = max(len(name), *map(len, texts))
         columns.append([f"{each:{'<' if name in WORDS_LEFT else '>'}{width}}" for each in (name, *texts)])
     return ["  ".join(line).rstrip() for line in zip(*columns, strict=True)]
+
+
+def heading(table: Table) -> str:
+    """The paper's caption, its data sets, and the source of our numbers."""
+    theirs = " and ".join(dict.fromkeys(column.dataset for column in table.columns))
+    ours = dict.fromkeys(_stands(cell.accuracy.dataset, cell.column.dataset) for cell in table.cells if cell.accuracy)
+    on = dict.fromkeys(f"speed on {cell.speed.on}" for cell in table.cells if cell.speed)
+    found = f"Measured: {', '.join([*ours, *on])}." if ours or on else "None of the runs that it needs is tested yet."
+    return f"{table.caption} Paper: {theirs}, {in_words(table.splits)}. {found}"
+
+
+def _stands(ours: str, theirs: str) -> str:
+    same = ours.casefold().replace("-", "") == theirs.casefold().replace("-", "")
+    return ours if same else f"{ours} in the place of {theirs}"

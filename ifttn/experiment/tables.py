@@ -249,7 +249,7 @@ def fill(
         parts = table.late_fusions[cell.source]
         accuracy = _accuracy(parts, dataset, table.splits, (scores, *seeds), (factors or {}).get(dataset, {}))
         needs = [name for name in parts if all(scores(dataset, split, name) is None for split in table.splits)]
-        lacks = f"no tested run of {', '.join(needs or parts)} on {dataset}, {_in_words(table.splits)}"
+        lacks = f"no tested run of {', '.join(needs or parts)} on {dataset}, {in_words(table.splits)}"
         return replace(cell, accuracy=accuracy, why="" if accuracy else lacks)
 
     return replace(table, columns=tuple(columns.values()), cells=tuple(filled(cell) for cell in table.cells))
@@ -387,19 +387,6 @@ def compare(first: Answers, second: Answers) -> Paired | None:
     return mcnemar(one, other, videos, trainings)
 
 
-def _in_words(splits: Sequence[int]) -> str:
+def in_words(splits: Sequence[int]) -> str:
+    """Splits in a sentence."""
     return f"split{'s' if len(splits) > 1 else ''} {', '.join(map(str, splits))}"
-
-
-def heading(table: Table) -> str:
-    """The paper's caption, its data sets, and the source of our numbers."""
-    theirs = " and ".join(dict.fromkeys(column.dataset for column in table.columns))
-    ours = dict.fromkeys(_stands(cell.accuracy.dataset, cell.column.dataset) for cell in table.cells if cell.accuracy)
-    on = dict.fromkeys(f"speed on {cell.speed.on}" for cell in table.cells if cell.speed)
-    found = f"Measured: {', '.join([*ours, *on])}." if ours or on else "None of the runs that it needs is tested yet."
-    return f"{table.caption} Paper: {theirs}, {_in_words(table.splits)}. {found}"
-
-
-def _stands(ours: str, theirs: str) -> str:
-    same = ours.casefold().replace("-", "") == theirs.casefold().replace("-", "")
-    return ours if same else f"{ours} in the place of {theirs}"

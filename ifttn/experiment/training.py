@@ -49,9 +49,8 @@ def train(work: Work, name: str) -> Run:
     """Train all stages of a recipe, continue the training, or find it done.
 
     Raises:
-        IfttnError: the recipe or preset does not exist, there is no training video, a video is not in the store, a run
-            that it starts from is not finished or has seen a held-out video, the loss is not finite, or a checkpoint
-            cannot be written.
+        IfttnError: the recipe or preset does not exist, a training video is missing, a run that it starts from is not
+            finished or has seen a held-out video, the loss is not finite, or a checkpoint cannot be written.
     """
     recipe, videos = find(name, RECIPES, "recipe"), len(work.split.side("train"))
     preset = find(work.preset, PRESETS, "preset").fitted(recipe, videos).lasting(work.epochs)
