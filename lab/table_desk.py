@@ -14,7 +14,8 @@ from ifttn.experiment import results
 from ifttn.experiment.claims import Finding
 from ifttn.experiment.scores import fuse_runs
 from ifttn.experiment.table_frames import to_frame
-from ifttn.experiment.tables import Cell, LateFusion, Table, heading, load
+from ifttn.experiment.table_texts import heading
+from ifttn.experiment.tables import Cell, LateFusion, Table, load
 from ifttn.files import write_whole
 from ifttn.vocabulary import IfttnError
 from lab import sketches
