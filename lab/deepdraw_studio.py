@@ -14,8 +14,8 @@ from traitlets import link
 
 from ifttn.files import write_whole
 from ifttn.insight.deepdraw import DrawingStep, draw
-from ifttn.insight.drawing_settings import DRAWING_PRESETS, Material
-from ifttn.insight.embedded.denoiser import denoiser_file, load_denoiser
+from ifttn.insight.drawing_settings import DRAWING_PRESETS
+from ifttn.insight.embedded.denoiser import Denoiser, denoiser_file, load_denoiser
 from ifttn.model.network import Network
 from ifttn.recognizer import Recognizer
 from ifttn.vocabulary import IfttnError
@@ -179,7 +179,7 @@ class DeepDrawStudio(Panel):
         recognizer = self.shelf.recognizer(run)
         witness = self._network_of_another_split(chosen)
         yield None
-        settings, material = chosen.drawing_settings(), self._material(chosen, recognizer)
+        settings, denoiser = chosen.drawing_settings(), self._denoiser(chosen, recognizer)
         network, action, head = recognizer.network, recognizer.actions.index(chosen.action), chosen.head
         where = f"{chosen.dataset}/split{chosen.split}/{chosen.run}"
         words = chosen.in_words()
@@ -187,7 +187,7 @@ class DeepDrawStudio(Panel):
         facts = {"action": chosen.action, "seed": str(chosen.seed), "head": head, "run": where}
         facts |= {"settings": json.dumps(asdict(settings)), "options": words}
         drawing = self.drawing = Drawing(title, facts, settings.denoised)
-        steps = draw(network, action, settings, head=head, seed=chosen.seed, material=material)
+        steps = draw(network, action, settings, head=head, seed=chosen.seed, denoiser=denoiser)
         shown = 0.0
         while True:
             with self.shelf.lock:
@@ -212,12 +212,12 @@ class DeepDrawStudio(Panel):
                 return self.shelf.recognizer(other).network
         return None
 
-    def _material(self, chosen: StudioState, recognizer: Recognizer) -> Material:
+    def _denoiser(self, chosen: StudioState, recognizer: Recognizer) -> Denoiser | None:
         if not DRAWING_PRESETS[chosen.settings].denoised:
-            return Material()
+            return None
         modalities = recognizer.network.settings.modalities
         file = denoiser_file(self.shelf.places.runs, chosen.dataset, chosen.split, modalities)
-        return Material(load_denoiser(file, str(recognizer.device)))
+        return load_denoiser(file, str(recognizer.device))
 
     def _show(self, drawing: Drawing) -> None:
         drawn = drawing.step

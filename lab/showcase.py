@@ -91,11 +91,11 @@ def drawing_film(work: Work, recognizer: Recognizer, frames: int = 24) -> list[P
     while."""
     network, split, action = recognizer.network, work.split, recognizer.actions[0]
     modalities, size = network.settings.modalities, recognizer.preset.size
-    settings, material, head, _ = usual_recipe(work.runs, split.dataset, split.number, modalities, size, work.device)
+    settings, denoiser, head, _ = usual_recipe(work.runs, split.dataset, split.number, modalities, size, work.device)
     steps = sum(octave.steps for octave in settings.octaves)
     shown = set(np.linspace(1, steps, min(frames, steps)).round().astype(int).tolist())
     film = []
-    for drawn in draw(network, 0, settings, head=head, material=material):
+    for drawn in draw(network, 0, settings, head=head, denoiser=denoiser):
         if drawn.step in shown:
             four = [pictures.resized(tile, *TILE_SIZE) for tile in tiles(drawn) if tile is not None]
             motion = f"B: motion, step {drawn.step}, p = {drawn.probability:.2f}"

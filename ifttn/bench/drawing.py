@@ -35,7 +35,7 @@ from ifttn.experiment.study import Places
 from ifttn.files import write_whole
 from ifttn.insight.canvases import Canvas, Pixels
 from ifttn.insight.deepdraw import DrawingStep, draw_best
-from ifttn.insight.drawing_settings import DRAWING_PRESETS, STARTS, Material, Octave, Settings, preset_for
+from ifttn.insight.drawing_settings import DRAWING_PRESETS, STARTS, Octave, Settings, preset_for
 from ifttn.insight.embedded.denoiser import denoiser_file, load_denoiser, train_denoiser
 from ifttn.insight.embedded.ring_judges import FactorJudges
 from ifttn.insight.order import Frames, Pair, order_report
@@ -216,8 +216,8 @@ class Contest:
             denoiser = load_denoiser(denoiser_file(self.places.runs, DATASET, 1, self.modalities))
         else:
             denoiser = train_denoiser(self.real, steps=int(name.split("-")[1]), progress=True)
-        settings, material = DRAWING_PRESETS["tiny-denoised"], Material(denoiser=denoiser)
-        return partial(draw_best, settings=settings, head="fused", material=material, starts=STARTS)
+        settings = DRAWING_PRESETS["tiny-denoised"]
+        return partial(draw_best, settings=settings, head="fused", denoiser=denoiser, starts=STARTS)
 
     def _without_training(
         self, name: str, blur: Settings, networks: Sequence[Network], subjects: Sequence[tuple[int, int]]

@@ -43,7 +43,7 @@ WEIGHTS = {
 CLOSE = ("if-ttn-adaptive", "if-ttn-additive", "if-ttn-multiplicative", "if-ttn-further")
 """Rows of Tables 1, 2 and 4 that differ little from IF-TTN. Claims about them need several seeds."""
 ABLATIONS = (*CLOSE, "ttn-separate", "rgbdiff")
-SEEDS_A_ROW = 3
+SEEDS_A_ROW = 5
 """Trainings of each row in a close claim, on split 1 of the embedded data set."""
 SYSTEMS = ("two-stream-i3d", "din", "c3d", "emv-cnn", "coviar", "off", "off-flow")
 """The peers of Tables 5 and 6, which are trained if the preset has a size for them."""

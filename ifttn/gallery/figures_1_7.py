@@ -78,7 +78,7 @@ def _draw(
     recipe: DrawingRecipe, networks: Sequence[Network], subjects: Sequence[tuple[int, int]]
 ) -> tuple[DrawingStep, ...]:
     return draw_best(
-        networks, subjects, recipe.settings, head=recipe.head, material=recipe.material, starts=recipe.starts
+        networks, subjects, recipe.settings, head=recipe.head, denoiser=recipe.denoiser, starts=recipe.starts
     )
 
 

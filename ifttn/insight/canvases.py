@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ifttn.insight.drawing_settings import Material, Settings
+from ifttn.insight.drawing_settings import Settings
+from ifttn.insight.embedded.denoiser import Denoiser
 from ifttn.vocabulary import MODALITIES, IfttnError
 
 
@@ -29,9 +30,9 @@ class Canvas(ABC):
     """The canvases of a batch of drawings, of which the network sees a crop."""
 
     def __init__(
-        self, seen: SeenInput, settings: Settings, material: Material, generators: Sequence[torch.Generator]
+        self, seen: SeenInput, settings: Settings, denoiser: Denoiser | None, generators: Sequence[torch.Generator]
     ) -> None:
-        self.seen, self.settings, self.material, self.generators = seen, settings, material, generators
+        self.seen, self.settings, self.denoiser, self.generators = seen, settings, denoiser, generators
         self.size = self.size_for(settings.octaves[0].canvas)
         self.places: list[tuple[slice, slice]] = []
         """Rows and columns of each drawing's crop."""
@@ -141,12 +142,12 @@ class Denoised(Canvas):
 
     def start(self) -> None:
         """The first step brings the noise."""
-        assert self.material.denoiser is not None
-        self.denoiser, self.level = self.material.denoiser, float("inf")
+        self.level = float("inf")
         self.clean, self.rest = torch.zeros(()), torch.zeros(())
 
     def crops(self, sigma: float) -> tuple[list[Tensor], dict[str, Tensor]]:
         """The noisy pair is differentiated by, through the denoiser."""
+        assert self.denoiser is not None
         kept = (sigma / self.level) ** 2  # share of the old noise; the rest of this level's noise is new
         new = self.noise(2, self.denoiser.components, self.size[0] // 2, self.size[1] // 2)
         noise = sigma * (1 - kept) ** 0.5 * new.to(self.seen.device) + kept * self.rest

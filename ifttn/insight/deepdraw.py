@@ -18,7 +18,8 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from ifttn.experiment.scores import late_fusion
 from ifttn.insight.canvases import Canvas, Denoised, Pixels, SeenInput
-from ifttn.insight.drawing_settings import Material, Settings
+from ifttn.insight.drawing_settings import Settings
+from ifttn.insight.embedded.denoiser import Denoiser
 from ifttn.model.network import Network, normalise, undisturbed
 from ifttn.vocabulary import IfttnError
 
@@ -42,7 +43,6 @@ class DrawingStep:
     step_size: float
 
 
-PLAIN = Material()
 LOOK = 4
 """Steps after which a start is rated."""
 FURTHER_START = 1_000_000
@@ -56,7 +56,7 @@ def draw(
     *,
     head: str = "ttn",
     seed: int = 0,
-    material: Material = PLAIN,
+    denoiser: Denoiser | None = None,
 ) -> Iterator[DrawingStep]:
     """Draw an action by ascending its logit (or another objective), and yield the drawing after every step.
 
@@ -71,12 +71,12 @@ def draw(
         settings: `DRAWING_PRESETS` has some.
         head: "fused" or a name of network.heads; "spatial" and "temporal" are the heads of the first and last stream.
         seed: of the noise and of the crops.
-        material: what to draw from; by default noise alone.
+        denoiser: of pairs of the network's modalities, for settings that are `denoised`.
 
     Raises:
-        IfttnError: the network has no such head or action, or the settings do not fit the material.
+        IfttnError: the network has no such head or action, or the settings need a denoiser of its modalities.
     """
-    batches = draw_many([network], [(action, seed)], settings, head=head, material=material)
+    batches = draw_many([network], [(action, seed)], settings, head=head, denoiser=denoiser)
     return (step for (step,) in batches)
 
 
@@ -86,7 +86,7 @@ def draw_many(
     settings: Settings,
     *,
     head: str = "ttn",
-    material: Material = PLAIN,
+    denoiser: Denoiser | None = None,
     kind: Callable[..., Canvas] | None = None,
 ) -> Iterator[tuple[DrawingStep, ...]]:
     """Draw many subjects, (action, seed) each, in one batch, as `draw` does; yield a step of each.
@@ -102,8 +102,8 @@ def draw_many(
         if not 0 <= action < network.settings.actions:
             raise IfttnError(f"no action {action} in this network: choose from 0 to {network.settings.actions - 1}")
     if settings.denoised:
-        _check_denoiser(network, settings, material)
-    return _ascend(networks, subjects, settings, head, material, kind)
+        _check_denoiser(network, denoiser)
+    return _ascend(networks, subjects, settings, head, denoiser, kind)
 
 
 def draw_best(
@@ -112,7 +112,7 @@ def draw_best(
     settings: Settings,
     *,
     head: str,
-    material: Material = PLAIN,
+    denoiser: Denoiser | None = None,
     starts: int = 1,
     kind: Callable[..., Canvas] | None = None,
 ) -> tuple[DrawingStep, ...]:
@@ -125,11 +125,11 @@ def draw_best(
     best = [(-math.inf, seed) for _, seed in subjects]
     for number in range(starts if starts > 1 else 0):
         again = [(action, seed + FURTHER_START * number) for action, seed in subjects]
-        *_, looked = islice(draw_many(networks, again, settings, head=head, material=material, kind=kind), LOOK)
+        *_, looked = islice(draw_many(networks, again, settings, head=head, denoiser=denoiser, kind=kind), LOOK)
         rated = [(_liked(networks, drawn, action), seed) for drawn, (action, seed) in zip(looked, again, strict=True)]
         best = [max(pair) for pair in zip(best, rated, strict=True)]
     chosen = [(action, seed) for (action, _), (_, seed) in zip(subjects, best, strict=True)]
-    *_, last = draw_many(networks, chosen, settings, head=head, material=material, kind=kind)
+    *_, last = draw_many(networks, chosen, settings, head=head, denoiser=denoiser, kind=kind)
     return last
 
 
@@ -145,10 +145,10 @@ def _liked(networks: Sequence[Network], drawn: DrawingStep, action: int) -> floa
     return sum(said) / len(said)
 
 
-def _check_denoiser(network: Network, settings: Settings, material: Material) -> None:
-    if material.denoiser is None:
-        raise IfttnError("no denoiser to draw with: give Material(denoiser=...), as `train_denoiser` makes one")
-    has, needs = tuple(material.denoiser.channels), network.settings.modalities
+def _check_denoiser(network: Network, denoiser: Denoiser | None) -> None:
+    if denoiser is None:
+        raise IfttnError("no denoiser to draw with: `train_denoiser` makes one")
+    has, needs = tuple(denoiser.channels), network.settings.modalities
     if has != needs:
         raise IfttnError(f"a denoiser of {' and '.join(has)} for a network of {' and '.join(needs)}: train its own")
 
@@ -158,7 +158,7 @@ def _ascend(
     subjects: Sequence[tuple[int, int]],
     settings: Settings,
     head: str,
-    material: Material,
+    denoiser: Denoiser | None,
     kind: Callable[..., Canvas] | None,
 ) -> Iterator[tuple[DrawingStep, ...]]:
     device = next(networks[0].parameters()).device
@@ -166,7 +166,7 @@ def _ascend(
     seen = SeenInput((head,) if single else networks[0].settings.modalities, 1 if single else 2, device)
     generators = [torch.Generator().manual_seed(seed) for _, seed in subjects]
     actions = torch.tensor([action for action, _ in subjects], device=device)
-    canvas = (kind or (Denoised if settings.denoised else Pixels))(seen, settings, material, generators)
+    canvas = (kind or (Denoised if settings.denoised else Pixels))(seen, settings, denoiser, generators)
     done, steps = 0, sum(octave.steps for octave in settings.octaves)
     for number, octave in enumerate(settings.octaves):
         canvas.enlarge(octave.canvas)

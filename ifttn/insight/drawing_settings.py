@@ -1,4 +1,4 @@
-"""How drawings are made (octaves, objective, jitter), presets of this for each size of network, and the material."""
+"""How drawings are made (octaves, objective, jitter), a preset for each size of network, and the usual recipe."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class Settings:
     turn: float = 0.0
     """... and turned by up to this many degrees, the same for all snippets and modalities."""
     denoised: bool = False
-    """`Material.denoiser` replaces box and blur: from noise alone to something like a real pair, guided by the network
+    """A denoiser replaces box and blur: from noise alone to something like a real pair, guided by the network
     (classifier guidance: Dhariwal & Nichol 2021; its gradient through the denoiser: Chung et al. 2023)."""
 
 
@@ -92,19 +92,11 @@ def preset_for(crop: int) -> Settings:
     raise IfttnError(f"no preset of drawing for crops of {crop} px: choose from {', '.join(DRAWING_PRESETS)}")
 
 
-@dataclass(frozen=True)
-class Material:
-    """What a drawing is made from, beside noise."""
-
-    denoiser: Denoiser | None = None
-    """Denoiser of pairs of the network's modalities, for `Settings.denoised`."""
-
-
 class DrawingRecipe(NamedTuple):
     """How Figures 1 and 7 draw a pair."""
 
     settings: Settings
-    material: Material
+    denoiser: Denoiser | None
     head: str
     starts: int
 
@@ -127,6 +119,5 @@ def usual_recipe(
     """
     file = denoiser_file(runs, dataset, split, modalities)
     if not file.exists():
-        return DrawingRecipe(preset_for(crop), Material(), "ttn", 1)
-    material = Material(denoiser=load_denoiser(file, device))
-    return DrawingRecipe(DRAWING_PRESETS["tiny-denoised"], material, "fused", STARTS)
+        return DrawingRecipe(preset_for(crop), None, "ttn", 1)
+    return DrawingRecipe(DRAWING_PRESETS["tiny-denoised"], load_denoiser(file, device), "fused", STARTS)

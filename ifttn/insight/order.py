@@ -223,6 +223,6 @@ def in_words(report: pd.DataFrame) -> str:
             f"the nearest real frames of B come later than those of A in {(report.later > 0).sum()} "
             f"(tau {np.sign(report.later).mean():+.2f}; p < 0.05 in {(report.p < 0.05).sum()})"
         )
-    parts.append(f"the mean of snippets' votes has a gap of at most {report['tsn gap'].abs().max():.0e}")
+    parts.append(f"the mean of snippets' votes has a gap of at most {report['tsn gap'].abs().max():.1g}")
     sentence = "; ".join(parts)
     return sentence[0].upper() + sentence[1:] + "."

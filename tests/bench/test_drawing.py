@@ -10,7 +10,7 @@ from ifttn.bench.options import DRAWING_WAYS
 from ifttn.cli import main
 from ifttn.experiment import training
 from ifttn.insight.canvases import SeenInput
-from ifttn.insight.drawing_settings import Material, preset_for
+from ifttn.insight.drawing_settings import preset_for
 from ifttn.insight.embedded.denoiser import Denoiser, denoiser_file, packed, train_denoiser
 
 
@@ -58,7 +58,7 @@ def test_every_way_has_a_row_with_its_floor_and_intervals(ways, study, monkeypat
 @pytest.mark.usefixtures("two_steps")
 def test_phases_keep_the_magnitudes_of_real_frames_and_an_accentuation_begins_with_a_real_pair(study):
     contest = bench.Contest(study)
-    of = SeenInput(("rgb", "flow"), 2, torch.device("cpu")), preset_for(64), Material(), [torch.Generator()] * 2
+    of = SeenInput(("rgb", "flow"), 2, torch.device("cpu")), preset_for(64), None, [torch.Generator()] * 2
     real = {modality: images.flatten(0, 1).float() for modality, images in contest.real.items()}
     drawn = bench.Phases(*of, real=real).images()["rgb"]
     by_row = [

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from ifttn.insight.deepdraw import FURTHER_START, DrawingStep, _liked, draw, draw_best, draw_many
-from ifttn.insight.drawing_settings import Material, Octave, Settings
+from ifttn.insight.drawing_settings import Octave, Settings
 from ifttn.insight.embedded.denoiser import Denoiser, train_denoiser
 from ifttn.model.network import Network, NetworkSettings
 from ifttn.vocabulary import IfttnError
@@ -196,7 +196,7 @@ def denoiser() -> Denoiser:
 
 @pytest.mark.parametrize(("head", "rgb", "motion"), [("ttn", 2, 2), ("rgb", 1, 0), ("flow", 0, 1)])
 def test_a_denoised_drawing_has_what_its_head_sees(network, denoiser, head, rgb, motion):
-    states = list(draw(network, 1, DENOISED, head=head, material=Material(denoiser=denoiser)))
+    states = list(draw(network, 1, DENOISED, head=head, denoiser=denoiser))
     assert [state.step for state in states] == list(range(1, 13))
     assert [state.sigma for state in states] == sorted((state.sigma for state in states), reverse=True)
     assert states[-1].rgb is None if rgb == 0 else states[-1].rgb.shape == (rgb, 3, 40, 40)
@@ -204,10 +204,10 @@ def test_a_denoised_drawing_has_what_its_head_sees(network, denoiser, head, rgb,
 
 
 def test_the_network_guides_what_the_denoiser_draws(network, denoiser):
-    material, deaf = Material(denoiser=denoiser), replace(DENOISED, octaves=(Octave(12, 40, (8.0, 0.1), (0.0, 0.0)),))
+    deaf = replace(DENOISED, octaves=(Octave(12, 40, (8.0, 0.1), (0.0, 0.0)),))
     subjects = list(product(range(4), range(4)))
     guided, alone = (
-        last(draw_many([network], subjects, each, head="rgb", material=material)) for each in (DENOISED, deaf)
+        last(draw_many([network], subjects, each, head="rgb", denoiser=denoiser)) for each in (DENOISED, deaf)
     )
     assert not any(one.rgb.equal(other.rgb) for one, other in zip(guided, alone, strict=True))
     gains = [one.probability > other.probability for one, other in zip(guided, alone, strict=True)]
@@ -215,10 +215,9 @@ def test_the_network_guides_what_the_denoiser_draws(network, denoiser):
 
 
 def test_a_denoised_drawing_repeats_from_its_seed_alone_or_in_company(network, denoiser):
-    material = Material(denoiser=denoiser)
-    alone = last(draw(network, 2, DENOISED, seed=3, material=material))
-    again = last(draw(network, 2, DENOISED, seed=3, material=material))
-    *_, (first, second) = draw_many([network], [(2, 3), (2, 4)], DENOISED, material=material)
+    alone = last(draw(network, 2, DENOISED, seed=3, denoiser=denoiser))
+    again = last(draw(network, 2, DENOISED, seed=3, denoiser=denoiser))
+    *_, (first, second) = draw_many([network], [(2, 3), (2, 4)], DENOISED, denoiser=denoiser)
     assert alone.rgb.equal(again.rgb)
     torch.testing.assert_close(first.rgb, alone.rgb, atol=0.5, rtol=0)
     assert not torch.allclose(second.rgb, alone.rgb, atol=5.0)
@@ -228,7 +227,7 @@ def test_what_a_denoiser_cannot_do_is_said(network, denoiser):
     with pytest.raises(IfttnError, match="no denoiser to draw with"):
         draw(network, 0, DENOISED)
     with pytest.raises(IfttnError, match="a denoiser of rgb for a network of rgb and flow"):
-        draw(network, 0, DENOISED, material=Material(denoiser=Denoiser({"rgb": 3}, 3)))
+        draw(network, 0, DENOISED, denoiser=Denoiser({"rgb": 3}, 3))
     twice = replace(DENOISED, octaves=(*DENOISED.octaves, Octave(2, 48, (1.0, 0.1), (1.0, 1.0))))
     with pytest.raises(IfttnError, match="keep one size"):
-        last(draw(network, 0, twice, material=Material(denoiser=denoiser)))
+        last(draw(network, 0, twice, denoiser=denoiser))
