@@ -7,7 +7,7 @@ from numbers import Real
 from typing import Any
 
 from ifttn.experiment.scores import READINGS
-from ifttn.experiment.tables import Cell, Table, compare, in_words
+from ifttn.experiment.tables import Cell, Table, compare, splits_in_words
 
 Columns = Mapping[Any, Sequence[Any]]
 """Name -> a value for each cell of a table."""
@@ -176,7 +176,7 @@ def heading(table: Table) -> str:
     ours = dict.fromkeys(_stands(cell.accuracy.dataset, cell.column.dataset) for cell in table.cells if cell.accuracy)
     on = dict.fromkeys(f"speed on {cell.speed.on}" for cell in table.cells if cell.speed)
     found = f"Measured: {', '.join([*ours, *on])}." if ours or on else "None of the runs that it needs is tested yet."
-    return f"{table.caption} Paper: {theirs}, {in_words(table.splits)}. {found}"
+    return f"{table.caption} Paper: {theirs}, {splits_in_words(table.splits)}. {found}"
 
 
 def _stands(ours: str, theirs: str) -> str:

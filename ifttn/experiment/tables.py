@@ -249,7 +249,7 @@ def fill(
         parts = table.late_fusions[cell.source]
         accuracy = _accuracy(parts, dataset, table.splits, (scores, *seeds), (factors or {}).get(dataset, {}))
         needs = [name for name in parts if all(scores(dataset, split, name) is None for split in table.splits)]
-        lacks = f"no tested run of {', '.join(needs or parts)} on {dataset}, {in_words(table.splits)}"
+        lacks = f"no tested run of {', '.join(needs or parts)} on {dataset}, {splits_in_words(table.splits)}"
         return replace(cell, accuracy=accuracy, why="" if accuracy else lacks)
 
     return replace(table, columns=tuple(columns.values()), cells=tuple(filled(cell) for cell in table.cells))
@@ -387,6 +387,6 @@ def compare(first: Answers, second: Answers) -> Paired | None:
     return mcnemar(one, other, videos, trainings)
 
 
-def in_words(splits: Sequence[int]) -> str:
+def splits_in_words(splits: Sequence[int]) -> str:
     """Splits in a sentence."""
     return f"split{'s' if len(splits) > 1 else ''} {', '.join(map(str, splits))}"

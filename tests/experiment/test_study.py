@@ -6,8 +6,8 @@ from ifttn.experiment.recipes import RECIPES
 from ifttn.experiment.runs import Run
 from ifttn.experiment.scores import Scores
 from ifttn.experiment.study import Places, StudySettings
-from ifttn.experiment.table_texts import table_text
-from ifttn.experiment.tables import heading, load, stand_ins
+from ifttn.experiment.table_texts import heading, table_text
+from ifttn.experiment.tables import load, stand_ins
 
 
 def test_every_step_comes_after_what_it_needs(tmp_path):

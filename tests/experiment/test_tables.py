@@ -13,8 +13,8 @@ from ifttn.experiment.recipes import RECIPES
 from ifttn.experiment.scores import LATE_FUSION, READINGS, Scores
 from ifttn.experiment.significance import mcnemar, wilson
 from ifttn.experiment.table_frames import to_frame
-from ifttn.experiment.table_texts import columns_of, p_text, reasons, table_text
-from ifttn.experiment.tables import TABLES, Table, fill, heading, load, speeds
+from ifttn.experiment.table_texts import columns_of, heading, p_text, reasons, table_text
+from ifttn.experiment.tables import TABLES, Table, fill, load, speeds
 from ifttn.model.peers.table5 import PEERS
 from ifttn.model.peers.trained import build_network
 from ifttn.vocabulary import IfttnError

@@ -172,7 +172,7 @@ def test_a_run_records_the_store_that_it_was_trained_on_and_is_used_with_no_othe
     for recipe in ("spatial", "temporal"):
         assert training.train(work, recipe).preset().store == other.settings
     testing.test(replace(work, store=streams.store), "spatial")  # RGB has no bound
-    with pytest.raises(IfttnError, match=r"temporal was trained on a store with bound 9\.0, and this one has 5\.0"):
+    with pytest.raises(IfttnError, match=r"temporal was trained on a store with bound 9\.0, and this store has 5\.0"):
         testing.test(replace(work, store=streams.store), "temporal")
     large = Store.create(tmp_path / "large", PRESETS["paper"].store)
     with pytest.raises(

@@ -366,7 +366,7 @@ def test_a_file_of_ones_own_asks_for_no_study(opened, shelf, tmp_path):
 
 def test_an_inspector_without_a_video_says_what_to_do_and_offers_nothing_to_press(opened, tmp_path):
     panel = opened(Inspector, tmp_path / "nothing")
-    assert "Choose one above, or type the path" in panel._empty.value
+    assert "drop a file of your own, or type its path" in panel._empty.value
     assert not clip_shown(panel)
 
 
