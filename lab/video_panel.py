@@ -58,7 +58,7 @@ class VideoPanel(Panel):
         self.side = dropdown("", ("test", "train"), min_width="70px")
         self.action = Combobox(placeholder="any class: type to search", ensure_option=False, layout=wide)
         self.video = dropdown("video", flex="2 1 280px")
-        self.file = Text(placeholder="or the path of a file of your own", continuous_update=False, layout=wide)
+        self.file = Text(placeholder="or the path of a file", continuous_update=False, layout=wide)
         self.upload = Upload(self.shelf.places.root / "uploads")
         hidden = Layout(width="100%", display="none")
         self.span = FloatRangeSlider(min=0, step=0.1, readout_format=".1f", continuous_update=False, layout=hidden)
