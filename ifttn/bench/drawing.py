@@ -53,8 +53,9 @@ COLUMNS = {
     "photographs": lambda report: report.photographs,
     "p(A,B)": lambda report: report["own p(A,B)"],
 }
-"""Column -> what each pair has of it, in 0..1: order found by the network apart, and by the panel; share of the
-snippets with the right scene, with both balls, near a real frame; probability by the networks that draw."""
+"""Column -> the value of each pair, in 0..1. "apart" and "panel": whether the witness finds the order. "scene", "balls"
+and "photographs": the share of the two snippets that show the right scene, show both balls, resemble a real frame.
+"p(A,B)": the probability of the action by the networks that draw."""
 
 Way = Callable[[Sequence[Network], Sequence[tuple[int, int]]], tuple[DrawingStep, ...]]
 
@@ -103,7 +104,7 @@ class Waves(Canvas):
         self.adam.step()
 
     def images(self) -> dict[str, Tensor]:
-        """What the amplitudes stand for."""
+        """The images that have these spectra."""
         with torch.no_grad():
             return self._decoded()
 
@@ -207,7 +208,7 @@ class Contest:
         return {modality: real[chosen, 1:3].float() for modality, real in self.real.items()}
 
     def way(self, name: str) -> Way:
-        """How a row of the table draws. A denoiser is trained here."""
+        """The function that draws for a row of the table. A row with a shorter training trains its denoiser here."""
         if name == "published":
             return partial(draw_best, settings=preset_for(self.preset.size), head="ttn")
         if name in UNTRAINED_WAYS:

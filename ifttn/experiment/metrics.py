@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 METRICS = ("stage", "epoch", "of", "loss", "accuracy", "lr", "seconds", "videos_per_second")
-"""What every epoch has."""
+"""The columns that every epoch has."""
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -88,7 +88,7 @@ class Results:
         self.datasets = list(on) or [name for name in names if name not in EMBEDDED] or names
         folders = [each for folder in (runs, *seeds) for each in (folder, *sorted(folder.glob("seed*")))]
         self.scores = [_scores_in(folder) for folder in dict.fromkeys(map(Path.resolve, folders))]
-        """Of each seed."""
+        """For each seed, a function that finds the scores of a run."""
 
     def tables(self) -> list[Table]:
         """The paper's tables, filled with the scores of the runs. Cells without a run stay empty."""
