@@ -252,7 +252,7 @@ def _reproduce(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--seeds",
         type=Whole(1),
-        help="trainings of each row in a close claim, on split 1; by default 5, or 1 with --quick or --data",
+        help="trainings of each row in a close claim, on split 1; by default 3 to 5, or 1 with --quick or --data",
     )
     add_device(p)
     _add_machine(p)

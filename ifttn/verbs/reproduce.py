@@ -68,7 +68,7 @@ def reproduce(o: argparse.Namespace, places: study.Places) -> int:
     one_at_a_time = o.quick or o.device.startswith("cuda")  # steps of the quick study need one another
     jobs = o.jobs or (1 if one_at_a_time else os.cpu_count() or 1)
     studied = places.datasets[: 1 if o.quick else None]
-    seeds = o.seeds or (1 if o.quick or o.data else study.SEEDS_A_ROW)
+    seeds = o.seeds or (1 if o.quick or o.data else None)
     settings = study.StudySettings(o.preset, o.device, o.seed, seeds, jobs, machine_of(o))
     steps = steps_with_figures(o, places, settings)
     about, page = about_study(o, places, studied, settings), o.out / "report.html"
@@ -134,7 +134,7 @@ def about_study(
         preset=o.preset,
         device=f"{o.device}, {settings.jobs} steps at once" if settings.jobs > 1 else o.device,
         datasets={name: described(name) for name in studied},
-        seeds=tuple(range(o.seed, o.seed + settings.seeds)),
+        seeds=tuple(settings.every_seed),
         versions={name: version(name) for name in ("torch", "torchvision", "ifttn")},
         date=datetime.date.today().isoformat(),
     )

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 
 from ifttn.experiment import results, study
@@ -39,6 +41,11 @@ def test_further_seeds_train_the_rows_that_close_claims_compare(tmp_path):
     steps = study.steps_of(places, settings, quick=False)
     found = {step.name.split(": ")[1]: step for step in steps if "split 1, seed 7" in step.name}
     assert set(found) == {*study.EVERY_SPLIT, *study.CLOSE}
+    usual = [step.name for step in study.steps_of(places, replace(settings, seeds=None), quick=False)]
+    for row, trainings in study.CLOSE.items():
+        assert sum(name.endswith(f": {row}") and "split 1" in name and "ucf" in name for name in usual) == trainings
+    last = {name.split(": ")[1] for name in usual if "seed 9" in name}
+    assert last == {"spatial", "temporal", "if-ttn", "if-ttn-multiplicative"}
     assert {step.name.partition(":")[0] for step in steps if "seed" in step.name} == {
         "embedded-ucf split 1, seed 6",
         "embedded-ucf split 1, seed 7",
