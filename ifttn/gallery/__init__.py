@@ -1,6 +1,6 @@
-"""From trained runs to the paper's Figures 1, 6 and 7, what they prove, and the curves of training.
+"""From trained runs to the paper's Figures 1, 6 and 7, their measurements, and the training curves.
 
-This package stands above `lab`: it opens runs, calls `ifttn.insight`, and lets `lab.figures` draw.
+This package is above `lab`: it opens runs, calls `ifttn.insight`, and draws with `lab.figures`.
 """
 
 import json
@@ -28,15 +28,15 @@ from lab import figures, pictures, report
 from lab.accuracy_figures import order_lollipops
 
 COMPLETE = ("if-ttn", "mv-if-ttn")
-"""Recipes whose network is complete; the figures show the first that is trained."""
+"""Recipes with a complete network. The figures show the first one that is trained."""
 
 
 def draw_figures(work: Work, out: Path, *, full: bool = False, contours: bool = False) -> list[report.Illustration]:
-    """Draw every figure that the trained runs of a split allow, each as a PNG file with its caption beside it.
+    """Draw every figure that the trained runs of a split allow. Each is a PNG file with a text file of its caption.
 
     Args:
         work: a split, its store and its runs.
-        out: folder for the figures, and for CSV files of what they show.
+        out: the folder for the figures, and for CSV files of their numbers.
         full: draw all actions with five seeds even without a denoiser, and measure on all test videos.
         contours: outline the balls of the embedded data set in Figure 6.
 
@@ -61,7 +61,7 @@ def load_figures(out: Path) -> list[report.Illustration]:
 
 
 def draw_split(places: Places, dataset: str, split: int, setup: StudySettings) -> None:
-    """The step of a study that draws the figures, unless the networks that they need have not changed."""
+    """The step of a study that draws the figures. It does nothing if the networks have not changed since."""
     work, drawn = work_on(places, dataset, split, setup), places.root / "figures" / "drawn.json"
     shown = next((recipe for recipe in COMPLETE if work.run(recipe).tested), "")
     weights = sorted(work.runs.glob(f"{dataset}/*/{shown}/weights.safetensors"))
@@ -78,16 +78,16 @@ def train_split_denoiser(places: Places, dataset: str, split: int, setup: StudyS
 
 
 def train_denoiser_on(work: Work, recipe: str) -> None:
-    """Train the denoiser of a recipe's modalities, for Figures 1 and 7, unless there is one.
+    """Train the denoiser of a recipe's modalities for Figures 1 and 7, unless it exists.
 
     Raises:
-        IfttnError: the preset has no drawing through a denoiser.
+        IfttnError: the preset does not draw with a denoiser.
     """
     preset = find(work.preset, PRESETS, "preset")
     if preset.size != DRAWING_PRESETS["tiny-denoised"].crop:
         raise IfttnError(
-            f"no drawing through a denoiser at preset {work.preset}: one of {preset.size} px takes days to train, "
-            "and DeepDraw as published draws there"
+            f"preset {work.preset} does not draw with a denoiser: one of {preset.size} px would take days to train, "
+            "and DeepDraw as published works at this size"
         )
     modalities = RECIPES[recipe].modalities
     path = denoiser_file(work.runs, work.split.dataset, work.split.number, modalities)
@@ -104,12 +104,12 @@ def complete_recipe(work: Work) -> str:
     """The first complete recipe that is trained and tested.
 
     Raises:
-        IfttnError: none is.
+        IfttnError: no complete recipe is tested.
     """
     recipe = next((recipe for recipe in COMPLETE if work.run(recipe).tested), None)
     if recipe is None:
         raise IfttnError(
-            f"no tested run of {' or '.join(COMPLETE)} in {work.run('').folder}: `ifttn train if-ttn` first"
+            f"no tested run of {' or '.join(COMPLETE)} in {work.run('').folder}: use `ifttn train if-ttn` first"
         )
     return recipe
 
@@ -128,16 +128,16 @@ def _figures(sources: Sources, contours: bool) -> Iterator[Drawn]:
     scores = run.scores()
     yield Drawn(
         "confusion",
-        "What is taken for what",
-        f"Late-fused scores of {sources.where}, test videos.",
+        "Confusion of actions",
+        f"Late-fused scores of {sources.where} for the test videos.",
         figures.confusion_figure(sources.fused_scores(), scores.labels, scores.actions),
     )
     gains = gains_of_order(Results(work.runs, work.split.test[0].path.parents[2]), work.split.dataset)
     yield Drawn(
         "actions",
         "Which actions need order",
-        f"Accuracy of {run.folder.name} on {work.split.dataset} with snippets in order, less its accuracy with "
-        "shuffled ones, for each action, on all tested splits. Intervals are Newcombe's at 95 %.",
+        f"Accuracy of {run.folder.name} on {work.split.dataset} with snippets in order minus its accuracy with "
+        "shuffled snippets, for each action, on all tested splits. Intervals are Newcombe's at 95 %.",
         order_lollipops(gains),
         gains,
     )

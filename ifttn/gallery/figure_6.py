@@ -1,4 +1,4 @@
-"""Figure 6: where the streams and IF-TTN find their evidence, as maps and as numbers."""
+"""Figure 6: the evidence of the streams and of IF-TTN, as maps and as numbers."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -19,11 +19,12 @@ CELLS_FINER = 4
 
 
 def draw_figures_6(sources: Sources, *, contours: bool) -> Iterator[Drawn]:
-    """Figure 6, of the pair around the middle of one test video for each action shown, and where the maps of many test
-    videos lie, beside a random map and a centred one.
+    """Draw Figure 6, and compare where the maps of many test videos lie with a random map and a centred map.
+
+    Figure 6 shows the pair in the middle of one test video for each action.
 
     Args:
-        sources: the run.
+        sources: the networks and videos of the run.
         contours: outline the balls of the embedded data set.
     """
     numbers = _localisation(sources)
@@ -40,22 +41,22 @@ def draw_figures_6(sources: Sources, *, contours: bool) -> Iterator[Drawn]:
             examples.append(_cam_example(sources, videos[scores.videos[int(sure.argmax())]], action, contours))
     motion = MODALITIES[sources.modalities[1]].name
     text = (
-        f"Class activation maps of {sources.where}, on whole frames, a cell every {STRIDE // CELLS_FINER} px (last "
-        "levels dilated), for the true action, on test videos that it gets right where there are any; the snippets lie "
-        f"on either side of the video's middle. Motion is {motion}. IF-TTN has one map for both snippets, because it "
-        "sees only their difference. Below: how often the highest pixel lies in the region, and the share of positive "
-        "evidence that does; means over test videos, with bootstrap intervals of 95 %. A level map scores the region's "
-        "share of the frame."
+        f"Class activation maps of {sources.where} for the true action, on whole frames, with a cell every "
+        f"{STRIDE // CELLS_FINER} px (the last levels are dilated). The test videos are classified correctly if the "
+        "action has such a video. The snippets lie before and after the middle of the video. Motion is "
+        f"{motion}. IF-TTN has one map for both snippets, because it sees only their difference. Below: how often the "
+        "highest pixel lies in the region, and the share of positive evidence in the region (means over test videos, "
+        "with bootstrap intervals of 95 %). A constant map scores the region's share of the frame."
     )
     if contours and sources.factors is not None:
-        text += " The true balls are outlined."
+        text += " The balls are outlined."
     figure = figures.figure_6(examples, _notes(sources, numbers.table))
-    yield Drawn("figure_6", "Figure 6: where the streams and IF-TTN look", text, figure)
+    yield Drawn("figure_6", "Figure 6: the evidence of the streams and of IF-TTN", text, figure)
     yield numbers
 
 
 def _notes(sources: Sources, table: pd.DataFrame) -> list[str]:
-    """What is measured, and what it is for the maps of the spatial stream, the temporal stream and IF-TTN."""
+    """The names of the measurements, and their values for the spatial stream, the temporal stream and IF-TTN."""
     region, named = ("moving", "what moves") if sources.factors is None else ("balls", "the balls")
     rows = table.xs((region, f"CAM, every {STRIDE // CELLS_FINER} px"), level=("region", "method"))
     notes = [f"{named}: {rows.area.mean():.0%} of the frame\nhighest pixel there\nevidence there"]
@@ -112,14 +113,14 @@ def _localisation(sources: Sources) -> Drawn:
         f"{figures.HEAD_NAMES.get(head, head)} {correlations[head].iloc[0]:+.2f}" for head in correlations
     )
     text = (
-        f"Class activation maps of {sources.where} for the true action, {len(videos)} test videos, whole frames, "
-        "means with bootstrap intervals of 95 %, in parts of the region's share of the frame. Rank correlation of the "
-        f"maps with those of a network whose classifiers are random: {words}."
+        f"Class activation maps of {sources.where} for the true action, on whole frames of {len(videos)} test videos. "
+        "Means with bootstrap intervals of 95 %, divided by the region's share of the frame. Rank correlation with the "
+        f"maps of a network with random classifiers: {words}."
     )
     if sources.full:
         changes = road(sources.network, examples(videos[::8])).groupby(["head", "method"]).change.mean()
         lost = (f"{' '.join(map(str, key))} {change:+.2f}" for key, change in changes.items())
         text += f" ROAD, mean change of the logit: {'; '.join(lost)}."
     return Drawn(
-        "localisation", "Figure 6 in numbers: where the evidence lies", text, figures.localisation(table), table
+        "localisation", "Figure 6 in numbers: the place of the evidence", text, figures.localisation(table), table
     )

@@ -1,4 +1,4 @@
-"""Figures 1 and 7: what an action looks like to TSN and to TTN, and whether the drawings carry order."""
+"""Figures 1 and 7: what an action looks like to TSN and to TTN, and whether the drawings show an order."""
 
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -22,11 +22,11 @@ AT_ONCE = 16
 SEEDS_DRAWN = 5
 """Drawings of an action."""
 MOST_ACTIONS = 16
-"""Actions that are drawn from five seeds without being asked for: those of the embedded data set."""
-BLURRED = "From noise alone, blurred after every step"
+"""Data sets with at most this many actions are drawn from five seeds without --full. The embedded data set has 16."""
+BLURRED = "The drawings start from noise and are blurred after every step"
 DENOISED = (
-    "From noise alone, through a denoiser of pairs of training snippets, which knows what two snippets of a video look "
-    f"like, but neither their action nor which came first; the networks that draw choose among {STARTS} starts"
+    "The drawings start from noise and pass through a denoiser of pairs of training snippets, which does not know the "
+    f"action of a pair or its order. The networks that draw choose among {STARTS} starts"
 )
 
 
@@ -35,17 +35,17 @@ class DrawnPairs(NamedTuple):
 
     recipe: DrawingRecipe
     shown: dict[int, tuple[int, DrawingStep, DrawingStep]]
-    """By action in the figure: its best seed, TTN's drawing from it, and TSN's."""
+    """Action in the figure -> its best seed, and the drawings of TTN and TSN from this seed."""
     report: pd.DataFrame
     """`order_report` of TTN's drawings."""
     frames: dict[tuple[int, int], UInt8[np.ndarray, "2 H W 3"]]
-    """By action and seed, TTN's frames; empty where there are more than a sheet holds."""
+    """(action, seed) -> TTN's frames; empty if there are too many for a sheet."""
     tsn_right: list[bool]
-    """Whether TSN's drawings show the form that comes first; empty without a panel."""
+    """Whether each of TSN's drawings shows the form that comes first; empty without a panel."""
 
 
 def draw_figures_1_7(sources: Sources) -> Iterator[Drawn]:
-    """The figure, all drawings on one sheet, and what they prove."""
+    """The figure, a sheet of all drawings, and the evidence for their order."""
     drawn = _draw_pairs(sources)
     yield _figure_1_7(sources, drawn)
     if drawn.frames and drawn.report.seed.nunique() > 1:
@@ -54,7 +54,7 @@ def draw_figures_1_7(sources: Sources) -> Iterator[Drawn]:
 
 
 def _draw_pairs(sources: Sources) -> DrawnPairs:
-    """Draw in batches, and keep only the drawings that are shown: all drawings of UCF101 would fill a GPU."""
+    """Draw in batches, and keep only the drawings that are shown, because all drawings of UCF101 would fill a GPU."""
     few = sources.recipe.settings.denoised and len(sources.actions) <= MOST_ACTIONS
     actions, seeds = (range(len(sources.actions)), SEEDS_DRAWN) if sources.full or few else (sources.shown, 1)
     subjects, best = list(product(actions, range(seeds))), dict[int, float]()
@@ -63,9 +63,10 @@ def _draw_pairs(sources: Sources) -> DrawnPairs:
     for batch in _batches(subjects):
         ttn = _draw(sources.recipe, list(sources.drawing.values()), batch)
         tsn = _draw(sources.recipe._replace(head="spatial", starts=1), [sources.network], batch)
-        reports.append(_order_report(sources, _pairs(sources, batch, ttn), sources.drawing, sources.apart, frames=True))
+        pairs = _pairs(sources, batch, ttn)
+        reports.append(order_report(pairs, sources.drawing, sources.apart, frames=sources.frames, panel=sources.panel))
         drawn.tsn_right.extend(_form_that_comes_first(sources, batch, tsn))
-        for (action, seed), merit, *both in zip(batch, _merits(reports[-1]), ttn, tsn, strict=True):
+        for (action, seed), merit, *both in zip(batch, reports[-1][_merit(reports[-1])], ttn, tsn, strict=True):
             if len(subjects) <= MOST_ACTIONS * SEEDS_DRAWN:
                 drawn.frames[action, seed] = as_images(_rgb(both[0]))
             if action in sources.shown and merit > best.get(action, -np.inf):
@@ -82,12 +83,8 @@ def _draw(
     )
 
 
-def _merits(report: pd.DataFrame) -> list[float]:
-    """By which the best seed of an action is chosen: never by the network apart."""
-    return report[_merit(report)].tolist()
-
-
 def _merit(report: pd.DataFrame) -> str:
+    """The column that chooses the best seed of an action. It is never a column of the network apart."""
     return "margin" if "margin" in report else "own p(A,B)"
 
 
@@ -101,16 +98,10 @@ def _pairs(sources: Sources, subjects: Sequence[tuple[int, int]], drawings: Sequ
         yield Pair(action, seed, dict(zip(sources.modalities, (_rgb(drawn), drawn.motion), strict=True)))
 
 
-def _order_report(
-    sources: Sources, pairs: Iterator[Pair], own: dict[str, Network], apart: dict[str, Network], *, frames: bool = False
-) -> pd.DataFrame:
-    return order_report(pairs, own, apart, frames=sources.frames if frames else None, panel=sources.panel)
-
-
 def _form_that_comes_first(
     sources: Sources, subjects: Sequence[tuple[int, int]], drawings: Sequence[DrawingStep]
 ) -> list[bool]:
-    """TSN draws one snippet, which has no order; but it may show what comes first in the action."""
+    """Whether each drawing of TSN, a single snippet without order, shows the form that comes first in the action."""
     if sources.panel is None:
         return []
     with torch.no_grad():
@@ -125,18 +116,18 @@ def _rgb(drawn: DrawingStep) -> Tensor:
 
 def _figure_1_7(sources: Sources, drawn: DrawnPairs) -> Drawn:
     apart = " and ".join(sources.apart)
-    witness = f"the network of {apart} did not draw." if apart else "no network of another split is trained."
+    witness = f"The network of {apart} did not draw." if apart else "No network of another split is trained."
     seeds, judge = drawn.report.seed.nunique(), "the panel of judges" if sources.panel else "the networks that draw"
-    chosen = f"the best of {seeds} seeds by {judge}, and how many are right" if seeds > 1 else "seed 0"
+    chosen = f"the best of {seeds} seeds by {judge}, and the number of right seeds" if seeds > 1 else "seed 0"
     how = DENOISED if drawn.recipe.settings.denoised else BLURRED
     head = "the late fusion" if drawn.recipe.head == "fused" else "the TTN branch"
     return Drawn(
         "figure_1_7",
         "Figures 1 and 7: what an action looks like to TSN and to TTN",
-        f"DeepDraw on {sources.where}, networks of {' and '.join(sources.drawing)}; of each action {chosen}. {how}. "
-        "Below: what drives the spatial stream (TSN), and the ordered pair of snippets, with their motion, that drives "
-        f"{head}. Above: the nearest training frames of the action by the spatial stream's features; black where none "
-        f"is near. p(A,B) and p(B,A): probability of the action for the drawn pair and for its swap by TTN; {witness}",
+        f"DeepDraw on {sources.where}, with the networks of {' and '.join(sources.drawing)}. Each action has {chosen}. "
+        f"{how}. Below: the drawing for the spatial stream (TSN), and the ordered pair of snippets with its motion for "
+        f"{head}. Above: the nearest training frames of the action by the features of the spatial stream; black if no "
+        f"frame is near. p(A,B) and p(B,A): TTN's probability of the action for the pair and for its swap. {witness}",
         figures.figure_1_7([_drawn_action(sources, drawn, action) for action in sources.shown]),
     )
 
@@ -152,8 +143,8 @@ def _drawn_action(sources: Sources, drawn: DrawnPairs, action: int) -> figures.D
     if sources.apart:
         note += f"; apart: p(A,B) {row['apart p(A,B)']:.2f}, p(B,A) {row['apart p(B,A)']:.2f}"
     right = {"panel": rows.get("margin"), "network apart": rows.get("apart gap")}
-    told = [f"{(x > 0).sum()} of {len(x)} by the {name}" for name, x in right.items() if x is not None]
-    note += f"\nseed {seed}; right sequence: {', '.join(told)}" if told else f"\nseed {seed}"
+    counts = [f"{(x > 0).sum()} of {len(x)} by the {name}" for name, x in right.items() if x is not None]
+    note += f"\nseed {seed}; right sequence: {', '.join(counts)}" if counts else f"\nseed {seed}"
     assert ttn.motion is not None
     return figures.DrawnAction(
         action=sources.actions[action],
@@ -172,7 +163,7 @@ def _sheet(sources: Sources, drawn: DrawnPairs) -> Drawn:
     for (action, seed), frames in drawn.frames.items():
         pairs.setdefault(sources.actions[action], []).append((frames, bool(right[action, seed])))
     judge = {"apart gap": "the network apart", "margin": "the panel"}.get(verdict, "the networks that draw")
-    text = f"Every pair that was drawn for Figures 1 and 7. Framed in red: {judge} finds another order."
+    text = f"All pairs that were drawn for Figures 1 and 7. A red frame: {judge} finds the wrong order."
     return Drawn("figure_1_7_all", "Figures 1 and 7: all drawings", text, figures.contact_sheet(pairs))
 
 
@@ -194,7 +185,7 @@ def _order(sources: Sources, drawn: DrawnPairs) -> Drawn:
         words += f" Of drawings from random weights, {right} of {len(untrained)} have the right sequence."
     return Drawn(
         "order",
-        "Do the drawings carry order?",
+        "Do the drawings show an order?",
         f"Each dot is a pair of snippets of {sources.where}. {words}",
         figures.order_gaps({line: gap.to_numpy() for line, gap in gaps.items() if gap is not None}),
         drawn.report.assign(action=[sources.actions[int(action)] for action in drawn.report.action]),
@@ -202,7 +193,7 @@ def _order(sources: Sources, drawn: DrawnPairs) -> Drawn:
 
 
 def _real_pairs(sources: Sources, count: int) -> Iterator[Pair]:
-    """The pair around the middle of test videos that are spread over the list."""
+    """The middle pairs of test videos that are spread over the list."""
     test, middle = sources.work.split.test, sources.middle
     for video in test[:: max(1, len(test) // count)]:
         inputs = {modality: x[middle : middle + 2].float() for modality, x in sources.snippets(video).items()}
@@ -210,12 +201,12 @@ def _real_pairs(sources: Sources, count: int) -> Iterator[Pair]:
 
 
 def _untrained_report(sources: Sources, drawn: DrawnPairs) -> pd.DataFrame:
-    """What an untrained network draws, one drawing an action: the share of the method itself."""
+    """The report on drawings of an untrained network, one per action. It shows the effect of the method alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         untrained = Network(sources.network.settings).to(sources.work.device).eval()
     reports = []
     for batch in _batches([(int(action), 0) for action in drawn.report.action.unique()]):
         steps = _draw(drawn.recipe, [untrained], batch)
-        reports.append(_order_report(sources, _pairs(sources, batch, steps), {}, sources.witnesses))
+        reports.append(order_report(_pairs(sources, batch, steps), {}, sources.witnesses, panel=sources.panel))
     return pd.concat(reports, ignore_index=True)

@@ -1,4 +1,4 @@
-"""What all figures of a run share: networks, real frames, and the factors of the embedded data set."""
+"""The sources of all figures of a run: networks, real frames, and the factors of the embedded data set."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -27,7 +27,7 @@ from lab import figures
 
 
 class Drawn(NamedTuple):
-    """A figure, and the table behind it if there is one, before they are written to files."""
+    """A figure, and its table if it has one, before they are written to files."""
 
     name: str
     title: str
@@ -37,7 +37,7 @@ class Drawn(NamedTuple):
 
 
 class Sources:
-    """What all figures of a run share: networks, real frames, and the factors of the embedded data set."""
+    """The sources of all figures of a run: networks, real frames, and the factors of the embedded data set."""
 
     def __init__(self, work: Work, run: Run, full: bool) -> None:
         self.work, self.run, self.full = work, run, full
@@ -47,11 +47,11 @@ class Sources:
         self.segments = self.preset.segments
         self.actions = work.split.actions
         self.factors: pd.DataFrame | None = None
-        with suppress(IfttnError):  # other data sets have no known balls and phases
+        with suppress(IfttnError):  # only the embedded data set has factors
             self.factors = diagnostic.factors(work.split.test[0].path.parents[1])
         self.where = f"{run.folder.name} on {work.split.dataset}, split {work.split.number}, preset {work.preset}"
         others = dict(self._networks_of_other_splits())
-        helper = dict(list(others.items())[:-1][:1])  # of two others, one helps to draw and one is the witness
+        helper = dict(list(others.items())[:-1][:1])  # the first of two other networks helps to draw
         self.drawing = {f"split {work.split.number}": self.network, **helper}
         self.apart = {name: network for name, network in others.items() if name not in helper}
         self.witnesses = self.apart or self.drawing
@@ -72,12 +72,12 @@ class Sources:
                 yield f"split {split}", other.fitting(self.actions).network(self.work.device)
 
     def snippets(self, video: Video) -> dict[str, Tensor]:
-        """A video's test snippets, whole frames: per modality (K, C, H, W)."""
+        """The test snippets of a video as whole frames of each modality: (K, C, H, W)."""
         snippets = whole_snippets(self.work.store, video, self.modalities, self.segments)
         return {modality: x.to(self.work.device) for modality, x in snippets.items()}
 
     def frames(self, action: int, videos: int = 16) -> Frames:
-        """Training frames of an action and their times; only those of the last action stay in memory."""
+        """Training frames of an action and their times. Only the frames of the last action stay in memory."""
         if self._frames is None or self._frames[0] != action:
             self._frames = None
             own = [video for video in self.work.split.train if video.label == action][:videos]
@@ -88,7 +88,7 @@ class Sources:
 
     @cached_property
     def panel(self) -> FactorJudges | None:
-        """Judges of form, balls and scene, for data sets whose actions differ in rings and discs."""
+        """Judges of form, balls and scene, for the embedded data set."""
         return None if self.factors is None else FactorJudges(self.factors, self.actions, self.work.device)
 
     def fused_scores(self) -> Float[np.ndarray, "N A"]:
@@ -97,11 +97,11 @@ class Sources:
 
 
 def as_images(planes: Tensor) -> UInt8[np.ndarray, "_ H W 3"]:
-    """Planes (_, 3, H, W) in 0..255 as pictures."""
+    """Planes (_, 3, H, W) in 0..255 -> images."""
     return planes.clamp(0, 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 def spread_couples(actions: int, count: int) -> list[int]:
-    """Neighbouring couples of actions, spread over the list; in embedded sets a couple differs in order alone."""
+    """Couples of neighbouring actions, spread over the list. In embedded sets, a couple differs only in order."""
     first = [2 * round(x) for x in np.linspace(0, max(0, actions // 2 - 1), max(1, count // 2))]
     return sorted({action for each in first for action in (each, each + 1) if action < actions})

@@ -29,9 +29,9 @@ Finer = Literal[1, 2, 4]
 def dilated(network: Network, finer: Finer = 2) -> Network:
     """A network whose streams and TTN have stride 1 and dilated kernels in their last levels.
 
-    It shares every weight with `network`, which stays unchanged, as another thread may use it. Every finer-th cell of
-    level 5, from the first on, has the same value (exactly: zero padding falls on the same places). A cell between has
-    the value that the network would give for the image moved by a part of its stride.
+    It shares every weight with `network`, which stays unchanged because another thread may use it. Every finer-th cell
+    of level 5, counted from the first, has exactly the same value, because zero padding falls on the same places. The
+    cells between have the values that the network would give for the image moved by a part of its stride.
     """
     finer_network = _with_shared_weights(network)
     for body in (*finer_network.streams.values(), *finer_network.temporal.values()):
@@ -52,7 +52,7 @@ def _with_shared_weights(module: AnyModule) -> AnyModule:
 
 
 def _dilations(body: nn.Module, finer: Finer) -> Iterator[tuple[nn.Conv2d, int]]:
-    """The convolutions of the levels that keep their size now, with the dilation of each."""
+    """The convolutions of the levels that now keep their size, each with its dilation."""
     rate = 1
     for layer in {1: (), 2: ("layer4",), 4: ("layer3", "layer4")}[finer]:
         for block in cast(nn.Sequential, getattr(body, layer)):
@@ -81,11 +81,11 @@ def class_activation_maps(
 
     Args:
         network: frozen or not; its mode, gradients and hooks stay as they are.
-        inputs: per modality, in 0..255.
-        actions: of each video, the actions to map.
+        inputs: the frames of each modality, in 0..255.
+        actions: the actions to map, for each video.
         method: "cam" is exact and signed, and takes one forward pass. "gradcam" uses the package grad-cam, which works
             for any classifier; its maps are cut at 0 and scaled to 0..1, at the size of the input (h = H, w = W).
-        finer: how many times closer the cells lie (`dilated`). The mean of a finer map and the bias are the vote of the
+        finer: how many times closer the cells lie (`dilated`). The mean of a finer map plus the bias is the vote of the
             dilated network; every finer-th cell belongs to the map of the network itself.
     """
     network = dilated(network, finer).eval()
@@ -119,10 +119,11 @@ def stack(network: Network, inputs: Mapping[str, Float[Tensor, "N K _ H W"]]) ->
 
 
 class OneTensor(nn.Module):
-    """A network as the package grad-cam needs it: one tensor in, the votes of one head out, in rows (N*V, A).
+    """A network in the form that the package grad-cam needs: it takes one tensor and returns the votes of one head as
+    rows (N*V, A).
 
-    `probe` passes the head's level 5 on, once in a forward pass, and is the target layer. With one vote a video (K = 2
-    for a temporal head, K = 1 for a stream) rows in and out correspond, as ROAD needs it.
+    `probe` is the target layer: it passes on the head's level 5, once in each forward pass. With one vote per video
+    (K = 2 for a temporal head, K = 1 for a stream), the rows in and out correspond, which ROAD needs.
     """
 
     def __init__(self, network: Network, head: str, segments: int = 2) -> None:
@@ -134,19 +135,19 @@ class OneTensor(nn.Module):
         self.probe = nn.Identity()
 
     def forward(self, stacked: Float[Tensor, "N _ H W"]) -> Float[Tensor, "NV A"]:
-        """The stacked inputs in 0..255 -> votes."""
+        """Stacked inputs in 0..255 -> votes."""
         parts = stacked.unflatten(1, (self.segments, -1)).split(self.channels, 2)
         taps = self.network(dict(zip(self.network.settings.modalities, parts, strict=True))).taps
         return self.network.heads[self.head](self.probe(taps[f"{self.head}.5"]))
 
     @property
     def votes(self) -> int:
-        """Votes of a video: one for each pair, or one for each snippet."""
+        """The number of votes per video: one for each pair, or one for each snippet."""
         of_pairs = self.head in self.network.temporal_heads and self.network.settings.temporal != "average"
         return self.segments - of_pairs
 
     def maps(self, stacked: Float[Tensor, "N _ H W"], actions: Int[Tensor, " N"]) -> Float[np.ndarray, "NV H W"]:
-        """Grad-CAM for one action of each video: cut at 0, each map scaled to 0..1 by itself."""
+        """Grad-CAM for one action of each video. Each map is cut at 0 and scaled to 0..1 by itself."""
         from pytorch_grad_cam import GradCAM  # only here: the exact maps need no package
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
@@ -162,9 +163,9 @@ class OneTensor(nn.Module):
 
 @contextmanager
 def _frozen(network: nn.Module) -> Iterator[None]:
-    """No weight requires a gradient inside; afterwards each has its gradient back.
+    """Inside, no weight requires a gradient. Afterwards, each weight has its gradient again.
 
-    The package would clear and refill the gradients of all weights, which harms a training loop around it.
+    Without this, the package would overwrite the gradients of all weights, which harms a training loop around it.
     """
     trained = [(weight, weight.grad) for weight in network.parameters() if weight.requires_grad]
     try:
@@ -181,13 +182,13 @@ def _frozen(network: nn.Module) -> Iterator[None]:
 def on_pixels(
     maps: Float[Tensor, "*_ h w"], size: tuple[int, int], stride: float = float(STRIDE)
 ) -> Float[Tensor, "*_ H W"]:
-    """Maps on pixels: linear between the centres of cells, constant beyond the last of them.
+    """Interpolate maps to pixels: linear between the centres of cells, constant beyond the last cell.
 
-    Padding centres cell i of every level on pixel i * stride, not in the middle of the i-th tile: resizing the map like
-    a picture would move it by half a cell, 16 px, down and right.
+    Padding centres cell i of every level on pixel i * stride, not in the middle of the i-th tile. Resizing the map like
+    a picture would move it down and right by half a cell (16 px).
 
     Args:
-        maps: cells.
+        maps: a value per cell.
         size: height and width of the image that the network saw.
         stride: pixels from one cell to the next; at level 5 `STRIDE` / finer.
     """
@@ -207,13 +208,13 @@ Scaling = Literal["signed", "relu", "min-max"]
 def scaled(
     maps: Float[np.ndarray, "*_ h w"], scaling: Scaling = "signed", *, shared: bool = True
 ) -> tuple[Float[np.ndarray, "*_ h w"], list[str]]:
-    """Maps scaled for a picture, and a note for each map (or "") that must be shown with it.
+    """Scale maps for a picture. Returns them with a note for each map (or ""), which must be shown with the map.
 
     Args:
         maps: signed.
-        scaling: "signed" gives -1..1, in parts of the largest absolute value; "relu" gives 0..1 without evidence
-            against; "min-max" gives 0..1 from the lowest to the highest value, so that 0 has no meaning.
-        shared: one scale for all maps, so that they can be compared; else one for each.
+        scaling: "signed" divides by the largest absolute value and gives -1..1; "relu" gives 0..1 without negative
+            evidence; "min-max" gives 0..1 from the lowest to the highest value, so that 0 has no meaning.
+        shared: use one scale for all maps, so that they can be compared; otherwise each map has its own.
     """
     axes = tuple(range(maps.ndim)) if shared else (-2, -1)
     notes = ["" if high > 0 else "no positive evidence for this class" for high in maps.max((-2, -1)).ravel()]

@@ -1,8 +1,9 @@
 """Gradient ascent from noise to what an action looks like to a network (DeepDraw; paper, Figures 1 and 7).
 
 Shapes: B drawings made at once, M snippets drawn together (1 for a single stream, 2 for an ordered pair), C channels,
-E networks, A actions, H x W pixels of a canvas, h x w pixels of the crop that the network sees. Drawings are in 0..255
-as the network takes them: the network normalises, so that the published box, steps and blur hold for RGB and motion.
+E networks, A actions, H x W pixels of a canvas, h x w pixels of the crop that the network sees. Drawings are in 0..255,
+like all inputs of a network. The network normalises them, so that the published box, steps and blur hold for RGB and
+motion.
 """
 
 import math
@@ -26,7 +27,7 @@ from ifttn.vocabulary import IfttnError
 
 @dataclass(frozen=True)
 class DrawingStep:
-    """A drawing after one step; later steps leave its tensors alone."""
+    """A drawing after one step. Later steps do not change its tensors."""
 
     octave: int
     step: int
@@ -34,9 +35,9 @@ class DrawingStep:
     steps: int
     """Steps of the whole drawing."""
     logit: float
-    """Of the action, for the crop before the step; the mean over networks."""
+    """The logit of the action for the crop before the step (mean over networks)."""
     probability: float
-    """Softmax of the head's logits at the action, for the same crop."""
+    """The probability of the action for the same crop: softmax of the head's logits."""
     rgb: Float[Tensor, "M 3 H W"] | None
     motion: Float[Tensor, "M C H W"] | None
     sigma: float
@@ -44,9 +45,9 @@ class DrawingStep:
 
 
 LOOK = 4
-"""Steps after which a start is rated."""
+"""Number of steps after which a start is rated."""
 FURTHER_START = 1_000_000
-"""From the seed of a drawing to that of its next start."""
+"""Difference between the seeds of two starts of a drawing."""
 
 
 def draw(
@@ -61,17 +62,17 @@ def draw(
     """Draw an action by ascending its logit (or another objective), and yield the drawing after every step.
 
     The head of a stream draws one snippet of its modality. A temporal head, or "fused" (the late fusion of all heads),
-    draws an ordered pair, all snippets and modalities together; a modality that the head does not see stays noise. To
-    stop, stop iterating; to resume, iterate on. The network may be used between two steps: its mode and its gradients
-    stay as they are.
+    draws an ordered pair, with all snippets and modalities together. A modality that the head does not see stays noise.
+    To pause or stop, stop iterating. The network may be used between two steps: its mode and its gradients stay as they
+    are.
 
     Args:
-        network: to draw from.
-        action: its index.
-        settings: `DRAWING_PRESETS` has some.
+        network: the network to draw from.
+        action: the index of the action.
+        settings: for example one of `DRAWING_PRESETS`.
         head: "fused" or a name of network.heads; "spatial" and "temporal" are the heads of the first and last stream.
-        seed: of the noise and of the crops.
-        denoiser: of pairs of the network's modalities, for settings that are `denoised`.
+        seed: the seed of the noise and of the crops.
+        denoiser: a denoiser of pairs of the network's modalities, for settings that are `denoised`.
 
     Raises:
         IfttnError: the network has no such head or action, or the settings need a denoiser of its modalities.
@@ -89,10 +90,10 @@ def draw_many(
     denoiser: Denoiser | None = None,
     kind: Callable[..., Canvas] | None = None,
 ) -> Iterator[tuple[DrawingStep, ...]]:
-    """Draw many subjects, (action, seed) each, in one batch, as `draw` does; yield a step of each.
+    """Draw many subjects (action, seed) in one batch, like `draw`, and yield a step of each.
 
-    With several networks of the same modalities and actions, the mean of their objectives is ascended, so that a
-    pattern that fools only one of them is not drawn. `kind` makes another canvas than the settings ask for.
+    The networks have the same modalities and actions. The mean of their objectives is ascended, so that a pattern that
+    fools only one of them is not drawn. `kind` makes another canvas than the settings ask for.
     """
     network = networks[0]
     head = {"spatial": network.settings.modalities[0], "temporal": network.settings.modalities[-1]}.get(head, head)
@@ -116,11 +117,11 @@ def draw_best(
     starts: int = 1,
     kind: Callable[..., Canvas] | None = None,
 ) -> tuple[DrawingStep, ...]:
-    """Draw each subject to the end, from the most promising of several starts.
+    """Draw each subject to the end, from the best of several starts.
 
-    A denoiser decides on the scene in its first steps, which the networks hardly sway. So LOOK steps are drawn from
-    each start, and the one is drawn to the end that the drawing networks then like best. The seeds of further starts
-    follow from the subject's. A network that judges the drawings must not choose them.
+    A denoiser fixes the scene in its first steps, on which the networks have little influence. So LOOK steps are drawn
+    from each start, and the start that then has the highest probability by the drawing networks is drawn to the end.
+    The seeds of further starts follow from the subject's seed. A network that judges the drawings must not choose them.
     """
     best = [(-math.inf, seed) for _, seed in subjects]
     for number in range(starts if starts > 1 else 0):
@@ -134,15 +135,15 @@ def draw_best(
 
 
 def _liked(networks: Sequence[Network], drawn: DrawingStep, action: int) -> float:
-    """The log-probability of the action by the late fusion for the whole drawing, mean over networks."""
+    """The log-probability of the action for the whole drawing by late fusion (mean over networks)."""
     if drawn.rgb is None or drawn.motion is None:
         return drawn.probability
     inputs = dict(zip(networks[0].settings.modalities, (drawn.rgb[None], drawn.motion[None]), strict=True))
-    said = []
+    rated = []
     for network in networks:
         with undisturbed(network), torch.no_grad():
-            said.append(late_fusion(network(inputs).logits).log_softmax(1)[0, action].item())
-    return sum(said) / len(said)
+            rated.append(late_fusion(network(inputs).logits).log_softmax(1)[0, action].item())
+    return sum(rated) / len(rated)
 
 
 def _check_denoiser(network: Network, denoiser: Denoiser | None) -> None:
@@ -150,7 +151,9 @@ def _check_denoiser(network: Network, denoiser: Denoiser | None) -> None:
         raise IfttnError("no denoiser to draw with: `train_denoiser` makes one")
     has, needs = tuple(denoiser.channels), network.settings.modalities
     if has != needs:
-        raise IfttnError(f"a denoiser of {' and '.join(has)} for a network of {' and '.join(needs)}: train its own")
+        raise IfttnError(
+            f"the denoiser is for {' and '.join(has)}, the network for {' and '.join(needs)}: train a denoiser for it"
+        )
 
 
 def _ascend(
@@ -195,13 +198,13 @@ def _ascend(
 
 
 def _between(ends: tuple[float, float], share: float, power: int = 1) -> float:
-    """Linear from one end to the other, or with a linear root (Karras et al. 2022, Eq. 5)."""
+    """A value between two ends. It changes linearly, or its root does (Karras et al. 2022, Eq. 5)."""
     first, last = (end ** (1 / power) for end in ends)
     return (first + (last - first) * share) ** power
 
 
 def _logits(network: Network, head: str, crops: Mapping[str, Float[Tensor, "B M _ h w"]]) -> Float[Tensor, "B A"]:
-    """What the head says of every drawing."""
+    """The logits of the head for every drawing."""
     if head in network.streams:
         snippets = normalise(crops[head].flatten(0, 1), head)
         return network.heads[head](network.streams[head](snippets)[5])
@@ -210,7 +213,7 @@ def _logits(network: Network, head: str, crops: Mapping[str, Float[Tensor, "B M 
 
 
 def _objective(logits: Float[Tensor, "E B A"], actions: Int[Tensor, " B"], objective: str) -> Float[Tensor, " B"]:
-    """The mean over networks of what is ascended."""
+    """The objective of each drawing (mean over networks)."""
     index = actions[None, :, None].expand(len(logits), -1, 1)
     own = logits.gather(-1, index)[..., 0]
     if objective != "logit":
@@ -222,7 +225,7 @@ def _objective(logits: Float[Tensor, "E B A"], actions: Int[Tensor, " B"], objec
 def _jittered(
     crops: Mapping[str, Float[Tensor, "B M _ h w"]], settings: Settings, generators: Sequence[torch.Generator]
 ) -> Mapping[str, Float[Tensor, "B M _ h w"]]:
-    """The crops moved, enlarged and turned a little, all snippets and modalities of a drawing alike."""
+    """The crops, moved, enlarged and turned a little, in the same way for all snippets and modalities of a drawing."""
     if not (settings.shift or settings.zoom or settings.turn):
         return crops
     drawn = torch.stack([2 * torch.rand(4, generator=generator) - 1 for generator in generators])

@@ -1,5 +1,6 @@
-"""Where do maps lie? The paper's sentence about Figure 6, "the spatial network focuses on the scene, the temporal one
-on the motion, IF-TTN on the objects and their track", as numbers beside those of a random map and of a centred one.
+"""Where do maps lie? This module measures the paper's sentence about Figure 6, "the spatial network focuses on the
+scene, the temporal one on the motion, IF-TTN on the objects and their track", and compares with a random map and a
+centred map.
 
 Shapes: K snippets, V votes, H x W pixels, h x w cells.
 """
@@ -31,10 +32,10 @@ HeadMaps = dict[str, Float[np.ndarray, "V H W"]]
 
 @dataclass(frozen=True)
 class Example:
-    """A video's snippets, and the regions that a map may lie on."""
+    """The snippets of a video, and the regions that maps are compared with."""
 
     inputs: Mapping[str, Tensor]
-    """Per modality (K, C, H, W) in 0..255, whole frames."""
+    """Whole frames of each modality: (K, C, H, W) in 0..255."""
     action: int
     regions: Mapping[str, Bool[np.ndarray, "K H W"]]
 
@@ -47,7 +48,7 @@ class Example:
     def on_device_of(
         self, network: Network, snippets: slice = slice(None)
     ) -> tuple[dict[str, Float[Tensor, "1 _ _ H W"]], Int[Tensor, "1 1"]]:
-        """Some of the snippets, and the action, where the network is."""
+        """Some of the snippets, and the action, on the device of the network."""
         device = next(network.parameters()).device
         batch = {m: x[None, snippets].float().to(device) for m, x in self.inputs.items()}
         return batch, torch.tensor([[self.action]], device=device)
@@ -56,14 +57,14 @@ class Example:
 def examples_of(
     store: Store, videos: Sequence[Video], modalities: Sequence[str], segments: int, factors: pd.DataFrame | None = None
 ) -> Iterator[Example]:
-    """Whole frames of videos with their regions: the balls' if the factors of the embedded set are known, else motion.
+    """Whole frames of videos with their regions: the balls if the factors of the embedded set are known, else motion.
 
-    Videos are read one by one: the test videos of UCF101 together would take 34 GB.
+    Videos are read one by one, because the test videos of UCF101 together would take 34 GB.
 
     Args:
-        store: holds the videos.
-        videos: to read.
-        modalities: of the network; the last is its motion.
+        store: the store that holds the videos.
+        videos: the videos to read.
+        modalities: those of the network; the last one is motion.
         segments: K.
         factors: `diagnostic.factors` of the embedded set.
     """
@@ -78,7 +79,7 @@ def examples_of(
 
 
 def moving_regions(motion: UInt8[np.ndarray, "K C H W"], share: float = 0.2) -> dict[str, Bool[np.ndarray, "K H W"]]:
-    """The `share` of each frame that moves fastest, or less where less moves; and the rest."""
+    """The `share` of each frame that moves fastest (less if less moves), and the rest of the frame."""
     fields = motion.astype(np.float32) - 128
     speed = np.hypot(fields[:, 0::2].mean(1), fields[:, 1::2].mean(1))
     fast = (speed > 0) & (speed >= np.quantile(speed, 1 - share, axis=(1, 2), keepdims=True))
@@ -86,7 +87,7 @@ def moving_regions(motion: UInt8[np.ndarray, "K C H W"], share: float = 0.2) -> 
 
 
 def pointing_and_energy(maps: Float[np.ndarray, "V H W"], region: Bool[np.ndarray, "V H W"]) -> tuple[float, float]:
-    """Share of maps whose highest pixel lies in the region, and share of positive evidence that does.
+    """The share of maps whose highest pixel lies in the region, and the share of positive evidence in the region.
 
     Both are means over the frames that show the region and have positive evidence; NaN if there are none.
     """
@@ -101,13 +102,13 @@ def pointing_and_energy(maps: Float[np.ndarray, "V H W"], region: Bool[np.ndarra
 
 
 def localise(network: Network, examples: Iterable[Example], *, finer: Sequence[Finer] = (1, 4)) -> pd.DataFrame:
-    """Pointing game and energy of every head's maps for the true action, beside a random map and a centred Gaussian.
+    """Pointing game and energy of every head's maps for the true action, of a random map and of a centred Gaussian.
 
-    The one map of a pair is compared with both frames that it stands for; so are the maps beside it.
+    The single map of a pair is compared with both of its frames; so are the random and the centred map.
 
     Returns:
-        A row for each video, head, method and region, with columns pointing, energy, and area (the region's share of
-        the frames that show it); `localisation_table` takes their means.
+        One row for each video, head, method and region, with the columns pointing, energy, and area (the region's share
+        of the frames that show it). `localisation_table` takes their means.
     """
     rng, rows = np.random.default_rng(0), []
     for example in examples:
@@ -136,7 +137,7 @@ def _compared(maps: Float[np.ndarray, "V H W"], region: Bool[np.ndarray, "K H W"
 
 
 def localisation_table(rows: pd.DataFrame, *, draws: int = 1000) -> pd.DataFrame:
-    """Means over the videos of `localise`, with bootstrap intervals of 95 %; `area` is the score of a constant map."""
+    """Means of `localise` over videos, with bootstrap intervals of 95 %. A constant map would score `area`."""
     rng, means = np.random.default_rng(0), []
     for key, group in rows.groupby(["head", "method", "region"], sort=False):
         row = dict(zip(("head", "method", "region"), cast(tuple, key), strict=True))
@@ -162,13 +163,13 @@ def _pixel_maps(network: Network, batch: Mapping[str, Tensor], action: Int[Tenso
 
 
 def _random_maps(count: int, size: tuple[int, int], rng: np.random.Generator) -> Float[np.ndarray, "V H W"]:
-    """As smooth as the finest map."""
+    """Random maps that are as smooth as the finest map."""
     cells = torch.from_numpy(rng.random((count, *(-(-side // 8) for side in size)), np.float32))
     return on_pixels(cells, size, 8.0).numpy()
 
 
 def _centre_map(size: tuple[int, int]) -> Float[np.ndarray, "1 H W"]:
-    """A Gaussian of a quarter of each side: photographers put things in the centre."""
+    """A Gaussian whose deviation is a quarter of each side, because photographers put things in the centre."""
     rows, columns = (np.exp(-0.5 * ((np.arange(side) - (side - 1) / 2) / (side / 4)) ** 2) for side in size)
     return (rows[:, None] * columns[None])[None].astype(np.float32)
 
@@ -176,11 +177,11 @@ def _centre_map(size: tuple[int, int]) -> Float[np.ndarray, "1 H W"]:
 def road(
     network: Network, examples: Iterable[Example], *, percentiles: Sequence[int] = (50, 80), finer: Finer = 4
 ) -> pd.DataFrame:
-    """Remove and debias (Rong et al. 2022, of the package grad-cam): what the action's logit loses with marked pixels.
+    """Remove and debias (ROAD; Rong et al. 2022; package grad-cam): the change of the logit without the marked pixels.
 
-    For a temporal head the middle pair of a video, for a stream its first snippet: the pixels above a percentile of the
-    map are filled from their surroundings, in all planes alike. A map that finds the evidence loses more than a random
-    one. Columns head, method, percentile, change (of the logit).
+    A temporal head is tested on the middle pair of a video, a stream on the first snippet of this pair. The pixels
+    above a percentile of the map are filled from their surroundings in all planes. Without the evidence, the logit
+    falls more than without random pixels. Columns: head, method, percentile, change (of the logit).
     """
     rng, rows = np.random.default_rng(0), []
     for example in examples:
@@ -201,7 +202,7 @@ def road(
 def _road_change(
     adapter: OneTensor, stacked: Tensor, maps: Float[np.ndarray, "1 H W"], action: int, percentile: int
 ) -> float:
-    # The package adds noise from the global generator, and hands tensors to functions of numpy.
+    # The package adds noise from the global generator, and passes tensors to functions of numpy.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "__array_wrap__ must accept", DeprecationWarning)
         torch.manual_seed(0)
@@ -210,11 +211,13 @@ def _road_change(
 
 
 def cascade(network: Network, examples: Sequence[Example], *, finer: Finer = 4) -> pd.DataFrame:
-    """Sanity check (Adebayo et al. 2018): weights shuffled from the classifiers downwards must change the maps.
+    """Sanity check (Adebayo et al. 2018): if weights are shuffled from the classifiers downwards, the maps must change.
+
+    The network is restored at the end.
 
     Returns:
-        Rows: how far down weights are shuffled. Columns: per head, Spearman's rank correlation of the maps with those
-        of the trained network, the mean over examples and votes. The network is restored.
+        One row for each level down to which weights are shuffled, one column per head: Spearman's rank correlation of
+        the maps with those of the trained network (mean over examples and votes).
     """
     kept = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     generator = torch.Generator().manual_seed(0)
@@ -248,7 +251,7 @@ def _from_the_top(network: Network) -> Iterator[tuple[str, list[nn.Module]]]:
 
 
 def _shuffle_weights(part: nn.Module, generator: torch.Generator) -> None:
-    """Every weight tensor keeps its values and loses their places."""
+    """Shuffle the values of every weight tensor in place."""
     with torch.no_grad():
         for weight in part.parameters():
             order = torch.randperm(weight.numel(), generator=generator).to(weight.device)
@@ -256,7 +259,7 @@ def _shuffle_weights(part: nn.Module, generator: torch.Generator) -> None:
 
 
 def _likeness(a: Float[np.ndarray, "V h w"], b: Float[np.ndarray, "V h w"]) -> float:
-    """Mean rank correlation of the maps; a constant map is like none."""
+    """Mean rank correlation of the maps; 0 for a constant map."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "An input array is constant")
         each = [spearmanr(x.ravel(), y.ravel()) for x, y in zip(a, b, strict=True)]

@@ -1,4 +1,5 @@
-"""Does a network know which snippet came first? Swaps of a pair, networks that did not draw it, similar real frames.
+"""Does a network know which snippet came first? The tests: swaps of a pair, networks that did not draw it, and similar
+real frames.
 
 Shapes: D drawings of M snippets, T frames, C channels, E features, A actions, H x W pixels.
 """
@@ -18,7 +19,7 @@ from ifttn.experiment.scores import late_fusion
 from ifttn.model.network import Network, normalise, undisturbed
 
 SUCCESS = 0.5
-"""Least p(A,B) of the drawing networks for a successful drawing: below, they take it for another action themselves."""
+"""A drawing succeeds if its own networks give it at least this p(A,B). Below, they prefer another action."""
 
 
 class Pair(NamedTuple):
@@ -27,7 +28,7 @@ class Pair(NamedTuple):
     action: int
     seed: int
     inputs: Mapping[str, Float[Tensor, "2 _ H W"]]
-    """Per modality, snippets A and B in 0..255."""
+    """Snippets A and B of each modality, in 0..255."""
 
 
 def swap_report(
@@ -35,19 +36,19 @@ def swap_report(
 ) -> pd.DataFrame:
     """An action's probability for a pair in order, swapped, and with either snippet twice.
 
-    The network that drew a pair tells it from its swap even where the pair shows no order: only a network that did not
-    draw it gives evidence. A network of differences gives the same probability for every (A, A). Without order the gap
-    is 0.
+    The network that drew a pair tells it from its swap even if the pair shows no order. Only a network that did not
+    draw the pair gives evidence. A network of differences gives the same probability for every (A, A). Without order,
+    the gap is 0.
 
     Args:
-        networks: name -> network; put one that was trained apart beside the one that drew.
-        pair: per modality, snippets A and B in 0..255.
-        action: whose probability is reported.
-        head: whose probabilities; the head of a stream takes the mean of its two votes.
+        networks: name -> network. Give both the network that drew the pair and one that was trained apart.
+        pair: snippets A and B of each modality, in 0..255.
+        action: the action whose probability is reported.
+        head: the head that gives the probabilities; the head of a stream takes the mean of its two votes.
 
     Returns:
-        A row a network, index `network`; columns p(A,B), p(B,A), gap = p(A,B) - p(B,A), p(A,A), p(B,B), and becomes,
-        the likeliest action of the swapped pair.
+        One row per network, with the index `network`. Columns: p(A,B), p(B,A), gap = p(A,B) - p(B,A), p(A,A), p(B,B),
+        and becomes, the most likely action of the swapped pair.
     """
     rows = {}
     for name, network in networks.items():
@@ -61,7 +62,8 @@ def swap_report(
 def probabilities(
     network: Network, pair: Mapping[str, Tensor], head: str, orders: Sequence[tuple[int, int]] = ((0, 1), (1, 0))
 ) -> Float[Tensor, "_ A"]:
-    """Of a pair of snippets in each of several orders; the head "fused" is the late fusion of all heads."""
+    """The probabilities of all actions for a pair of snippets, in each of several orders. The head "fused" is the late
+    fusion of all heads."""
     inputs = {modality: pair[modality][torch.tensor(orders)] for modality in network.settings.modalities}
     with undisturbed(network), torch.no_grad():
         logits = network(inputs).logits
@@ -69,25 +71,25 @@ def probabilities(
 
 
 class Nearest(NamedTuple):
-    """The real frames most like each drawing, the nearest first."""
+    """The real frames that are most similar to each drawing, the nearest first."""
 
     indices: Int[Tensor, "M n"]
     resembles: Bool[Tensor, " M"]
-    """The nearest frame is nearer to the drawing than half of all pairs of frames are to each other."""
+    """Whether the nearest frame is nearer to the drawing than the median distance between two frames."""
 
 
 def nearest_frames(
     network: Network, drawings: Float[Tensor, "M 3 H W"], frames: Float[Tensor, "T 3 h w"], *, count: int = 1
 ) -> Nearest:
-    """Find the photographs for the top row of Figures 1 and 7, by pooled level 5 of the spatial stream alone.
+    """Find the photographs for the top row of Figures 1 and 7 by pooled level 5 of the spatial stream.
 
-    Where a drawing resembles no frame, the paper shows a black tile (caption of Figure 7).
+    If a drawing resembles no frame, the paper shows a black tile (caption of Figure 7).
 
     Args:
-        network: any with a stream for "rgb".
+        network: any network with a stream for "rgb".
         drawings: in 0..255.
         frames: the candidates, in 0..255.
-        count: frames for each drawing, at most T.
+        count: the number of frames for each drawing, at most T.
     """
     real = embed(network, frames)
     distances, indices = torch.topk(1 - embed(network, drawings) @ real.T, count, largest=False)
@@ -96,27 +98,31 @@ def nearest_frames(
 
 
 def embed(network: Network, images: Float[Tensor, "M 3 H W"]) -> Float[Tensor, "M E"]:
-    """Unit vectors of pooled level 5 of the spatial stream, computed 64 images at a time to save memory."""
+    """Pooled level 5 of the spatial stream as unit vectors, computed for 64 images at a time to save memory."""
     with undisturbed(network), torch.no_grad():
         pooled = [network.streams["rgb"](normalise(some, "rgb"))[5].mean((2, 3)) for some in images.split(64)]
     return normalize(torch.cat(pooled))
 
 
 class Frames(NamedTuple):
-    """Real frames of an action with their times, 0 at the start of their video and 1 at its end."""
+    """Real frames of an action and their times: 0 at the start of the video, 1 at its end."""
 
     images: Float[Tensor, "T 3 h w"]
     times: Float[np.ndarray, " T"]
 
 
-def retrieval(network: Network, pair: Float[Tensor, "2 3 H W"], frames: Frames, *, count: int = 20) -> dict[str, float]:
-    """When in their videos are the real frames nearest to A and to B? By the spatial stream alone.
+NEAREST = 20
+"""Frames whose mean time is the time of a drawing."""
+
+
+def retrieval(network: Network, pair: Float[Tensor, "2 3 H W"], frames: Frames) -> dict[str, float]:
+    """The times of the real frames that are nearest to A and to B, by the spatial stream.
 
     Returns:
-        t(A), t(B): mean time of the `count` nearest frames; later: t(B) - t(A); p: of a one-sided permutation test of
-        `later`; photographs: share of A and B that resemble a real frame.
+        t(A), t(B): the mean time of the NEAREST nearest frames; later: t(B) - t(A); p: the p-value of a one-sided
+        permutation test of `later`; photographs: the share of A and B that resemble a real frame.
     """
-    indices, resembles = nearest_frames(network, pair, frames.images, count=min(count, len(frames.times)))
+    indices, resembles = nearest_frames(network, pair, frames.images, count=min(NEAREST, len(frames.times)))
     times = frames.times[indices.cpu().numpy()]
     test = permutation_test(
         (times[1], times[0]),
@@ -140,20 +146,20 @@ def order_report(
     frames: Callable[[int], Frames] | None = None,
     panel: Callable[[Pair], Mapping[str, float]] | None = None,
 ) -> pd.DataFrame:
-    """What each pair shows about order, a row a pair; `in_words` summarises it.
+    """What each pair shows about order, one row per pair. `in_words` summarises the report.
 
     Args:
-        pairs: drawn on `own`, or real; taken one by one.
-        own: networks that drew the pairs; that they know the order is necessary and proves nothing.
-        apart: networks that did not, trained on another split or from another seed: the evidence.
-        frames: the real frames of an action to compare with.
-        panel: what others than trained networks say of a pair, by name (`ring_judges.FactorJudges`).
+        pairs: pairs that `own` drew, or real pairs; they are read one by one.
+        own: networks that drew the pairs. They must know the order, but this proves nothing.
+        apart: networks that did not draw the pairs (of another split or another seed). They give the evidence.
+        frames: returns the real frames of an action, to compare with.
+        panel: measures a pair without a trained network and returns named values (`ring_judges.FactorJudges`).
 
     Returns:
-        Columns action, seed; own/apart p(A,B), p(B,A), gap (means over the networks); becomes, the action of the
-        swapped pair; p(A,A), p(B,B); tsn gap, of the mean of snippets' votes (0 by construction); moved, the mean
-        p(A,B) of `apart` after shifts of 8 px; fine, the share of energy above half of the highest frequency; with
-        `frames` the columns of `retrieval`; with `panel` its columns.
+        Columns: action, seed; own/apart p(A,B), p(B,A), gap (means over the networks); becomes, the action of the
+        swapped pair; p(A,A), p(B,B); tsn gap, the gap of the mean of snippets' votes (0 by construction); moved, the
+        mean p(A,B) of `apart` after shifts of 8 px; fine, the share of energy above half of the highest frequency; with
+        `frames`, the columns of `retrieval`; with `panel`, its columns.
     """
     rows = []
     witnesses = apart or own
@@ -177,9 +183,9 @@ def order_report(
     return pd.DataFrame(rows)
 
 
-def _probability_when_moved(network: Network, pair: Pair, by: int = 8) -> float:
-    """Mean p(A,B) after shifts of 8 px along each axis, the border reflected: a brittle picture collapses."""
-    moved = {}
+def _probability_when_moved(network: Network, pair: Pair) -> float:
+    """Mean p(A,B) after shifts of 8 px along each axis, with a reflected border. It is low for a brittle drawing."""
+    moved, by = {}, 8
     for modality, images in pair.inputs.items():
         larger = pad(images, (by, by, by, by), mode="reflect")
         height, width = images.shape[-2:]
@@ -190,7 +196,7 @@ def _probability_when_moved(network: Network, pair: Pair, by: int = 8) -> float:
 
 
 def fine_share(images: Float[Tensor, "M C H W"]) -> float:
-    """Share of the energy, without the mean, above half of the highest frequency: high for noise, low for photos."""
+    """Share of the energy (without the mean) above half of the highest frequency: high for noise, low for photos."""
     energy = torch.fft.fft2(images - images.mean((-2, -1), keepdim=True)).abs().square().mean((0, 1))
     rows, columns = (torch.fft.fftfreq(side, device=images.device) for side in images.shape[-2:])
     fine = torch.hypot(rows[:, None], columns[None]) > 0.25
@@ -198,7 +204,7 @@ def fine_share(images: Float[Tensor, "M C H W"]) -> float:
 
 
 def in_words(report: pd.DataFrame) -> str:
-    """What the report shows, with the number of failures."""
+    """The results of `order_report` as a sentence, with the number of failures."""
     count, parts = len(report), []
     if "apart gap" in report:
         parts.append(

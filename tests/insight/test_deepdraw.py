@@ -226,7 +226,7 @@ def test_a_denoised_drawing_repeats_from_its_seed_alone_or_in_company(network, d
 def test_what_a_denoiser_cannot_do_is_said(network, denoiser):
     with pytest.raises(IfttnError, match="no denoiser to draw with"):
         draw(network, 0, DENOISED)
-    with pytest.raises(IfttnError, match="a denoiser of rgb for a network of rgb and flow"):
+    with pytest.raises(IfttnError, match="the denoiser is for rgb, the network for rgb and flow"):
         draw(network, 0, DENOISED, denoiser=Denoiser({"rgb": 3}, 3))
     twice = replace(DENOISED, octaves=(*DENOISED.octaves, Octave(2, 48, (1.0, 0.1), (1.0, 1.0))))
     with pytest.raises(IfttnError, match="keep one size"):

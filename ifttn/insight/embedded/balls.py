@@ -1,4 +1,4 @@
-"""The balls and the scene of the embedded data set: where they are in real frames, and whether drawings show them.
+"""The balls and the scene of the embedded data set: their regions in real frames, and whether drawings show them.
 
 Shapes: K segments, S images, H x W pixels.
 """
@@ -11,14 +11,15 @@ from jaxtyping import Bool, Int, UInt8
 from ifttn.data import diagnostic, sampling
 
 BALL_AREA = 0.015, 0.12
-"""Smallest and largest share of a frame that a ball covers: a ring that is half hidden, a disc with a blurred rim."""
+"""Smallest and largest share of a frame that a ball covers: a half-hidden ring, and a disc with a blurred rim."""
 
 
 def ball_regions(row: pd.Series, segments: int, size: tuple[int, int]) -> dict[str, Bool[np.ndarray, "K H W"]]:
-    """Red ball, blue ball, both, and background, on the frames of a video's test snippets.
+    """The regions of the red ball, the blue ball, both balls, and the background, in the frames of a video's test
+    snippets.
 
     Args:
-        row: of the video, in the data set's table of factors (`diagnostic.factors`).
+        row: the row of the video in `diagnostic.factors`.
         segments: K.
         size: height and width of the stored frames.
     """
@@ -35,10 +36,10 @@ def ball_regions(row: pd.Series, segments: int, size: tuple[int, int]) -> dict[s
 def balls_and_scene(
     images: UInt8[np.ndarray, "S H W 3"], flavour: str = "ucf"
 ) -> tuple[Bool[np.ndarray, "S 2"], Int[np.ndarray, " S"]]:
-    """Whether images show the red ball and the blue ball, and the number of the scene whose hue covers most.
+    """Whether each image shows the red ball and the blue ball, and the number of the scene whose hue covers most of it.
 
-    A pixel is of the material whose colour, without its luminance, is nearest. A ball is there where its largest
-    connected area is as large as a ball's.
+    A pixel belongs to the material with the nearest colour, without luminance. An image shows a ball if the largest
+    connected area of the ball's colour is as large as a ball.
     """
     scenes = np.array(list(diagnostic.FLAVOURS[flavour].scenes.values()))
     chroma = images - (images @ np.array((0.299, 0.587, 0.114)))[..., None]

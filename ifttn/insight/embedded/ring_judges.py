@@ -1,7 +1,7 @@
-"""Judges of the drawings of the embedded data set: small classifiers of ring against disc, balls and scene by hue.
+"""Judges of the drawings of the embedded data set: small classifiers of rings and discs; balls and scene by their hue.
 
-The classifiers are trained on rendered frames alone: they see neither the networks that draw nor the videos that those
-were trained on. Shapes: S images, H x W pixels.
+The classifiers are trained on newly rendered frames. They see neither the networks that draw nor the videos on which
+these networks were trained. Shapes: S images, H x W pixels.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ JUDGE_CROP = 64
 
 
 class RingJudge(nn.Module):
-    """A logit of how much the balls of an image look like rings: above 0 for rings, below 0 for discs."""
+    """A classifier of the balls in an image. Its logit is above 0 for rings and below 0 for discs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,15 +32,15 @@ class RingJudge(nn.Module):
         self.read = nn.Linear(self.body.channels[5], 1)
 
     def forward(self, images: Float[Tensor, "S 3 H W"]) -> Float[Tensor, " S"]:
-        """Images are in 0..255; each is normalised by its own mean and deviation, so that only form counts."""
+        """Images in 0..255 -> logits. Each image is normalised by its own mean and deviation, so only form counts."""
         mean = images.mean((1, 2, 3), keepdim=True)
         deviation = images.std((1, 2, 3), keepdim=True).clamp_min(1)
         return self.read(self.body((images - mean) / deviation)[5].mean((2, 3)))[:, 0]
 
 
 class RingJury(nn.Module):
-    """The mean logit of several judges. Each judge is right on about 97.5 % of real frames. Drawings look different
-    from those, and one judge's count of right drawings among eighty varies by four with the judge's seed."""
+    """The mean logit of several judges. Each judge is right on about 97.5 % of real frames. Drawings look different,
+    and the number of drawings that one judge finds right, of eighty, varies by four with the judge's seed."""
 
     def __init__(self, judges: Sequence[RingJudge]) -> None:
         super().__init__()
@@ -52,12 +52,12 @@ class RingJury(nn.Module):
 
 
 class FactorJudges:
-    """What a pair shows of the factors of its action, as no trained network says it.
+    """Measures which factors of its action a pair shows, without the networks that draw.
 
     Args:
         factors: `diagnostic.factors` of the data set.
-        actions: in the order of the networks that draw.
-        device: for the judges.
+        actions: the actions in the order of the networks that draw.
+        device: the device of the judges.
     """
 
     def __init__(self, factors: pd.DataFrame, actions: Sequence[str], device: str = "cpu") -> None:
@@ -70,8 +70,8 @@ class FactorJudges:
         return 1 - 2 * int(self.of_action.order.iloc[action])
 
     def __call__(self, pair: Pair) -> dict[str, float]:
-        """margin: by how much more the first snippet shows the form that comes first, as the jury says; balls, scene:
-        share of the snippets that show both balls, and the action's scene."""
+        """margin: how much more the first snippet shows the form that comes first (difference of the jury's logits);
+        balls: the share of snippets that show both balls; scene: the share that show the action's scene."""
         rgb = pair.inputs["rgb"]
         with torch.no_grad():
             first, second = self.jury(rgb).tolist()
@@ -83,12 +83,12 @@ class FactorJudges:
 
 
 def train_jury(judges: int) -> RingJury:
-    """Judges with frames and weights of their own; each takes a quarter of a minute."""
+    """Train judges, each with its own frames and weights. This takes 15 seconds per judge."""
     return RingJury([train_judge(1000 + number) for number in range(judges)])
 
 
 def rendered_frames(seed: int, videos: int) -> tuple[UInt8[np.ndarray, "S 72 96 3"], Float[np.ndarray, " S"]]:
-    """Frames of newly rendered videos, two of each phase of every video, and 1 where a frame shows rings."""
+    """Frames of newly rendered videos, two of each phase of every video, and for each frame 1 if it shows rings."""
     frames, rings = [], []
     for _, row in diagnostic.plan_videos("ucf", videos, seed).iterrows():
         film = diagnostic.render(row)
@@ -120,7 +120,7 @@ def train_judge(seed: int = 1000, *, videos: int = 48, steps: int = 300) -> Ring
 
 
 def _augmented(frame: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator) -> Float[np.ndarray, "64 64 3"]:
-    """A crop of random size, colours, sharpness and noise."""
+    """A crop with random size, colours, sharpness and noise."""
     scale = JUDGE_CROP / rng.uniform(43, 107)
     height, width = frame.shape[:2]
     zoomed = cv2.resize(frame, (max(JUDGE_CROP, round(width * scale)), max(JUDGE_CROP, round(height * scale))))
