@@ -194,7 +194,7 @@ def test_every_step_of_the_study_is_done(results, tmp_path, monkeypatch):
 
 
 def test_the_bench_of_training_runs(tmp_path, monkeypatch):
-    monkeypatch.setattr(bench_train, "product_rate", lambda clock, side, dtype: 1e12)
+    monkeypatch.setattr(bench_train, "product_rate", lambda clock, dtype: 1e12)
     small = ("--preset", "smallest", "--videos", 16, "--steps", 1, "--repetitions", 1, "--batch", 2)
     assert run("bench", "train", *small, "--device", GPU, "--folder", tmp_path) == 0
 

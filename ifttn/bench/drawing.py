@@ -1,4 +1,4 @@
-"""Ways to draw an ordered pair, and what networks and judges that did not draw find in the drawings.
+"""Compares ways to draw an ordered pair by networks and judges that did not draw it.
 
     ifttn bench drawing --results results --seeds 0 1 --csv ways.csv
 
@@ -61,15 +61,15 @@ Way = Callable[[Sequence[Network], Sequence[tuple[int, int]]], tuple[DrawingStep
 
 
 class Waves(Canvas):
-    """Fourier with decorrelated colours (Olah et al. 2017; Lucent): spectra that fall as 1/f, changed by Adam. The
-    covariance of real colours and motions decorrelates them, and a sigmoid holds the box."""
+    """Fourier canvas with decorrelated colours (Olah et al. 2017; Lucent). Adam changes spectra that fall as 1/f. The
+    covariance of real colours and motions decorrelates the channels, and a sigmoid keeps the values in the box."""
 
     def __init__(self, *of: Any, real: Mapping[str, Float[Tensor, "N _ H W"]]) -> None:
         self.real = real
         super().__init__(*of)
 
     def start(self) -> None:
-        """Faint amplitudes."""
+        """Start from small amplitudes."""
         height, width = self.size
         frequency = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None])
         self.fall = 1 / frequency.clamp_min(1 / width)
@@ -92,7 +92,7 @@ class Waves(Canvas):
         return decoded
 
     def crops(self, sigma: float) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """The amplitudes are differentiated by."""
+        """The amplitudes, by which the objective is differentiated, and the crops."""
         self.place_crops()
         return self.leaves, {modality: self.cut(canvas) for modality, canvas in self._decoded().items()}
 
@@ -110,10 +110,10 @@ class Waves(Canvas):
 
 
 class Phases(Waves):
-    """MACO (Fel et al. 2023): phases alone are drawn; magnitudes are the mean of those of real snippets."""
+    """MACO (Fel et al. 2023): only phases are drawn. The magnitudes are the mean magnitudes of real snippets."""
 
     def start(self) -> None:
-        """Random phases."""
+        """Start from random phases."""
         super().start()
         self.magnitudes = {}
         for modality, (mean, root) in self.colours.items():
@@ -128,21 +128,21 @@ class Phases(Waves):
 
 
 class Accentuated(Pixels):
-    """A real pair is changed (after Hamblin et al. 2024): the start is a training pair of any action."""
+    """Changes a real pair (after Hamblin et al. 2024): the drawing starts from a training pair of any action."""
 
     def __init__(self, *of: Any, start: Mapping[str, Float[Tensor, "B 2 _ H W"]]) -> None:
         self.real = start
         super().__init__(*of)
 
     def start(self) -> None:
-        """The real pair."""
+        """Start from the real pair."""
         self.pixels = {modality: self.real[modality].clone() for modality in self.seen.modalities}
 
 
 class Stimulus(Pixels):
-    """After LEAPS (Stergiou and Deligiannis 2023): a second network holds features to those of a real pair of the
-    action, and both snippets are held to show one scene. Means and deviations of features are of both snippets
-    together, so that they do not tell the order."""
+    """After LEAPS (Stergiou and Deligiannis 2023): a penalty keeps the features of a second network near those of a
+    real pair of the action, and both snippets near the same scene. The means and deviations of features are over both
+    snippets together, so that they do not contain the order."""
 
     def __init__(self, *of: Any, second: Network, stimulus: Mapping[str, Float[Tensor, "B 2 _ H W"]]) -> None:
         self.second = second
@@ -151,7 +151,7 @@ class Stimulus(Pixels):
         super().__init__(*of)
 
     def penalty(self, crops: dict[str, Float[Tensor, "B M _ h w"]]) -> Tensor:
-        """Distance of statistics, and of the blurred snippets from each other."""
+        """The distance of the statistics, plus the distance between the two blurred snippets."""
         apart = torch.zeros(())
         for found, wanted in zip(_statistics(self.second, crops), self.wanted, strict=True):
             apart = apart + mse_loss(found, wanted, reduction="sum") / wanted.square().mean() / wanted.shape[1]
@@ -160,7 +160,7 @@ class Stimulus(Pixels):
 
 
 def _statistics(network: Network, snippets: Mapping[str, Float[Tensor, "B 2 _ _ _"]]) -> list[Float[Tensor, "B _"]]:
-    """Means and deviations of each level of each stream, of both snippets together."""
+    """Means and deviations of the features of each level of each stream, over both snippets together."""
     found = []
     for modality in network.settings.modalities:
         for features in network.streams[modality](normalise(snippets[modality].flatten(0, 1), modality)).values():
@@ -170,7 +170,7 @@ def _statistics(network: Network, snippets: Mapping[str, Float[Tensor, "B 2 _ _ 
 
 
 def _colours(real: Float[Tensor, "N C H W"]) -> tuple[Float[Tensor, " C"], Float[Tensor, "C C"]]:
-    """Mean, and square root of the covariance, over channels."""
+    """The mean of each channel, and the square root of the covariance of channels."""
     pixels = real.movedim(1, -1).flatten(0, -2)
     values, vectors = torch.linalg.eigh(torch.cov(pixels.T) + torch.eye(pixels.shape[1]))
     return pixels.mean(0), vectors @ values.sqrt().diag() @ vectors.T
@@ -201,14 +201,14 @@ class Contest:
         return Frames(videos.flatten(0, 1)[:REAL_FRAMES].float(), times[:REAL_FRAMES])
 
     def pairs(self, subjects: Sequence[tuple[int, int]], *, own: bool) -> dict[str, Float[Tensor, "B 2 _ H W"]]:
-        """A middle pair of a training video for each subject: of its action, or of any."""
+        """For each subject, the middle pair of a training video: of the same action if `own`, else of any action."""
         rng = np.random.default_rng([int(own), *(seed for _, seed in subjects)])
         every = np.arange(len(self.labels))
         chosen = [rng.choice(every[self.labels == action] if own else every) for action, _ in subjects]
         return {modality: real[chosen, 1:3].float() for modality, real in self.real.items()}
 
     def way(self, name: str) -> Way:
-        """The function that draws for a row of the table. A row with a shorter training trains its denoiser here."""
+        """The function that draws for a row of the table. A row with fewer training steps trains its denoiser here."""
         if name == "published":
             return partial(draw_best, settings=preset_for(self.preset.size), head="ttn")
         if name in UNTRAINED_WAYS:
@@ -223,9 +223,9 @@ class Contest:
     def _without_training(
         self, name: str, blur: Settings, networks: Sequence[Network], subjects: Sequence[tuple[int, int]]
     ) -> tuple[DrawingStep, ...]:
-        """The late fusion, by the ways of this file."""
+        """Draw for the late fusion by a way of this file."""
         some = {modality: real[::8].flatten(0, 1).float() for modality, real in self.real.items()}
-        # Lucent's jitter; an eighth to a quarter of the usual steps, as frames have an eighth of the usual pixels.
+        # Lucent's jitter, and an eighth to a quarter of its steps, because our frames have an eighth of its pixels.
         octaves = (Octave(3 * blur.octaves[-1].steps, blur.octaves[-1].canvas, (0.0, 0.0), (0.05, 0.05)),)
         adam = Settings(blur.crop, octaves, "contrast", blur.aspect, 8.0, 0.1, 10.0)
         settings, kind = {
@@ -237,7 +237,7 @@ class Contest:
         return draw_best(networks, subjects, settings, head="fused", kind=kind)
 
     def report(self, way: Way, networks: Sequence[Network], seeds: Sequence[int]) -> pd.DataFrame:
-        """`order_report` of all actions from these seeds, with the core's seconds of a pair."""
+        """`order_report` of all actions from these seeds, with the seconds of one core per pair."""
         subjects, clock, reports = list(product(range(len(self.split.actions)), seeds)), Clock("cpu"), []
         for batch in (subjects[first : first + PAIRS_AT_ONCE] for first in range(0, len(subjects), PAIRS_AT_ONCE)):
             began = clock.now()

@@ -5,7 +5,7 @@
     python -m ifttn bench gpu --docs              update docs/speed.md from docs/gpu-*.json
 
 Each part is a process with a time limit. Its rows are written to the JSON file as soon as they are measured. A part may
-take twice its share of the remaining time. On a CPU every part runs at a tiny size, to show that it works.
+take twice its share of the remaining time. On a CPU, every part runs at a tiny size, which only shows that it works.
 """
 
 import argparse
@@ -70,6 +70,16 @@ class Place:
         """The preset of training."""
         return "paper" if self.on_gpu else "smallest"
 
+    @property
+    def workers(self) -> int:
+        """Processes that load batches: one per core except one core, at least one."""
+        return max(1, len(os.sched_getaffinity(0)) - 1)
+
+    @property
+    def minutes(self) -> float:
+        """Minutes for the measurements of `bench speed`. It builds its networks in the rest of the time."""
+        return self.seconds / 180
+
 
 @dataclass(frozen=True)
 class Part:
@@ -84,43 +94,21 @@ class Part:
     """Packages that the part needs."""
 
 
-def _bench(*words: str) -> Callable[[Place], Sequence[str]]:
-    return lambda place: ("ifttn", "bench", *words, "--json", str(place.rows))
+def _bench(words: str, full: str = "", tiny: str = "") -> Callable[[Place], Sequence[str]]:
+    """The words of `ifttn bench WORDS`, then `full` on a GPU or `tiny` on a CPU. Fields of the place are filled in."""
+    return lambda place: (
+        *(word.format(place) for word in f"ifttn bench {words} {full if place.on_gpu else tiny}".split()),
+        *("--json", str(place.rows)),
+    )
 
 
-def _flow(place: Place) -> Sequence[str]:
-    return _bench("flow", "--gpu", *(() if place.on_gpu else ("--sizes", "48x32")))(place)
+_TRAIN = "train --preset {0.preset} --device {0.device}"
 
 
-def _train(place: Place) -> Sequence[str]:
-    few = ("--steps", "4", "--repetitions", "2") if place.on_gpu else ("--steps", "1", "--repetitions", "1")
-    return (*_own("train")(place), *few)
-
-
-def _memory(*more: str) -> Callable[[Place], Sequence[str]]:
+def _memory(more: str = "") -> Callable[[Place], Sequence[str]]:
     """`bench train` without data."""
-
-    def words(place: Place) -> Sequence[str]:
-        few = ("--steps", "1", "--repetitions", "1", "--batch", "2", "--stages", "temporal")
-        few = ("--steps", "4", "--repetitions", "3") if place.on_gpu else few
-        return _bench("train", "--from-memory", "--preset", place.preset, "--device", place.device, *few, *more)(place)
-
-    return words
-
-
-def _largest(place: Place) -> Sequence[str]:
-    return _bench("train", "--preset", place.preset, "--largest-batch", "--device", place.device)(place)
-
-
-def _speed(place: Place) -> Sequence[str]:
-    minutes = f"{place.seconds / 180:.2f}"  # the networks are built in the rest of the time
-    few = () if place.on_gpu else ("--size", "small", "--rows", "mv-if-ttn", "--segments", "2")
-    return _bench("speed", "--device", place.device, "--minutes", minutes, "--repetitions", "5", *few)(place)
-
-
-def _insight(place: Place) -> Sequence[str]:
-    full = ("--presets", "paper", "tiny") if place.on_gpu else ("--batch", "1", "--repeat", "1")
-    return _bench("insight", "--device", place.device, *full)(place)
+    few = "--steps 1 --repetitions 1 --batch 2 --stages temporal"
+    return _bench(f"{_TRAIN} --from-memory {more}", "--steps 4 --repetitions 3", few)
 
 
 def _own(name: str) -> Callable[[Place], Sequence[str]]:
@@ -131,16 +119,39 @@ def _own(name: str) -> Callable[[Place], Sequence[str]]:
 QUESTIONS: Mapping[str, Part] = {
     "tests": Part("Do the tests that need a GPU pass?", 90, _own("tests"), ("pytest",)),
     "resume": Part("Does a training that was killed several times end with the same bits?", 60, _own("resume")),
-    "flow": Part("How many pairs/s does TV-L1 compute, and how far is it from the CPU's flow?", 40, _flow),
-    "train": Part("How fast is each stage of training, with its data and from memory?", 60, _train),
+    "flow": Part(
+        "How many pairs/s does TV-L1 compute, and how far is it from the CPU's flow?",
+        40,
+        _bench("flow --gpu", tiny="--sizes 48x32"),
+    ),
+    "train": Part(
+        "How fast is each stage of training, with its data and from memory?",
+        60,
+        _bench(
+            f"{_TRAIN} --folder {{0.folder}}/train",
+            "--workers {0.workers} --videos 64 --steps 4 --repetitions 2",
+            "--workers 0 --videos 16 --steps 1 --repetitions 1",
+        ),
+    ),
     "memory": Part("How fast is training from memory, compared with torchvision's network?", 40, _memory()),
     "loader": Part("How many videos/s does the loader give, with 4, 8 and all cores?", 50, _own("loader")),
     "study": Part("Does a small study reach the accuracies of docs/results.md?", 80, _own("study")),
-    "largest": Part("How large can a batch of the joint stage be?", 60, _largest),
+    "largest": Part("How large can a batch of the joint stage be?", 60, _bench(f"{_TRAIN} --largest-batch")),
     "jpeg": Part("How fast does nvJPEG decode the store's JPEGs, compared with one core?", 20, _own("jpeg")),
-    "speed": Part("How fast is each system of Table 5?", 90, _speed),
+    "speed": Part(
+        "How fast is each system of Table 5?",
+        90,
+        _bench(
+            "speed --device {0.device} --minutes {0.minutes:.2f} --repetitions 5",
+            tiny="--size small --rows mv-if-ttn --segments 2",
+        ),
+    ),
     "compile": Part("How fast is training from memory with torch.compile?", 120, _memory("--compile")),
-    "insight": Part("How many class activation maps and DeepDraw steps per second?", 60, _insight),
+    "insight": Part(
+        "How many class activation maps and DeepDraw steps per second?",
+        60,
+        _bench("insight --device {0.device}", "--presets paper tiny", "--batch 1 --repeat 1"),
+    ),
     "peers": Part("How fast are OpenCV's flows, if they are installed?", 20, _own("peers")),
 }
 
@@ -226,10 +237,10 @@ def measured(chosen: Sequence[str], device: str, folder: Path, seconds: float) -
 def process(words: Sequence[str], place: Place, bar: tqdm) -> Iterator[dict[str, Any]]:
     """Run `python -m WORDS` until its time limit. Yields the rows after each new row, and at the end the status."""
     place.rows.unlink(missing_ok=True)
-    said, errors = place.folder / "stdout", place.folder / "stderr"
+    output, errors = place.folder / "stdout", place.folder / "stderr"
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     began, known = time.monotonic(), 0
-    with said.open("w") as stdout, errors.open("w") as stderr:
+    with output.open("w") as stdout, errors.open("w") as stderr:
         child = subprocess.Popen(
             [sys.executable, "-m", *words],
             **{"stdout": stdout, "stderr": stderr, "start_new_session": True},

@@ -1,18 +1,14 @@
 """The parts of `ifttn bench gpu` that are not also parts of `ifttn bench`. Each runs in its own process.
 
-    python -m ifttn.bench.gpu_parts PART DEVICE FOLDER [options of `ifttn bench train`]
-
-They draw videos of the embedded data set into a store without a codec, so that they need no video library.
+python -m ifttn.bench.gpu_parts PART DEVICE FOLDER
 """
 
-import argparse
 import json
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -20,21 +16,15 @@ from typing import Any, cast
 
 import cv2
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import UInt8
-from joblib import Parallel, delayed
 from torchvision.io import ImageReadMode
 
-from ifttn.bench import train as bench_train
 from ifttn.bench.clock import Clock, PrintedTable, use_one_core
 from ifttn.bench.flow import MOTIONS
 from ifttn.bench.gpu import ROOT, Place
-from ifttn.bench.options import PARTS
-from ifttn.bench.store import dataset_of
-from ifttn.data import diagnostic
+from ifttn.bench.store import dataset_of, drawn
 from ifttn.data.catalogue import read_split
-from ifttn.data.flow import flow_of, to_bytes
 from ifttn.data.loading import batches
 from ifttn.data.store import Store
 from ifttn.experiment import testing, training
@@ -43,42 +33,11 @@ from ifttn.experiment.processes import Machine
 from ifttn.experiment.recipes import with_its_sources
 from ifttn.experiment.scores import late_fusion, top1
 from ifttn.experiment.work import Work
-from ifttn.files import write_whole
 
 LEFT_OUT = ("test_training_killed_at_25_random_moments", "test_recomputing_lets_more_videos_fit")
 """Tests that the parts `resume` and `largest` already cover."""
 LOADED = 16
 """Videos in a batch of the loader."""
-
-
-def drawn(folder: Path, preset: str, videos: int, flow: str | None = None) -> tuple[Path, Store]:
-    """The folder of an embedded data set with empty video files, and its store. A second call finds both.
-
-    The flow also serves as motion vectors.
-    """
-    data, settings = folder / "embedded-ucf", PRESETS[preset].store
-    store = Store.create(folder / f"store-{preset}", replace(settings, flow=flow or settings.flow))
-    plan = diagnostic.plan_videos("ucf", videos, seed=0)
-    for name, text in diagnostic.FLAVOURS["ucf"].lists(plan).items():
-        write_whole(data / name, text.encode())
-    for file in plan.file:
-        (data / file).parent.mkdir(parents=True, exist_ok=True)
-        (data / file).touch()
-    rows = [row for name, row in plan.iterrows() if str(name) not in store]
-    if rows:
-        jobs = -1 if len(rows) > 32 else 1  # few videos are drawn before other processes would have started
-        Parallel(n_jobs=jobs)(delayed(_draw)(store.folder, row) for row in rows)
-        store.tidy()
-    return data, store
-
-
-def _draw(folder: Path, row: pd.Series) -> None:
-    cv2.setNumThreads(1)
-    store = Store(folder)
-    size = (store.settings.width, store.settings.height)
-    frames = np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in diagnostic.render(row)])
-    flow = to_bytes(flow_of(store.settings.flow, frames), store.settings.bound)
-    store.write(str(row.name), frames, flow, flow, float(diagnostic.FPS))
 
 
 def _tests(place: Place) -> int:
@@ -99,20 +58,9 @@ def _tests(place: Place) -> int:
 
     files = [str(path) for path in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.gpu" in path.read_text()]
     plain = "addopts=--import-mode=importlib --strict-markers"  # without the plugins that only a developer has
-    words = [
-        "-m",
-        "gpu",
-        "-k",
-        f"not ({' or '.join(LEFT_OUT)})",
-        "-o",
-        plain,
-        "-W",
-        "default",
-        "-p",
-        "no:cacheprovider",
-    ]
-    words += ["-q", "--capture=no", "--continue-on-collection-errors", f"--rootdir={ROOT}", *files]
-    return int(pytest.main(words, [Rows()]) not in (0, 5))  # 5: no test was collected
+    words = ["-m", "gpu", "-k", f"not ({' or '.join(LEFT_OUT)})", "-o", plain, "-W", "default"]
+    words += ["-p", "no:cacheprovider", "-q", "--capture=no", "--continue-on-collection-errors", f"--rootdir={ROOT}"]
+    return int(pytest.main([*words, *files], [Rows()]) not in (0, 5))  # 5: no test was collected
 
 
 def _why(report: Any) -> str:
@@ -130,25 +78,12 @@ def _resume(place: Place) -> int:
         script = ROOT / "tests" / "experiment" / "forked.py"
         kills = "4" if place.on_gpu else "1"
         command = [sys.executable, str(script), "faults", str(data), str(store.folder), runs, kills, place.device]
-        said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    found = json.loads(said.splitlines()[-1])
+        printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    found = json.loads(printed.splitlines()[-1])
     table = PrintedTable("training in deterministic mode", "value", first=50)
     table.row("times that it was killed", str(found["killed"]))
     table.row("ends with the bits of an undisturbed training", f"{sum(found['same'])} of {len(found['same'])}")
     return int(not all(found["same"]))
-
-
-def _train(place: Place, *options: str) -> int:
-    """`ifttn bench train` on a drawn store. All cores except one load batches."""
-    folder = place.folder / "train"
-    videos = 64 if place.on_gpu else 16
-    drawn(folder, place.preset, videos, flow="dis")
-    parser = argparse.ArgumentParser()
-    PARTS["train"][1](parser)
-    words = ["--preset", place.preset, "--device", place.device, "--folder", str(folder)]
-    words += ["--workers", str(max(1, _cores() - 1) if place.on_gpu else 0), *options]
-    words += ["--videos", str(videos)]
-    return bench_train.run(parser.parse_args(words))
 
 
 def _loader(place: Place) -> int:
@@ -283,10 +218,9 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-OWN_PARTS: Mapping[str, Callable[..., int]] = {
+OWN_PARTS: Mapping[str, Callable[[Place], int]] = {
     "tests": _tests,
     "resume": _resume,
-    "train": _train,
     "loader": _loader,
     "jpeg": _jpeg,
     "study": _study,
@@ -294,7 +228,7 @@ OWN_PARTS: Mapping[str, Callable[..., int]] = {
 }
 
 if __name__ == "__main__":
-    name, device, folder, *options = sys.argv[1:]
+    name, device, folder = sys.argv[1:]
     place = Place(device, Path(folder))
     PrintedTable.kept = place.rows
-    sys.exit(OWN_PARTS[name](place, *options))
+    sys.exit(OWN_PARTS[name](place))

@@ -22,6 +22,7 @@ from ifttn.vocabulary import STACK
 
 AIM = 0.8
 """MV-IF-TTN should reach this share of the speed that its bound allows."""
+MV_IF_TTN = "mv-if-ttn"
 
 
 class MeasuredSpeeds:
@@ -58,12 +59,12 @@ class MeasuredSpeeds:
         found = self.timings_of(row, definition)
         return Spread.of([t.workload.count / t.seconds for t in found]) if found else None
 
-    def ratio(self, quick: str, slow: str) -> Spread | None:
-        """The end-to-end speed of one row divided by the speed of another row in the same round.
+    def ratio(self, slow: str) -> Spread | None:
+        """The end-to-end speed of MV-IF-TTN divided by the speed of another row in the same round.
 
         If one row has fewer rounds, its last timing is used for the missing rounds.
         """
-        first, second = self.seconds(quick, END_TO_END), self.seconds(slow, END_TO_END)
+        first, second = self.seconds(MV_IF_TTN, END_TO_END), self.seconds(slow, END_TO_END)
         if not (len(first) and len(second)):
             return None
         rounds = np.arange(max(len(first), len(second)))
@@ -92,13 +93,13 @@ class MeasuredSpeeds:
         """Billions of multiply-adds of one video."""
         return self.timings_of(row, SNIPPETS)[0].workload.weight / self.conditions.batch
 
-    def bounds(self, row: str = "mv-if-ttn") -> tuple[float, float] | None:
-        """Two lower bounds for the seconds per video of a row: decoding alone, and its multiply-adds at the rate of a
-        large product. None if one was not measured."""
+    def bounds(self) -> tuple[float, float] | None:
+        """Two lower bounds for the seconds per video of MV-IF-TTN: decoding alone, and its multiply-adds at the rate of
+        a large product. None if one was not measured."""
         product, decoding = self.rate(PRODUCT), self.rate(DECODE)
-        if not (product and decoding and self.rate(row, VIDEOS)):
+        if not (product and decoding and self.rate(MV_IF_TTN, VIDEOS)):
             return None
-        return 1 / decoding.median, self.gmacs(row) / product.median
+        return 1 / decoding.median, self.gmacs(MV_IF_TTN) / product.median
 
     def claims(self) -> Sequence[str]:
         """A sentence for each claim of the paper about speed that this run has measured."""
@@ -106,7 +107,7 @@ class MeasuredSpeeds:
 
     def _tenfold(self) -> Iterator[str]:
         for slow, paper in (("if-ttn", ""), ("tsn-rgb-flow", " (the paper prints 142 and 14: 10.1)")):
-            ratio = self.ratio("mv-if-ttn", slow)
+            ratio = self.ratio(slow)
             if ratio is None:
                 continue
             yield (
@@ -117,10 +118,10 @@ class MeasuredSpeeds:
 
     def _why(self, slow: str) -> Iterator[str]:
         """Sentences on what limits the ratio, and on the ratio if a video needs the flow of all its fields."""
-        flow, own_network, reading = self.flow_seconds(slow), self.rate("mv-if-ttn", VIDEOS), self.rate(VECTORS)
+        flow, own_network, reading = self.flow_seconds(slow), self.rate(MV_IF_TTN, VIDEOS), self.rate(VECTORS)
         if not (flow is not None and own_network and reading):
             return
-        own, other = (float(np.median(self.seconds(name, END_TO_END))) for name in ("mv-if-ttn", slow))
+        own, other = (float(np.median(self.seconds(name, END_TO_END))) for name in (MV_IF_TTN, slow))
         variant = ROWS[slow].at(self.conditions.size)
         fields = STACK * segments_taken(variant, self.num_frames, self.conditions.segments)
         all_fields = self.num_frames - 1
@@ -136,7 +137,7 @@ class MeasuredSpeeds:
         )
 
     def _real_time(self) -> Iterator[str]:
-        rate = self.rate("mv-if-ttn", END_TO_END)
+        rate = self.rate(MV_IF_TTN, END_TO_END)
         if rate:
             frames = rate.median * self.num_frames
             yield (
@@ -145,13 +146,13 @@ class MeasuredSpeeds:
             )
 
     def _bounded(self) -> Iterator[str]:
-        bounds, own, product = self.bounds(), self.rate("mv-if-ttn", END_TO_END), self.rate(PRODUCT)
+        bounds, own, product = self.bounds(), self.rate(MV_IF_TTN, END_TO_END), self.rate(PRODUCT)
         if bounds and own and product:
             decoding, network = bounds
             reached = max(bounds) * own.median
             yield (
                 f"MV-IF-TTN's bounds, in ms per video: decoding alone {1000 * decoding:.1f}; "
-                f"{self.gmacs('mv-if-ttn'):.1f} G multiply-adds at {product.median:.0f} G per second "
+                f"{self.gmacs(MV_IF_TTN):.1f} G multiply-adds at {product.median:.0f} G per second "
                 f"{1000 * network:.1f}. It takes {1000 / own.median:.1f}; the larger bound is {reached:.2f} of this "
                 f"({'aim met' if reached >= AIM else 'aim missed'}: {AIM})."
             )

@@ -155,7 +155,7 @@ def _drawing(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--ways", nargs="+", default=list(DRAWING_WAYS), choices=DRAWING_WAYS, metavar="WAY", help="%(choices)s"
     )
-    p.add_argument("--csv", type=new_file, help="also write what is found in each pair to this file")
+    p.add_argument("--csv", type=new_file, help="also write the report of each pair to this file")
 
 
 def _gpu(p: argparse.ArgumentParser) -> None:
@@ -174,6 +174,6 @@ PARTS: Mapping[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "store": ("the loader alone, against a bare loop that decodes the same JPEGs", _store),
     "train": ("each stage of training with its data, against the same network with data in memory", _train),
     "insight": ("class activation maps, against the package grad-cam, and the steps of DeepDraw", _insight),
-    "drawing": ("ways to draw an ordered pair: what networks and judges that did not draw find in it", _drawing),
+    "drawing": ("ways to draw an ordered pair, by networks and judges that did not draw it", _drawing),
     "gpu": ("everything that needs a GPU, in one JSON and one Markdown file; on a CPU at a tiny size", _gpu),
 }

@@ -6,37 +6,29 @@ process, in turns. Times are processor times, the best of several turns for each
 
 import argparse
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import UInt8
+from joblib import Parallel, delayed
 
 from ifttn.bench.clock import Clock, PrintedTable, device_name, use_one_core
 from ifttn.bench.options import TRAINED_STAGES
 from ifttn.bench.random_steps import random_step
+from ifttn.data import diagnostic
 from ifttn.data.flow import flow_of, to_bytes
 from ifttn.data.loading import SnippetDataset, batches, in_order
 from ifttn.data.store import Store, StoreSettings
 from ifttn.experiment.presets import PRESETS, Preset
 from ifttn.experiment.processes import Machine
 from ifttn.experiment.recipes import RECIPES, find
+from ifttn.files import write_whole
 from ifttn.vocabulary import MODALITIES, IfttnError, Video
-
-
-@dataclass(frozen=True)
-class LoaderRates:
-    """Rates in videos per second on one core."""
-
-    bare: float
-    """Rate of the bare loop."""
-    loader: float
-    """Rate of the loader if the device resizes the crops (`SnippetDataset.fitted` is false)."""
-    fitted: float
-    """Rate of the loader if it resizes and mirrors the crops."""
 
 
 def run(o: argparse.Namespace) -> int:
@@ -49,10 +41,10 @@ def run(o: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="ifttn-bench-") as folder:
         store = Store(o.store) if o.store else example(Path(folder), preset.store)
         if store.index().empty:
-            raise IfttnError(f"{store.folder}: holds no video")
+            raise IfttnError(f"{store.folder} holds no video")
         print("\n".join(_header(o, store, preset)))
         table = PrintedTable("stage", "bare", "loader", "ratio", "fitted", "ratio", "device", "cores", first=10)
-        measured: dict[tuple[str, ...], LoaderRates] = {}
+        measured: dict[tuple[str, ...], dict[str, float]] = {}
         for row, (name, (recipe, stage)) in enumerate(TRAINED_STAGES.items()):
             modalities = RECIPES[recipe].modalities
             if modalities not in measured:
@@ -81,12 +73,12 @@ def _header(o: argparse.Namespace, store: Store, preset: Preset) -> Iterator[str
     yield "fitted = the loader also resizes crops; device = videos/s that a GPU trains on; cores = device / loader"
 
 
-def _cells(rates: LoaderRates, device: float | None) -> Iterator[str]:
-    yield f"{rates.bare:.1f}"
-    for own in (rates.loader, rates.fitted):
-        yield from (f"{own:.1f}", f"{own / rates.bare:.2f}")
+def _cells(rates: Mapping[str, float], device: float | None) -> Iterator[str]:
+    yield f"{rates['bare']:.1f}"
+    for own in (rates["loader"], rates["fitted"]):
+        yield from (f"{own:.1f}", f"{own / rates['bare']:.2f}")
     if device:
-        yield from (f"{device:.0f}", f"{device / rates.loader:.1f}")
+        yield from (f"{device:.0f}", f"{device / rates['loader']:.1f}")
 
 
 def example(folder: Path, settings: StoreSettings) -> Store:
@@ -107,6 +99,37 @@ def example(folder: Path, settings: StoreSettings) -> Store:
     return store
 
 
+def drawn(folder: Path, preset: str, videos: int, flow: str | None = None) -> tuple[Path, Store]:
+    """The folder of an embedded data set with empty video files, and its store. A second call finds both.
+
+    The frames are drawn into the store without a codec, so that no video library is needed. The flow also serves as
+    motion vectors.
+    """
+    data, settings = folder / "embedded-ucf", PRESETS[preset].store
+    store = Store.create(folder / f"store-{preset}", replace(settings, flow=flow or settings.flow))
+    plan = diagnostic.plan_videos("ucf", videos, seed=0)
+    for name, text in diagnostic.FLAVOURS["ucf"].lists(plan).items():
+        write_whole(data / name, text.encode())
+    for file in plan.file:
+        (data / file).parent.mkdir(parents=True, exist_ok=True)
+        (data / file).touch()
+    rows = [row for name, row in plan.iterrows() if str(name) not in store]
+    if rows:
+        jobs = -1 if len(rows) > 32 else 1  # few videos are drawn before other processes would have started
+        Parallel(n_jobs=jobs)(delayed(_draw)(store.folder, row) for row in rows)
+        store.tidy()
+    return data, store
+
+
+def _draw(folder: Path, row: pd.Series) -> None:
+    cv2.setNumThreads(1)
+    store = Store(folder)
+    size = (store.settings.width, store.settings.height)
+    frames = np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in diagnostic.render(row)])
+    flow = to_bytes(flow_of(store.settings.flow, frames), store.settings.bound)
+    store.write(str(row.name), frames, flow, flow, float(diagnostic.FPS))
+
+
 def dataset_of(store: Store, preset: Preset, modalities: Sequence[str], videos: int) -> SnippetDataset:
     """Training samples of `videos` videos. They are repeated if the store has fewer."""
     names = store.index().video.tolist()
@@ -122,8 +145,9 @@ def dataset_of(store: Store, preset: Preset, modalities: Sequence[str], videos: 
     )
 
 
-def loader_rates(dataset: SnippetDataset, batch: int, repetitions: int) -> LoaderRates:
-    """Time the bare loop and the loader in turns, batch by batch, over the samples of one view."""
+def loader_rates(dataset: SnippetDataset, batch: int, repetitions: int) -> dict[str, float]:
+    """Videos per second on one core of the bare loop, of the loader, and of the loader if it also resizes and mirrors
+    the crops (fitted). They are timed in turns, batch by batch, over the samples of one view."""
     jpegs = [list(_jpegs(dataset, range(i, min(i + batch, len(dataset))))) for i in range(0, len(dataset), batch)]
     fitted = replace(dataset, fitted=True)
     sides = {
@@ -131,7 +155,7 @@ def loader_rates(dataset: SnippetDataset, batch: int, repetitions: int) -> Loade
         "loader": lambda: map(dataset.__getitems__, in_order(dataset, batch)),
         "fitted": lambda: batches(fitted, in_order(fitted, batch), "cpu"),
     }
-    return LoaderRates(**{name: len(dataset) / own for name, own in Clock().best(sides, repetitions).items()})
+    return {name: len(dataset) / own for name, own in Clock().best(sides, repetitions).items()}
 
 
 def _jpegs(dataset: SnippetDataset, indices: Iterable[int]) -> Iterator[tuple[UInt8[np.ndarray, " _"], int]]:

@@ -9,7 +9,7 @@
 The rate with data is the rate within an epoch. The time to the first batch has its own column (start). On few cores:
 taskset -c 0-3 ifttn bench train --preset paper --device cuda --workers 3
 
-The videos come from the embedded data set, prepared at the size of the preset with DIS as their flow. The weights are
+The frames of the embedded data set are drawn into a store of the preset, with DIS as their flow. The weights are
 random. Neither changes the cost of a step. On a GPU, the rate is compared with a large bf16 matrix product.
 """
 
@@ -32,9 +32,8 @@ from ifttn.bench.clock import Clock, PrintedTable, Spread, device_name, product_
 from ifttn.bench.memory import peak_bytes, reset_peak
 from ifttn.bench.options import TRAINED_STAGES
 from ifttn.bench.random_steps import ALONE, print_from_memory, print_largest_batch, stages_from_memory
-from ifttn.data import diagnostic
+from ifttn.bench.store import drawn
 from ifttn.data.catalogue import read_split
-from ifttn.data.store import Store
 from ifttn.experiment.cost import stage_cost
 from ifttn.experiment.networks import network_settings
 from ifttn.experiment.presets import PRESETS, Preset
@@ -82,7 +81,7 @@ def run(o: argparse.Namespace) -> int:
         return 0
     preset = find(o.preset, PRESETS, "preset")
     usual, preset = preset.batch, replace(preset, batch=o.batch or preset.batch)
-    product = product_rate(clock, 8192, torch.bfloat16) if clock.on_gpu else None
+    product = product_rate(clock, torch.bfloat16) if clock.on_gpu else None
     if product:
         print(f"bf16 matrix product of 8192: {product / 1e12:.0f} TFLOP/s")
     if o.from_memory:
@@ -91,7 +90,7 @@ def run(o: argparse.Namespace) -> int:
         print_from_memory(stages_from_memory(preset, machine, o.device, stages, o.steps, o.repetitions), product)
         return 0
     with tempfile.TemporaryDirectory() as temporary:
-        work = prepared(o.folder or Path(temporary), o, machine)
+        work = drawn_work(o.folder or Path(temporary), o, machine)
         print(
             f"preset {o.preset}, {o.videos} videos, batch {preset.batch}"
             f"{'' if preset.batch == usual else f' instead of {usual}'}, "
@@ -110,17 +109,12 @@ def _cells(speed: StageSpeed) -> Iterator[str]:
     yield from (f"{speed.start:.2g}", f"{speed.waiting:.1%}", f"{speed.peak / 1e9:.2f}", f"{speed.flops / 1e12:.3f}")
 
 
-def prepared(folder: Path, o: argparse.Namespace, machine: Machine) -> Work:
-    """An embedded data set, prepared at the size of the preset. All of its videos are training videos."""
-    data, store = folder / "embedded-ucf", folder / f"store-{o.preset}"
-    if not store.exists():
-        from ifttn.data.preparation import prepare  # imports a decoder, which an existing store does not need
-
-        diagnostic.write(data, "ucf", videos=o.videos, seed=0, jobs=os.cpu_count() or 1, progress=False)
-        prepare(data, store, replace(PRESETS[o.preset].store, flow="dis"), progress=False)
+def drawn_work(folder: Path, o: argparse.Namespace, machine: Machine) -> Work:
+    """An embedded data set, drawn into a store of the preset. All of its videos are training videos."""
+    data, store = drawn(folder, o.preset, o.videos, flow="dis")
     split = read_split(data, 1)
     split = replace(split, train=(*split.train, *split.test), test=())
-    return Work(split, Store(store), folder / "runs", o.preset, device=o.device, progress=False, machine=machine)
+    return Work(split, store, folder / "runs", o.preset, device=o.device, progress=False, machine=machine)
 
 
 def stage_speed(work: Work, preset: Preset, recipe: str, number: int, steps: int, repetitions: int) -> StageSpeed:
