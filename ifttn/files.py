@@ -27,7 +27,7 @@ class DiskFullError(IfttnError):
 
 
 def partial_beside(path: Path) -> Path:
-    """A new, short name in the folder of `path`, whose own name may be as long as a file system allows."""
+    """A new name in the folder of `path`. It is short, because `path` may have the longest name that is allowed."""
     return path.with_name(f".{uuid.uuid4().hex}{PARTIAL}")
 
 
@@ -50,7 +50,7 @@ def written_whole(path: Path) -> Generator[IO[bytes]]:
             os.fsync(file.fileno())  # without this, a power failure may leave an empty file under the new name
         os.replace(partial, path)
     except BaseException as error:
-        with suppress(OSError):  # it was never made, or its folder is a file
+        with suppress(OSError):  # the file was never made, or its folder is a file
             partial.unlink()
         if isinstance(error, OSError):
             raise not_written(path, error) from error
@@ -58,13 +58,13 @@ def written_whole(path: Path) -> Generator[IO[bytes]]:
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Write a file as `written_whole` does, with the same errors."""
+    """Write a file like `written_whole`, with the same errors."""
     with written_whole(path) as file:
         file.write(content)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the partial files of killed writers in a folder and those below; only while nobody writes there."""
+    """Remove the partial files of killed writers in a folder and below. No process may write there meanwhile."""
     for leftover in folder.rglob(f".*{PARTIAL}"):
         leftover.unlink(missing_ok=True)
 
@@ -83,12 +83,12 @@ def held(folder: Path, *, shared: bool = False, wait: bool = False) -> Generator
     On Windows, and on file systems without locks, this does nothing.
 
     Args:
-        folder: made if it does not exist. Its file `.lock` says who holds the lock.
+        folder: the folder, which is made if it does not exist. Its file `.lock` names the process that holds the lock.
         shared: other processes that also ask for a shared lock may hold the folder at the same time.
         wait: if the folder is locked, print on stderr who holds it, and wait.
 
     Raises:
-        IfttnError: another process holds the folder (the message says which), or it cannot be written to.
+        IfttnError: another process holds the folder (the message names it), or the folder is not writable.
     """
     try:
         import fcntl
@@ -133,7 +133,7 @@ def _write_holder(lock: int) -> None:
         "host": socket.gethostname(),
         "since": datetime.now().isoformat(sep=" ", timespec="minutes"),
     }
-    with suppress(OSError):  # a full disk: the lock holds without a name
+    with suppress(OSError):  # on a full disk, the lock has no name
         os.ftruncate(lock, 0)
         os.pwrite(lock, json.dumps(holder).encode(), 0)
 
@@ -142,7 +142,7 @@ def _holder(lock: int) -> str:
     try:
         holder = json.loads(os.pread(lock, 1 << 16, 0))
         return "`{command}` (process {pid} on {host}, since {since})".format(**holder)
-    except (OSError, ValueError, KeyError):  # it has not written its name yet
+    except (OSError, ValueError, KeyError):  # the process has not written its name yet
         return "another process"
 
 

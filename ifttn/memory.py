@@ -1,4 +1,4 @@
-"""What happens when a device or this machine runs out of memory: smaller pieces, or a message that says what helps."""
+"""Handles out-of-memory errors of a device or of this machine: smaller pieces, or a message with options that help."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +9,7 @@ from ifttn.vocabulary import IfttnError
 
 Result = TypeVar("Result")
 
-LACKS = "the memory of the device does not suffice"
+LACKS = "the device has too little memory"
 SIGNS = ("out of memory", "STATUS_ALLOC_FAILED", "DefaultCPUAllocator")
 """Parts of the error messages of CUDA, its libraries and the CPU. These errors have no type of their own."""
 HELPS: Sequence[tuple[str, str, Callable[[Any], bool]]] = (
@@ -21,8 +21,8 @@ HELPS: Sequence[tuple[str, str, Callable[[Any], bool]]] = (
     ("jobs", "--jobs 1", lambda jobs: (jobs or 1) > 1),
     ("device", "--device cpu", lambda device: device != "cpu"),
 )
-"""Name of an option, its choice that needs less memory, and whether a value leaves this choice open. The choice with
-the smallest effect on the result comes first."""
+"""Name of an option, its choice that needs less memory, and whether this choice is still open for a value. The choice
+with the smallest effect on the result comes first."""
 
 
 def lacks_memory(error: BaseException) -> bool:
@@ -44,7 +44,7 @@ class Pieces:
         self.most, self.item = max(1, most), item
 
     def __call__(self, function: Callable[[slice], Result], count: int) -> Iterator[Result]:
-        """function(first : last) of the pieces of `count` items, in order.
+        """Yield function(first : last) for each piece of `count` items, in order.
 
         Raises IfttnError if a single item does not fit into memory, and every other error of the function.
         """
@@ -59,32 +59,32 @@ class Pieces:
                 if piece.stop - first == 1:
                     raise IfttnError(
                         f"a single {self.item} does not fit into the memory of the device ({_asked(error)}): end the "
-                        "other programs that use it, or take another device (--device cpu)"
+                        "other programs that use it, or use another device (--device cpu)"
                     ) from error
                 self.most = (piece.stop - first) // 2
             else:
                 yield result
                 first = piece.stop
                 continue
-            import torch  # not at the top: the command line needs this module, and must not wait for torch
+            import torch  # only here, because the command line imports this module and must not wait for torch
 
-            if torch.cuda.is_available():  # only here, where the error no longer holds what the function had made
+            if torch.cuda.is_available():  # only here, because the error kept the tensors of the function
                 torch.cuda.empty_cache()
 
 
 @contextmanager
 def explained(options: Mapping[str, Any]) -> Iterator[None]:
-    """Inside, an out-of-memory error becomes an IfttnError of one line that says what helps.
+    """Inside, an out-of-memory error becomes an IfttnError whose message, one line, has the options that help.
 
     Args:
-        options: name and value of the options of the verb that runs.
+        options: name -> value of the options of the verb that runs.
     """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if lacks_memory(error):
             raise IfttnError(f"{LACKS} ({_asked(error)}){advice(options)}") from error
-        if "DataLoader worker (pid" in str(error):  # torch may notice it in the middle of a step
+        if "DataLoader worker (pid" in str(error):  # torch may raise this in the middle of a step
             raise loader_killed() from error
         raise
 
@@ -92,8 +92,8 @@ def explained(options: Mapping[str, Any]) -> Iterator[None]:
 def loader_killed() -> IfttnError:
     """The error for a killed process that loaded batches."""
     return IfttnError(
-        "a process that loads batches was killed, most likely because this machine ran out of memory: take fewer "
-        "--workers (0 loads in the process itself), and the same command goes on"
+        "a process that loads batches was killed, most likely because this machine ran out of memory: use fewer "
+        "--workers (0 loads in the main process); the same command continues"
     )
 
 
@@ -104,7 +104,7 @@ def advice(options: Mapping[str, Any]) -> str:
 
 
 def _asked(error: BaseException) -> str:
-    """How much memory was requested. The rest of torch's message describes the settings of its allocator."""
+    """The requested memory in torch's message. The rest of the message describes the settings of the allocator."""
     text = " ".join(str(error).split())
     found = re.search(r"Tried to allocate [\d.]+ \w+", text)
     return found[0] if found else text[:120] or type(error).__name__

@@ -302,7 +302,7 @@ def test_a_device_without_memory_ends_in_one_line_that_names_what_helps(
     verb, *rest = arguments.split()
     line = mistake(capsys, verb, *rest, *({"predict": ["--run", trained[0]], "bench": []}.get(verb, trained[1])))
     found, _, named = line.partition("; what helps: ")
-    assert found == "ifttn: the memory of the device does not suffice (Tried to allocate 20.00 GiB)"
+    assert found == "ifttn: the device has too little memory (Tried to allocate 20.00 GiB)"
     assert re.findall(r"--[a-z-]+", named) == helps.split()
 
 

@@ -1,4 +1,4 @@
-"""Folders, listed once: the videos in them, and what else there is."""
+"""Folders that are listed once: their videos, their folders and their other files."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -9,18 +9,18 @@ from ifttn.data.frame_folder import is_frame_folder
 from ifttn.data.lists import SUFFIXES, readable
 
 _SYSTEM = ("lost+found", "__macosx", "$recycle.bin", "system volume information", "@eadir")
-"""Folders of file systems and archives, in lower case; they are no classes."""
+"""Folders of file systems and archives, in lower case. They are not classes."""
 
 
 class Folder:
-    """A folder, listed once, without hidden files and those of the system."""
+    """A folder that is listed once, without hidden files and files of the system."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @cached_property
     def listed(self) -> tuple[list["Folder"], list[Path]] | None:
-        """The folders and the files in it, in the order of the names; None: it may not be read."""
+        """The folders and files in this folder, sorted by name. None if this process may not read it."""
         folders, files = [], []
         try:
             with os.scandir(self.path) as entries:
@@ -38,27 +38,27 @@ class Folder:
 
     @property
     def folders(self) -> list["Folder"]:
-        """Those in it, in the order of the names."""
+        """The folders in this folder, sorted by name."""
         return self.listed[0] if self.listed else []
 
     @property
     def files(self) -> list[Path]:
-        """Those in it, in the order of the names."""
+        """The files in this folder, sorted by name."""
         return self.listed[1] if self.listed else []
 
     @cached_property
     def is_frames(self) -> bool:
-        """Whether it is a video, a folder of numbered images."""
+        """Whether this folder is a video: a folder of numbered images."""
         return is_frame_folder(self.path)
 
     @property
     def videos(self) -> list[Path]:
-        """The files and the folders of frames in it."""
+        """The video files and folders of frames in this folder."""
         return [path for path in self.files if is_video(path)] + [each.path for each in self.folders if each.is_frames]
 
     @property
     def classes(self) -> list["Folder"]:
-        """The folders in it that hold videos."""
+        """The folders in this folder that hold videos."""
         return [folder for folder in self.folders if folder.videos]
 
 
@@ -70,7 +70,7 @@ def is_video(path: Path) -> bool:
 def gather(
     root: Path, videos: Iterable[Path], others: Iterable[Path], key: Callable[[Path], str]
 ) -> tuple[dict[str, Path], list[str]]:
-    """The videos by key, and a line for each that has the key of another, and for each type of other files."""
+    """The videos by key. Also a note for each video that has the key of another, and for each type of other files."""
     files, notes, types = dict[str, Path](), list[str](), dict[str, list[Path]]()
     for path in videos:
         first = files.setdefault(key(path), path)
@@ -80,11 +80,11 @@ def gather(
         types.setdefault(path.suffix, []).append(path)
     for suffix, paths in types.items():
         more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-        kind = f"{suffix} is no type of video" if suffix else "a name without a suffix tells no type of video"
+        kind = f"{suffix} is not a type of video" if suffix else "a name without a suffix has no type of video"
         notes.append(f"{below_root(root, paths[0])}{more}: {kind}")
     return files, notes
 
 
 def below_root(root: Path, path: Path) -> str:
-    """A path relative to the data set, in writing."""
+    """A path relative to the data set, as text for a message."""
     return readable(str(path.relative_to(root)))

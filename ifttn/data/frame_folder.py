@@ -1,7 +1,7 @@
 """A folder of numbered images, which is a video without a codec.
 
-The images are `000001.jpg`, `img_00001.jpg`, `frame_000001.png` and the like, in the order of their numbers. Images of
-flow that stand beside them (`flow_x_00001.jpg`) do not count.
+The images have names such as `000001.jpg`, `img_00001.jpg` or `frame_000001.png`, and the order of their numbers.
+Images of flow in the same folder (`flow_x_00001.jpg`) do not count.
 """
 
 import os
@@ -34,7 +34,7 @@ def is_frame_folder(folder: Path) -> bool:
 
 
 def _numbered(folder: Path) -> dict[str, list[tuple[int, os.DirEntry[str]]]]:
-    """The images of a folder by what stands before their number."""
+    """The images of a folder, grouped by the part of the name before the number."""
     found: dict[str, list[tuple[int, os.DirEntry[str]]]] = {}
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -44,7 +44,8 @@ def _numbered(folder: Path) -> dict[str, list[tuple[int, os.DirEntry[str]]]]:
 
 
 def size_and_time(path: Path) -> tuple[int, int]:
-    """Bytes of a file, and when it was last changed in nanoseconds since 1970; those of all images of a folder."""
+    """Bytes of a file, and the time of its last change in nanoseconds since 1970. For a folder: the sum over all images
+    and the time of the newest image."""
     facts = [path.stat()]
     if path.is_dir():
         facts = [entry.stat() for images in _numbered(path).values() for _, entry in images]
@@ -55,19 +56,19 @@ def images_of(folder: Path) -> list[Path]:
     """The images of a folder in the order of their numbers.
 
     Raises:
-        IfttnError: there is none, there are two of one number, or there are images of several names.
+        IfttnError: the folder has no image, two images with one number, or images with several names.
     """
     found = _numbered(folder)
     if not found:
-        raise IfttnError(f"{folder}: holds no numbered images (000001.jpg, img_00001.png and the like)")
+        raise IfttnError(f"{folder} holds no numbered images (such as 000001.jpg or img_00001.png)")
     if len(found) > 1:
         names = ", ".join(sorted(min(entry.name for _, entry in images) for images in found.values()))
-        raise IfttnError(f"{folder}: holds images of several names ({names}): leave those of one video in it")
+        raise IfttnError(f"{folder} holds images with several names ({names}): keep only the images of one video")
     (images,) = found.values()
     images.sort(key=lambda image: (image[0], image[1].name))
     for (number, first), (other, second) in pairwise(images):
         if number == other:
-            raise IfttnError(f"{folder}: holds two images of one number, {first.name} and {second.name}")
+            raise IfttnError(f"{folder} holds two images with one number, {first.name} and {second.name}")
     return [folder / entry.name for _, entry in images]
 
 
@@ -77,7 +78,7 @@ def first_number(folder: Path) -> int:
 
 
 def gaps(images: Sequence[Path]) -> tuple[str, ...]:
-    """A note where numbers between those of the images are missing, unless it is the same number of them each time."""
+    """A note if numbers are missing between the images. There is no note if all steps between numbers are equal."""
     numbers = [int(match["number"]) for path in images if (match := _IMAGE.fullmatch(path.name))]
     steps = {later - earlier for earlier, later in pairwise(numbers)}
     if len(steps) < 2:

@@ -1,7 +1,7 @@
-"""The lists of UCF101, HMDB51, Something-Something, Jester, Diving48 and Kinetics, and those that TSN's users have.
+"""Readers for the lists of UCF101, HMDB51, Something-Something, Jester, Diving48, Kinetics, and for lists as in TSN.
 
-Each has a reader here. A folder has the format of the first that finds its files. UCF101 and HMDB51 have three splits,
-and all others one: its test side is the validation whose labels are published.
+The first reader that finds its files in a folder reads the folder. UCF101 and HMDB51 have three splits. The other data
+sets have one split, which is tested on the official validation set, because its labels are published.
 """
 
 import csv
@@ -20,7 +20,7 @@ from ifttn.vocabulary import IfttnError
 
 _FILE = rf"[^/]+\.(?:{'|'.join(SUFFIXES)})"
 _CLASS_LINE = re.compile(r"(?P<label>\d+)\s+(?P<action>[^/]+)")
-# UCF101's test lists carry no label; the folder says it in both.
+# UCF101's test lists have no labels. The folder of a file gives the action in both lists.
 _UCF_LINE = re.compile(rf"(?P<action>[^/]+)/(?P<file>{_FILE})(?:\s+(?P<label>\d+))?", re.IGNORECASE)
 _HMDB_LINE = re.compile(rf"(?P<file>{_FILE})\s+(?P<side>[012])", re.IGNORECASE)
 _HMDB_LIST = re.compile(r"(?P<action>.+)_test_split(?P<number>[123])\.txt")
@@ -29,20 +29,19 @@ _JESTER_LIST = re.compile(r"(?P<set>(?:jester|something-something)-v1-)train\.cs
 _DIVING_LIST = re.compile(r"(?P<set>Diving48(?:_V\d)?_)train\.json")
 _PLAIN_LIST = re.compile(r"(?P<before>.*?)(?:training|train)(?P<after>.*\.(?:csv|list|txt))")
 _TESTED = ("val", "validate", "validation", "valid", "test", "testing")
-"""Words that stand in the name of a list to test on, in the place of "train"; the first that is there counts."""
+"""Words that replace "train" in the name of a test list. The first word that exists counts."""
 _LABEL_LIST = re.compile(r"(?:categor(?:y|ies)|class(?:es)?|labels?)(?:[_-].*)?\.txt", re.IGNORECASE)
 _KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 MOST_CLASSES = 100_000
-"""Where no list names them: a larger label is a slip."""
+"""Limit of a label if no list names the classes. A larger label is a mistake."""
 _FILE_ROW = re.compile(rf"(?P<path>.+\.(?:{'|'.join(SUFFIXES)}))(?:\s*,\s*|\s+)(?P<label>\d+)", re.IGNORECASE)
 
 
 def parse_lists(folder: Path, number: int) -> Lists:
-    """Read the lists of split `number` (1, 2 or 3) in `folder`, in the first format that they have.
+    """Read the lists of split `number` (1, 2 or 3) in `folder`, in the first format that fits.
 
     Raises:
-        IfttnError: another number, a list that is not there, a line that cannot be read, or a video that is listed
-            twice.
+        IfttnError: there is no such split, a list does not exist, a line cannot be read, or a video is listed twice.
     """
     check_number(number)
     names = os.listdir(folder)
@@ -59,31 +58,31 @@ def parse_lists(folder: Path, number: int) -> Lists:
     for same in same_video.values():
         if len(same) > 1:
             raise IfttnError(
-                f"the lists of split {number} in {folder} hold one video {len(same)} times: {', '.join(same)}"
+                f"the lists of split {number} in {folder} name one video {len(same)} times: {', '.join(same)}"
             )
     return lists
 
 
 def has_lists(names: Collection[str]) -> bool:
-    """Whether these files of a folder are the lists of a data set."""
+    """Whether these names of files include the lists of a data set."""
     return "classInd.txt" in names or any(map(_HMDB_LIST.fullmatch, names)) or bool(_single_split(names)[0])
 
 
 def numbers(folder: Path) -> list[int]:
-    """The splits that the lists in `folder` give."""
+    """The splits that the lists in `folder` define."""
     if (folder / "classInd.txt").is_file():
         return [number for number in (1, 2, 3) if all(path.is_file() for path in _ucf_lists(folder, number))]
     return sorted({int(match["number"]) for match in _hmdb_lists(folder)}) or [1]
 
 
 def check_number(number: int) -> None:
-    """Raise IfttnError unless there can be a split of that number."""
+    """Raise IfttnError if no data set has a split with this number."""
     if number not in (1, 2, 3):
         raise IfttnError(f"there is no split {number}: choose 1, 2 or 3")
 
 
 def _matches(path: Path, pattern: re.Pattern[str]) -> Iterator[tuple[str, re.Match[str]]]:
-    """("<file>, line <n>", match) of every line that is not blank."""
+    """("<file>, line <n>", match) of every line that is not blank. Raises IfttnError for a line that does not match."""
     for where, text in text_lines(path):
         match = pattern.fullmatch(text)
         if not match:
@@ -92,17 +91,17 @@ def _matches(path: Path, pattern: re.Pattern[str]) -> Iterator[tuple[str, re.Mat
 
 
 def _label(where: str, action: str, labels: Mapping[str, int], source: str) -> int:
-    """The label of an action by its spelling."""
+    """The label of an action in any spelling. Raises IfttnError if `source` does not name the action."""
     label = labels.get(spelling_key(action))
     if label is None:
         close = difflib.get_close_matches(spelling_key(action), labels, 3)
-        choices = f"; close to it: {', '.join(close)}" if close else ""
-        raise IfttnError(f"{where} names the class {action!r}, which {source} does not{choices}")
+        choices = f"; similar names: {', '.join(close)}" if close else ""
+        raise IfttnError(f"{where} names the class {action!r}, but {source} does not{choices}")
     return label
 
 
 def _labels(actions: Sequence[str], path: Path) -> dict[str, int]:
-    """The label of each action by its spelling; IfttnError where the list at `path` names one twice."""
+    """Spelling key -> label of each action. Raises IfttnError if the list at `path` names an action twice."""
     labels = {spelling_key(action): label for label, action in enumerate(actions)}
     if len(labels) < len(actions):
         twice = next(action for label, action in enumerate(actions) if labels[spelling_key(action)] != label)
@@ -116,7 +115,7 @@ def _labels(actions: Sequence[str], path: Path) -> dict[str, int]:
 def _parse_ucf(folder: Path, number: int) -> Lists:
     classes = [(int(line["label"]), line["action"]) for _, line in _matches(folder / "classInd.txt", _CLASS_LINE)]
     if sorted(label for label, _ in classes) != list(range(1, len(classes) + 1)):
-        raise IfttnError(f"the labels in {folder / 'classInd.txt'} do not run from 1 to {len(classes)}")
+        raise IfttnError(f"the labels in {folder / 'classInd.txt'} are not the numbers from 1 to {len(classes)}")
     actions = tuple(readable(action) for _, action in sorted(classes))
     train, test = (_ucf_rows(path, actions) for path in _ucf_lists(folder, number))
     return Lists(actions, train, test)
@@ -127,19 +126,21 @@ def _ucf_lists(folder: Path, number: int) -> tuple[Path, Path]:
 
 
 def _ucf_rows(path: Path, actions: tuple[str, ...]) -> tuple[Row, ...]:
-    # Copies of the lists disagree on the S of HandstandPushups, whose files are all v_HandStandPushups_*.
+    # Copies of the lists spell HandstandPushups in two ways. Its files are all named v_HandStandPushups_*.
     labels = {spelling_key(action): label for label, action in enumerate(actions)}
     rows = []
     for where, line in _matches(path, _UCF_LINE):
         label = _label(where, line["action"], labels, "classInd.txt")
         if line["label"] and int(line["label"]) != label + 1:
-            raise IfttnError(f"{where} gives {line['file']} the label {line['label']}; its class has {label + 1}")
+            raise IfttnError(
+                f"{where} gives {line['file']} the label {line['label']}, but its class has the label {label + 1}"
+            )
         rows.append(Row(f"{actions[label]}/{line['file']}", label))
     return tuple(rows)
 
 
 def _parse_hmdb(folder: Path, number: int) -> Lists:
-    # Other repositories number HMDB51's classes otherwise: never exchange weights without their list of actions.
+    # Other repositories number HMDB51's classes in another order. Weights need their list of actions.
     names = {readable(name): name for name in sorted({match["action"] for match in _hmdb_lists(folder)})}
     sides: dict[str, list[Row]] = {"0": [], "1": [], "2": []}
     for label, (action, name) in enumerate(names.items()):
@@ -157,7 +158,7 @@ def _hmdb_lists(folder: Path) -> list[re.Match[str]]:
 
 
 def _single_split(names: Collection[str]) -> tuple[str, Callable[[Path, str], Lists] | None]:
-    """The list to train on among the files of a folder, and its reader; ("", None) where there is none."""
+    """The training list among the files of a folder, and its reader; ("", None) if there is no training list."""
     if any(map(_HMDB_LIST.fullmatch, names)):
         return "", None
     for pattern, other, read in (
@@ -173,7 +174,7 @@ def _single_split(names: Collection[str]) -> tuple[str, Callable[[Path, str], Li
 
 
 def _parse_something(folder: Path, train: str) -> Lists:
-    """Something-Something V2: JSON; the class is the template without brackets."""
+    """Something-Something V2: JSON. The class is the template without brackets."""
     prefix = train.removesuffix("train.json")
     path = folder / f"{prefix}labels.json"
     classes = _json(path)
@@ -181,9 +182,9 @@ def _parse_something(folder: Path, train: str) -> Lists:
         actions = [readable(action) for action in sorted(classes, key=lambda action: int(classes[action]))]
         are_counted = sorted(map(int, classes.values())) == list(range(len(actions)))
     except (AttributeError, TypeError, ValueError):
-        raise IfttnError(f'{path} is no list of classes: it needs {{"<class>": "<label>", ...}}') from None
+        raise IfttnError(f'{path} is not a list of classes: it needs {{"<class>": "<label>", ...}}') from None
     if not are_counted:
-        raise IfttnError(f"the labels in {path} do not run from 0 to {len(actions) - 1}")
+        raise IfttnError(f"the labels in {path} are not the numbers from 0 to {len(actions) - 1}")
     labels, sides = _labels(actions, path), []
     for side in ("train", "validation"):
         rows = []
@@ -216,13 +217,13 @@ def _parse_jester(folder: Path, train: str) -> Lists:
 
 
 def _with_unlabelled(lists: Lists, path: Path, names: Sequence[str]) -> Lists:
-    """The lists with the videos of an official test list, which has no labels."""
+    """The lists, with the videos of an official test list without labels."""
     note = f"{path.name}: its {len(names)} videos have no published labels; train and validation are used"
     return replace(lists, unlabelled=tuple(names), notes=(note,)) if names else lists
 
 
 def _parse_diving(folder: Path, train: str) -> Lists:
-    """Diving48: JSON; the class is the entry of its vocabulary, or the label where there is none."""
+    """Diving48: JSON. The class is the entry of the vocabulary, or the label if there is no vocabulary."""
     vocabulary = next(iter(sorted(folder.glob("Diving48*vocab*.json"))), None)
     actions = [" ".join(map(str, words)) for words in _json(vocabulary)] if vocabulary else []
     sides, later = [], 0
@@ -237,39 +238,39 @@ def _parse_diving(folder: Path, train: str) -> Lists:
 
 
 def _number(where: str, label: object, actions: Sequence[str], source: Path | None) -> int:
-    """A label that is a number from 0."""
+    """A label as a number from 0. Raises IfttnError for any other label."""
     count = len(actions) or MOST_CLASSES
     if str(label).isdecimal() and int(str(label)) < count:
         return int(str(label))
     raise IfttnError(
         f"{where} has the label {label!r}: choose 0 to {count - 1}"
-        + (f", since {source.name} has {count} classes" if source else "")
+        + (f", because {source.name} has {count} classes" if source else "")
     )
 
 
 def _numbered(sides: Iterable[Iterable[Row]]) -> tuple[str, ...]:
-    """The labels as the names of actions."""
+    """The labels from 0 to the largest label, as names of actions."""
     return tuple(map(str, range(1 + max((row.label for side in sides for row in side), default=-1))))
 
 
 def _json(path: Path, *keys: str) -> Any:
-    """The content of a JSON file; where `keys` are given, each of its objects as a tuple of their values."""
+    """The content of a JSON file. If `keys` are given, each JSON object becomes a tuple of their values."""
     if not path.is_file():
-        raise IfttnError(f"the list {path} is not there")
+        raise IfttnError(f"the list {path} does not exist")
     compact = (lambda entry: tuple(entry.get(key) for key in keys)) if keys else None
     try:
         return json.loads(path.read_bytes(), object_hook=compact)
     except json.JSONDecodeError as error:
-        raise IfttnError(f"{path}, line {error.lineno} cannot be read: it is no JSON ({error.msg})") from error
+        raise IfttnError(f"{path}, line {error.lineno} cannot be read: it is not JSON ({error.msg})") from error
     except UnicodeDecodeError as error:
-        raise IfttnError(f"{path} cannot be read: byte {error.start} is no {error.encoding}") from error
+        raise IfttnError(f"{path} cannot be read: byte {error.start} is not {error.encoding}") from error
 
 
 def _entries(path: Path, *keys: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """("<file>, entry <n>", values of `keys`) of every video of a list in JSON."""
+    """("<file>, entry <n>", values of `keys`) of every video of a JSON list."""
     entries = _json(path, *keys)
     if not isinstance(entries, list):
-        raise IfttnError(f"{path} is no list of videos: it needs [{{{', '.join(map(repr, keys))}}}, ...]")
+        raise IfttnError(f"{path} is not a list of videos: it needs [{{{', '.join(map(repr, keys))}}}, ...]")
     for number, entry in enumerate(entries, start=1):
         where = f"{path}, entry {number}"
         if not isinstance(entry, tuple) or None in entry[:2]:
@@ -278,9 +279,9 @@ def _entries(path: Path, *keys: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
 
 
 def _single_name(name: object, where: str) -> str:
-    """The name of a video that is no path."""
+    """The name of a video. Raises IfttnError if it is a path and not a name."""
     if not isinstance(name, str | int) or str(name) in ("", ".", "..") or re.search(r"[/\\\0]", str(name)):
-        raise IfttnError(f"{where} names the video {name!r}, which is no name of a file")
+        raise IfttnError(f"{where} names the video {name!r}, which is not the name of a file")
     return str(name)
 
 
@@ -288,7 +289,7 @@ def _single_name(name: object, where: str) -> str:
 
 
 def _tested_beside(train: str, names: Collection[str]) -> str | None:
-    """The list to test on that goes with one to train on."""
+    """The test list that belongs to a training list; None if `names` has no such list."""
     match = _PLAIN_LIST.fullmatch(train)
     beside = (f"{match['before']}{word}{match['after']}" for word in _TESTED) if match else ()
     return next((name for name in beside if name in names), None)
@@ -298,7 +299,7 @@ def _parse_plain(folder: Path, train: str) -> Lists:
     names = os.listdir(folder)
     lists = sorted(name for name in names if _tested_beside(name, names))
     if len(lists) > 1:
-        raise IfttnError(f"{folder} has lists of several splits: {', '.join(lists)}; leave those of one in it")
+        raise IfttnError(f"{folder} has lists of several splits: {', '.join(lists)}; keep only the lists of one split")
     paths = folder / train, folder / str(_tested_beside(train, names))
     _, first = next(text_lines(paths[0]), ("", ""))
     if set(_KINETICS_COLUMNS) <= set(first.replace('"', "").split(",")):
@@ -313,14 +314,14 @@ def _parse_plain(folder: Path, train: str) -> Lists:
         for where, text in text_lines(path):
             name, label, first = _plain_row(where, text)
             if first > 1 and not _begins_at(first, _inside(name, where, folder), folder):
-                raise IfttnError(f"{where} begins at frame {first} of {name}: give each video a folder of its own")
+                raise IfttnError(f"{where} begins at frame {first} of {name}: give each video its own folder")
             rows.append(Row(_inside(name, where, folder), _number(where, label, actions, source)))
         sides.append(tuple(rows))
     return Lists(tuple(actions) or _folders_of_labels(sides) or _numbered(sides), *sides)
 
 
 def _kinetics(train: Path, test: Path) -> Lists:
-    """`label,youtube_id,time_start,time_end,split`; the classes are those to train on, in alphabetical order."""
+    """`label,youtube_id,time_start,time_end,split`. The classes are those of the training list, sorted."""
     sides = [list(_kinetics_rows(path)) for path in (train, test)]
     actions = sorted({action for _, _, action in sides[0]})
     labels = _labels(actions, train)
@@ -329,7 +330,7 @@ def _kinetics(train: Path, test: Path) -> Lists:
 
 
 def _kinetics_rows(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Where a row stands, its file without the suffix, and its action."""
+    """The place of each row, its file without the suffix, and its action."""
     header: list[str] = []
     for where, text in text_lines(path):
         fields = next(csv.reader([text]))
@@ -349,14 +350,14 @@ def _kinetics_rows(path: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def _begins_at(first: int, path: str, folder: Path) -> bool:
-    """Whether the images of a folder have numbers from `first` on, so that all of them are meant."""
+    """Whether the numbers of a folder's images begin at `first`. Then the row means the complete folder."""
     found = next((each / path for each in (folder, folder.parent) if is_frame_folder(each / path)), None)
     return found is not None and first_number(found) == first
 
 
 def _plain_row(where: str, text: str) -> tuple[str, str, int]:
-    """The path, the label and the first frame of `path label`, `folder frames label` or `folder first frames label`,
-    with commas or blanks between them. The first frame is 1 if it is not given."""
+    """The path, the label and the first frame (1 if it is not given) of a row: `path label`, `folder frames label` or
+    `folder first frames label`, separated by commas or blanks."""
     if match := _FILE_ROW.fullmatch(text):
         return match["path"], match["label"], 1
     path, *counts = re.split(r"\s*,\s*" if "," in text else r"\s+", text)
@@ -366,20 +367,20 @@ def _plain_row(where: str, text: str) -> tuple[str, str, int]:
 
 
 def _inside(path: str, where: str, folder: Path) -> str:
-    """A path relative to the folder of the lists or to the one above; IfttnError where it leads elsewhere."""
+    """A path relative to the folder of the lists or to the folder above. Raises IfttnError for a path to elsewhere."""
     if Path(path).is_absolute():
         above = next((each for each in (folder, folder.parent) if Path(path).is_relative_to(each)), None)
         if above is None:
-            raise IfttnError(f"{where} names {path}, outside of the data set: write paths relative to its folder")
+            raise IfttnError(f"{where} names {path}, outside the data set: write paths relative to its folder")
         path = Path(path).relative_to(above).as_posix()
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if not parts or ".." in parts:
-        raise IfttnError(f"{where} names {path}, which leads out of the data set")
+        raise IfttnError(f"{where} names {path}, which is outside the data set")
     return "/".join(parts)
 
 
 def _folders_of_labels(sides: Iterable[Iterable[Row]]) -> tuple[str, ...]:
-    """The name of the folder in which the videos of each label stand; () where a label has none or several."""
+    """The name of the folder that holds the videos of each label; () if a label has no folder or several."""
     folders: dict[int, set[str]] = {}
     for path, label in (row for side in sides for row in side):
         folders.setdefault(label, set()).add(readable("".join(path.split("/")[-2:-1])))

@@ -1,7 +1,7 @@
-"""What the lists of data sets have in common: rows that name videos, and names that they share with files.
+"""The common parts of the lists of data sets: rows that name videos, and the names by which rows find files.
 
-Case, suffix, Unicode's two forms of an accent, byte order marks and line ends make no difference to which video a row
-names.
+A row finds its video whatever the case, the suffix, the Unicode form of an accent, the byte order mark and the line
+ends are.
 """
 
 import codecs
@@ -25,15 +25,15 @@ SUFFIXES = (
 """Suffixes of video files, in upper or lower case: the containers and plain streams that FFmpeg reads."""
 
 _SUFFIXES = frozenset(SUFFIXES)
-# What Windows refuses in the name of a folder, which is the strictest.
+# Characters that Windows forbids in the name of a folder. Linux and macOS forbid fewer.
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
 LONGEST = 60
-"""Letters of a folder's name, of up to 4 bytes each: no file system takes more than 255 bytes."""
+"""Largest number of letters in a folder's name. A letter has up to 4 bytes, and file systems allow 255 bytes."""
 
 
 def readable(name: str) -> str:
-    """A file's name in writing: accents in Unicode's composed form, bytes that are not UTF-8 as "\\xe9"."""
+    """A file's name as text: accents in Unicode's composed form, and bytes that are not UTF-8 as "\\xe9"."""
     if name.isascii():
         return name
     return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "backslashreplace"))
@@ -51,13 +51,13 @@ def spelling_key(name: str) -> str:
 
 
 def row_key(row: str) -> str:
-    """A key that finds the file of a row in any spelling and with any suffix (a data set may be encoded anew)."""
+    """A key that finds the file of a row in any spelling and with any suffix (the data set may be encoded anew)."""
     return spelling_key(row_name(row))
 
 
 @functools.cache
 def folder_name(action: str) -> str:
-    """The name of an action's folder: its own name, unless a file system of Linux, macOS or Windows refuses that."""
+    """The name of an action's folder: the action's name, changed if Linux, macOS or Windows does not allow it."""
     name = _FORBIDDEN.sub("_", action).rstrip(" .")
     if _DEVICE.fullmatch(name) or not name:
         name = f"_{name}"
@@ -70,7 +70,7 @@ class Row(NamedTuple):
     """A video of a list."""
 
     path: str
-    """Of its file or folder, relative to the folder of the data set or to one in it; a suffix makes no difference."""
+    """The path of its file or folder, relative to the data set or to a folder in it. The suffix does not matter."""
     label: int
 
 
@@ -79,33 +79,33 @@ class Lists:
     """The lists of one split."""
 
     actions: tuple[str, ...]
-    """In the order of the labels, from 0."""
+    """The actions in the order of their labels, from 0."""
     train: tuple[Row, ...]
     test: tuple[Row, ...]
     unused: tuple[Row, ...] = ()
-    """On neither side of this split (HMDB51's 0)."""
+    """Rows on neither side of this split (HMDB51's 0)."""
     unlabelled: tuple[str, ...] = ()
-    """Names of the test videos that an official list names without labels."""
+    """Names of the test videos in an official list without labels."""
     notes: tuple[str, ...] = ()
-    """A line for each thing in the lists that is left out: "<what>: <reason>"."""
+    """A line for each part of the lists that is not used: "<part>: <reason>"."""
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """Every listed row."""
+        """All rows of the lists."""
         return self.train + self.test + self.unused
 
     def name(self, row: Row) -> str:
-        """The name of a row's video, which is unique: its path, below the folder of its action where it has none."""
+        """The unique name of a row's video: its path. A path without a folder gets the folder of its action."""
         return row_name(row.path if "/" in row.path else f"{folder_name(self.actions[row.label])}/{row.path}")
 
 
 def text_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """("<file>, line <n>", text) of every line of a list that is not blank; IfttnError where the list is not there."""
+    """("<file>, line <n>", text) of every line of a list that is not blank. Raises IfttnError if there is no list."""
     if not path.is_file():
-        raise IfttnError(f"the list {path} is not there")
+        raise IfttnError(f"the list {path} does not exist")
     content = path.read_bytes()
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # as Windows saves "Unicode"
         content = content.decode("utf-16", "replace").encode()
     for number, line in enumerate(content.removeprefix(codecs.BOM_UTF8).splitlines(), start=1):
-        if text := os.fsdecode(line).strip():  # as the names of the files are, so that they meet
+        if text := os.fsdecode(line).strip():  # decoded like the names of files, so that they are equal
             yield f"{path}, line {number}", text

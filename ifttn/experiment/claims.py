@@ -182,7 +182,10 @@ def decide(
             compared = tuple(_compare(each, content, seeds, dataset, known) for each in asked)
             measured = any(each.pair for each in compared)
             if compared and (measured or not number):
-                verdicts: list[Verdict] = [_verdict_of(*each) for each in zip(asked, compared, strict=True)]
+                verdicts: list[Verdict] = [
+                    verdict(each.relation, contrast.pair) if contrast.pair else "not measured"
+                    for each, contrast in zip(asked, compared, strict=True)
+                ]
                 found.append(Finding(claim.text, dataset, all_of(verdicts), claim.table, compared))
     return found
 
@@ -201,10 +204,6 @@ def _compare(each: Comparison, content: Claims, seeds: Sequence[ScoresOf], datas
         )
     needs = "" if pair else _needs(each, known, seeds, dataset)
     return Contrast(f"{each.on or 'top-1'} accuracy", first, second, pair, needs, each.relation != "above")
-
-
-def _verdict_of(each: Comparison, compared: Contrast) -> Verdict:
-    return verdict(each.relation, compared.pair) if compared.pair else "not measured"
 
 
 def verdict(relation: Relation, pair: Paired) -> Verdict:
@@ -238,11 +237,11 @@ def _needs(each: Comparison, known: Mapping[str, LateFusion], seeds: Sequence[Sc
     return f"needs {what} {', '.join(recipes)}"
 
 
-def claims_text(findings: Sequence[Finding], width: int = 110) -> str:
+def claims_text(findings: Sequence[Finding]) -> str:
     """The claims for a terminal, with their verdicts and the evidence."""
     head = f"What the paper claims, and what this study shows. {EXPLAINED}"
     lines = [head, *(f"[{each.verdict}] {each.text}. {each.evidence}" for each in findings)]
-    return "\n".join(textwrap.fill(line, width, subsequent_indent="  ", break_on_hyphens=False) for line in lines)
+    return "\n".join(textwrap.fill(line, 110, subsequent_indent="  ", break_on_hyphens=False) for line in lines)
 
 
 EXPLAINED = (

@@ -16,11 +16,12 @@ MANY = 1e4
 """Degrees of freedom from which Student's t counts as the normal distribution."""
 
 
-def wilson(correct: int | float, total: int | float, z: float = 1.96) -> tuple[float, float]:
+def wilson(correct: int | float, total: int | float) -> tuple[float, float]:
     """Wilson's 95 % interval of a share, in 0..1.
 
     Both counts may be divided by a design effect. SciPy's interval takes whole numbers only.
     """
+    z = 1.96
     share, spread = correct / total, z * z / total
     centre = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * np.sqrt(share * (1 - share) / total + spread / (4 * total))

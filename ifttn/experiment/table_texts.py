@@ -17,7 +17,6 @@ OPTIONAL = ("top-5", "sd splits", "sd seeds", "p", *READINGS, *P_OF_ORDER.values
 """Columns that are left out if none of their cells has a number."""
 WORDS_LEFT = ("method", "column", "paper on", "data set", "actions", "system", "action", "reverse")
 """Columns that stand to the left on a terminal."""
-WORDS = ("method", "column", "paper on", "splits", "measured on", "why")
 PERCENT = ("paper", "measured", "low", "high", "top-5", "mean class", "1:1:1", "sd splits", "sd seeds", *READINGS)
 
 

@@ -23,7 +23,7 @@ from ifttn.experiment.scores import (
     fuse_runs,
     mean_class_accuracy,
     top1,
-    top_k,
+    top5,
 )
 from ifttn.experiment.significance import Paired, design_effect, mcnemar, over_trainings, wilson
 from ifttn.vocabulary import IfttnError
@@ -340,7 +340,7 @@ def _accuracies(fused: Fused, factors: Factors) -> dict[str, float]:
     _, labels, scores = fused
     return {
         "top1": top1(scores, labels),
-        "top5": top_k(scores, labels) if scores.shape[1] > 5 else np.nan,
+        "top5": top5(scores, labels) if scores.shape[1] > 5 else np.nan,
         "mean class": mean_class_accuracy(scores, labels),
         **factor_accuracy(scores, labels, factors),
     }

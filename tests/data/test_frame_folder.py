@@ -111,8 +111,8 @@ def test_missing_numbers_are_told_unless_they_are_left_out_evenly(tmp_path: Path
     [
         ([], "holds no numbered images"),
         (["cover.jpg"], "holds no numbered images"),
-        (["img_1.jpg", "rgb_1.jpg"], r"holds images of several names \(img_1.jpg, rgb_1.jpg\)"),
-        (["1.jpg", "01.jpg"], r"holds two images of one number, 01.jpg and 1.jpg"),
+        (["img_1.jpg", "rgb_1.jpg"], r"holds images with several names \(img_1.jpg, rgb_1.jpg\)"),
+        (["1.jpg", "01.jpg"], r"holds two images with one number, 01.jpg and 1.jpg"),
     ],
 )
 def test_a_folder_that_is_no_video_is_refused(tmp_path: Path, names: list[str], message: str) -> None:

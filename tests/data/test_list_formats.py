@@ -299,31 +299,31 @@ V2, TRAIN = "something-something-v2-", "train_videofolder.txt"
 FAULTS = {
     "a class that the labels do not name": (
         faulty(something(), f"{V2}train.json", "Pretending to", "Trying to"),
-        r"v2-train.json, entry 1 names the class 'Trying to open .* does not; close to it: pretending to op",
+        r"v2-train.json, entry 1 names the class 'Trying to open .* does not; similar names: pretending to op",
     ),
-    "labels with a gap": (faulty(something(), f"{V2}labels.json", '"2"', '"3"'), r"labels.json do not run from 0 to 2"),
-    "labels that are words": (faulty(something(), f"{V2}labels.json", '"2"', '"x"'), r"is no list of classes"),
+    "labels with a gap": (faulty(something(), f"{V2}labels.json", '"2"', '"3"'), r"are not the numbers from 0 to 2"),
+    "labels that are words": (faulty(something(), f"{V2}labels.json", '"2"', '"x"'), r"is not a list of classes"),
     "no list to test on": (
         {name: text for name, text in something().items() if "validation" not in name},
-        r"the list .*v2-validation.json is not there",
+        r"the list .*v2-validation.json does not exist",
     ),
     "damaged JSON": (
         {**something(), f"{V2}train.json": '[\n{"id": "1", "template": "a"},\n{"id": "2", "temp'},
-        r"v2-train.json, line 3 cannot be read: it is no JSON",
+        r"v2-train.json, line 3 cannot be read: it is not JSON",
     ),
     "JSON that is no list": (faulty(something(), f"{V2}train.json", "[{", "{\"a\": [{"), r"line 1 cannot be read"),
-    "JSON of another kind": ({**something(), f"{V2}train.json": "{}"}, r"v2-train.json is no list of videos: it needs"),
+    "JSON of another kind": ({**something(), f"{V2}train.json": "{}"}, r"is not a list of videos: it needs"),
     "an entry without a template": (
         faulty(something(), f"{V2}train.json", '"template"', '"text"'),
         r"v2-train.json, entry 1 cannot be read: it needs id and template",
     ),
     "an id that is a path": (
         faulty(something(), f"{V2}train.json", '"10"', '"../../10"'),
-        r"entry 1 names the video '../../10', which is no name of a file",
+        r"entry 1 names the video '../../10', which is not the name of a file",
     ),
     "an id that is a path in a CSV": (
         faulty(jester(), "jester-v1-train.csv", "10;", "../10;"),
-        r"jester-v1-train.csv, line 1 names the video '../10', which is no name",
+        r"jester-v1-train.csv, line 1 names the video '../10', which is not the name",
     ),
     "a row of one field": (
         faulty(jester(), "jester-v1-train.csv", "2;", "2,"),
@@ -332,15 +332,15 @@ FAULTS = {
     "a class twice": (faulty(jester(), "jester-v1-labels.csv", CLASSES[0], "no Gesture"), r"names the class .* twice"),
     "a video twice": (
         faulty(jester(), "jester-v1-train.csv", "10;", f"3_b;{CLASSES[2]}\n10;"),
-        r"hold one video 2 times: 3_b, 3_b",
+        r"name one video 2 times: 3_b, 3_b",
     ),
     "a video on both sides": (
         faulty(jester(), "jester-v1-validation.csv", "40;", "10;"),
-        r"hold one video 2 times: 10, 10",
+        r"name one video 2 times: 10, 10",
     ),
     "a label beyond the vocabulary": (
         faulty(diving(), "Diving48_V2_train.json", '"label": 1', '"label": 3'),
-        r"V2_train.json, entry 2 has the label 3: choose 0 to 2, since Diving48_vocab.json has 3 classes",
+        r"V2_train.json, entry 2 has the label 3: choose 0 to 2, because Diving48_vocab.json has 3 classes",
     ),
     "a label that is no number": (
         faulty(diving(), "Diving48_V2_train.json", '"label": 1', '"label": "x"'),
@@ -360,7 +360,7 @@ FAULTS = {
     ),
     "a class that is not trained on": (
         faulty(kinetics(), "validate.csv", "No gesture", "No gestures"),
-        r"validate.csv, line 4 names the class 'No gestures', which train.csv does not; close to it: no gesture",
+        r"validate.csv, line 4 names the class 'No gestures', but train.csv does not; similar names: no gesture",
     ),
     "a row without a label": (
         faulty(tsn(), TRAIN, "frames/10 8 0", "frames/10"),
@@ -369,14 +369,14 @@ FAULTS = {
     "a row of five fields": (faulty(tsn(), TRAIN, "frames/2 8", "frames/2 1 8 8"), rf"{TRAIN}, line 2 cannot be read"),
     "a label beyond the classes": (
         faulty(tsn(), TRAIN, "frames/2 8 1", "frames/2 8 3"),
-        rf"{TRAIN}, line 2 has the label '3': choose 0 to 2, since category.txt has 3 classes",
+        rf"{TRAIN}, line 2 has the label '3': choose 0 to 2, because category.txt has 3 classes",
     ),
-    "a path out of the data set": (faulty(tsn(), TRAIN, "frames/2", "../2"), r"line 2 names ../2, which leads out"),
-    "a path elsewhere": (faulty(tsn(), TRAIN, "frames/2", "/etc/2"), r"line 2 names /etc/2, outside of the data set"),
+    "a path out of the data set": (faulty(tsn(), TRAIN, "frames/2", "../2"), r"line 2 names ../2, which is outside"),
+    "a path elsewhere": (faulty(tsn(), TRAIN, "frames/2", "/etc/2"), r"line 2 names /etc/2, outside the data set"),
     "a part of a folder": (faulty(tsn(), TRAIN, "frames/2 8", "frames/2 5 8"), r"line 2 begins at frame 5 of frames/2"),
     "lists of two splits": (
         {**tsn(), "train_split2.txt": "a 1 1", "val_split2.txt": "b 1 1"},
-        r"lists of several splits: train_split2.txt, train_videofolder.txt; leave those of one",
+        r"lists of several splits: train_split2.txt, train_videofolder.txt; keep only the lists of one",
     ),
 }  # fmt: skip
 
@@ -392,7 +392,7 @@ def test_a_fault_in_a_list_is_named_with_its_place(tmp_path: Path, fault: str) -
 def test_json_of_another_encoding_is_named(tmp_path: Path) -> None:
     put(tmp_path, something(), "")
     (tmp_path / f"{V2}train.json").write_bytes(b'[{"id": "\xe9"}]')
-    with pytest.raises(IfttnError, match=r"v2-train.json cannot be read: byte 9 is no utf-8"):
+    with pytest.raises(IfttnError, match=r"v2-train.json cannot be read: byte 9 is not utf-8"):
         read_split(tmp_path)
 
 

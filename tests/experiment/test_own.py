@@ -87,7 +87,7 @@ def test_the_file_of_the_docs_trains_is_tested_and_gets_a_row_and_maps(embedded,
     (video, *_) = embedded.data.rglob("*.avi")
     assert cli.main(["predict", str(video), "--run", str(run.folder), "--device", "cpu"]) == 1
     error = capsys.readouterr().err
-    assert "my_networks.py, which is imported only where you name it yourself" in error
+    assert "my_networks.py, which is imported only if you name it" in error
     assert "imported'" not in error
 
 
@@ -105,7 +105,7 @@ def test_a_transformer_of_small_size_takes_the_size_that_it_says(monkeypatch):
     assert logits.shape == (2, 5)
     logits.sum().backward()
     assert all(p.grad is not None for p in network.parameters())
-    with pytest.raises(IfttnError, match="names no last map"):
+    with pytest.raises(IfttnError, match="has no exact maps"):
         network.activation_maps(video, torch.zeros(2, 1, dtype=torch.long))
 
 

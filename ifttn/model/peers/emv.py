@@ -13,11 +13,11 @@ from ifttn.model.peers.streams import Streams
 EMV_FIELDS = 10
 
 
-def emv_cnn(actions: int, size: int = 224, width: int = 96, fields: int = EMV_FIELDS) -> Streams:
+def emv_cnn(actions: int, size: int = 224, width: int = 96) -> Streams:
     """The network on RGB and the network on motion vectors."""
     return Streams(
         {
             "rgb": plain(CNN_M_2048, Fit(3, actions, size, width)),
-            "mv": plain(CNN_M_2048, Fit(2 * fields, actions, size, width), dropout=(0.9, 0.8), activation=nn.PReLU),
+            "mv": plain(CNN_M_2048, Fit(2 * EMV_FIELDS, actions, size, width), (0.9, 0.8), activation=nn.PReLU),
         }
     )

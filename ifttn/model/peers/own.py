@@ -59,7 +59,7 @@ class VideoNetwork(VideoStreams):
             IfttnError: the network has no `last_map`, or the classifier does not read the average of this map.
         """
         if not self.last_map:
-            raise IfttnError("this network names no last map (`last_map`, `classifier`), and so has no exact maps")
+            raise IfttnError("this network has no exact maps, because it does not name `last_map` and `classifier`")
         module, kept = self.get_submodule("streams.rgb.module"), list[Tensor]()
         hook = module.get_submodule(self.last_map).register_forward_hook(lambda *call: kept.append(call[-1]))
         try:

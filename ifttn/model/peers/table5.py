@@ -125,7 +125,7 @@ PEERS: Mapping[str, Peer] = {
     ),
     "coviar": Peer(
         row="CoViAR [29]",
-        reference="Wu et al., CVPR 2018; 2.7 times cheaper a frame than ResNet-152",
+        reference="Wu et al., CVPR 2018; 2.7 times cheaper per frame than ResNet-152",
         paper=Variant(coviar, {"rgb": (1, 3), "accumulated": (P_FRAMES, 2), "residual": (P_FRAMES, 3)}, 224),
         small=Variant(
             lambda actions: coviar(actions, "tiny", "smallest"), _segment("rgb", "accumulated", "residual"), 64
@@ -148,7 +148,7 @@ ON_FLOW = _ours(
 """MV-IF-TTN with optical flow in place of motion vectors. The paper's claim about speed compares the two."""
 OFF_FLOW = Peer(
     row="OFF (Optical flow)",
-    reference="Sun et al., CVPR 2018: the stream on flow that full OFF has beside OFF's; no row of Table 5",
+    reference="Sun et al., CVPR 2018: the additional stream on flow of full OFF; no row of Table 5",
     paper=Variant(lambda actions: OFF(actions, ("flow",)), _segment("flow"), 224),
     small=Variant(lambda actions: OFF(actions, ("flow",), width=16), _segment("flow"), 64),
 )

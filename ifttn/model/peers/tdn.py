@@ -63,13 +63,13 @@ class LongTerm(nn.Module):
 class TDNStream(nn.Module):
     """A backbone (a name of BACKBONES) with both kinds of differences, and its linear classifier."""
 
-    def __init__(self, actions: int, backbone: str, dropout: float = 0.5) -> None:
+    def __init__(self, actions: int, backbone: str) -> None:
         super().__init__()
         self.backbone = build_backbone(backbone, channels=3)
         self.short = build_backbone(backbone, channels=3 * (TDN_FRAMES - 1))
         del self.short.layer2, self.short.layer3, self.short.layer4
         self.long = nn.ModuleList(LongTerm(block.conv1.out_channels) for block in self.backbone.blocks(first=3))
-        self.head = Head(self.backbone.channels[5], actions, dropout)
+        self.head = Head(self.backbone.channels[5], actions, dropout=0.5)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, planes: Float[Tensor, "S planes H W"], segments: int) -> Float[Tensor, "S A"]:

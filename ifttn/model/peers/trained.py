@@ -38,8 +38,8 @@ class PeerSettings(NetworkSettings):
         if ":" in self.peer:
             file, name = self.peer.split(":")
             raise IfttnError(
-                f"the network {name} is made by {file}.py, which is imported only where you name it yourself: "
-                f"`ifttn train` and `ifttn test` take {file}.py:{name} in the place of a recipe"
+                f"the network {name} is made by {file}.py, which is imported only if you name it: give "
+                f"{file}.py:{name} to `ifttn train` or `ifttn test` instead of a recipe"
             )
         if self.peer not in TRAINED:
             raise IfttnError(f"{self.peer} is not trained: choose from {', '.join(TRAINED)}")

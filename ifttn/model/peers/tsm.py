@@ -15,9 +15,6 @@ from ifttn.model.backbone import build_backbone, residual_block
 from ifttn.model.network import Head
 from ifttn.model.peers.streams import VideoStreams
 
-TSM_SEGMENTS = 8
-"""Frames of a video (section 5.1)."""
-
 
 def from_next(x: Float[Tensor, "S C H W"], segments: int) -> Float[Tensor, "S C H W"]:
     """For each snippet, the features of the next snippet; zero for the last snippet of a video."""
@@ -48,10 +45,10 @@ def _joined(ordered: Float[Tensor, "N K H W C"]) -> Float[Tensor, "S C H W"]:
 class TSMStream(nn.Module):
     """A backbone (a name of BACKBONES) whose blocks see shifted channels, and its linear classifier."""
 
-    def __init__(self, actions: int, backbone: str, dropout: float = 0.8) -> None:
+    def __init__(self, actions: int, backbone: str) -> None:
         super().__init__()
         self.backbone = build_backbone(backbone, channels=3)
-        self.head = Head(self.backbone.channels[5], actions, dropout)
+        self.head = Head(self.backbone.channels[5], actions, dropout=0.8)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Float[Tensor, "S 3 H W"], segments: int) -> Float[Tensor, "S A"]:

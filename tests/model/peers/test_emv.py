@@ -14,10 +14,10 @@ def test_the_two_networks_differ_in_input_and_activation_alone(cost):
 
 
 def test_motion_vectors_have_a_network_of_their_own():
-    net = emv_cnn(5, size=64, width=12, fields=5).eval()
+    net = emv_cnn(5, size=64, width=12).eval()
     assert sum(isinstance(m, nn.PReLU) for m in net.streams["mv"].modules()) == 7
     inputs = {
         "rgb": torch.randint(0, 256, (2, 3, 3, 64, 64), dtype=torch.uint8),
-        "mv": torch.randint(0, 256, (2, 3, 10, 64, 64), dtype=torch.uint8),
+        "mv": torch.randint(0, 256, (2, 3, 2 * EMV_FIELDS, 64, 64), dtype=torch.uint8),
     }
     assert {head: tuple(v.shape) for head, v in net(inputs).votes.items()} == {"rgb": (2, 3, 5), "mv": (2, 3, 5)}

@@ -4,7 +4,7 @@ from torchvision.models import resnet50
 
 from ifttn.model.backbone import build_backbone
 from ifttn.model.network import Network, NetworkSettings
-from ifttn.model.peers.tsm import TSM_SEGMENTS, TSMStream, shift, tsm
+from ifttn.model.peers.tsm import TSMStream, shift, tsm
 
 
 def test_an_eighth_of_the_channels_moves_forward_and_an_eighth_back_with_zero_at_the_ends():
@@ -18,8 +18,8 @@ def test_an_eighth_of_the_channels_moves_forward_and_an_eighth_back_with_zero_at
 
 
 def test_tsm_has_the_parameters_and_the_cost_of_resnet_50(cost):
-    parameters, macs = cost(lambda: tsm(1000), {"rgb": (1, TSM_SEGMENTS, 3, 224, 224)})
-    plain, plain_macs = cost(resnet50, (TSM_SEGMENTS, 3, 224, 224))
+    parameters, macs = cost(lambda: tsm(1000), {"rgb": (1, 8, 3, 224, 224)})
+    plain, plain_macs = cost(resnet50, (8, 3, 224, 224))
     assert (parameters, macs) == (plain, plain_macs)
     assert plain == 25_557_032  # torchvision's documentation
     assert cost(lambda: tsm(400), {"rgb": (1, 1, 3, 224, 224)})[0] == 24_327_632  # mmaction's model zoo, Kinetics-400
