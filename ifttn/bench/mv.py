@@ -27,7 +27,7 @@ from ifttn.vocabulary import IfttnError
 
 EXTRACTOR = ("motion-vector-extractor==2.0.0", "opencv-python-headless<5")
 EXAMPLES = ("MPEG-4", "H.264, one reference")
-"""The codecs of the example videos. Both are read without a new encoding."""
+"""The codecs of the example videos. Both are read without re-encoding."""
 STEP_FRAMES = 32
 """Frames that are timed together."""
 RGB_FRAMES = 7
@@ -107,7 +107,7 @@ def print_readings(video: Path, o: argparse.Namespace, ffmpeg: str | None) -> bo
     count = sum(len(piece.kinds) for piece in reader.chunks(lambda total: []))
     with av.open(video, metadata_errors="replace") as container:
         codec = container.streams.video[0].codec_context.name
-    how = f"encoded anew: {reader.transcoded}" if reader.transcoded else "read without a new encoding"
+    how = f"re-encoded: {reader.transcoded}" if reader.transcoded else "read without re-encoding"
     print(f"\n{video.name}: {codec} {reader.coded[0]}x{reader.coded[1]}, {count} frames, {how}")
     table = PrintedTable("", "us/frame", "rate", first=40)
     seconds = reading_seconds(video, o.repetitions)
@@ -137,7 +137,7 @@ def print_readings(video: Path, o: argparse.Namespace, ffmpeg: str | None) -> bo
 
 
 def reading_seconds(video: Path, repetitions: int) -> dict[str, float]:
-    """Processor time in seconds of each way to read a video in this process. `Reader` may encode it anew."""
+    """Processor time in seconds of each way to read a video in this process. `Reader` may re-encode it."""
     ways = {
         DECODING: lambda: _decoded(video, {}),
         EXPORTING: lambda: _decoded(video, {"flags2": "+export_mvs"}),
@@ -186,7 +186,7 @@ def differing_frames(video: Path, *readings: Extracted) -> int:
     """The number of frames whose type or vectors differ from every reading, or that one side does not have.
 
     For a B-frame of MPEG-4, only the blocks are compared: for a block without its own vector (direct mode), FFmpeg
-    exports random memory. This is one reason to encode such videos anew.
+    exports random memory. This is one reason to re-encode such videos.
     """
     with av.open(video, metadata_errors="replace") as container:
         undefined = "B" if container.streams.video[0].codec_context.name == "mpeg4" else ""

@@ -60,7 +60,7 @@ def doctor(folder: Path | None = None) -> pd.DataFrame:
 
     Columns: extractor ("vectors", "tvl1", "tvl1 on cuda:0", ...), codec, expected ("+4 +2"), x and y (median of the
     inner fields in pixels), sign and size (whether they are right), zero (the bytes for a still video: 128), frames
-    (types of the frames), transcoded (the reason, if the video was encoded anew), verdict ("ok", or the error).
+    (types of the frames), transcoded (the reason, if the video was re-encoded), verdict ("ok", or the error).
     """
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="ifttn-doctor-") as temporary:

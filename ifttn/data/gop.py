@@ -1,9 +1,9 @@
 """Groups of pictures (GOPs) as in CoViAR (Wu et al., CVPR 2018): motion vectors accumulated from the I-frame of a
 group, and the residuals of its P-frames.
 
-Groups begin at frames 0, 12, 24, ..., as in videos that are encoded anew and in the embedded data set. In other videos,
+Groups begin at frames 0, 12, 24, ..., as in videos that are re-encoded and in the embedded data set. In other videos,
 I-frames are at other places, which a store does not keep. Their groups are counted in the same way, as if they were
-encoded anew with their own vectors: each field joins a frame to the one before it, and at an I-frame, which has no
+re-encoded with their own vectors: each field joins a frame to the one before it, and at an I-frame, which has no
 vectors, the last motion is repeated.
 
 Shapes: G frames of a group after its I-frame (up to 11), K frames of a sample, C channels, H x W pixels.
@@ -19,7 +19,7 @@ from ifttn.data.flow import from_bytes, to_bytes
 from ifttn.data.frame_source import FrameSource
 
 GOP = 12
-"""Frames from one I-frame to the next in a video that is encoded anew (the default of MPEG-4 and of CoViAR)."""
+"""Frames from one I-frame to the next in a video that is re-encoded (the default of MPEG-4 and of CoViAR)."""
 ACCUMULATED_BOUND = 4.0
 """Bound of accumulated vectors divided by the bound of a field.
 

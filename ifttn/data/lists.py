@@ -51,7 +51,7 @@ def spelling_key(name: str) -> str:
 
 
 def row_key(row: str) -> str:
-    """A key that finds the file of a row in any spelling and with any suffix (the data set may be encoded anew)."""
+    """A key that finds the file of a row in any spelling and with any suffix (the data set may be re-encoded)."""
     return spelling_key(row_name(row))
 
 

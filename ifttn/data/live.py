@@ -59,7 +59,7 @@ class LiveReader(Reader):
         frames = self._pictures()
         first = next(frames, None)
         if first is not None:
-            yield from self._encoded_anew(None, chain([first], frames))
+            yield from self._reencoded(None, chain([first], frames))
 
     def _pictures(self) -> Iterator[VideoFrame]:
         for index, frame in enumerate(self._source):

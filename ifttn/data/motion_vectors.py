@@ -19,7 +19,7 @@ BLOCK_SIDE = 8
 """Side in pixels of the smallest block with its own motion vector."""
 KINDS = {int(kind): kind.name for kind in PictureType}
 I_FRAME, P_FRAME, B_FRAME = int(PictureType.I), int(PictureType.P), int(PictureType.B)
-# From libavutil/motion_vector.h. PyAV's to_ndarray() makes this type anew for every frame, which takes longer than
+# From libavutil/motion_vector.h. PyAV's to_ndarray() makes this type again for every frame, which takes longer than
 # reading the vectors.
 _FIELDS = (
     "source i4, w u1, h u1, src_x i2, src_y i2, dst_x i2, dst_y i2, flags u8, motion_x i4, motion_y i4, motion_scale u2"

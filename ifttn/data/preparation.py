@@ -80,7 +80,8 @@ def prepare(
         again = _remove_outdated(contents, store, root)
         store.tidy()
         rows = _known_rows(contents, store)
-        todo = [video for video in _evenly(contents.videos, limit) if _is_open(rows.get(video.name))]
+        failed = {name for name, row in rows.items() if row.status == "failed"}
+        todo = [video for video in _evenly(contents.videos, limit) if video.name in failed or video.name not in rows]
         with (
             kept_report(folder, rows) as report,
             closing(_prepared(todo, store, root, jobs, device)) as outcomes,
@@ -96,10 +97,6 @@ def _evenly(videos: Sequence[Video], limit: int | None) -> Sequence[Video]:
     if limit is None or limit >= len(videos):
         return videos
     return [videos[i] for i in np.linspace(0, len(videos) - 1, limit).astype(int)]
-
-
-def _is_open(row: ReportRow | None) -> bool:
-    return row is None or row.status == "failed"
 
 
 def _remove_outdated(contents: catalogue.Contents, store: Store, root: Path) -> dict[str, str]:
@@ -223,20 +220,10 @@ def _stored(video: Video, work: _Work) -> ReportRow:
         writer.fps = reader.fps
         if writer.frames < 2:
             raise IfttnError(f"{video.path}: has only one frame, and motion needs two")
-    error = flow_error(np.concatenate(samples), settings)
-    anew = [f"encoded anew: {reader.transcoded}"] if reader.transcoded else []
-    return ReportRow(
-        video.name,
-        "done",
-        notes="; ".join([*anew, *reader.notes]),
-        frames=writer.frames,
-        bytes=(work.folder / "videos" / f"{video.name}{SUFFIX}").stat().st_size,
-        quantised_mean=error.bytes_mean,
-        quantised_p999=error.bytes_p999,
-        stored_mean=error.stored_mean,
-        stored_p999=error.stored_p999,
-        saturated=error.saturated,
-    )
+    how = [f"re-encoded: {reader.transcoded}"] if reader.transcoded else []
+    row = ReportRow(video.name, "done", notes="; ".join([*how, *reader.notes]), frames=writer.frames)
+    size = (work.folder / "videos" / f"{video.name}{SUFFIX}").stat().st_size
+    return row._replace(bytes=size, **flow_error(np.concatenate(samples), settings))
 
 
 def _check_file(path: Path, root: Path) -> None:

@@ -33,7 +33,7 @@ class ReportRow(NamedTuple):
     reason: str = ""
     """The reason of a failure."""
     notes: str = ""
-    """Anything special in the preparation, such as a new encoding."""
+    """Anything special in the preparation, such as re-encoding."""
     frames: int = 0
     seconds: float = 0.0
     bytes: int = 0

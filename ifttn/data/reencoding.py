@@ -1,4 +1,4 @@
-"""Encodes a video anew in memory, so that vectors join each frame to the one before, and turns it upright."""
+"""Re-encodes a video in memory, so that vectors join each frame to the one before, and turns it upright."""
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -54,7 +54,7 @@ def upright(frame: VideoFrame, turn: Turn) -> VideoFrame:
     return VideoFrame.from_ndarray(np.ascontiguousarray(image, np.uint8), format="rgb24")
 
 
-def encoded_anew(frames: Iterator[VideoFrame], size: tuple[int, int], turn: Turn = UPRIGHT) -> Iterator[VideoFrame]:
+def reencoded(frames: Iterator[VideoFrame], size: tuple[int, int], turn: Turn = UPRIGHT) -> Iterator[VideoFrame]:
     """Turn each frame upright, encode it and decode it again. One or two frames are in memory.
 
     The new stream is MPEG-4 Part 2 with only I- and P-frames and very little loss. It has no tags for its colours, so

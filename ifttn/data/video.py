@@ -2,7 +2,7 @@
 
 The motion vectors come from the encoder, so they cost little more than decoding. Vectors join each frame to the one
 before it only in a stream of I- and P-frames with one reference frame. B-frames and several reference frames of H.264
-reach further, and newer codecs export no vectors. Such a video is encoded anew while it is read, as in CoViAR.
+reach further, and newer codecs export no vectors. Such a video is re-encoded while it is read, as in CoViAR.
 
 PyAV decodes here, because decord has no motion vectors.
 
@@ -34,11 +34,11 @@ from jaxtyping import Float32, Float64, Integer, Shaped, UInt8
 from ifttn.data.h264 import is_reference, parameters
 from ifttn.data.losses import Losses, count_shown
 from ifttn.data.motion_vectors import B_FRAME, BLOCK_SIDE, KINDS, P_FRAME, VECTOR, BlockPainter, exported_by
-from ifttn.data.reencoding import UPRIGHT, encoded_anew, turn_of
+from ifttn.data.reencoding import UPRIGHT, reencoded, turn_of
 from ifttn.vocabulary import IfttnError
 
 SHORT = 256
-"""Short side in pixels of a large video that is encoded anew, unless a larger size is requested."""
+"""Short side in pixels of a large video that is re-encoded, unless a larger size is requested."""
 
 FrameChoice = Callable[[int], Sequence[int] | Integer[np.ndarray, "..."]]
 """Number of frames of a video -> the indices of the requested frames."""
@@ -64,18 +64,14 @@ class Decoded:
     kinds: str
     """Type of each frame of the stream with the vectors: I, P, or S (P with global motion)."""
     transcoded: str
-    """Why the video, or its rest, was encoded anew. Empty for a video that was read without a new encoding."""
+    """Why the video, or its rest, was re-encoded. Empty for a video that was read without re-encoding."""
     notes: tuple[str, ...]
     """What was lost (`Losses`)."""
 
     @property
     def vectors(self) -> Float32[np.ndarray, "M 2 H W"]:
-        """The motion of every pixel. This array is large: `on_pixels(to_bytes(blocks[...], bound))` is much smaller."""
-        return self.on_pixels(self.blocks)
-
-    def on_pixels(self, blocks: Shaped[np.ndarray, "*n h w"]) -> Shaped[np.ndarray, "*n H W"]:
-        """The values of blocks (a part of `blocks`, in pixels or bytes) at each pixel."""
-        return spread(blocks, self.rows, self.columns)
+        """The motion of every pixel. This array is large; `spread` of bytes is much smaller."""
+        return spread(self.blocks, self.rows, self.columns)
 
 
 def read_frames(path: str | Path, indices: Sequence[int] | FrameChoice | None = None) -> UInt8[np.ndarray, "T H W 3"]:
@@ -203,7 +199,7 @@ class Chunk(NamedTuple):
 class Reader:
     """Reads a video once, with one chunk in memory: `for chunk in Reader(path, size).chunks()`.
 
-    A stream whose vectors do not join each frame to the one before is encoded anew, from the first frame that shows
+    A stream whose vectors do not join each frame to the one before is re-encoded, from the first frame that shows
     this. Then frames and vectors both come from the new stream, so that they agree. A damaged packet is skipped. Frames
     that an edit list hides were trimmed off and do not count.
 
@@ -295,7 +291,7 @@ class Reader:
             if frame.pict_type != P_FRAME or last is None:
                 self.transcoded = self.transcoded or self._unfit(frame, last)
             if self.transcoded:
-                yield from self._encoded_anew(last, chain([frame], frames))
+                yield from self._reencoded(last, chain([frame], frames))
                 return
             if last is None:
                 self._set_size(frame.width, frame.height)
@@ -316,7 +312,7 @@ class Reader:
         return "" if found.progressive else "interlaced"
 
     def _unfit(self, frame: VideoFrame, last: VideoFrame | None) -> str:
-        """Why the video must be encoded anew from this frame on. Empty if it need not."""
+        """Why the video must be re-encoded from this frame on. Empty if it need not."""
         if last is None:
             self._turn = turn_of(frame)
         if frame.pict_type == B_FRAME:
@@ -326,7 +322,7 @@ class Reader:
         return "" if self.coded == (frame.width, frame.height) else "changes its size"
 
     def frames(self, container: InputContainer) -> Iterator[VideoFrame]:
-        """All visible frames of the file that can be decoded, without a new encoding."""
+        """All visible frames of the file that can be decoded, without re-encoding."""
         stream = picture_stream(container, self.path)
         losses, is_avi = Losses(container, stream), container.format.name == "avi"
         for packet in self._packets(container, stream, losses):
@@ -367,10 +363,10 @@ class Reader:
             seconds = self.seconds[-1] + 1 / self.fps
         self.seconds.append(max(0.0, seconds))
 
-    def _encoded_anew(self, last: VideoFrame | None, frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+    def _reencoded(self, last: VideoFrame | None, frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
         """`frames`, encoded with only I- and P-frames. The new stream starts with `last`, which is not returned."""
         if last is not None:
-            new = encoded_anew(chain([last], frames), self.coded)
+            new = reencoded(chain([last], frames), self.coded)
             next(new)
             yield from new
             return
@@ -381,7 +377,7 @@ class Reader:
             if shrink < 1:
                 width, height = round(width * shrink), round(height * shrink)
         self._set_size(width, height)
-        yield from encoded_anew(chain([first], frames), self.coded, self._turn)
+        yield from reencoded(chain([first], frames), self.coded, self._turn)
 
     def _set_size(self, width: int, height: int) -> None:
         self.coded = (width, height)

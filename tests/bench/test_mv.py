@@ -30,7 +30,7 @@ def test_the_table_has_every_way_to_read_a_video(tmp_path, capsys):
     video = write_video(tmp_path / "pan.avi", pan(40, 96, 80), CODECS["MPEG-4, B-frames"])
     assert mv.run(options(str(video), "--repetitions", "2", "--no-extractor")) == 0
     printed = capsys.readouterr().out
-    assert "mpeg4 96x80, 40 frames, encoded anew: B-frames" in printed
+    assert "mpeg4 96x80, 40 frames, re-encoded: B-frames" in printed
     rows = [line for line in printed.splitlines() if line.startswith(("decoding", "ours: "))]
     assert len(rows) == 4
     rates = [float(line.split()[-1]) for line in rows]

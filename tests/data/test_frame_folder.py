@@ -172,7 +172,7 @@ def test_folders_of_images_are_prepared_as_files_are(tmp_path: Path, pan, encode
         "right/file": "done",
         "right/images": "done",
     }
-    assert report.notes["left/images"] == "encoded anew: images"
+    assert report.notes["left/images"] == "re-encoded: images"
     assert "1.png: is a link to " in report.reason["left/linked"]
     prepared = Store(store)
     assert prepared.num_frames("left/images") == 8

@@ -4,7 +4,7 @@ import pytest
 from ifttn.data.flow import from_bytes, to_bytes
 from ifttn.data.gop import ACCUMULATED_BOUND, GOP, Groups, accumulate, moved, p_frames, residual
 from ifttn.data.store import Entry, Store, StoreSettings
-from ifttn.data.video import decode
+from ifttn.data.video import decode, spread
 
 PAN = (2, 1)
 
@@ -57,7 +57,7 @@ def test_an_i_frame_is_remapped_to_the_end_of_the_group_before():
     assert p_frames(np.array([0, 1, 11, 12, 13, 24, 35, 36])).tolist() == [1, 1, 11, 11, 13, 23, 35, 35]
 
 
-def test_groups_of_a_video_that_is_encoded_anew_begin_where_its_i_frames_are(tmp_path, pan, encode):
+def test_groups_of_a_video_that_is_re_encoded_begin_where_its_i_frames_are(tmp_path, pan, encode):
     video = encode(tmp_path / "pan.mp4", pan(3 * GOP + 2), codec="libx264", b_frames=2)
     decoded = decode(video)
     assert decoded.transcoded
@@ -69,7 +69,7 @@ def test_the_motion_of_a_stored_pan_since_its_i_frame_is_known_and_explains_its_
 ):
     decoded = decode(encode(tmp_path / "pan.avi", pan(30, 96, 72, (1, -1))))
     store = Store.create(tmp_path / "store", StoreSettings(96, 72, 5.0))
-    levels = decoded.on_pixels(to_bytes(decoded.blocks, 5.0))
+    levels = spread(to_bytes(decoded.blocks, 5.0), decoded.rows, decoded.columns)
     store.write("A/pan", decoded.frames, levels, levels, 25.0)
     frames = np.array([0, 5, 12, 29])
     with store.open("A/pan") as entry:

@@ -155,11 +155,11 @@ def test_progress_is_shown_on_request(root, tmp_path, capfd):
 def test_a_new_encoding_is_noted(root, tmp_path, pan, encode):
     encode(root / "Left" / "v_Left_g03_c01.avi", pan(12, 96, 72), b_frames=2)
     report = prepare(root, tmp_path / "store", SETTINGS, jobs=1, progress=False).set_index("video")
-    assert report.notes["Left/v_Left_g03_c01"] == "encoded anew: B-frames"
+    assert report.notes["Left/v_Left_g03_c01"] == "re-encoded: B-frames"
     assert (report.notes.drop("Left/v_Left_g03_c01") == "").all()
     again = prepare(root, tmp_path / "store", SETTINGS, jobs=1, progress=False)
     assert again.notes.tolist() == report.notes.tolist()  # what a skipped video took is still known
-    assert summary(again)[-1] == "1 videos encoded anew: B-frames"
+    assert summary(again)[-1] == "1 videos re-encoded: B-frames"
 
 
 def test_a_link_out_of_the_data_set_is_refused_and_one_within_it_is_not(root, tmp_path, pan, encode):

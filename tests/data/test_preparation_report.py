@@ -99,12 +99,12 @@ def test_the_rows_of_a_killed_preparation_are_known_to_the_next(root, tmp_path):
     path = store / "report.csv"
     path.unlink()
     with kept_report(store, {}) as report:
-        report(ReportRow("Left/v_Left_g01_c01", "done", notes="encoded anew", frames=8, stored_mean=0.25))
+        report(ReportRow("Left/v_Left_g01_c01", "done", notes="re-encoded", frames=8, stored_mean=0.25))
         report(ReportRow("Right/v_Right_g01_c01", "done", notes="half of this line is los"))
         so_far = path.read_bytes()
     path.write_bytes(so_far[:-40])
     report = prepare(root, store, SETTINGS, jobs=1, progress=False).set_index("video")
     assert (report.status == "skipped").all()
-    assert (report.notes["Left/v_Left_g01_c01"], report.stored_mean["Left/v_Left_g01_c01"]) == ("encoded anew", 0.25)
+    assert (report.notes["Left/v_Left_g01_c01"], report.stored_mean["Left/v_Left_g01_c01"]) == ("re-encoded", 0.25)
     assert report.notes["Right/v_Right_g01_c01"] == ""
     assert report.bytes.tolist()[1:] == first.bytes.tolist()[1:]  # told by the store itself

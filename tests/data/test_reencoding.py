@@ -1,4 +1,4 @@
-"""Colours and turns of a video that is encoded anew."""
+"""Colours and turns of a video that is re-encoded."""
 
 from fractions import Fraction
 

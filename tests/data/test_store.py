@@ -65,20 +65,22 @@ def test_moving_fields_come_back_to_within_the_error_that_is_told(store, video):
     told = flow_error(fields, SETTINGS)
     store.write("a", *video)
     errors = np.abs(from_bytes(store.read("a", "flow", np.arange(11)), 5.0) - fields)[np.abs(fields) <= 5]
-    np.testing.assert_allclose((told.stored_mean, told.stored_p999), (errors.mean(), np.quantile(errors, 0.999)), 1e-3)
+    np.testing.assert_allclose(
+        (told["stored_mean"], told["stored_p999"]), (errors.mean(), np.quantile(errors, 0.999)), 1e-3
+    )
     half_a_level = 5 / 127 / 2
-    assert told.bytes_mean < told.bytes_p999 <= half_a_level * 1.001
-    assert told.stored_mean < half_a_level
-    assert told.stored_p999 < 0.25
+    assert told["quantised_mean"] < told["quantised_p999"] <= half_a_level * 1.001
+    assert told["stored_mean"] < half_a_level
+    assert told["stored_p999"] < 0.25
 
 
 def test_what_saturates_is_counted_apart():
     fields = np.zeros((2, 2, 72, 96), np.float32)
     fields[0, 0, :36] = 7
     told = flow_error(fields, SETTINGS)
-    assert told.saturated == pytest.approx(1 / 8)
-    assert told.bytes_mean == told.bytes_p999 == 0
-    assert flow_error(np.full((1, 2, 72, 96), 9, np.float32), SETTINGS).saturated == 1
+    assert told["saturated"] == pytest.approx(1 / 8)
+    assert told["quantised_mean"] == told["quantised_p999"] == 0
+    assert flow_error(np.full((1, 2, 72, 96), 9, np.float32), SETTINGS)["saturated"] == 1
 
 
 def test_indices_are_read_in_order_with_repeats(store, video):

@@ -10,7 +10,7 @@ from av.video.frame import VideoFrame
 from ifttn.data.flow import flow_of, to_bytes
 from ifttn.data.gop import GOP
 from ifttn.data.motion_vectors import BLOCK_SIDE
-from ifttn.data.video import SHORT, Reader, decode, exported, read_frames
+from ifttn.data.video import SHORT, Reader, decode, exported, read_frames, spread
 from ifttn.vocabulary import IfttnError
 
 CLIPS = ("h264_340x256_32frames.mp4", "ucf_like_mpeg4_320x240.avi")
@@ -229,7 +229,7 @@ def test_every_exported_block_is_painted_up_to_the_borders(tmp_path, pan, encode
 
 
 @pytest.mark.parametrize("name", ANEW)
-def test_a_stream_that_reaches_further_is_encoded_anew_and_says_why(tmp_path, pan, encode, name):
+def test_a_stream_that_reaches_further_is_re_encoded_and_says_why(tmp_path, pan, encode, name):
     options, reason = ANEW[name]
     decoded = decode(encode(tmp_path / name, pan(15), **options))
     assert decoded.transcoded == reason
@@ -347,7 +347,7 @@ def test_frames_are_let_go_without_the_garbage_collector(tmp_path, pan, encode, 
 def test_bytes_on_the_blocks_are_bytes_on_the_pixels(tmp_path, pan, encode):
     decoded = decode(encode(tmp_path / "pan.avi", pan(6)), (100, 90))
     assert decoded.blocks.shape[2:] == (2 * -(-120 // (2 * BLOCK_SIDE)), 160 // BLOCK_SIDE)
-    levels = decoded.on_pixels(to_bytes(decoded.blocks[2:4], 20.0))
+    levels = spread(to_bytes(decoded.blocks[2:4], 20.0), decoded.rows, decoded.columns)
     np.testing.assert_array_equal(levels, to_bytes(decoded.vectors, 20.0)[2:4])
 
 
@@ -358,7 +358,7 @@ def test_more_vectors_than_the_buffer_holds_are_painted(tmp_path, pan, encode):
     np.testing.assert_array_equal(vectors, painted_pixel_by_pixel(path, 1088, 1920))
 
 
-def test_a_large_video_is_encoded_anew_at_the_short_side_of_the_others(tmp_path, pan, encode):
+def test_a_large_video_is_re_encoded_at_the_short_side_of_the_others(tmp_path, pan, encode):
     path = encode(tmp_path / "large.mp4", np.tile(pan(5), (1, 5, 5, 1)), "libx264")
     reader = Reader(path, (340, 256))
     chunks = [*reader.chunks()]

@@ -166,7 +166,7 @@ def test_a_part_of_a_file_holds_the_frames_of_its_seconds_and_nothing_after_them
     assert len({each.pts for each in read}) < 50
     assert shares == sorted(shares)
     assert len(part.kinds) == len(part.frames) == part.source.frames == 25
-    assert np.abs(part.frames.astype(int) - whole.frames[25:50]).mean() < 30  # B-frames are encoded anew
+    assert np.abs(part.frames.astype(int) - whole.frames[25:50]).mean() < 30  # B-frames are re-encoded
     assert part.seconds == pytest.approx(whole.seconds[25:50], abs=1e-3)
     last, _ = finish(clip.load_clip(path, "v", None, SETTINGS, span=(3.6, 9.0)))
     assert len(last.kinds) == 10
