@@ -23,21 +23,25 @@ SCALINGS: dict[str, tuple[Scaling, bool, str]] = {
     "signed": (
         "signed",
         True,
-        "Red is evidence for, striped blue is evidence against; each head by its largest in the video, so that its "
-        "maps compare.",
+        "Red is evidence for the action, striped blue is evidence against it. The strongest colour is the largest "
+        "value of the head in the video.",
     ),
-    "positive": ("relu", True, "Only evidence for the action, each head by its largest in the video."),
+    "positive": (
+        "relu",
+        True,
+        "Only evidence for the action. The strongest colour is the largest value of the head in the video.",
+    ),
     "each map": (
         "min-max",
         False,
-        "Every map by itself, from its lowest to its highest: shapes compare, strengths do not.",
+        "Every map has its own scale, from its lowest to its highest value: compare shapes, not strengths.",
     ),
 }
 """Name -> arguments of `ifttn.insight.cam.scaled` (scaling, shared), and what the colours mean."""
 METHODS = {
-    "cam": "A map is its head's classifier weights times its last level: exact, and signed.",
-    "gradcam": "Grad-CAM, of the package grad-cam: only evidence for the action, every map from its own lowest to its "
-    "highest: shapes compare, strengths do not.",
+    "cam": "A map is the last level of a head times the weights of its classifier, without an approximation.",
+    "gradcam": "Grad-CAM by the package grad-cam shows only evidence for the action. Every map has its own scale, from "
+    "its lowest to its highest value: compare shapes, not strengths.",
 }
 METHOD_NAMES = {"cam": "CAM", "gradcam": "Grad-CAM"}
 WHEEL = "<span><i class=wheel></i>motion: the colour is its direction, the strength its speed</span>"
@@ -170,7 +174,7 @@ def _one_map_note(maps: Mapping[str, np.ndarray], snippets: int) -> str:
     heads = [head for head, of in maps.items() if len(of) < snippets]
     if not heads:
         return ""
-    return f" The one map of {' and '.join(heads)} stands for both snippets of a pair, which this head reads as one."
+    return f" {' and '.join(heads)} has one map for a pair, which is drawn on both snippets."
 
 
 def _with_name(text: str, control: Widget) -> HBox:

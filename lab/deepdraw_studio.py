@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from IPython.display import HTML as HTMLPicture
-from ipywidgets import HTML, Dropdown, Image, Layout, Text, ToggleButton, VBox
+from ipywidgets import HTML, Image, IntSlider, Layout, Text, ToggleButton, VBox
 from traitlets import link
 
 from ifttn.files import write_whole
@@ -20,7 +20,7 @@ from ifttn.model.network import Network
 from ifttn.recognizer import Recognizer
 from ifttn.vocabulary import IfttnError
 from lab import pictures, sketches
-from lab.drawing_choices import OPTIONS, StudioState
+from lab.drawing_choices import LENGTHS, SEEDS, StudioState
 from lab.drawings import TILES, Drawing, KeptDrawing, card, images_html, next_number, outcome, tiles
 from lab.figures import SERIES
 from lab.panel import Panel, as_picture, bind_key, dropdown, labelled, row
@@ -28,8 +28,8 @@ from lab.shelf import Shelf
 
 SHOW_EVERY = 0.15
 """Seconds between two pictures in the page."""
-SEEDS = 2**32
-CURVES = {"p(A,B)": SERIES[2], "p(B,A)": SERIES[2], "apart p(A,B)": SERIES[3], "apart p(B,A)": SERIES[3]}
+SEED_END = 2**32
+CURVES = {"p(A,B)": SERIES[2], "p(B,A)": SERIES[2], "witness p(A,B)": SERIES[3], "witness p(B,A)": SERIES[3]}
 """Curve of a probability -> its colour; those of swapped pairs are dashed."""
 
 
@@ -64,17 +64,14 @@ class DeepDrawStudio(Panel):
         self.settings = dropdown("recipe", tuple(DRAWING_PRESETS))
         # A browser's field for numbers silently reads 1e3 as 1.
         self.seed = labelled("seed", Text("0", continuous_update=False, layout=Layout(width="120px")))
+        self.seeds, self.length = dropdown("drawings", list(SEEDS.items())), dropdown("steps", list(LENGTHS.items()))
         self.start_button = self.button("▶ draw", self.start, "from new noise", "d")
         self.pause_button = self.button("pause", self.pause, "or go on", "space")
         self.stop_button = self.button("■ stop", self.stop, "for good", "escape")
         self.keep_button = self.button("keep", self.keep, f"in the gallery, and as a file in {self.out}", "k")
-        self.more = ToggleButton(description="options", tooltip="how it is drawn", layout=Layout(width="auto"))
-        bind_key(self.more, "o")
-        self.options: dict[str, Dropdown] = {name: dropdown(text, what) for name, (text, what) in OPTIONS.items()}
-        self._options = row(*self.options.values(), grid_gap="6px 14px", display="none")
-        self.fill(row(self.dataset, self.split, self.run, self.head), row(self.action, self.settings, self.seed))
-        self.fill(row(self.start_button, self.pause_button, self.stop_button, self.keep_button, self.more))
-        self.fill(self._options)
+        self.fill(row(self.dataset, self.split, self.run, self.head), row(self.action, self.settings, self.length))
+        buttons = self.start_button, self.pause_button, self.stop_button, self.keep_button
+        self.fill(row(*buttons, self.seed, self.seeds))
 
     def _add_pictures(self) -> None:
         self.tiles = [Image(format="jpeg", layout=Layout(width="100%")) for _ in TILES]
@@ -82,27 +79,34 @@ class DeepDrawStudio(Panel):
         for name, image in zip(TILES, self.tiles, strict=True):
             image.add_class("picture")
             named.append(VBox([HTML(f"<small>{name}</small>"), image], layout=Layout(width="48%")))
-        self._tiles = row(*named, align_items="stretch", width="100%", display="none")
+        self._tiles = row(*named, align_items="stretch", width="100%")
+        self.ascent = labelled("step", IntSlider(max=0, readout=False, layout=Layout(flex="1 1 160px")))
+        self.swapped = ToggleButton(description="swap A and B", layout=Layout(width="auto"))
+        bind_key(self.swapped, "x")
+        self._order = HTML()
+        self._drawn = VBox([self._tiles, row(self.ascent, self.swapped), self._order], layout=Layout(display="none"))
         self._blank = HTML(
             "<div class=empty>Press <b>draw</b>: from noise towards what the action looks like to the network.<br>"
-            "<kbd>d</kbd> draw · <kbd>Space</kbd> pause · <kbd>Esc</kbd> stop · <kbd>k</kbd> keep</div>"
+            "<kbd>d</kbd> draw · <kbd>Space</kbd> pause · <kbd>Esc</kbd> stop · <kbd>k</kbd> keep · <kbd>x</kbd> swap"
+            "</div>"
         )
         self._chart, self._status_line, self._kept, self._compared = HTML(), HTML(), HTML(), HTML()
         self.first, self.second = dropdown("compare", max_width="49%"), dropdown("with", max_width="49%")
         columns = [
             VBox(half, layout=Layout(flex="1 1 380px", min_width="300px", grid_gap="8px"))
-            for half in ([self._blank, self._tiles], [self._chart, self._status_line])
+            for half in ([self._blank, self._drawn], [self._chart, self._status_line])
         ]
         self.fill(row(*columns, align_items="stretch", grid_gap="20px", width="100%"))
         self.fill(HTML("<h4>Gallery</h4>"), self._kept, row(self.first, self.second), self._compared)
 
     def _watch_all(self) -> None:
         self.offer("dataset", "split", "run", "action", "head", "settings")
-        self.watch(self.more, ["value"], self._show_options)
         self.watch(self.seed, ["value"], self._read_seed)
         self.watch(self.state, ["seed"], self._show_seed)
-        for name, control in self.options.items():
-            link((self.state, name), (control, "value"))
+        for name in ("seeds", "length"):
+            link((self.state, name), (getattr(self, name), "value"))
+        for control in (self.ascent, self.swapped):
+            self.watch_choice(control, self._show_step)
         self.watch(self.state, ["dataset", "split", "run"], self._list)
         self.watch(self.worker, ["doing", "paused"], self._show_buttons)
         for each in (self.first, self.second):
@@ -140,8 +144,8 @@ class DeepDrawStudio(Panel):
 
     def _read_seed(self) -> None:
         text = self.seed.value.strip()
-        if not (text.isdecimal() and int(text) < SEEDS):
-            raise IfttnError(f"the seed {text!r} is not a whole number from 0 to {SEEDS - 1}")
+        if not (text.isdecimal() and int(text) < SEED_END):
+            raise IfttnError(f"the seed {text!r} is not a whole number from 0 to {SEED_END - 1}")
         self.worker.error = ""
         self.state.seed = int(text)
 
@@ -159,11 +163,13 @@ class DeepDrawStudio(Panel):
         """Draw from new noise with the present choices, in place of the drawing under way.
 
         Raises:
-            IfttnError: the field of the seed holds no seed.
+            IfttnError: the field of the seed holds no seed, or no network is trained.
         """
         self._read_seed()
+        if not self.state.head:
+            raise self.shelf.no_network(self.state.dataset, self.state.split)
         chosen = StudioState(**self.state.trait_values())
-        self.work(f"drawing {chosen.action}", lambda: self._draw(chosen))
+        self.work(f"drawing {chosen.action}", lambda: self._draw_seeds(chosen))
 
     def pause(self) -> None:
         """Halt, or go on where it halted."""
@@ -174,6 +180,20 @@ class DeepDrawStudio(Panel):
         """Give up the drawing; what is drawn stays."""
         self.worker.stop()
 
+    def _draw_seeds(self, chosen: StudioState) -> Iterator[float | None]:
+        """Draw from each seed. Several drawings go to the gallery, and the best one is shown."""
+        if chosen.seeds == 1:
+            yield from self._draw(chosen)
+            return
+        made, first = list[Drawing](), chosen.seed
+        for number in range(chosen.seeds):
+            chosen.seed = (first + number) % SEED_END
+            yield from self._draw(chosen)
+            made.append(self.drawing)
+            self.keep()
+        self.drawing = max(made, key=lambda each: each.rating)
+        self._show(self.drawing, f"the best of {len(made)} seeds is {self.drawing.facts['seed']}")
+
     def _draw(self, chosen: StudioState) -> Iterator[float | None]:
         run = self.shelf.networks(chosen.dataset, chosen.split)[chosen.run]
         recognizer = self.shelf.recognizer(run)
@@ -182,7 +202,7 @@ class DeepDrawStudio(Panel):
         settings, denoiser = chosen.drawing_settings(), self._denoiser(chosen, recognizer)
         network, action, head = recognizer.network, recognizer.actions.index(chosen.action), chosen.head
         where = f"{chosen.dataset}/split{chosen.split}/{chosen.run}"
-        words = chosen.in_words()
+        words = chosen.in_words
         title = f"{chosen.action}, {head} of {where}, seed {chosen.seed}" + (f", {words}" if words else "")
         facts = {"action": chosen.action, "seed": str(chosen.seed), "head": head, "run": where}
         facts |= {"settings": json.dumps(asdict(settings)), "options": words}
@@ -219,13 +239,18 @@ class DeepDrawStudio(Panel):
         file = denoiser_file(self.shelf.places.runs, chosen.dataset, chosen.split, modalities)
         return load_denoiser(file, str(recognizer.device))
 
-    def _show(self, drawing: Drawing) -> None:
+    def _show(self, drawing: Drawing, best: str = "") -> None:
+        """Show the latest step and the curves, unless a person looks at an earlier step."""
         drawn = drawing.step
         assert drawn is not None
-        self._blank.layout.display, self._tiles.layout.display = "none", ""
-        for image, tile, picture in zip(self.tiles, self._tiles.children, tiles(drawn), strict=True):
-            tile.layout.display = "none" if picture is None else ""
-            image.value = b"" if picture is None else pictures.jpeg(picture, 90)
+        self._blank.layout.display, self._drawn.layout.display = "none", ""
+        drawing.seen[drawn.step] = [b"" if each is None else pictures.jpeg(each, 90) for each in tiles(drawn)]
+        follows = self.ascent.value == self.ascent.max or self.ascent.max >= len(drawing.seen)
+        with self.filling(), self.ascent.hold_sync():
+            self.ascent.max = len(drawing.seen) - 1
+            if follows:
+                self.ascent.value = self.ascent.max
+        self._show_step()
         logit = sketches.Curve("logit", *_xy(drawing, "logit"), SERIES[0])
         probable = [
             sketches.Curve(name, *_xy(drawing, name), colour, dashed="(B,A)" in name)
@@ -234,7 +259,25 @@ class DeepDrawStudio(Panel):
         ]
         self._chart.value = sketches.chart([logit], "logit over steps", height=150)
         self._chart.value += sketches.chart(probable, "probability over steps", height=150, top=1.0)
-        self._status_line.value = f"<small>{_status(drawing, drawn)}</small>"
+        self._status_line.value = f"<small>{_status(drawing, drawn, best)}</small>"
+
+    def _show_step(self) -> None:
+        """The pictures of the chosen step of the ascent, with A and B in the chosen order, and what networks say."""
+        if not self.drawing.seen:
+            return
+        step, shown = list(self.drawing.seen.items())[self.ascent.value]
+        order = (1, 0, 3, 2) if self.swapped.value and shown[1] else range(4)
+        for place, number in enumerate(order):
+            name, image = self._tiles.children[place].children
+            name.value, image.value = f"<small>{TILES[number]}</small>", shown[number]
+            self._tiles.children[place].layout.display = "" if shown[number] else "none"
+        pair = "p(B,A)" if self.swapped.value else "p(A,B)"
+        said = [
+            f"{name} = {dict(points)[step]:.2f}"
+            for name, points in tuple(self.drawing.curves.items())
+            if name.endswith(pair) and step in dict(points)
+        ]
+        self._order.value = f"<small>step {step}: {', '.join(said)}</small>"
 
     def as_html(self) -> HTMLPicture:
         """The drawing as far as it is, and its curves, for a page without a kernel."""
@@ -267,8 +310,8 @@ class DeepDrawStudio(Panel):
         made = tuple(b"" if image is None else pictures.png(image) for image in images)
         last = {name: points[-1][1] for name, points in tuple(drawing.curves.items())}
         title = f"{drawing.title}, step {step}"
-        swapped, apart = last.get("p(B,A)"), last.get("apart p(A,B)")
-        self.gallery.append(KeptDrawing(path, title, made, outcome(drawn), swapped, apart))
+        swapped, witness = last.get("p(B,A)"), last.get("witness p(A,B)")
+        self.gallery.append(KeptDrawing(path, title, made, outcome(drawn), swapped, witness))
         self._show_gallery()
 
     def _show_gallery(self) -> None:
@@ -283,9 +326,6 @@ class DeepDrawStudio(Panel):
     def _show_compared(self) -> None:
         chosen = [self.gallery[each.value] for each in (self.first, self.second) if isinstance(each.value, int)]
         self._compared.value = _cards(chosen, 180, "24px") if len(chosen) == 2 else ""
-
-    def _show_options(self) -> None:
-        self._options.layout.display = "" if self.more.value else "none"
 
     def _show_buttons(self) -> None:
         self.pause_button.disabled = self.stop_button.disabled = not self.worker.doing
@@ -302,14 +342,16 @@ def _cards(drawings: Sequence[KeptDrawing], width: int, gap: str) -> str:
     return f"<div style='display:flex;flex-wrap:wrap;gap:{gap}'>{cards}</div>"
 
 
-def _status(drawing: Drawing, drawn: DrawingStep) -> str:
+def _status(drawing: Drawing, drawn: DrawingStep, best: str) -> str:
     """How far the drawing is, and which network's word counts."""
     smoothed = f"noise {drawn.sigma:.2f}" if drawing.denoised else f"blur {drawn.sigma:.2f} px"
     text = f"octave {drawn.octave + 1}, step {drawn.step} of {drawn.steps}, {smoothed}."
     if drawn.step == drawn.steps:
-        text += f"<br><b>{outcome(drawn)}</b>"
-    if "apart p(A,B)" in drawing.curves:
-        text += "<br><b>apart</b>: a network trained on another split, which did not draw: the witness that counts."
+        text += f"<br><b>{outcome(drawn)}</b>{best and f', {best}'}"
+    if "p(B,A)" in drawing.curves:
+        text += "<br>p(A,B) is the probability of the action for the pair as drawn, p(B,A) with A and B swapped."
+    if "witness p(A,B)" in drawing.curves:
+        text += "<br>The witness is a network of another split, which did not draw. Its word counts."
     elif "p(B,A)" in drawing.curves:
         text += (
             "<br>The network that drew a pair tells it from its swap even where the pair shows no order. Train another "

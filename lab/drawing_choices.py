@@ -6,15 +6,10 @@ from traitlets import Enum, HasTraits, Int, Unicode
 
 from ifttn.insight.drawing_settings import DRAWING_PRESETS, Settings
 
-OPTIONS: dict[str, tuple[str, tuple[tuple[str, object], ...]]] = {
-    "length": ("steps", (("¼", 0.25), ("½", 0.5), ("of the recipe", 1.0), ("twice", 2.0), ("four times", 4.0))),
-}
-"""Trait of `StudioState` -> its label and its choices."""
-
-
-def _choice(name: str, default: object = None) -> Enum:
-    values = [value for _, value in OPTIONS[name][1]]
-    return Enum(values, values[0] if default is None else default)
+LENGTHS = {"¼": 0.25, "½": 0.5, "of the recipe": 1.0, "twice": 2.0, "four times": 4.0}
+"""Steps of a drawing, in parts of those of its recipe."""
+SEEDS = {"1": 1, "best of 3": 3, "best of 6": 6}
+"""Drawings from consecutive seeds, of which the best is shown."""
 
 
 class StudioState(HasTraits):
@@ -27,7 +22,8 @@ class StudioState(HasTraits):
     head = Unicode()
     settings = Unicode(help="a name of DRAWING_PRESETS")
     seed = Int(0)
-    length = _choice("length", 1.0)
+    seeds = Enum(tuple(SEEDS.values()), 1)
+    length = Enum(tuple(LENGTHS.values()), 1.0)
 
     def drawing_settings(self) -> Settings:
         """The chosen preset with the chosen length."""
@@ -35,11 +31,9 @@ class StudioState(HasTraits):
         octaves = tuple(replace(octave, steps=max(1, round(octave.steps * self.length))) for octave in plain.octaves)
         return replace(plain, octaves=octaves)
 
+    @property
     def in_words(self) -> str:
-        """The options that differ from their defaults."""
-        words = []
-        for name, (label, choices) in OPTIONS.items():
-            value = getattr(self, name)
-            if value != self.trait_defaults(name):
-                words.append(f"{label} {next(text for text, other in choices if other == value)}")
-        return ", ".join(words)
+        """The length, where it is not that of the recipe."""
+        return (
+            "" if self.length == 1 else f"steps {next(text for text, each in LENGTHS.items() if each == self.length)}"
+        )

@@ -18,6 +18,7 @@ from ifttn.insight.order import SUCCESS, probabilities
 from ifttn.model.network import Network
 from ifttn.vocabulary import MODALITIES, STACK
 from lab.figures import flow_colours
+from lab.sketches import breakable
 
 TILES = ("A: frame", "B: frame", "A: motion", "B: motion")
 
@@ -33,7 +34,14 @@ class Drawing:
     step: DrawingStep | None = None
     """The latest step."""
     curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
-    """(step, value) of "logit", "p(A,B)", "p(B,A)", and the last two with "apart " for a network of another split."""
+    """(step, value) of "logit", "p(A,B)", "p(B,A)", and the last two with "witness " for a network of another split."""
+    seen: dict[int, list[bytes]] = field(default_factory=dict)
+    """Step -> JPEG of each of TILES, empty where the head draws no such thing; of the steps that were shown."""
+
+    @property
+    def rating(self) -> float:
+        """The last probability of the action, by the witness if there is one."""
+        return self.curves.get("witness p(A,B)", self.curves["p(A,B)"])[-1][1]
 
     def add(self, curve: str, value: float) -> None:
         """Add a value of the latest step to a curve."""
@@ -41,7 +49,7 @@ class Drawing:
         self.curves.setdefault(curve, []).append((self.step.step, value))
 
     def add_swap(self, network: Network, witness: Network | None, action: int, head: str) -> None:
-        """Add the action's probability for the swapped pair, and what a network trained apart says of both orders."""
+        """Add the action's probability for the swapped pair, and a witness's for both orders."""
         drawn = self.step
         if drawn is None or drawn.rgb is None or drawn.motion is None or len(drawn.rgb) < 2:
             return
@@ -49,8 +57,8 @@ class Drawing:
         self.add("p(B,A)", probabilities(network, pair, head)[1, action].item())
         if witness is not None:
             in_order, swapped = probabilities(witness, pair, head)[:, action].tolist()
-            self.add("apart p(A,B)", in_order)
-            self.add("apart p(B,A)", swapped)
+            self.add("witness p(A,B)", in_order)
+            self.add("witness p(B,A)", swapped)
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,7 @@ class KeptDrawing:
     outcome: str
     swapped: float | None
     """Probability of the action for the pair in reverse order."""
-    apart: float | None
+    witness: float | None
     """Probability of the action by a network of another split."""
 
 
@@ -115,9 +123,9 @@ def images_html(pictures: Sequence[bytes], width: int) -> str:
 def card(kept: KeptDrawing, width: int) -> str:
     """A kept drawing with its caption, each tile `width` pixels wide."""
     swapped = "" if kept.swapped is None else f", swapped {kept.swapped:.2f}"
-    swapped += "" if kept.apart is None else f", apart {kept.apart:.2f}"
+    swapped += "" if kept.witness is None else f", by the witness {kept.witness:.2f}"
     return (
         f"<figure style='max-width:{2 * width + 8}px'><div style='display:flex;flex-wrap:wrap;gap:4px'>"
         f"{images_html(kept.tiles, width)}</div><figcaption><small>{escape(kept.title)}: {kept.outcome}{swapped}.<br>"
-        f"{escape(kept.path.name)}</small></figcaption></figure>"
+        f"{breakable(kept.path.name)}</small></figcaption></figure>"
     )

@@ -66,7 +66,7 @@ class FusionDesk(Opener):
         self._matrix, self._told = Pickable(lambda cell: self.guard(self._show_cell, cell)), HTML()
         self.grid: ClipGrid | None = None
         """Shows the videos of a cell of the matrix; made with the first one."""
-        self.changed = Select(rows=8, layout=Layout(width="auto"))
+        self.changed = Select(description="videos", rows=8, layout=Layout(width="auto"))
         self.changed.add_class("ifttn-changed")
         back = self.button("preset weights", self.back, "the weights that were set before any test", "p")
         equal = self.button("all 1", self.equal, "the same weight for every head")
@@ -132,7 +132,9 @@ class FusionDesk(Opener):
             slider = FloatSlider(min=0, max=3, step=0.05, description=f"{run}: {head}", layout=Layout(flex="1 1 auto"))
             slider.style.description_width = "110px"
             self._sliders[run, head] = slider
-            self._rows[run, head] = row(slider, HTML(), flex_flow="row", grid_gap="8px", width="100%")
+            self._rows[run, head] = row(
+                slider, HTML(layout=Layout(width="70px")), flex_flow="row", grid_gap="8px", width="100%"
+            )
             self.owned.append(self._rows[run, head])
             self.watch_choice(slider, self._read_sliders)
         made = self._rows[run, head]

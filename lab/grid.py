@@ -67,9 +67,9 @@ class ClipGrid(Opener):
     def _build(self) -> None:
         wide = Layout(width="auto", flex="1 1 160px")
         self.dataset, self.split = dropdown("data set"), dropdown("split", (1, 2, 3))
-        self.side = dropdown("", ("test", "train", "both"), min_width="70px")
+        self.side = dropdown("videos", ("test", "train", "both"))
         self.run, self.head = dropdown("run"), dropdown("head")
-        self.action = Combobox(placeholder="any class: type to search", layout=wide)
+        self.action = Combobox(placeholder="any class", tooltip="type to search", layout=wide)
         self.taken = Combobox(placeholder="taken for any class", layout=wide)
         self.outcome, self.tag, self.by = dropdown("clips"), dropdown("tag"), dropdown("sorted by")
         self.descending = ToggleButton(description="largest first", layout=Layout(width="auto"))
@@ -221,6 +221,7 @@ class ClipGrid(Opener):
         with self.filling():
             for name in ("action", "taken", "outcome", "tag", "by", "descending"):
                 getattr(self, name).value = getattr(state, name)
+            self.descending.description = "largest first" if state.by else "last first"
             self.within.layout.display = "none" if values is None else ""
             if values is not None:
                 low = float(np.floor(100 * np.nanmin(values)) / 100)

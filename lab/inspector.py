@@ -24,6 +24,7 @@ from lab.clip import Reading
 from lab.layers import LAYERS, head_of, painted, painter
 from lab.player import Player
 from lab.shelf import Shelf
+from lab.sketches import breakable
 from lab.video_panel import VideoPanel, VideoState
 
 NO_VIDEO = (
@@ -221,4 +222,4 @@ class Inspector(VideoPanel):
 
 def _best(probabilities: np.ndarray, actions: Sequence[str]) -> str:
     best = int(probabilities.argmax())
-    return f"{escape(actions[best])} <b>{100 * probabilities[best]:.0f}</b>"
+    return f"{breakable(actions[best])} <b>{100 * probabilities[best]:.0f}</b>"

@@ -64,7 +64,7 @@ class Monitor(Panel):
 
     def __init__(self, results: Shelf | Path | str, **chosen: object) -> None:
         super().__init__("Training monitor", MonitorState(), results)
-        self.runs = SelectMultiple(rows=4, layout=Layout(width="auto"))
+        self.runs = SelectMultiple(description="runs", rows=4, layout=Layout(width="auto"))
         self.only = Text(placeholder="only runs with these words", layout=Layout(width="auto"))
         self.measure = ToggleButtons(options=MEASURES, style={"button_width": "90px"})
         self._chart, self._table, self._recipe = HTML(), HTML(), HTML()
@@ -73,9 +73,9 @@ class Monitor(Panel):
         self.logarithmic = ToggleButton(description="log axis", layout=Layout(width="auto"))
         heading = HTML("<h4>Runs</h4><small>Ctrl or Shift chooses several</small>")
         choice = [heading, self.only, self.runs, buttons, self._recipe]
-        left = VBox(choice, layout=Layout(flex="1 1 260px", min_width="240px", grid_gap="6px"))
+        left = VBox(choice, layout=Layout(flex="1 1 300px", min_width="240px", grid_gap="6px"))
         shown = [row(self.measure, self.logarithmic, self.smoothing), self._chart, self._table]
-        right = VBox(shown, layout=Layout(flex="3 1 520px", min_width="340px", grid_gap="6px"))
+        right = VBox(shown, layout=Layout(flex="3 1 460px", min_width="340px", grid_gap="6px"))
         self.fill(row(left, right, align_items="stretch", grid_gap="20px", width="100%"))
         for name in ("measure", "smoothing", "logarithmic", "only"):
             link((self.state, name), (getattr(self, name), "value"))
@@ -114,13 +114,14 @@ class Monitor(Panel):
 
     def _list(self, times: dict[str, float]) -> None:
         """Offer the runs; the latest one is chosen where none is."""
-        chosen = tuple(name for name in self.state.runs if name in times) or (max(times, key=times.__getitem__),)
         words = self.state.only.lower().split()
         offered = tuple(name for name in times if all(word in name.lower() for word in words))
+        if not (self.state.runs and times.keys() >= set(self.state.runs)):  # else a choice made meanwhile would be lost
+            there = tuple(name for name in self.state.runs if name in times)
+            self.state.runs = there or (max(times, key=times.__getitem__),)
         with self.filling():
-            refill(self.runs, offered, tuple(name for name in chosen if name in offered))
+            refill(self.runs, offered, tuple(name for name in self.state.runs if name in offered))
             self.runs.rows = min(12, max(4, len(offered)))
-        self.state.runs = chosen
 
     def draw(self) -> None:
         """The curves and the table of the chosen runs.
@@ -216,7 +217,8 @@ def _recipe(run: Run) -> str:
     for number, stage in enumerate(asked["recipe_row"]["stages"], 1):
         schedule = preset.schedules[stage["name"]]
         trained = ", ".join(part or "everything" for part in stage["trains"])
-        lines[f"stage {number}"] = f"{stage['name']}: {schedule.epochs} epochs at {schedule.lr:g}; trains {trained}"
+        epochs = f"{schedule.epochs} epoch{'s' * (schedule.epochs > 1)}"
+        lines[f"stage {number}"] = f"{stage['name']}: {epochs} at {schedule.lr:g}; trains {trained}"
     for start in asked["recipe_row"]["starts_from"]:
         lines[start["part"]] = f"from {start['recipe']}: {start['source']}"
     return f"<h4>Recipe</h4>{sketches.definitions(lines)}"

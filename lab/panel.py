@@ -1,5 +1,6 @@
 """What all panels share: a state, a worker, a line of progress, styles, keys, errors, and a clean end."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
@@ -124,7 +125,8 @@ class Panel(VBox):
         try:
             self.set_choices(**chosen)
         except TraitError as error:
-            raise IfttnError(str(error)) from error
+            told = re.sub(r"The '(\w+)' trait of an? \w+ instance expected", r"`\1` must be", str(error))
+            raise IfttnError(told) from error
 
     def set_choices(self, **chosen: object) -> None:
         """Set several traits of the state at once."""

@@ -34,6 +34,11 @@ def prose(text: str) -> Markup:
     return Markup(re.sub("`(.+?)`", r"<code>\1</code>", str(markupsafe.escape(text))))
 
 
+def breakable(name: str) -> str:
+    """A name for a page that may break between its words, as `words` in elements.js does."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=_)", "<wbr>", escape(name))
+
+
 def timeline(count: int, sampled: Sequence[int], kinds: str, cuts: Sequence[int], fps: float) -> str:
     """K segments and their sampled snippets, cuts and frame types, along a video of `count` frames.
 
@@ -107,7 +112,7 @@ def chart(
     points = [(x, y) for curve in curves for x, y in zip(curve.x, curve.y, strict=True)]
     if not points:
         return f"<div class=empty>{escape(title)}: nothing yet</div>"
-    bottom, right, upper = 20, 8, 22
+    bottom, right, upper = 20, 8, 34 if marks else 22
     x_low, x_high = min(x for x, _ in points), max(max(x for x, _ in points), min(x for x, _ in points) + 1)
     low, high, levels = _axis([float(y) for _, y in points], top, log)
     left = max(34, 10 + 6 * max(len(f"{value:g}") for value in levels))
@@ -129,7 +134,8 @@ def chart(
         f"<circle cx={place(c.x[-1], c.y[-1]).replace(',', ' cy=')} r=2.4 fill='{c.colour}'/>" for c in named
     )
     shown = "".join(
-        f"<line x1={x} x2={x} y1={upper} y2={height - bottom} class=mark /><text x={x + 3} y={upper + 9}>{name}</text>"
+        f"<line x1={x} x2={x} y1={upper} y2={height - bottom} class=mark />"
+        f"<text x={x} y={upper - 4} text-anchor={'end' if x > 0.9 * width else 'start'}>{name}</text>"
         for x, name in ((float(place(at, high).split(",")[0]), escape(name)) for at, name in marks)
     )
     ends = (

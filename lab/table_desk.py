@@ -72,7 +72,7 @@ class TableDesk(Opener):
         self._caption, self._notes = HTML(), HTML()
         self._run, self._count = HTML(), HTML()
         self.split = dropdown("split")
-        self.errors = Select(rows=9, layout=Layout(width="auto"))
+        self.errors = Select(description="errors", rows=9, layout=Layout(width="auto"))
         self.errors.add_class("ifttn-errors")
         self.text = Textarea(layout=Layout(width="100%", height="170px", display="none"))
         actions = [

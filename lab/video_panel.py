@@ -53,12 +53,12 @@ class VideoPanel(Panel):
         """None: no run is trained."""
         self._source: tuple[object, ...] = ()
         self._maps: dict[tuple[object, ...], dict[str, np.ndarray]] = {}
-        wide = Layout(width="auto", flex="1 1 180px")
+        wide = Layout(width="auto", flex="1 1 90px", min_width="80px")  # it fits half a panel
         self.dataset, self.split, self.run = dropdown("data set"), dropdown("split", (1, 2, 3)), dropdown("run")
-        self.side = dropdown("", ("test", "train"), min_width="70px")
-        self.action = Combobox(placeholder="any class: type to search", ensure_option=False, layout=wide)
+        self.side = dropdown("videos", ("test", "train"))
+        self.action = Combobox(placeholder="any class", tooltip="type to search", layout=wide)
         self.video = dropdown("video", flex="2 1 280px")
-        self.file = Text(placeholder="or the path of a file", continuous_update=False, layout=wide)
+        self.file = Text(placeholder="or a file's path", continuous_update=False, layout=wide)
         self.upload = Upload(self.shelf.places.root / "uploads")
         hidden = Layout(width="100%", display="none")
         self.span = FloatRangeSlider(min=0, step=0.1, readout_format=".1f", continuous_update=False, layout=hidden)

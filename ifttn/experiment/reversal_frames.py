@@ -148,11 +148,11 @@ def reversal_text(frame: pd.DataFrame, most: int = 40) -> str:
 
 EXPLAINED_REVERSALS = (
     "A video is played backwards if its snippets come from last to first. The motion inside a snippet stays the same. "
-    "The column turns counts videos that a system calls by their name in order, and by the reverse action backwards "
-    "(or by their name both times, for an action that must not change). The columns its reverse, itself and neither "
-    "are about the answer backwards, whatever the answer in order was. All numbers are shares of the videos in %, on "
-    "one view. Brackets hold the 95 % interval, also over trainings if there are several. A system that does not know "
-    "order gives the same answer backwards, and turns nothing."
+    'The column "turns" counts videos that a system calls by their name in order, and by the reverse action backwards '
+    '(or by their name both times, for an action that must not change). The columns "its reverse", "itself" and '
+    '"neither" are about the answer backwards, whatever the answer in order was. All numbers are shares of the videos '
+    "in %, on one view. Brackets hold the 95 % interval, also over trainings if there are several. A system that does "
+    "not know order gives the same answer backwards, and turns nothing."
 )
 """How to read the reversal table."""
 

@@ -210,6 +210,15 @@ FIRST_FRAME = """[...document.querySelectorAll('.ifttn canvas, img.picture')]
     .some(i => i.offsetParent && (i.naturalWidth > 10 || i.dataset.drawn))"""
 READY = "document.querySelector('.ifttn [role=status]').textContent.includes('ready')"
 """Whether a picture of a panel is drawn, and whether its worker has nothing to do."""
+COUNT = """() => {
+    window.messages = {iopub: 0, shell: 0, bytes: 0};
+    const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+    kernel.anyMessage.connect((_, {msg, direction}) => {
+        if (!msg.header.msg_type.startsWith('comm_')) return;
+        window.messages[direction === 'send' ? 'shell' : 'iopub'] += 1;
+        if (direction !== 'send') window.messages.bytes += JSON.stringify(msg.content).length
+            + (msg.buffers ?? []).reduce((sum, each) => sum + each.byteLength, 0) }) }"""
+"""Count the messages of widgets from now on."""
 RUN = "window.ran = 0; window.jupyterapp.commands.execute('notebook:run-all-cells').finally(() => window.ran = 1); 0"
 
 

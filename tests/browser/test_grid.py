@@ -8,6 +8,7 @@ import pytest
 from ifttn.experiment.runs import Run
 from ifttn.experiment.scores import READINGS, Scores
 from lab.shelf import Shelf
+from tests.browser.conftest import COUNT
 
 pytestmark = pytest.mark.slow
 
@@ -15,15 +16,6 @@ MANY = 10_000
 PICTURES = "document.querySelectorAll('.ifttn-clips .strip[style*=blob]').length"
 CELLS = "document.querySelectorAll('.ifttn-clips .clip').length"
 AT = "document.querySelector('.ifttn-clips [aria-selected=true]')"
-COUNT = """() => {
-    window.messages = {iopub: 0, shell: 0, bytes: 0};
-    const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
-    kernel.anyMessage.connect((_, {msg, direction}) => {
-        if (!msg.header.msg_type.startsWith('comm_')) return;
-        window.messages[direction === 'send' ? 'shell' : 'iopub'] += 1;
-        if (direction !== 'send') window.messages.bytes += JSON.stringify(msg.content).length
-            + (msg.buffers ?? []).reduce((sum, each) => sum + each.byteLength, 0) }) }"""
-"""Count the messages of widgets from now on."""
 
 
 @pytest.fixture(scope="session")

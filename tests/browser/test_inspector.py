@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from tests.browser.conftest import FIRST_FRAME, READY
+from tests.browser.conftest import COUNT, FIRST_FRAME, READY
 
 pytestmark = pytest.mark.slow
 
@@ -85,6 +85,42 @@ def test_the_inspector_is_scrubbed_by_keys_and_every_press_paints_its_frame(run_
     assert notebook.complaints == []
 
 
+def test_opening_a_layer_and_a_drag_of_its_opacity_cost_few_messages(run_cell, opening, capsys):
+    page = run_cell("import lab.inspector").page
+    page.evaluate(COUNT)
+    cost, told = {}, "(m => m.iopub + m.shell)(window.messages)"
+
+    def measured(what, act, done):
+        before, began = page.evaluate(told), time.monotonic()
+        act()
+        page.wait_for_function(done, timeout=120_000)
+        seconds = time.monotonic() - began
+        page.wait_for_function(READY, timeout=120_000)
+        page.wait_for_timeout(1000)
+        cost[what] = page.evaluate(told) - before, seconds
+
+    def drag():
+        box = page.locator(".ifttn [data-layer=flow] input").bounding_box()
+        page.mouse.move(box["x"] + 0.7 * box["width"], box["y"] + box["height"] / 2)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 2, box["y"] + box["height"] / 2, steps=40)
+        page.mouse.up()
+
+    measured("opening", lambda: run_cell(opening("inspector", "Inspector")), FIRST_FRAME)
+    page.locator(".ifttn").first.focus()
+    page.evaluate(WATCH)
+    page.wait_for_function("window.painted.length")
+    measured("a layer", lambda: page.keyboard.press("2"), "window.painted.length > 1")
+    page.evaluate("window.painted.length = 1")
+    measured("a drag of its opacity", drag, "window.painted.length > 3")
+    page.evaluate("cancelAnimationFrame(window.watching)")
+    with capsys.disabled():
+        print("".join(f"\n{what}: {messages} messages, {seconds:.2f} s" for what, (messages, seconds) in cost.items()))
+    assert cost["opening"][0] < 180
+    assert cost["a layer"][0] < 30
+    assert cost["a drag of its opacity"][0] < 15
+
+
 def test_playing_paints_every_frame_in_order(run_cell, opening, capsys):
     notebook, _ = open_inspector(run_cell, opening)
     page = notebook.page
@@ -132,7 +168,7 @@ def test_a_class_is_completed_a_file_sent_by_hand_and_a_part_of_it_shown(run_cel
     assert path.stat().st_size > 2**20  # two parts and more
     notebook, _ = open_inspector(run_cell, opening)
     page = notebook.page
-    field = page.get_by_placeholder("any class: type to search").first
+    field = page.get_by_placeholder("any class").first
     actions = field.evaluate("f => [...f.list.options].map(each => each.value)")
     field.click()
     page.keyboard.type(actions[2])

@@ -54,8 +54,14 @@ def test_a_drawing_is_started_paused_resumed_and_stopped(run_cell, opening, caps
     page.wait_for_function(READY, timeout=60_000)
     with capsys.disabled():
         print(f"\nstop took {time.monotonic() - began:.2f} s, from the click to 'ready' ({status.inner_text()})")
-    page.locator(".ifttn").get_by_role("button", name="options").click()
-    page.wait_for_timeout(500)
+    frame = page.locator(".ifttn img.picture").first
+    drawn = frame.get_attribute("src")
+    page.locator(".ifttn").get_by_role("button", name="swap A and B").click()
+    page.wait_for_function("document.querySelector('.ifttn img.picture').parentElement.textContent === 'B: frame'")
+    assert frame.get_attribute("src") != drawn
+    page.locator(".ifttn").get_by_role("button", name="swap A and B").click()
+    page.locator(".ifttn .noUi-handle").last.press("Home")
+    page.wait_for_selector(".ifttn small:has-text('step 1: p(A,B)')")
     notebook.shot("deepdraw")
     assert notebook.complaints == []
 
@@ -117,8 +123,14 @@ CROWDED = """() => [...document.querySelectorAll('.ifttn, .ifttn *')].filter(e =
     const cut = e.matches('button, label') && wide;
     const scrolls = !e.matches('select, textarea, pre, .ifttn-clips .view') &&
         (wide && /auto|scroll/.test(look.overflowX) || high && /auto|scroll/.test(look.overflowY));
-    return cut || scrolls ? [`${e.tagName} ${e.className} ${e.textContent.slice(0, 40)}`] : [] })"""
-"""What is cut, or has a scroll bar of its own."""
+    const panel = e.closest('.ifttn').getBoundingClientRect().right;
+    const outside = e.matches('button, input, select, canvas') && e.getBoundingClientRect().right > panel - 7;
+    return cut || scrolls || outside ? [`${e.tagName} ${e.className} ${e.textContent.slice(0, 40)}`] : [] })"""
+"""What is cut, lies outside of its panel, or has a scroll bar of its own."""
+UNNAMED = """() => [...document.querySelectorAll('.ifttn :is(select, input, textarea)')].filter(e => e.offsetParent)
+    .filter(e => !e.ariaLabel && !e.placeholder && ![...e.labels].some(each => each.textContent.trim()))
+    .map(e => e.outerHTML)"""
+"""Controls without a name."""
 
 
 @pytest.mark.parametrize("panel", PANELS)
@@ -134,10 +146,24 @@ def test_a_panel_fits_beside_the_side_bar_of_a_small_screen(run_cell, opening, p
     assert page.evaluate("window.innerWidth") == 1280
     assert page.locator("#jp-left-stack").bounding_box()["width"] > 200
     assert page.evaluate(CROWDED) == []
+    assert page.evaluate(UNNAMED) == []
     for columns in page.locator(".ifttn-columns, .ifttn-player").all():
         left, right = (part.bounding_box() for part in columns.locator(":scope > *").all())
         assert left["y"] == right["y"]
         assert right["x"] > left["x"] + left["width"]
+
+
+def test_two_inspectors_side_by_side_fit_beside_the_side_bar_of_a_small_screen(run_cell, results_folder):
+    notebook = run_cell(f"from lab.pair import SideBySide\npanel = SideBySide({str(results_folder)!r}, {{}})\npanel")
+    page = notebook.page
+    page.wait_for_function("document.querySelectorAll('canvas[data-drawn]').length === 2", timeout=120_000)
+    notebook.shot("small_pair")
+    assert page.evaluate(CROWDED) == []
+    for inspector in page.locator(".ifttn .ifttn").all():
+        heading, status = (inspector.locator(each).first.bounding_box() for each in ("h3", "[role=status]"))
+        assert abs(heading["y"] - status["y"]) < 12
+        places = {round(each.bounding_box()["y"] / 12) for each in inspector.locator("select:visible").all()}
+        assert len(places) <= 5  # four lines of pickers, and that of the maps
 
 
 def test_a_cell_that_is_run_again_leaves_one_panel_and_one_thread(run_cell, results_folder):

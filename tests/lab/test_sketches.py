@@ -43,6 +43,15 @@ def test_on_a_logarithmic_axis_equal_ratios_are_equal_steps_and_what_is_not_abov
     assert "nothing yet" in sketches.chart([sketches.Curve("run", [0], [0.0], "#000")], "loss", log=True)
 
 
+def test_the_name_of_a_stage_stands_above_the_curves_and_inside_of_the_chart():
+    curve = sketches.Curve("run", [1, 2, 3], [3.0, 2.0, 1.0], "#000")
+    html = sketches.chart([curve], "loss over epochs", marks=[(1.0, "ttn"), (3.0, "joint")])
+    first, last = re.findall(r"<text x=([\d.]+) y=(\d+) text-anchor=(\w+)>(?:ttn|joint)<", html)
+    assert (first[2], last[2]) == ("start", "end")
+    top = min(float(y) for y in re.findall(r"[\d.]+,([\d.]+)", re.search(r"points='([^']+)'", html)[1]))
+    assert float(first[1]) < top > float(last[1])
+
+
 def test_a_dashed_line_is_dashed_in_a_page_too():
     html = sketches.chart([sketches.Curve("swapped", [0, 1], [0.0, 1.0], "#000", dashed=True)], "probability")
     tags = {}
