@@ -74,7 +74,7 @@ def test_three_classes_of_a_few_phone_clips_fill_tables_claims_and_figures(tmp_p
     assert cli.main(["tables", "--runs", str(out / "runs"), "--csv", str(tmp_path / "tables.csv")]) == 0
     said = " ".join(capsys.readouterr().out.split())
     for text in (" ".join(printed.out.split()), said, page):
-        assert "Measured: holiday in the place of UCF-101" in text
+        assert "Measured: holiday in place of UCF-101" in text
         assert "of 6 videos)" in text  # a claim with its numbers
         assert "no tested run in" not in text
         assert "embedded" not in text

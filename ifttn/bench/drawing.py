@@ -10,7 +10,7 @@ Ways that only this comparison needs are here, not in `ifttn.insight`. Shapes: a
 """
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -34,16 +34,16 @@ from ifttn.experiment.significance import wilson
 from ifttn.experiment.study import Places
 from ifttn.files import write_whole
 from ifttn.insight.canvases import Canvas, Pixels
-from ifttn.insight.deepdraw import DrawingStep, draw_best
+from ifttn.insight.deepdraw import DrawingStep, draw_best, drawn_pairs
 from ifttn.insight.drawing_settings import DRAWING_PRESETS, STARTS, Octave, Settings, preset_for
 from ifttn.insight.embedded.denoiser import denoiser_file, load_denoiser, train_denoiser
 from ifttn.insight.embedded.ring_judges import FactorJudges
-from ifttn.insight.order import Frames, Pair, order_report
+from ifttn.insight.order import Frames, order_report
 from ifttn.model.network import Network, normalise
 
 DATASET = "embedded-ucf"
-REAL_FRAMES = 64
-"""Real training frames of an action, among which photographs are sought."""
+REAL_VIDEOS = 16
+"""Training videos of an action, among whose frames photographs are sought."""
 PAIRS_AT_ONCE = 16
 COLUMNS = {
     "apart": lambda report: report["apart gap"] > 0,
@@ -196,9 +196,7 @@ class Contest:
 
     def frames(self, action: int) -> Frames:
         """Real frames of an action."""
-        videos = self.real["rgb"][self.labels == action]
-        times = np.tile((np.arange(videos.shape[1]) + 0.5) / videos.shape[1], len(videos))
-        return Frames(videos.flatten(0, 1)[:REAL_FRAMES].float(), times[:REAL_FRAMES])
+        return Frames.of(self.real["rgb"][self.labels == action][:REAL_VIDEOS])
 
     def pairs(self, subjects: Sequence[tuple[int, int]], *, own: bool) -> dict[str, Float[Tensor, "B 2 _ H W"]]:
         """For each subject, the middle pair of a training video: of the same action if `own`, else of any action."""
@@ -243,17 +241,11 @@ class Contest:
             began = clock.now()
             drawn = way(networks, batch)
             seconds = (clock.now() - began) / len(batch)
-            pairs = self._pairs(batch, drawn)
+            pairs = drawn_pairs(self.apart, batch, drawn)
             own = {str(number): network for number, network in enumerate(networks)}
             report = order_report(pairs, own, {"3": self.apart}, frames=self.frames, panel=self.panel)
             reports.append(report.assign(seconds=seconds))
         return pd.concat(reports, ignore_index=True)
-
-    def _pairs(self, subjects: Sequence[tuple[int, int]], drawn: Sequence[DrawingStep]) -> Iterator[Pair]:
-        for subject, step in zip(subjects, drawn, strict=True):
-            assert step.rgb is not None
-            assert step.motion is not None
-            yield Pair(*subject, dict(zip(self.modalities, (step.rgb, step.motion), strict=True)))
 
 
 def run(o: argparse.Namespace) -> int:

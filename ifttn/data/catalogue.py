@@ -191,7 +191,7 @@ class _Found:
         self.extra = tuple(row_name("/".join(parts[-self._lengths[0] :])) for parts in unlisted)
 
     def present(self, lists: Lists, rows: Sequence[Row]) -> tuple[Video, ...]:
-        """The videos of these rows, where they exist."""
+        """The videos of these rows that exist."""
         found = ((row, self.files.get(row_key(row.path))) for row in rows)
         return tuple(_video(path, lists.name(row), lists.actions[row.label], row.label) for row, path in found if path)
 

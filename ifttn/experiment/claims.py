@@ -134,7 +134,7 @@ class Claims:
 
 @cache
 def load_claims(path: Path = TABLES) -> Claims:
-    """The claims of a file laid out as `tables.toml`.
+    """The claims of a file with the layout of `tables.toml`.
 
     Raises:
         IfttnError: a late fusion, a reading or a relation does not exist, or a late fusion has no name.

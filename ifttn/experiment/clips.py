@@ -65,7 +65,7 @@ def curve(found: Mapping[tuple[int, int], Scores]) -> pd.DataFrame:
     """One row for each number of clips and each head, and for all heads together.
 
     Columns: clips (of an action, to train on), head, seeds, videos (tested), accuracy (mean over the seeds, in 0..1),
-    low and high (the interval at 95 % over the test videos, and over trainings where there are several seeds), lowest
+    low and high (the interval at 95 % over the test videos, and over trainings if there are several seeds), lowest
     and highest (of one seed).
     """
     rows = []

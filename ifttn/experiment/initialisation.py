@@ -26,7 +26,7 @@ ABOVE_LEVEL_2 = ("layer2.", "layer3.", "layer4.")
 
 @dataclass(frozen=True)
 class Loaded:
-    """The weights that a part was given, and where they come from."""
+    """The weights that a part was given, and their source."""
 
     part: str
     source: str

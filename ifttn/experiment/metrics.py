@@ -22,10 +22,10 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def shortfalls(folder: Path) -> tuple[str, ...]:
-    """A line for each finished stage that had fewer training videos right at its end than its preset expects.
+    """A line for each finished stage whose last accuracy on training videos is below the value that its preset expects.
 
-    The preset expects it of networks that fuse their streams: the others cannot see every factor. A folder without
-    recipe.json, which holds scores alone, has none.
+    The value applies to networks that fuse their streams, because other networks cannot see every factor. A folder with
+    scores but without recipe.json has no such line.
     """
     try:
         run = json.loads((folder / "recipe.json").read_text())

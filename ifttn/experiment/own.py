@@ -45,7 +45,7 @@ class OwnNetwork:
         OWN[source] = Variant(self._made, {"rgb": (1, 3)}, self.size)
         OWN_SCHEDULES[name] = self.schedule
         RECIPES[name] = Recipe(
-            why=f"a network of one's own: {source}",
+            why=f"a user's own network: {source}",
             modalities=("rgb",),
             stages=(Stage(name, trains=("",), heads=("rgb",)),),
             peer=source,

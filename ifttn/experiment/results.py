@@ -109,7 +109,7 @@ class Results:
         return backwards(load_claims(), self.scores, dataset, SPLITS)
 
     def actions(self, dataset: str) -> tuple[str, ...]:
-        """The actions of the tested runs that COMPARED need; () where there are none."""
+        """The actions of the tested runs that COMPARED need; () if there is no such run."""
         late_fusions = load_claims().late_fusions
         recipes = {recipe for name in (*COMPARED, "mv-complete") for recipe in late_fusions[name]}
         runs = (self.scores[0](dataset, split, recipe) for split in SPLITS for recipe in sorted(recipes))
@@ -118,8 +118,8 @@ class Results:
     def reversals(self, dataset: str) -> Int[np.ndarray, " A"]:
         """The label of each action's reverse, as of `reversals_of_names`.
 
-        It comes from `reversals.toml` in the folder of the data set, else from the factors of an embedded data set,
-        else from the pairs of the package for Something-Something, Jester and HMDB51.
+        The source is `reversals.toml` in the folder of the data set, otherwise the factors of an embedded data set,
+        otherwise the pairs of the package for Something-Something, Jester and HMDB51.
 
         Raises:
             IfttnError: the data set's own file of pairs cannot be read.

@@ -165,17 +165,17 @@ class Run:
         return SummaryWriter(str(self.folder / "tensorboard"))
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Save a checkpoint. The last one stays until the new one is whole on the disk.
+        """Save a checkpoint. The last one stays until the new one is completely on the disk.
 
         Raises:
-            IfttnError: it cannot be written. The last one is still there.
+            IfttnError: the checkpoint cannot be written. The last one still exists.
         """
         content = io.BytesIO()
         torch.save(dict(state), content)
         try:
             write_whole(self.folder / "checkpoint.pt", content.getbuffer())
         except IfttnError as error:
-            raise IfttnError(f"{error}; the last one is whole, and the same command goes on from it") from error
+            raise IfttnError(f"{error}; the last one is complete, and the same command continues from it") from error
 
     def checkpoint(self) -> dict[str, Any] | None:
         """The last checkpoint, or None.
@@ -222,7 +222,7 @@ class Run:
             IfttnError: the run is not finished, or has no such part.
         """
         if not self.finished:
-            raise IfttnError(f"the run in {self.folder} is not finished: `ifttn train` goes on where it stopped")
+            raise IfttnError(f"the run in {self.folder} is not finished: `ifttn train` continues it")
         state = safetensors.torch.load_file(self.folder / "weights.safetensors")
         prefix = f"{part}." if part else ""
         chosen = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}

@@ -222,7 +222,7 @@ class Tuned(NamedTuple):
     top1: float
     """Accuracy on the held-out videos. It is a little too high, because these videos chose the weights."""
     label: str
-    """The text that must be beside every number with these weights."""
+    """The text that must be shown with every number from these weights."""
 
 
 def tune(held_out: Scores, test: Iterable[str]) -> Tuned:

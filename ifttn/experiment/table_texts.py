@@ -16,12 +16,12 @@ P_OF_ORDER = {reading: f"p {reading}" for reading in READINGS[1:]}
 OPTIONAL = ("top-5", "sd splits", "sd seeds", "p", *READINGS, *P_OF_ORDER.values())
 """Columns that are left out if none of their cells has a number."""
 WORDS_LEFT = ("method", "column", "paper on", "data set", "actions", "system", "action", "reverse")
-"""Columns that stand to the left on a terminal."""
+"""Columns that are aligned to the left on a terminal."""
 PERCENT = ("paper", "measured", "low", "high", "top-5", "mean class", "1:1:1", "sd splits", "sd seeds", *READINGS)
 
 
 def columns_of(table: Table) -> dict[str, list[Any]]:
-    """The columns of `table_frames.to_frame`, with NaN, None or "" where there is no value."""
+    """The columns of `table_frames.to_frame`. A missing value is NaN, None or ""."""
     last = {cell.column: cell for cell in table.cells if cell.accuracy}
     factors = factors_of(table)
     rows = [_row(cell, last.get(cell.column), factors, len(table.splits)) for cell in table.cells]
@@ -69,14 +69,14 @@ def _p(cell: Cell, reading: str, other: Cell | None, other_reading: str) -> floa
 
 
 def shown(columns: Columns, without: Sequence[str] = ()) -> dict[str, list[str]]:
-    """The columns as short texts: numbers are rounded, what is missing is empty.
+    """The columns as short texts. Numbers are rounded, and missing values are empty. "95 %" joins low and high.
 
-    Left out are the columns `without`, those of OPTIONAL that are empty, those of one value in every row that the
-    caption names, and seeds where there is one. "95 %" joins low and high.
+    The result does not have empty columns of OPTIONAL, columns with one value that the caption names, and the column
+    seeds if there is only one seed.
 
     Args:
-        columns: of `columns_of`.
-        without: columns to leave out.
+        columns: the result of `columns_of`.
+        without: additional columns to leave out.
     """
     fps = [label.endswith("(fps)") for label in columns["column"]]
     text = {
@@ -135,7 +135,7 @@ def ended_short(columns: Columns) -> list[str]:
 
 
 def table_text(table: Table) -> str:
-    """The table for a terminal: aligned, with the read-outs of order, the notes, and why cells are empty."""
+    """The table for a terminal: aligned, with the read-outs of order, the notes, and the reasons for empty cells."""
     columns = columns_of(table)
     theirs = set(columns["paper on"])
     text = shown(columns, ("95 %", "measured on", "why"))
@@ -161,7 +161,7 @@ def table_text(table: Table) -> str:
 
 
 def aligned(text: Columns) -> list[str]:
-    """The lines with their head first; words stand to the left, numbers to the right."""
+    """The lines, with the headings first. Words are aligned to the left, numbers to the right."""
     columns = []
     for name, texts in text.items():
         width = max(len(name), *map(len, texts))
@@ -180,4 +180,4 @@ def heading(table: Table) -> str:
 
 def _stands(ours: str, theirs: str) -> str:
     same = ours.casefold().replace("-", "") == theirs.casefold().replace("-", "")
-    return ours if same else f"{ours} in the place of {theirs}"
+    return ours if same else f"{ours} in place of {theirs}"

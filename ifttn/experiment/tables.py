@@ -55,7 +55,7 @@ class Accuracy:
     short: tuple[str, ...]
     """A line for each stage of training that ended below the usual accuracy."""
     percent: Mapping[str, float]
-    """Columns of `to_frame` in %. "measured" is top-1. NaN stands for a missing number."""
+    """Columns of `to_frame` in %. "measured" is top-1. A missing number is NaN."""
     factors: Mapping[str, float]
     """Accuracy of each factor in 0..1; empty if the data set has no factors."""
     right: Mapping[str, Answers] = field(compare=False, repr=False)
@@ -118,7 +118,7 @@ def speeds(path: Path) -> dict[str, Speed]:
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of the paper, and our number beside it."""
+    """One number of the paper, and our number."""
 
     method: str
     column: Column
@@ -366,7 +366,7 @@ def _numbers(answers: Iterable[tuple[Any, str]]) -> list[Int[np.ndarray, " N"]]:
 
 
 def _top1_grid(fused: Mapping[SeedAndSplit, Fused]) -> Float[np.ndarray, "seeds splits"]:
-    """Top-1 of each seed and split; NaN where it is not tested."""
+    """Top-1 of each seed and split; NaN if it is not tested."""
     seeds, splits = (sorted({training[place] for training in fused}) for place in range(2))
     reached = {training: top1(each.scores, each.labels) for training, each in fused.items()}
     return np.array([[reached.get((seed, split), np.nan) for split in splits] for seed in seeds])

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from ifttn.gallery.sources import Drawn, Sources, as_images
-from ifttn.insight.deepdraw import DrawingStep, draw_best
+from ifttn.insight.deepdraw import DrawingStep, draw_best, drawn_pairs
 from ifttn.insight.drawing_settings import STARTS, DrawingRecipe
 from ifttn.insight.order import SUCCESS, Pair, in_words, nearest_frames, order_report
 from ifttn.model.network import Network
@@ -63,7 +63,7 @@ def _draw_pairs(sources: Sources) -> DrawnPairs:
     for batch in _batches(subjects):
         ttn = _draw(sources.recipe, list(sources.drawing.values()), batch)
         tsn = _draw(sources.recipe._replace(head="spatial", starts=1), [sources.network], batch)
-        pairs = _pairs(sources, batch, ttn)
+        pairs = drawn_pairs(sources.network, batch, ttn)
         reports.append(order_report(pairs, sources.drawing, sources.apart, frames=sources.frames, panel=sources.panel))
         drawn.tsn_right.extend(_form_that_comes_first(sources, batch, tsn))
         for (action, seed), merit, *both in zip(batch, reports[-1][_merit(reports[-1])], ttn, tsn, strict=True):
@@ -90,12 +90,6 @@ def _merit(report: pd.DataFrame) -> str:
 
 def _batches(subjects: Sequence[tuple[int, int]]) -> Iterator[Sequence[tuple[int, int]]]:
     return (subjects[first : first + AT_ONCE] for first in range(0, len(subjects), AT_ONCE))
-
-
-def _pairs(sources: Sources, subjects: Sequence[tuple[int, int]], drawings: Sequence[DrawingStep]) -> Iterator[Pair]:
-    for (action, seed), drawn in zip(subjects, drawings, strict=True):
-        assert drawn.motion is not None
-        yield Pair(action, seed, dict(zip(sources.modalities, (_rgb(drawn), drawn.motion), strict=True)))
 
 
 def _form_that_comes_first(
@@ -208,5 +202,6 @@ def _untrained_report(sources: Sources, drawn: DrawnPairs) -> pd.DataFrame:
     reports = []
     for batch in _batches([(int(action), 0) for action in drawn.report.action.unique()]):
         steps = _draw(drawn.recipe, [untrained], batch)
-        reports.append(order_report(_pairs(sources, batch, steps), {}, sources.witnesses, panel=sources.panel))
+        pairs = drawn_pairs(untrained, batch, steps)
+        reports.append(order_report(pairs, {}, sources.witnesses, panel=sources.panel))
     return pd.concat(reports, ignore_index=True)

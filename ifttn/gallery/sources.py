@@ -81,9 +81,7 @@ class Sources:
         if self._frames is None or self._frames[0] != action:
             self._frames = None
             own = [video for video in self.work.split.train if video.label == action][:videos]
-            images = torch.cat([self.snippets(video)["rgb"] for video in own]).float()
-            times = np.tile((np.arange(self.segments) + 0.5) / self.segments, len(own))
-            self._frames = action, Frames(images, times)
+            self._frames = action, Frames.of(torch.stack([self.snippets(video)["rgb"] for video in own]))
         return self._frames[1]
 
     @cached_property

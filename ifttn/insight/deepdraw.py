@@ -21,6 +21,7 @@ from ifttn.experiment.scores import late_fusion
 from ifttn.insight.canvases import Canvas, Denoised, Pixels, SeenInput
 from ifttn.insight.drawing_settings import Settings
 from ifttn.insight.embedded.denoiser import Denoiser
+from ifttn.insight.order import Pair
 from ifttn.model.network import Network, normalise, undisturbed
 from ifttn.vocabulary import IfttnError
 
@@ -42,6 +43,16 @@ class DrawingStep:
     motion: Float[Tensor, "M C H W"] | None
     sigma: float
     step_size: float
+
+
+def drawn_pairs(
+    network: Network, subjects: Sequence[tuple[int, int]], drawings: Sequence[DrawingStep]
+) -> Iterator[Pair]:
+    """The drawings of a network's ordered pairs; subjects are (action, seed)."""
+    for subject, drawn in zip(subjects, drawings, strict=True):
+        assert drawn.rgb is not None
+        assert drawn.motion is not None
+        yield Pair(*subject, dict(zip(network.settings.modalities, (drawn.rgb, drawn.motion), strict=True)))
 
 
 LOOK = 4

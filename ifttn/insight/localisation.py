@@ -130,7 +130,7 @@ def localise(network: Network, examples: Iterable[Example], *, finer: Sequence[F
 def _compared(maps: Float[np.ndarray, "V H W"], region: Bool[np.ndarray, "K H W"]) -> dict[str, float]:
     shares = region.mean((1, 2))
     area = shares[shares > 0].mean() if region.any() else np.nan
-    if len(maps) < len(region):  # a map of a pair stands for its earlier and its later frame
+    if len(maps) < len(region):  # the map of a pair belongs to its earlier and its later frame
         maps, region = np.concatenate([maps, maps]), np.concatenate([region[:-1], region[1:]])
     pointing, energy = pointing_and_energy(maps, region)
     return {"area": float(area), "pointing": pointing, "energy": energy}

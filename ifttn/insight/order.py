@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 from scipy.stats import permutation_test
 from torch import Tensor
 from torch.nn.functional import normalize, pad
@@ -109,6 +109,12 @@ class Frames(NamedTuple):
 
     images: Float[Tensor, "T 3 h w"]
     times: Float[np.ndarray, " T"]
+
+    @classmethod
+    def of(cls, videos: Num[Tensor, "videos K 3 h w"]) -> "Frames":
+        """The frames of videos from the centres of their K segments."""
+        count, segments = videos.shape[:2]
+        return cls(videos.flatten(0, 1).float(), np.tile((np.arange(segments) + 0.5) / segments, count))
 
 
 NEAREST = 20

@@ -126,7 +126,7 @@ def test_whatever_was_tested_fills_cells_under_its_own_name(tmp_path):
     save_scores(tmp_path, "holiday clips", "spatial", "temporal", "if-ttn")
     found = results.Results(tmp_path, tmp_path).tables()
     assert filled(found) == {number: {"holiday clips"} for number in range(1, 8)}
-    assert "Measured: holiday clips in the place of UCF-101." in heading(found[2])
+    assert "Measured: holiday clips in place of UCF-101." in heading(found[2])
     findings = results.Results(tmp_path, tmp_path).findings()
     assert all(finding.evidence.startswith("holiday clips: ") for finding in findings)
     assert any("points [" in finding.evidence for finding in findings)

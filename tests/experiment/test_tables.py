@@ -193,7 +193,7 @@ def test_a_column_has_the_name_of_its_data_set_and_the_papers_numbers_that_of_th
         return scores({"rgb": says(TRUTH)}) if recipe == "spatial" else None
 
     text = " ".join(table_text(fill(tables[6], of, ["mine", "HMDB51"])).split())
-    assert "Paper: UCF-101 and HMDB-51, splits 1, 2, 3. Measured: mine in the place of UCF-101, HMDB51." in text
+    assert "Paper: UCF-101 and HMDB-51, splits 1, 2, 3. Measured: mine in place of UCF-101, HMDB51." in text
     assert "TSN (RGB) [27] mine (%) 85.7 UCF-101 100.0" in text
     assert "TSN (RGB) [27] HMDB51 (%) 51.0 HMDB-51 100.0" in text
     assert "Measured: UCF101." in table_text(fill(tables[3], of, ["UCF101"]))
@@ -439,7 +439,7 @@ def test_the_text_is_aligned_and_says_on_what_it_was_measured(tables):
     for name in ("paper (UCF-101)", "measured", "mean class", "speed", "order", "splits"):
         end = head.index(name) + len(name)
         assert all(line[end - 1] != " " and line[end : end + 2] in ("  ", "") for line in body), name
-    assert "Measured: embedded-ucf in the place of UCF-101." in text
+    assert "Measured: embedded-ucf in place of UCF-101." in text
     assert "None of the runs that it needs is tested yet." in heading(tables[3])
 
 

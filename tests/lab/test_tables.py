@@ -22,7 +22,7 @@ def test_a_notebook_shows_one_line_a_cell_and_nothing_for_what_is_missing(frame)
     assert html.count("<tr>") == 1 + len(frame)
     assert "nan" not in html
     assert "sd seeds" not in html  # of one seed there is no spread
-    assert "Measured: x in the place of UCF-101" in html
+    assert "Measured: x in place of UCF-101" in html
 
 
 def test_the_caption_in_a_notebook_has_commands_as_code():
