@@ -19,29 +19,17 @@ from lab.panel import as_picture, dropdown, refill, row
 from lab.shelf import Shelf
 from lab.video_panel import USUAL_FINER, VideoPanel, VideoState
 
+HEADS_SCALE = "The strongest colour is the largest value of the head in the video."
+OWN_SCALE = "Every map has its own scale, from its lowest to its highest value: compare shapes, not strengths."
 SCALINGS: dict[str, tuple[Scaling, bool, str]] = {
-    "signed": (
-        "signed",
-        True,
-        "Red is evidence for the action, striped blue is evidence against it. The strongest colour is the largest "
-        "value of the head in the video.",
-    ),
-    "positive": (
-        "relu",
-        True,
-        "Only evidence for the action. The strongest colour is the largest value of the head in the video.",
-    ),
-    "each map": (
-        "min-max",
-        False,
-        "Every map has its own scale, from its lowest to its highest value: compare shapes, not strengths.",
-    ),
+    "signed": ("signed", True, f"Red is evidence for the action, striped blue is evidence against it. {HEADS_SCALE}"),
+    "positive": ("relu", True, f"Only evidence for the action. {HEADS_SCALE}"),
+    "each map": ("min-max", False, OWN_SCALE),
 }
 """Name -> arguments of `ifttn.insight.cam.scaled` (scaling, shared), and what the colours mean."""
 METHODS = {
     "cam": "A map is the last level of a head times the weights of its classifier, without an approximation.",
-    "gradcam": "Grad-CAM by the package grad-cam shows only evidence for the action. Every map has its own scale, from "
-    "its lowest to its highest value: compare shapes, not strengths.",
+    "gradcam": f"Grad-CAM by the package grad-cam shows only evidence for the action. {OWN_SCALE}",
 }
 METHOD_NAMES = {"cam": "CAM", "gradcam": "Grad-CAM"}
 WHEEL = "<span><i class=wheel></i>motion: the colour is its direction, the strength its speed</span>"
@@ -112,8 +100,7 @@ class CamExplorer(VideoPanel):
         clip, reading = self.clip, self.reading
         if clip is None or reading is None:
             return
-        asked = self.state.asked
-        action = reading.actions.index(asked) if asked in reading.actions else int(reading.fused.argmax())
+        action = reading.action(self.state.asked)
         first = min(self.state.pair, max(0, len(reading.sampled) - 2))
         method, scaling, shared, meaning = self.state.method, *SCALINGS[self.state.scaling]
         if method == "gradcam":  # its maps come scaled

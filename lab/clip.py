@@ -133,9 +133,7 @@ def load_clip(
 def _decode_shown(
     reader: Reader, count: int, step: int, fields: Integer[np.ndarray, " T"]
 ) -> Generator[
-    float,
-    None,
-    tuple[UInt8[np.ndarray, "T H W 3"], Float32[np.ndarray, "T 2 rows columns"], Float[np.ndarray, " M"]],
+    float, None, tuple[UInt8[np.ndarray, "T H W 3"], Float32[np.ndarray, "T 2 rows columns"], Float[np.ndarray, " M"]]
 ]:
     """The shown frames, the motion vectors of these fields, and how much each frame differs from the one before."""
     frames, vectors, changes, at = [], dict[int, np.ndarray](), list[np.ndarray](), 0
@@ -213,6 +211,10 @@ class Reading:
     def fused(self) -> Float[np.ndarray, " A"]:
         """Probabilities of the late fusion: a softmax of the scores divided by their total weight."""
         return softmax(scaled_fusion({head: votes.mean(0) for head, votes in self.votes.items()}))
+
+    def action(self, name: str) -> int:
+        """The index of an action, or of the one predicted where there is none of this name."""
+        return self.actions.index(name) if name in self.actions else int(self.fused.argmax())
 
     def snippet(self, frame: int) -> int:
         """The snippet nearest to a frame of the file."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from IPython.display import HTML as HTMLPicture
 from ipywidgets import HTML, Image, IntSlider, Layout, Text, ToggleButton, VBox
-from traitlets import link
+from traitlets import dlink, link
 
 from ifttn.files import write_whole
 from ifttn.insight.deepdraw import DrawingStep, draw
@@ -20,8 +20,7 @@ from ifttn.model.network import Network
 from ifttn.recognizer import Recognizer
 from ifttn.vocabulary import IfttnError
 from lab import pictures, sketches
-from lab.drawing_choices import LENGTHS, SEEDS, StudioState
-from lab.drawings import TILES, Drawing, KeptDrawing, card, images_html, next_number, outcome, tiles
+from lab.drawings import OPTIONS, TILES, Drawing, KeptDrawing, StudioState, card, next_number, outcome, tile_html, tiles
 from lab.figures import SERIES
 from lab.panel import Panel, as_picture, bind_key, dropdown, labelled, row
 from lab.shelf import Shelf
@@ -64,7 +63,8 @@ class DeepDrawStudio(Panel):
         self.settings = dropdown("recipe", tuple(DRAWING_PRESETS))
         # A browser's field for numbers silently reads 1e3 as 1.
         self.seed = labelled("seed", Text("0", continuous_update=False, layout=Layout(width="120px")))
-        self.seeds, self.length = dropdown("drawings", list(SEEDS.items())), dropdown("steps", list(LENGTHS.items()))
+        self.seeds = dropdown("drawings", [*OPTIONS["seeds"].items()])
+        self.length = dropdown("steps", [*OPTIONS["length"].items()])
         self.start_button = self.button("▶ draw", self.start, "from new noise", "d")
         self.pause_button = self.button("pause", self.pause, "or go on", "space")
         self.stop_button = self.button("■ stop", self.stop, "for good", "escape")
@@ -90,27 +90,24 @@ class DeepDrawStudio(Panel):
             "<kbd>d</kbd> draw · <kbd>Space</kbd> pause · <kbd>Esc</kbd> stop · <kbd>k</kbd> keep · <kbd>x</kbd> swap"
             "</div>"
         )
-        self._chart, self._status_line, self._kept, self._compared = HTML(), HTML(), HTML(), HTML()
-        self.first, self.second = dropdown("compare", max_width="49%"), dropdown("with", max_width="49%")
+        self._chart, self._status_line, self._kept = HTML(), HTML(), HTML()
         columns = [
             VBox(half, layout=Layout(flex="1 1 380px", min_width="300px", grid_gap="8px"))
             for half in ([self._blank, self._drawn], [self._chart, self._status_line])
         ]
         self.fill(row(*columns, align_items="stretch", grid_gap="20px", width="100%"))
-        self.fill(HTML("<h4>Gallery</h4>"), self._kept, row(self.first, self.second), self._compared)
+        self.fill(HTML("<h4>Gallery</h4>"), self._kept)
 
     def _watch_all(self) -> None:
         self.offer("dataset", "split", "run", "action", "head", "settings")
         self.watch(self.seed, ["value"], self._read_seed)
-        self.watch(self.state, ["seed"], self._show_seed)
+        dlink((self.state, "seed"), (self.seed, "value"), str)
         for name in ("seeds", "length"):
             link((self.state, name), (getattr(self, name), "value"))
         for control in (self.ascent, self.swapped):
             self.watch_choice(control, self._show_step)
         self.watch(self.state, ["dataset", "split", "run"], self._list)
         self.watch(self.worker, ["doing", "paused"], self._show_buttons)
-        for each in (self.first, self.second):
-            self.watch(each, ["value"], self._show_compared)
 
     def _list(self) -> None:
         """Fill every list with what the choices above it leave."""
@@ -149,9 +146,6 @@ class DeepDrawStudio(Panel):
         self.worker.error = ""
         self.state.seed = int(text)
 
-    def _show_seed(self) -> None:
-        self.seed.value = str(self.state.seed)
-
     @property
     def drawn(self) -> DrawingStep | None:
         """The latest step of the drawing under way, or of the last one."""
@@ -167,7 +161,7 @@ class DeepDrawStudio(Panel):
         """
         self._read_seed()
         if not self.state.head:
-            raise self.shelf.no_network(self.state.dataset, self.state.split)
+            raise self.shelf.no_network(self.state.dataset or self.shelf.usual_dataset, self.state.split)
         chosen = StudioState(**self.state.trait_values())
         self.work(f"drawing {chosen.action}", lambda: self._draw_seeds(chosen))
 
@@ -186,7 +180,7 @@ class DeepDrawStudio(Panel):
             yield from self._draw(chosen)
             return
         made, first = list[Drawing](), chosen.seed
-        for number in range(chosen.seeds):
+        for number in range(int(chosen.seeds)):
             chosen.seed = (first + number) % SEED_END
             yield from self._draw(chosen)
             made.append(self.drawing)
@@ -289,7 +283,7 @@ class DeepDrawStudio(Panel):
             inside = (
                 f"<h4>{escape(self.drawing.title)}</h4>"
                 "<div style='display:flex;flex-wrap:wrap;gap:8px 24px;align-items:flex-start'>"
-                f"<div style='display:grid;grid-template-columns:240px 240px;gap:6px'>{images_html(pair, 240)}</div>"
+                f"<div style='display:grid;grid-template-columns:240px 240px;gap:6px'>{tile_html(pair, 240)}</div>"
                 f"<div style='flex:1 1 380px;max-width:480px'>{self._chart.value}{self._status_line.value}</div></div>"
             )
         return as_picture(inside)
@@ -316,16 +310,8 @@ class DeepDrawStudio(Panel):
 
     def _show_gallery(self) -> None:
         empty = "<div class=empty>Drawings that you keep come here, with their seeds.</div>"
-        self._kept.value = _cards(self.gallery, 104, "14px") if self.gallery else empty
-        options = [(f"{i} {kept.title}", i - 1) for i, kept in enumerate(self.gallery, 1)]
-        for each, index in ((self.first, -2), (self.second, -1)):
-            each.options = options
-            each.value = options[index][1] if len(options) > 1 else None
-            each.layout.display = "" if len(options) > 1 else "none"
-
-    def _show_compared(self) -> None:
-        chosen = [self.gallery[each.value] for each in (self.first, self.second) if isinstance(each.value, int)]
-        self._compared.value = _cards(chosen, 180, "24px") if len(chosen) == 2 else ""
+        cards = "".join(map(card, self.gallery))
+        self._kept.value = f"<div style='display:flex;flex-wrap:wrap;gap:14px'>{cards}</div>" if cards else empty
 
     def _show_buttons(self) -> None:
         self.pause_button.disabled = self.stop_button.disabled = not self.worker.doing
@@ -335,11 +321,6 @@ class DeepDrawStudio(Panel):
 def _xy(drawing: Drawing, curve: str) -> tuple[tuple[int, ...], tuple[float, ...]]:
     steps, values = zip(*drawing.curves[curve], strict=True)
     return steps, values
-
-
-def _cards(drawings: Sequence[KeptDrawing], width: int, gap: str) -> str:
-    cards = "".join(card(kept, width) for kept in drawings)
-    return f"<div style='display:flex;flex-wrap:wrap;gap:{gap}'>{cards}</div>"
 
 
 def _status(drawing: Drawing, drawn: DrawingStep, best: str) -> str:

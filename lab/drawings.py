@@ -1,19 +1,21 @@
-"""Drawings of the studio: how far a drawing is, what networks say about it, and how it is kept and shown.
+"""Drawings of the studio: what can be chosen, how far one is, what networks say of it, and how it is kept and shown.
 
 Shapes: M snippets, H x W pixels, C channels.
 """
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
+from traitlets import Enum, HasTraits, Int, Unicode
 
 from ifttn.insight.deepdraw import DrawingStep
+from ifttn.insight.drawing_settings import DRAWING_PRESETS, Settings
 from ifttn.insight.order import SUCCESS, probabilities
 from ifttn.model.network import Network
 from ifttn.vocabulary import MODALITIES, STACK
@@ -21,6 +23,39 @@ from lab.figures import flow_colours
 from lab.sketches import breakable
 
 TILES = ("A: frame", "B: frame", "A: motion", "B: motion")
+
+
+OPTIONS: dict[str, dict[str, float]] = {
+    "length": {"¼": 0.25, "½": 0.5, "of the recipe": 1, "twice": 2, "four times": 4},
+    "seeds": {"1": 1, "best of 3": 3, "best of 6": 6},
+}
+"""Of the steps, in parts of those of the recipe, and of drawings from consecutive seeds, of which the best is shown."""
+
+
+class StudioState(HasTraits):
+    """All that a person chooses."""
+
+    dataset = Unicode()
+    split = Int(1)
+    run = Unicode()
+    action = Unicode()
+    head = Unicode()
+    settings = Unicode(help="a name of DRAWING_PRESETS")
+    seed = Int(0)
+    seeds = Enum(tuple(OPTIONS["seeds"].values()), 1)
+    length = Enum(tuple(OPTIONS["length"].values()), 1)
+
+    def drawing_settings(self) -> Settings:
+        """The chosen preset with the chosen length."""
+        plain = DRAWING_PRESETS[self.settings]
+        octaves = tuple(replace(octave, steps=max(1, round(octave.steps * self.length))) for octave in plain.octaves)
+        return replace(plain, octaves=octaves)
+
+    @property
+    def in_words(self) -> str:
+        """The length, where it is not that of the recipe."""
+        words = {each: text for text, each in OPTIONS["length"].items()}
+        return "" if self.length == 1 else f"steps {words[self.length]}"
 
 
 @dataclass
@@ -108,24 +143,23 @@ def _as_bytes(images: Tensor) -> UInt8[np.ndarray, "M C H W"]:
     return images.detach().clamp(0, 255).round().byte().cpu().numpy()
 
 
-def images_html(pictures: Sequence[bytes], width: int) -> str:
-    """The PNGs of TILES as images, each `width` pixels wide, with their names where they are large enough."""
+def tile_html(pictures: Sequence[bytes], width: int) -> str:
+    """The PNGs of TILES as images, each `width` pixels wide, under their names."""
     images = []
     for name, png in zip(TILES, pictures, strict=True):
         data = base64.b64encode(png).decode()
         image = f"<img width={width} alt='{escape(name)}' src='data:image/png;base64,{data}'>"
         if png:
-            named = f"<div><small style='display:block'>{name}</small>{image}</div>"
-            images.append(named if width > 150 else image)
+            images.append(f"<div><small style='display:block'>{name}</small>{image}</div>")
     return "".join(images)
 
 
-def card(kept: KeptDrawing, width: int) -> str:
-    """A kept drawing with its caption, each tile `width` pixels wide."""
+def card(kept: KeptDrawing) -> str:
+    """A kept drawing with its caption."""
     swapped = "" if kept.swapped is None else f", swapped {kept.swapped:.2f}"
     swapped += "" if kept.witness is None else f", by the witness {kept.witness:.2f}"
     return (
-        f"<figure style='max-width:{2 * width + 8}px'><div style='display:flex;flex-wrap:wrap;gap:4px'>"
-        f"{images_html(kept.tiles, width)}</div><figcaption><small>{escape(kept.title)}: {kept.outcome}{swapped}.<br>"
+        "<figure style='max-width:252px'><div style='display:flex;flex-wrap:wrap;gap:4px'>"
+        f"{tile_html(kept.tiles, 124)}</div><figcaption><small>{escape(kept.title)}: {kept.outcome}{swapped}.<br>"
         f"{breakable(kept.path.name)}</small></figcaption></figure>"
     )

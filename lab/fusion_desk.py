@@ -132,9 +132,8 @@ class FusionDesk(Opener):
             slider = FloatSlider(min=0, max=3, step=0.05, description=f"{run}: {head}", layout=Layout(flex="1 1 auto"))
             slider.style.description_width = "110px"
             self._sliders[run, head] = slider
-            self._rows[run, head] = row(
-                slider, HTML(layout=Layout(width="70px")), flex_flow="row", grid_gap="8px", width="100%"
-            )
+            told = HTML(layout=Layout(width="70px"))
+            self._rows[run, head] = row(slider, told, flex_flow="row", grid_gap="8px", width="100%")
             self.owned.append(self._rows[run, head])
             self.watch_choice(slider, self._read_sliders)
         made = self._rows[run, head]

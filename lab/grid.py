@@ -212,6 +212,8 @@ class ClipGrid(Opener):
         if "confidence" in rows.numbers and len(found):
             wrong = (rows.predicted[found] != rows.labels[found]) & (rows.predicted[found] >= 0)
             told += f", {wrong.sum():,} wrong"
+        if state.by:
+            told += f" <small>· {state.by}: {QUANTITIES[state.by]}</small>"
         self._count.value = f"<span role=status>{told}</span>"
         self._show_choices()
 
@@ -228,17 +230,16 @@ class ClipGrid(Opener):
                 high = float(np.ceil(100 * np.nanmax(values)) / 100)
                 set_range(self.within, low, high, state.within)
                 self.within.step = max(0.01, (high - low) / 200)
-        narrowed = any((state.action, state.taken, state.outcome, state.tag, state.only, state.within))
-        self.all.layout.display = "" if narrowed else "none"
+        self.all.layout.display = "" if any(getattr(state, name) for name in _ALL) else "none"
 
     def show_all(self) -> None:
         """Leave out no clip of the split's side."""
-        self.set_choices(action="", taken="", outcome="", tag="", only=(), within=())
+        self.set_choices(**_ALL)
 
     def show(self, dataset: str, split: int, videos: Sequence[str], run: str) -> None:
         """Show these test videos of a data set alone, and what the scores of a run say of them."""
         where = {"dataset": dataset, "split": split, "side": "test", "run": run, "head": ""}
-        self.set_choices(**where, action="", taken="", outcome="", tag="", only=tuple(videos), within=())
+        self.set_choices(**where, **_ALL | {"only": tuple(videos)})
 
     # -- what the page asks for
 
@@ -289,6 +290,8 @@ class ClipGrid(Opener):
         self._wanted = []
 
 
+_ALL: dict[str, object] = {"action": "", "taken": "", "outcome": "", "tag": "", "only": (), "within": ()}
+"""What leaves out no clip."""
 _KEYS = (
     "<small><kbd>←</kbd><kbd>→</kbd><kbd>↑</kbd><kbd>↓</kbd> clip · <kbd>Enter</kbd> opens it below · <kbd>t</kbd> "
     "tags it, with <kbd>Enter</kbd>; the same tag again takes it off · <kbd>Esc</kbd> back. "

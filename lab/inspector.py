@@ -130,10 +130,8 @@ class Inspector(VideoPanel):
     @property
     def _asked(self) -> str:
         """The action of the maps; empty: no network was asked."""
-        reading, asked = self.reading, self.state.asked
-        if reading is None:
-            return ""
-        return asked if asked in reading.actions else reading.actions[int(reading.fused.argmax())]
+        reading = self.reading
+        return reading.actions[reading.action(self.state.asked)] if reading else ""
 
     def _maps_of(self, layers: Sequence[str] | Mapping[str, float]) -> dict[str, Float[np.ndarray, "V s s"]]:
         heads = {head_of(name) for name in layers} - {""}

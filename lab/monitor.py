@@ -25,8 +25,6 @@ EPOCHS_OF_SILENCE = 3.0
 """A run counts as stopped when it has written nothing for the time of so many epochs, and a minute."""
 MEASURES = {"loss": "loss", "accuracy": "accuracy", "videos/s": "videos_per_second"}
 """What a button says -> column of a run's metrics."""
-
-
 LINES = tuple(product(range(len(sketches.DASHES)), SERIES))
 """Dash and colour of each run's line: 24 are told apart, also by those who see no colours."""
 

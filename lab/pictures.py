@@ -79,13 +79,7 @@ def gif(pictures: Sequence[Picture], fps: float, colours: int | None = None) -> 
         images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     memory, duration = io.BytesIO(), max(20, round(1000 / fps))
     images[0].save(
-        memory,
-        "GIF",
-        save_all=True,
-        append_images=images[1:],
-        duration=duration,
-        loop=0,
-        optimize=colours is not None,
+        memory, "GIF", save_all=True, append_images=images[1:], duration=duration, loop=0, optimize=colours is not None
     )
     return memory.getvalue()
 
@@ -105,9 +99,9 @@ def mp4(pictures: Sequence[Picture], fps: float) -> bytes:
     return memory.getvalue()
 
 
-def resized(picture: Picture, width: int, height: int, *, smooth: bool = True) -> UInt8[np.ndarray, "_ _ 3"]:
-    """The picture at another size; with sharp pixels if not smooth."""
-    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST)
+def resized(picture: Picture, width: int, height: int) -> UInt8[np.ndarray, "_ _ 3"]:
+    """The picture at another size."""
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def over(

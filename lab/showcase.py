@@ -26,9 +26,8 @@ from lab.pictures import Picture
 
 LIMIT = 300_000
 """Largest size of a picture (bytes): a page loads six."""
-FIGURES = ("figure_1_7", "figure_6", "order")
-SHOTS = {"inspector": "inspector_layers", "deepdraw_studio": "deepdraw", "tables": "tables"}
-"""Name here -> name of the screenshot."""
+FIGURES = ("figure_1_7", "figure_1_7_all", "figure_6")
+SHOTS = ("inspector", "cam_explorer")
 TILE_SIZE = 200, 150
 """Width and height of a tile of a film (px)."""
 TITLE_HEIGHT = 18
@@ -43,16 +42,15 @@ def write_showcase(work: Work, run: str, figures: Path, out: Path, shots: Path) 
         run: whose network is shown, such as "if-ttn".
         figures: folder that `ifttn.gallery.draw_figures` wrote.
         out: folder for the pictures.
-        shots: folder of the screenshots that the browser tests take; may be missing.
+        shots: folder of the screenshots that the browser tests take.
     """
     recognizer = Recognizer.load(work.run(run).folder, work.device)
     yield _written(out / "clip.gif", small_gif(clip_film(work, recognizer), 12.5))
     yield _written(out / "deepdraw.gif", small_gif(drawing_film(work, recognizer), 10.0))
     for name in FIGURES:
         yield _written(out / f"{name}.png", small_png(figures / f"{name}.png"))
-    for name, shot in SHOTS.items():
-        if (shots / f"{shot}.png").exists():
-            yield _written(out / f"{name}.png", small_png(shots / f"{shot}.png"))
+    for name in SHOTS:
+        yield _written(out / f"{name}.png", small_png(shots / f"small_{name}.png"))
 
 
 def _written(path: Path, content: bytes) -> Path:
@@ -136,7 +134,7 @@ def small_png(path: Path) -> bytes:
         IfttnError: it is missing, or too large even so.
     """
     if not path.exists():
-        raise IfttnError(f"{path} is not there: `ifttn figures` draws it")
+        raise IfttnError(f"{path} is not there: `ifttn figures` or `make browser` makes it")
     with Image.open(path) as opened:
         image = opened.convert("RGB")
     for width, colours in ((1100, 256), (1100, 96), (900, 96), (700, 64)):

@@ -219,8 +219,7 @@ def confusion_svg(predicted: Int[np.ndarray, " N"], labels: Int[np.ndarray, " N"
             ink = "#000" if shares[row, column] > 0.55 else "#fff"
             cells.append(
                 f"<text x={(column + 0.5) * side} y={(row + 0.5) * side + 3} fill='{ink}' text-anchor=middle "
-                f"pointer-events=none>"
-                f"{100 * shares[row, column]:.0f}</text>"
+                f"pointer-events=none>{100 * shares[row, column]:.0f}</text>"
             )
     total = count * side
     red, green, blue, _ = colours(0.0, bytes=True)

@@ -151,11 +151,7 @@ class TableDesk(Opener):
     def _show_table(self) -> None:
         """Every row with its numbers; the difference from the paper where both are of one data set."""
         table, frame = self.table, to_frame(self.table)
-        factors, numbers, texts = (
-            frame.attrs["factors"],
-            frame.to_dict("records"),
-            texts_of(frame).to_dict("records"),
-        )
+        factors, numbers, texts = (frame.attrs["factors"], frame.to_dict("records"), texts_of(frame).to_dict("records"))
         places = [table.cells.index(cell) for cell in self.cells]
         same = any(map(_of_the_papers, self.cells))
         names = ["", "paper", "measured", *["diff."] * same, "95 % interval", "● measured ○ paper", "videos", *factors]
@@ -188,21 +184,14 @@ class TableDesk(Opener):
         lines = [f"<h4>{escape(cell.method)}</h4>"]
         for recipe, heads in parts.items():
             asked = runs[recipe].identity
-            weights = ", ".join(f"{head} {weight:g}" for head, weight in heads.items())
-            stages = ", ".join(stage["name"] for stage in asked["recipe_row"]["stages"])
-            network = asked["network"]
-            lines.append(
-                sketches.definitions(
-                    {
-                        "run": f"{accuracy.dataset}/split{split}/{recipe}",
-                        "weights": weights,
-                        "fusion": network["fusion"] or "none",
-                        "backbone": f"{network['backbone']} (preset {asked['preset']})",
-                        "stages": stages,
-                        "seed": asked["seed"],
-                    }
-                )
-            )
+            network, about = asked["network"], {"run": f"{accuracy.dataset}/split{split}/{recipe}"}
+            about["weights"] = ", ".join(f"{head} {weight:g}" for head, weight in heads.items())
+            about |= {
+                "fusion": network["fusion"] or "none",
+                "backbone": f"{network['backbone']} (preset {asked['preset']})",
+            }
+            about["stages"] = ", ".join(stage["name"] for stage in asked["recipe_row"]["stages"])
+            lines.append(sketches.definitions(about | {"seed": asked["seed"]}))
         self._run.value = "".join(lines)
         self._list_errors(accuracy.dataset, split, parts)
 

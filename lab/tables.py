@@ -10,7 +10,7 @@ from markupsafe import Markup
 from pandas.io.formats.style import Styler
 
 from ifttn.experiment.claims import Finding
-from ifttn.experiment.reversal_frames import EXPLAINED_REVERSALS, SORTS, actions_of, blocks_of, sums_of
+from ifttn.experiment.reversal_frames import SORTS, blocks_of, sums_of
 from ifttn.experiment.scores import READINGS
 from ifttn.experiment.table_texts import P_OF_ORDER, WORDS_LEFT, reasons, shown
 from lab.sketches import prose
@@ -65,25 +65,17 @@ def style(frame: pd.DataFrame) -> Styler:
 def to_latex(frame: pd.DataFrame) -> str:
     """For a paper: a `table` environment in booktabs style (`\\usepackage{booktabs}`)."""
     text = texts_of(frame, ("95 %", "splits", "measured on", "why"))
-    return _latex(text, frame.attrs["caption"], str(frame.attrs["number"])).replace("<0.001", "$<$0.001")
-
-
-def reversal_latex(frame: pd.DataFrame, kind: str = "reverse") -> str:
-    """The reversal table for a paper, in the same style: the actions of one kind (`reversal_frames.actions_of`)."""
-    return _latex(actions_of(frame, kind), f"{SORTS[kind]}. {EXPLAINED_REVERSALS}", f"order-{kind}")
-
-
-def _latex(text: pd.DataFrame, caption: str, label: str) -> str:
     styler = text.style
     styler.format(escape="latex")
     styler.format_index(escape="latex", axis=1)
-    return styler.hide(axis="index").to_latex(
+    latex = styler.hide(axis="index").to_latex(
         hrules=True,
         position_float="centering",
         column_format="".join("l" if name in WORDS_LEFT else "r" for name in text),
-        caption=re.sub(r"([&%_#])", r"\\\1", caption),
-        label=f"tab:{label}",
+        caption=re.sub(r"([&%_#])", r"\\\1", frame.attrs["caption"]),
+        label=f"tab:{frame.attrs['number']}",
     )
+    return latex.replace("<0.001", "$<$0.001")
 
 
 def page_table(frame: pd.DataFrame) -> Styler:

@@ -13,11 +13,10 @@ from ifttn.insight.embedded.denoiser import Denoiser, denoiser_file, packed
 from ifttn.insight.order import probabilities
 from ifttn.vocabulary import IfttnError
 from lab.deepdraw_studio import DeepDrawStudio
-from lab.drawing_choices import StudioState
-from lab.drawings import outcome, tiles
+from lab.drawings import StudioState, outcome, tiles
 
 
-def test_a_drawing_is_paused_resumed_stopped_kept_and_compared(opened, shelf, tmp_path, wait_for):
+def test_a_drawing_is_paused_resumed_stopped_and_kept(opened, shelf, tmp_path, wait_for):
     panel = opened(DeepDrawStudio, shelf, tmp_path, seed=3)
     with pytest.raises(IfttnError, match="no drawing to keep"):
         panel.keep()
@@ -41,7 +40,7 @@ def test_a_drawing_is_paused_resumed_stopped_kept_and_compared(opened, shelf, tm
     with Pillow.open(files[0]) as picture:
         assert picture.text["step"] == f"{halted} of {panel.drawn.steps}"
         assert picture.text["action"] == panel.state.action
-    assert panel._compared.value.count("<figure") == 2
+    assert panel._kept.value.count("<figure") == 2
     assert panel.as_html().data.count("<img") == 4
     assert panel.gallery[0].swapped is not None
     assert panel.worker.error == ""
@@ -83,7 +82,8 @@ def test_the_best_of_three_seeds_is_shown_and_all_stand_in_the_gallery(opened, s
 def test_draw_says_what_to_do_where_no_network_is_trained(opened, tmp_path):
     panel = opened(DeepDrawStudio, tmp_path)
     panel.start_button.click()
-    assert "KeyError" not in panel.worker.error
+    assert "no data set in" in panel.worker.error
+    assert "ifttn reproduce --quick" in panel.worker.error
 
 
 def test_one_seed_draws_one_picture(opened, shelf, tmp_path, wait_for):

@@ -7,6 +7,12 @@ import subprocess
 import pytest
 
 import lab.panel
+from lab.grid import GridView
+from lab.pair import FrameLink
+from lab.panel import Page
+from lab.pickable import Pickable
+from lab.player import Player
+from lab.upload import Upload
 
 FOLDER = lab.panel.Path(lab.panel.__file__).parent
 MODULES = sorted(FOLDER.glob("*.js"))
@@ -27,3 +33,20 @@ def test_the_front_end_loads_nothing_and_names_no_colour_of_jupyter_without_anot
     text = path.read_text(encoding="utf-8")
     assert not re.search(r"https?://|^import |@import|\bonload=", text, re.M)
     assert not re.search(r"var\(--jp-[\w-]+\)", text)
+
+
+@pytest.mark.parametrize("path", [*MODULES, *FOLDER.glob("*.css")], ids=lambda path: path.name)
+def test_the_front_end_asks_for_no_part_of_jupyterlab_which_vs_code_and_colab_lack(path):
+    text = re.sub(r"//.*", "", path.read_text(encoding="utf-8")).replace("data-lm-suppress-shortcuts", "")
+    assert not re.search(r"[\".](?:jp|lm|p)-[A-Z]\w+|jupyterapp|\blumino\b|require\(|import\(", text, re.I)
+
+
+@pytest.mark.parametrize("path", [*FOLDER.glob("*.py"), *FOLDER.glob("*.html")], ids=lambda path: path.name)
+def test_no_html_of_ours_has_a_script_in_a_handler(path):
+    assert not re.search(r"<\w[^>\n]*\son[a-z]+=", path.read_text(encoding="utf-8"))
+
+
+def test_every_widget_carries_its_module_and_its_styles_with_itself():
+    for kind in (Page, GridView, Player, Pickable, FrameLink, Upload):
+        assert "export default" in kind._esm
+        assert not re.search(r"^\s*import\b", kind._esm, re.M)

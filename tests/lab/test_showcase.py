@@ -10,7 +10,7 @@ from lab import showcase
 
 def test_every_picture_of_the_showcase_is_small_and_the_films_move(results, embedded, tmp_path):
     figures, shots, out = tmp_path / "figures", tmp_path / "shots", tmp_path / "docs"
-    for folder, names in ((figures, showcase.FIGURES), (shots, ["tables"])):
+    for folder, names in ((figures, showcase.FIGURES), (shots, [f"small_{name}" for name in showcase.SHOTS])):
         folder.mkdir()
         for name in names:
             Image.new("RGB", (1400, 800), "white").save(folder / f"{name}.png")
@@ -19,7 +19,7 @@ def test_every_picture_of_the_showcase_is_small_and_the_films_move(results, embe
         "clip.gif",
         "deepdraw.gif",
         *(f"{name}.png" for name in showcase.FIGURES),
-        "tables.png",
+        *(f"{name}.png" for name in showcase.SHOTS),
     ]
     assert all(path.stat().st_size < showcase.LIMIT for path in written)
     for path in written[:2]:
@@ -29,7 +29,7 @@ def test_every_picture_of_the_showcase_is_small_and_the_films_move(results, embe
                 film.seek(index)
                 seen.append(film.convert("RGB").tobytes())
         assert len(set(seen)) > 10
-    with Image.open(out / "tables.png") as picture:
+    with Image.open(out / "inspector.png") as picture:
         assert picture.size[0] <= 1100
 
 
@@ -46,5 +46,5 @@ def test_a_film_or_a_figure_that_cannot_be_had_is_named(tmp_path):
     rng = np.random.default_rng(0)
     with pytest.raises(IfttnError, match="a film of 24 pictures"):
         showcase.small_gif([rng.integers(0, 256, (400, 800, 3), dtype=np.uint8) for _ in range(24)], 10.0)
-    with pytest.raises(IfttnError, match="`ifttn figures` draws it"):
+    with pytest.raises(IfttnError, match="`ifttn figures` or `make browser` makes it"):
         showcase.small_png(tmp_path / "order.png")
