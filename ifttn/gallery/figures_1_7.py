@@ -26,7 +26,7 @@ MOST_ACTIONS = 16
 BLURRED = "The drawings start from noise and are blurred after every step"
 DENOISED = (
     "The drawings start from noise and pass through a denoiser of pairs of training snippets, which does not know the "
-    f"action of a pair or its order. The networks that draw choose among {STARTS} starts"
+    f"action of a pair or its order. The networks that draw and the denoiser choose the best of {STARTS} starts"
 )
 
 

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 from jaxtyping import Float, Int
@@ -55,8 +54,9 @@ def drawn_pairs(
         yield Pair(*subject, dict(zip(network.settings.modalities, (drawn.rgb, drawn.motion), strict=True)))
 
 
-LOOK = 4
-"""Number of steps after which a start is rated."""
+MISFIT_WEIGHT = 3.0
+"""Weight of the denoiser's misfit beside the log-probability of the action when the best drawing is chosen: larger than
+the differences of the probability among good drawings, smaller than those of a drawing that failed."""
 FURTHER_START = 1_000_000
 """Difference between the seeds of two starts of a drawing."""
 
@@ -128,33 +128,36 @@ def draw_best(
     starts: int = 1,
     kind: Callable[..., Canvas] | None = None,
 ) -> tuple[DrawingStep, ...]:
-    """Draw each subject to the end, from the best of several starts.
+    """Draw each subject from several starts, and keep the best of the finished drawings.
 
-    A denoiser fixes the scene in its first steps, on which the networks have little influence. So LOOK steps are drawn
-    from each start, and the start that then has the highest probability by the drawing networks is drawn to the end.
-    The seeds of further starts follow from the subject's seed. A network that judges the drawings must not choose them.
+    A denoiser fixes the scene in its first steps, on which the networks have little influence, and may leave a broken
+    form behind. The best drawing has the highest probability of its action by the networks that draw, and resembles
+    real pairs by the denoiser, which knows neither the action nor the order. A network that judges the drawings must
+    not choose them. The seeds of further starts follow from the subject's seed.
     """
-    best = [(-math.inf, seed) for _, seed in subjects]
-    for number in range(starts if starts > 1 else 0):
+    drawings: list[tuple[DrawingStep, ...]] = []
+    for number in range(starts):
         again = [(action, seed + FURTHER_START * number) for action, seed in subjects]
-        *_, looked = islice(draw_many(networks, again, settings, head=head, denoiser=denoiser, kind=kind), LOOK)
-        rated = [(_liked(networks, drawn, action), seed) for drawn, (action, seed) in zip(looked, again, strict=True)]
-        best = [max(pair) for pair in zip(best, rated, strict=True)]
-    chosen = [(action, seed) for (action, _), (_, seed) in zip(subjects, best, strict=True)]
-    *_, last = draw_many(networks, chosen, settings, head=head, denoiser=denoiser, kind=kind)
-    return last
+        *_, last = draw_many(networks, again, settings, head=head, denoiser=denoiser, kind=kind)
+        drawings.append(last)
+    return tuple(
+        max(of_subject, key=lambda drawn: _merit(networks, denoiser, drawn, action)) if starts > 1 else of_subject[0]
+        for (action, _), of_subject in zip(subjects, zip(*drawings, strict=True), strict=True)
+    )
 
 
-def _liked(networks: Sequence[Network], drawn: DrawingStep, action: int) -> float:
-    """The log-probability of the action for the whole drawing by late fusion (mean over networks)."""
+def _merit(networks: Sequence[Network], denoiser: Denoiser | None, drawn: DrawingStep, action: int) -> float:
+    """The log-probability of the action for the whole drawing by late fusion (mean over networks), less the weighted
+    logarithm of the denoiser's misfit."""
     if drawn.rgb is None or drawn.motion is None:
         return drawn.probability
-    inputs = dict(zip(networks[0].settings.modalities, (drawn.rgb[None], drawn.motion[None]), strict=True))
+    pair = dict(zip(networks[0].settings.modalities, (drawn.rgb, drawn.motion), strict=True))
     rated = []
     for network in networks:
         with undisturbed(network), torch.no_grad():
-            rated.append(late_fusion(network(inputs).logits).log_softmax(1)[0, action].item())
-    return sum(rated) / len(rated)
+            logits = late_fusion(network({modality: x[None] for modality, x in pair.items()}).logits)
+            rated.append(logits.log_softmax(1)[0, action].item())
+    return sum(rated) / len(rated) - (MISFIT_WEIGHT * math.log(denoiser.misfit(pair)) if denoiser else 0.0)
 
 
 def _check_denoiser(network: Network, denoiser: Denoiser | None) -> None:

@@ -77,7 +77,7 @@ DRAWING_PRESETS: Mapping[str, Settings] = {
 
 
 STARTS = 6
-"""Starts of a drawing through a denoiser, of which the networks that draw choose (`draw_best`)."""
+"""Starts of a drawing through a denoiser, of which the networks that draw and the denoiser choose (`draw_best`)."""
 
 
 def preset_for(crop: int) -> Settings:

@@ -48,6 +48,27 @@ def test_a_denoiser_cannot_know_which_snippet_came_first(denoiser):
         torch.testing.assert_close(denoiser(noisy.flip(1), sigma), denoiser(noisy, sigma).flip(1))
 
 
+def test_a_pair_that_is_unlike_real_pairs_fits_worse_and_a_swapped_pair_fits_as_well(denoiser):
+    real = [{m: x[i] for m, x in videos(8, seed=1).items()} for i in range(8)]
+    for pair in real:
+        swapped = {m: x.flip(0) for m, x in pair.items()}
+        assert denoiser.misfit(swapped) == pytest.approx(denoiser.misfit(pair), rel=1e-4)
+        holed = {m: x.clone() for m, x in pair.items()}
+        holed["rgb"][0, :, ::3, ::3] = 0  # a pattern that no real frame has
+        assert denoiser.misfit(holed) > 1.2 * denoiser.misfit(pair)
+
+
+def test_what_moves_weighs_as_much_in_the_loss_as_all_that_stands_still():
+    real = torch.zeros(1, 2, 3, 10, 10)
+    real[0, 1, :, :4, :5] = 1  # a fifth of the pixels
+    weight = denoising._weight_of_pixels(real)[0, 0, 0]
+    torch.testing.assert_close(weight[:4, :5], torch.full((4, 5), 3.0))
+    torch.testing.assert_close(weight[4:], torch.full((6, 10), 0.5))
+    assert weight.mean() == 1
+    still = torch.zeros_like(real)
+    assert (denoising._weight_of_pixels(still) == 0.5).all()
+
+
 def test_a_snippet_is_denoised_by_what_the_other_shows(denoiser):
     real = paired(denoiser.encode(snippets(16, seed=1)))
     noisy = real + torch.randn(real.shape, generator=torch.Generator().manual_seed(0))
