@@ -21,13 +21,13 @@ from ifttn.experiment.work import Work, without_failed
 from ifttn.vocabulary import IfttnError
 
 WEIGHTS = {
-    "spatial": 0.3,
-    "temporal": 0.35,
-    "rgbdiff": 0.4,
-    "mv-temporal": 0.2,
-    "mv-if-ttn": 1.0,
-    "if-ttn": 2.5,
-    "ttn-separate": 3.0,
+    "spatial": 0.4,
+    "temporal": 0.4,
+    "rgbdiff": 0.5,
+    "mv-temporal": 0.4,
+    "mv-if-ttn": 1.5,
+    "if-ttn": 2.4,
+    "ttn-separate": 3.2,
     "two-stream-i3d": 0.6,
     "din": 0.3,
     "c3d": 0.9,
@@ -37,7 +37,6 @@ WEIGHTS = {
     "off-flow": 0.5,
     "tsm": 1.0,
     "tdn": 1.0,
-    "if-ttn-further": 1.2,
 }
 """Expected time of a recipe relative to the others, for the estimate of the remaining time."""
 CLOSE = {
@@ -163,7 +162,7 @@ def steps_of(places: Places, settings: StudySettings, *, quick: bool, videos: in
                     train_and_test,
                     (there, dataset, split, how, recipe, recipes),
                     needs=tuple(needs) or (f"{dataset}: store",),
-                    weight=WEIGHTS.get(recipe, 1.6) * (1.0 if dataset == first else 0.5),
+                    weight=WEIGHTS.get(recipe, 1.9) * (1.0 if dataset == first else 0.5),
                 )
             )
     return study

@@ -7,9 +7,12 @@ motion.
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 
 import torch
 from jaxtyping import Float, Int
@@ -54,6 +57,8 @@ def drawn_pairs(
         yield Pair(*subject, dict(zip(network.settings.modalities, (drawn.rgb, drawn.motion), strict=True)))
 
 
+LOOK, FINISHED = 4, 3
+"""Number of steps after which a start is rated, and of the starts that are drawn to the end."""
 MISFIT_WEIGHT = 3.0
 """Weight of the denoiser's misfit beside the log-probability of the action when the best drawing is chosen: larger than
 the differences of the probability among good drawings, smaller than those of a drawing that failed."""
@@ -131,33 +136,47 @@ def draw_best(
     """Draw each subject from several starts, and keep the best of the finished drawings.
 
     A denoiser fixes the scene in its first steps, on which the networks have little influence, and may leave a broken
-    form behind. The best drawing has the highest probability of its action by the networks that draw, and resembles
-    real pairs by the denoiser, which knows neither the action nor the order. A network that judges the drawings must
-    not choose them. The seeds of further starts follow from the subject's seed.
+    form behind. So LOOK steps are drawn from each start, and the FINISHED starts that then have the highest probability
+    of the action by the networks that draw are drawn to the end. The best of these drawings has a high probability and
+    resembles real pairs by the denoiser, which knows neither the action nor the order. A network that judges the
+    drawings must not choose them. The seeds of further starts follow from the subject's seed.
     """
-    drawings: list[tuple[DrawingStep, ...]] = []
-    for number in range(starts):
-        again = [(action, seed + FURTHER_START * number) for action, seed in subjects]
-        *_, last = draw_many(networks, again, settings, head=head, denoiser=denoiser, kind=kind)
-        drawings.append(last)
-    return tuple(
-        max(of_subject, key=lambda drawn: _merit(networks, denoiser, drawn, action)) if starts > 1 else of_subject[0]
-        for (action, _), of_subject in zip(subjects, zip(*drawings, strict=True), strict=True)
-    )
+    steps_of = partial(draw_many, networks, settings=settings, head=head, denoiser=denoiser, kind=kind)
+    whole = sum(octave.steps for octave in settings.octaves)
+
+    def drawn(subjects: Sequence[tuple[int, int]], steps: int = whole) -> tuple[DrawingStep, ...]:
+        return deque(islice(steps_of(subjects), steps), maxlen=1).pop()  # earlier steps need not stay in memory
+
+    if starts == 1:
+        return drawn(subjects)
+    every = [[(action, seed + FURTHER_START * number) for action, seed in subjects] for number in range(starts)]
+    looked = [_merits(networks, None, drawn(start, LOOK), start) for start in every]
+    kept = torch.tensor(looked).topk(min(FINISHED, starts), dim=0).indices.tolist()  # for each rank, subject -> start
+    finished = [[every[number][i] for i, number in enumerate(numbers)] for numbers in kept]
+    drawings = [drawn(start) for start in finished]
+    merits = [_merits(networks, denoiser, *each) for each in zip(drawings, finished, strict=True)]
+    return tuple(drawings[rank][i] for i, rank in enumerate(torch.tensor(merits).argmax(0).tolist()))
 
 
-def _merit(networks: Sequence[Network], denoiser: Denoiser | None, drawn: DrawingStep, action: int) -> float:
-    """The log-probability of the action for the whole drawing by late fusion (mean over networks), less the weighted
+def _merits(
+    networks: Sequence[Network],
+    denoiser: Denoiser | None,
+    drawings: Sequence[DrawingStep],
+    subjects: Sequence[tuple[int, int]],
+) -> list[float]:
+    """The log-probability of the action for each whole drawing by late fusion (mean over networks), less the weighted
     logarithm of the denoiser's misfit."""
-    if drawn.rgb is None or drawn.motion is None:
-        return drawn.probability
-    pair = dict(zip(networks[0].settings.modalities, (drawn.rgb, drawn.motion), strict=True))
-    rated = []
-    for network in networks:
-        with undisturbed(network), torch.no_grad():
-            logits = late_fusion(network({modality: x[None] for modality, x in pair.items()}).logits)
-            rated.append(logits.log_softmax(1)[0, action].item())
-    return sum(rated) / len(rated) - (MISFIT_WEIGHT * math.log(denoiser.misfit(pair)) if denoiser else 0.0)
+    found = []
+    for pair in drawn_pairs(networks[0], subjects, drawings):
+        rated = []
+        for network in networks:
+            with undisturbed(network), torch.no_grad():
+                logits = late_fusion(network({name: x[None] for name, x in pair.inputs.items()}).logits)
+                rated.append(logits.log_softmax(1)[0, pair.action].item())
+        found.append(
+            sum(rated) / len(rated) - (MISFIT_WEIGHT * math.log(denoiser.misfit(pair.inputs)) if denoiser else 0)
+        )
+    return found
 
 
 def _check_denoiser(network: Network, denoiser: Denoiser | None) -> None:
