@@ -11,8 +11,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice
 
 import torch
 from jaxtyping import Float, Int
@@ -57,11 +55,9 @@ def drawn_pairs(
         yield Pair(*subject, dict(zip(network.settings.modalities, (drawn.rgb, drawn.motion), strict=True)))
 
 
-LOOK, FINISHED = 4, 3
-"""Number of steps after which a start is rated, and of the starts that are drawn to the end."""
-MISFIT_WEIGHT = 3.0
-"""Weight of the denoiser's misfit beside the log-probability of the action when the best drawing is chosen: larger than
-the differences of the probability among good drawings, smaller than those of a drawing that failed."""
+MISFIT_WEIGHT = 30.0
+"""Weight of the misfit when the best of several drawings is chosen: a misfit that is a tenth larger counts as
+three logits."""
 FURTHER_START = 1_000_000
 """Difference between the seeds of two starts of a drawing."""
 
@@ -135,27 +131,18 @@ def draw_best(
 ) -> tuple[DrawingStep, ...]:
     """Draw each subject from several starts, and keep the best of the finished drawings.
 
-    A denoiser fixes the scene in its first steps, on which the networks have little influence, and may leave a broken
-    form behind. So LOOK steps are drawn from each start, and the FINISHED starts that then have the highest probability
-    of the action by the networks that draw are drawn to the end. The best of these drawings has a high probability and
-    resembles real pairs by the denoiser, which knows neither the action nor the order. A network that judges the
-    drawings must not choose them. The seeds of further starts follow from the subject's seed.
+    A denoiser fixes the scene in its first steps, on which the networks have little influence, and may leave a ball
+    out. The best drawing is clearly its action by the networks that draw, and resembles real pairs by the denoiser,
+    which knows neither the action nor the order. A network that judges the drawings must not choose them. The seeds of
+    further starts follow from the subject's seed.
     """
-    steps_of = partial(draw_many, networks, settings=settings, head=head, denoiser=denoiser, kind=kind)
-    whole = sum(octave.steps for octave in settings.octaves)
-
-    def drawn(subjects: Sequence[tuple[int, int]], steps: int = whole) -> tuple[DrawingStep, ...]:
-        return deque(islice(steps_of(subjects), steps), maxlen=1).pop()  # earlier steps need not stay in memory
-
-    if starts == 1:
-        return drawn(subjects)
-    every = [[(action, seed + FURTHER_START * number) for action, seed in subjects] for number in range(starts)]
-    looked = [_merits(networks, None, drawn(start, LOOK), start) for start in every]
-    kept = torch.tensor(looked).topk(min(FINISHED, starts), dim=0).indices.tolist()  # for each rank, subject -> start
-    finished = [[every[number][i] for i, number in enumerate(numbers)] for numbers in kept]
-    drawings = [drawn(start) for start in finished]
-    merits = [_merits(networks, denoiser, *each) for each in zip(drawings, finished, strict=True)]
-    return tuple(drawings[rank][i] for i, rank in enumerate(torch.tensor(merits).argmax(0).tolist()))
+    drawings, merits = list[tuple[DrawingStep, ...]](), list[list[float]]()
+    for number in range(starts):
+        again = [(action, seed + FURTHER_START * number) for action, seed in subjects]
+        steps = draw_many(networks, again, settings, head=head, denoiser=denoiser, kind=kind)
+        drawings.append(deque(steps, maxlen=1).pop())  # earlier steps need not stay in memory
+        merits.append(_merits(networks, denoiser, drawings[-1], again) if starts > 1 else [0.0] * len(subjects))
+    return tuple(drawings[number][i] for i, number in enumerate(torch.tensor(merits).argmax(0).tolist()))
 
 
 def _merits(
@@ -164,18 +151,17 @@ def _merits(
     drawings: Sequence[DrawingStep],
     subjects: Sequence[tuple[int, int]],
 ) -> list[float]:
-    """The log-probability of the action for each whole drawing by late fusion (mean over networks), less the weighted
-    logarithm of the denoiser's misfit."""
+    """The late-fused logit of the action for each whole drawing, above all others (mean over networks), less the
+    weighted logarithm of the denoiser's misfit. A probability would be near 1 for most drawings."""
     found = []
     for pair in drawn_pairs(networks[0], subjects, drawings):
-        rated = []
-        for network in networks:
-            with undisturbed(network), torch.no_grad():
-                logits = late_fusion(network({name: x[None] for name, x in pair.inputs.items()}).logits)
-                rated.append(logits.log_softmax(1)[0, pair.action].item())
-        found.append(
-            sum(rated) / len(rated) - (MISFIT_WEIGHT * math.log(denoiser.misfit(pair.inputs)) if denoiser else 0)
-        )
+        inputs = {name: x[None] for name, x in pair.inputs.items()}
+        with ExitStack() as stack, torch.no_grad():
+            for network in networks:
+                stack.enter_context(undisturbed(network))
+            logits = torch.stack([late_fusion(network(inputs).logits) for network in networks])
+        clear = _objective(logits, torch.tensor([pair.action], device=logits.device), "contrast").item()
+        found.append(clear - (MISFIT_WEIGHT * math.log(denoiser.misfit(pair.inputs)) if denoiser else 0.0))
     return found
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from ifttn.insight.deepdraw import FINISHED, FURTHER_START, LOOK, DrawingStep, _merits, draw, draw_best, draw_many
+from ifttn.insight.deepdraw import FURTHER_START, DrawingStep, _merits, draw, draw_best, draw_many
 from ifttn.insight.drawing_settings import Octave, Settings
 from ifttn.insight.embedded.denoiser import Denoiser, train_denoiser
 from ifttn.model.network import Network, NetworkSettings
@@ -179,20 +179,6 @@ def test_of_several_starts_the_one_is_kept_that_the_networks_like_best(network):
     for (action, _), drawn, each in zip(subjects, chosen, zip(*starts, strict=True), strict=True):
         merits = [_merits([network], None, [start], [(action, 0)])[0] for start in each]
         assert [torch.equal(drawn.rgb, start.rgb) for start in each].index(True) == np.argmax(merits)
-
-
-def test_no_more_starts_are_drawn_to_the_end_than_promised(network, monkeypatch):
-    settings, begun = replace(QUICK, octaves=(replace(QUICK.octaves[0], steps=LOOK + 2),)), []
-
-    def counted(networks, subjects, **of):
-        for number, step in enumerate(draw_many(networks, subjects, **of), 1):
-            begun.append(number)
-            yield step
-
-    monkeypatch.setattr("ifttn.insight.deepdraw.draw_many", counted)
-    draw_best([network], [(1, 5)], settings, head="ttn", starts=5)
-    assert begun.count(LOOK) == 5 + FINISHED
-    assert begun.count(LOOK + 2) == FINISHED
 
 
 DENOISED = Settings(32, (Octave(12, 40, (8.0, 0.1), (3e4, 3e4)),), "log-probability", denoised=True)

@@ -33,8 +33,9 @@ WIDTHS = (32, 64, 128)
 SPREAD = 0.5
 """Standard deviation of real values as the denoiser takes them."""
 BATCH, STEPS, RATE = 16, 4800, 3e-3
-MISFIT_LEVELS, MISFIT_DRAWS = (0.4, 0.8, 1.6), 3
-"""Noise levels at which a finished pair is judged, and the draws of noise. At these levels forms are decided."""
+MISFIT_LEVEL, MISFIT_DRAWS = 3.2, 3
+"""Noise level at which a finished pair is judged, and the draws of noise. At this level the denoiser sees where a ball
+is, but not its form: a judge of forms would prefer discs to rings, because discs are easier to denoise."""
 SAVE_EVERY = 60.0
 """Seconds of training that an interruption loses at most."""
 
@@ -95,16 +96,16 @@ class Denoiser(nn.Module):
 
     @torch.no_grad()
     def misfit(self, snippets: Mapping[str, Float[Tensor, "2 _ H W"]]) -> float:
-        """How badly this denoiser removes noise from a pair of snippets in 0..255, by modality: the geometric mean over
-        noise levels of its mean squared error. A pair that is unlike real pairs, such as one with a broken ring, has
-        more. The noise is the same for every pair, and its swap makes sure that a swapped pair has the same misfit.
+        """The mean squared error with which this denoiser removes noise from a pair of snippets in 0..255, by modality.
+
+        A pair that is unlike real pairs, such as one without a ball, has more. The noise is the same for every pair,
+        and its swap makes sure that a swapped pair has the same misfit.
         """
         clean = self.encode(snippets)
         noise = torch.randn((MISFIT_DRAWS, *clean.shape), generator=torch.Generator().manual_seed(0)).to(clean)
         noise = torch.cat([noise, noise.flip(1)])
-        levels = [torch.full((len(noise),), sigma, device=clean.device) for sigma in MISFIT_LEVELS]
-        errors = [(self(clean + sigma[0] * noise, sigma) - clean).square().mean() for sigma in levels]
-        return torch.stack(errors).log().mean().exp().item()
+        guessed = self(clean + MISFIT_LEVEL * noise, torch.full((len(noise),), MISFIT_LEVEL, device=clean.device))
+        return (guessed - clean).square().mean().item()
 
     def decode(self, values: Float[Tensor, "N C h w"], size: tuple[int, int]) -> dict[str, Tensor]:
         """The inverse of `encode` but for what the components leave out, at the size of frames, by modality."""
