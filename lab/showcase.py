@@ -37,6 +37,8 @@ TITLE_HEIGHT = 18
 def write_showcase(work: Work, run: str, figures: Path, out: Path, shots: Path) -> Iterator[Path]:
     """Write the pictures, each smaller than LIMIT, and yield their paths one by one.
 
+    A figure that was not drawn, or a screenshot that was not taken, is left out.
+
     Args:
         work: a split, its store and its runs.
         run: whose network is shown, such as "if-ttn".
@@ -47,10 +49,11 @@ def write_showcase(work: Work, run: str, figures: Path, out: Path, shots: Path) 
     recognizer = Recognizer.load(work.run(run).folder, work.device)
     yield _written(out / "clip.gif", small_gif(clip_film(work, recognizer), 12.5))
     yield _written(out / "deepdraw.gif", small_gif(drawing_film(work, recognizer), 10.0))
-    for name in FIGURES:
-        yield _written(out / f"{name}.png", small_png(figures / f"{name}.png"))
-    for name in SHOTS:
-        yield _written(out / f"{name}.png", small_png(shots / f"small_{name}.png"))
+    sources = {name: figures / f"{name}.png" for name in FIGURES}
+    sources |= {name: shots / f"small_{name}.png" for name in SHOTS}
+    for name, source in sources.items():
+        if source.exists():
+            yield _written(out / f"{name}.png", small_png(source))
 
 
 def _written(path: Path, content: bytes) -> Path:

@@ -179,7 +179,8 @@ def test_a_denoiser_is_trained_once_and_draws_figures_1_and_7(trained, two_steps
         kept.unlink(missing_ok=True)
     capsys.readouterr()
     larger = [{"smallest": "small"}.get(option, option) for option in options]
-    assert "at preset small" in mistake(capsys, "figures", *larger, "--denoise", "--out", tmp_path)
+    message = mistake(capsys, "figures", *larger, "--denoise", "--out", tmp_path)
+    assert "preset small does not draw with a denoiser" in message
 
 
 def test_predict_reads_a_video_of_any_size_and_codec(trained, embedded, encode, capsys, tmp_path):
@@ -311,7 +312,7 @@ def test_a_killed_loader_ends_in_one_line(trained, capsys, monkeypatch):
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
 
     monkeypatch.setattr(training, "train", killed)
-    assert "--workers (0 loads in the process itself)" in mistake(capsys, "train", "spatial", *trained[1])
+    assert "--workers (0 loads in the main process)" in mistake(capsys, "train", "spatial", *trained[1])
 
 
 def test_a_broken_video_is_a_listed_skip_and_the_rest_goes_on(embedded, capsys, tmp_path):

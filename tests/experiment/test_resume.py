@@ -75,7 +75,7 @@ def test_a_full_disk_ends_in_one_line_and_leaves_the_last_checkpoint(embedded, t
         synced(descriptor)
 
     monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(IfttnError, match="the disk is full; the last one is whole"):
+    with pytest.raises(IfttnError, match="the disk is full; the last one is complete"):
         training.train(work, "spatial")
     monkeypatch.setattr(files.os, "fsync", synced)
     checkpoint = work.run("spatial").checkpoint()

@@ -75,5 +75,5 @@ def lack_memory():
 
 
 def test_a_step_without_memory_says_so_in_a_line():
-    with pytest.raises(IfttnError, match=r"^the memory of the device .* \(Tried to allocate 20.00 GiB\)$"):
+    with pytest.raises(IfttnError, match=r"^the device has too little memory \(Tried to allocate 20.00 GiB\)$"):
         timed(Step("large", lack_memory))
