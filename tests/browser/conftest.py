@@ -213,6 +213,8 @@ READY = "document.querySelector('.ifttn [role=status]').textContent.includes('re
 COUNT = """() => {
     window.messages = {iopub: 0, shell: 0, bytes: 0};
     const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+    if (kernel.isCounted) return;  // an earlier test in this page listens already
+    kernel.isCounted = true;
     kernel.anyMessage.connect((_, {msg, direction}) => {
         if (!msg.header.msg_type.startsWith('comm_')) return;
         window.messages[direction === 'send' ? 'shell' : 'iopub'] += 1;
