@@ -1,4 +1,4 @@
-"""Drawings of the studio: what can be chosen, how far one is, what networks say of it, and how it is kept and shown.
+"""The drawings of the studio: their choices, their progress, the probabilities of networks, and the kept files.
 
 Shapes: M snippets, H x W pixels, C channels.
 """
@@ -29,7 +29,7 @@ OPTIONS: dict[str, dict[str, float]] = {
     "length": {"¼": 0.25, "½": 0.5, "of the recipe": 1, "twice": 2, "four times": 4},
     "seeds": {"1": 1, "best of 3": 3, "best of 6": 6},
 }
-"""Of the steps, in parts of those of the recipe, and of drawings from consecutive seeds, of which the best is shown."""
+"""The number of steps, relative to the recipe, and the number of seeds, of which the best drawing is shown."""
 
 
 class StudioState(HasTraits):

@@ -291,7 +291,7 @@ class ClipGrid(Opener):
 
 
 _ALL: dict[str, object] = {"action": "", "taken": "", "outcome": "", "tag": "", "only": (), "within": ()}
-"""What leaves out no clip."""
+"""The filters that leave out no clip."""
 _KEYS = (
     "<small><kbd>←</kbd><kbd>→</kbd><kbd>↑</kbd><kbd>↓</kbd> clip · <kbd>Enter</kbd> opens it below · <kbd>t</kbd> "
     "tags it, with <kbd>Enter</kbd>; the same tag again takes it off · <kbd>Esc</kbd> back. "
