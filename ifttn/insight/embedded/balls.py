@@ -36,7 +36,7 @@ def ball_regions(row: pd.Series, segments: int, size: tuple[int, int]) -> dict[s
 def balls_and_scene(
     images: UInt8[np.ndarray, "S H W 3"], flavour: str = "ucf"
 ) -> tuple[Bool[np.ndarray, "S 2"], Int[np.ndarray, " S"]]:
-    """Whether each image shows the red ball and the blue ball, and the number of the scene whose hue covers most of it.
+    """Whether each image shows the red ball and the blue ball, and which scene's hue covers its largest part.
 
     A pixel belongs to the material with the nearest colour, without luminance. An image shows a ball if the largest
     connected area of the ball's colour is as large as a ball.
