@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from ifttn.experiment.runs import Run
 from ifttn.gallery import figures_1_7, sources
 from ifttn.insight.drawing_settings import DRAWING_PRESETS
 from ifttn.insight.embedded import denoiser, ring_judges
+from lab import worker
 from lab.cam_explorer import CamExplorer
 from lab.deepdraw_studio import DeepDrawStudio
 from lab.fusion_desk import FusionDesk
@@ -55,8 +57,14 @@ refusing_device = sys.modules.get("refusing_device") or _refusing()
 
 @pytest.fixture(scope="module", autouse=True)
 def gpus(embedded):
-    with refusing_device.a_machine_with_gpus():
+    """A machine with two GPUs. Each job of a panel begins its own thread: an idle one of another file knows no GPU."""
+    with refusing_device.a_machine_with_gpus(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker, "_in_a_thread", in_a_new_thread)
         yield
+
+
+def in_a_new_thread(call, done) -> None:
+    Thread(target=lambda: (call(), done.set()), daemon=True).start()
 
 
 @pytest.fixture(scope="module", autouse=True)
