@@ -129,11 +129,18 @@ class Run:
         return seen + ["flow"] * any(modality.name.startswith("flow") for modality in modalities)
 
     def preset(self) -> Preset:
-        """The preset of the training. Its `store` has the settings of the training's store."""
+        """The preset of the training. Its `store` has the settings of the training's store.
+
+        Raises:
+            IfttnError: another version of this package made the run.
+        """
         row = self.identity["preset_row"]
-        known = {field.name: row[field.name] for field in fields(Preset)}
-        known["store"] = StoreSettings(**row["store"])
-        known["schedules"] = {name: Schedule(**schedule) for name, schedule in row["schedules"].items()}
+        try:
+            known = {field.name: row[field.name] for field in fields(Preset)}
+            known["store"] = StoreSettings(**row["store"])
+            known["schedules"] = {name: Schedule(**schedule) for name, schedule in row["schedules"].items()}
+        except (KeyError, TypeError) as error:
+            raise IfttnError(f"another version of ifttn made the run in {self.folder} ({error}): train it again") from error
         return Preset(**known)
 
     def log(self, row: Mapping[str, Any]) -> None:

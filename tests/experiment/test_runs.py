@@ -84,6 +84,16 @@ def test_a_small_data_set_trains_for_as_many_steps_as_a_large_one():
     assert steps(1376) == 2 * steps(688)
 
 
+def test_a_run_of_another_version_is_named(tmp_path):
+    run = begun(tmp_path)
+    path = tmp_path / "recipe.json"
+    recipe = json.loads(path.read_text())
+    del recipe["preset_row"]["joint_loss"]
+    path.write_text(json.dumps(recipe))
+    with pytest.raises(IfttnError, match=r"another version of ifttn made the run in .*'joint_loss'.*train it again"):
+        run.preset()
+
+
 def test_what_is_not_there_is_said_in_one_line(tmp_path):
     with pytest.raises(IfttnError, match="no run in"):
         Run(tmp_path / "none").identity  # noqa: B018
