@@ -140,7 +140,7 @@ class Run:
             known["store"] = StoreSettings(**row["store"])
             known["schedules"] = {name: Schedule(**schedule) for name, schedule in row["schedules"].items()}
         except (KeyError, TypeError) as error:
-            raise IfttnError(f"another version of ifttn made the run in {self.folder} ({error}): train it again") from error
+            raise IfttnError(f"another version of ifttn made {self.folder} ({error}): train it again") from error
         return Preset(**known)
 
     def log(self, row: Mapping[str, Any]) -> None:

@@ -90,7 +90,7 @@ def test_a_run_of_another_version_is_named(tmp_path):
     recipe = json.loads(path.read_text())
     del recipe["preset_row"]["joint_loss"]
     path.write_text(json.dumps(recipe))
-    with pytest.raises(IfttnError, match=r"another version of ifttn made the run in .*'joint_loss'.*train it again"):
+    with pytest.raises(IfttnError, match=r"another version of ifttn made .*'joint_loss'.*train it again"):
         run.preset()
 
 
