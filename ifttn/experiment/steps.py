@@ -1,6 +1,7 @@
 """Runs the steps of a study in processes, several at once. A step starts when the steps that it needs are done."""
 
 import json
+import math
 import multiprocessing
 import signal
 import time
@@ -18,6 +19,9 @@ from joblib.externals.loky import get_reusable_executor
 from ifttn.files import write_whole
 from ifttn.memory import explained
 from ifttn.vocabulary import IfttnError
+
+TICK = 2.0
+"""Seconds between two reports of progress while no step starts or ends."""
 
 
 @dataclass(frozen=True)
@@ -40,26 +44,42 @@ class Progress:
     steps: Sequence[Step]
     seconds: dict[str, float] = field(default_factory=dict)
     """Step -> the seconds of its work (and not those of a call that found it done)."""
-    running: set[str] = field(default_factory=set)
+    running: dict[str, float] = field(default_factory=dict)
+    """Step -> when it started (`time.monotonic`)."""
     done: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
     """Step -> the reason. A step that needs a failed step has failed, too."""
     killed: set[str] = field(default_factory=set)
     """Steps whose process was killed. Each runs once more, alone."""
+    changed: bool = True
+    """Whether a step started or ended since the last time."""
 
     @property
     def share(self) -> float:
         """The share of the expected work that is done, in 0..1."""
-        return _weight(step for step in self.steps if step.name in self.done) / _weight(self.steps)
+        done = _weight(step for step in self.steps if step.name in self.done)
+        return (done + self._done_of_running()) / _weight(self.steps)
 
     def seconds_left(self, jobs: int) -> float | None:
         """The expected time of the remaining steps, `jobs` at once, at the pace of the finished steps (also those of
         earlier calls). None before any step is finished."""
-        timed = [step for step in self.steps if step.name in self.done & self.seconds.keys()]
-        if not timed:
+        if (pace := self._pace()) is None:
             return None
         remaining = _weight(step for step in self.steps if step.name not in self.done | self.failed.keys())
-        return remaining * sum(self.seconds[step.name] for step in timed) / _weight(timed) / jobs
+        return (remaining - self._done_of_running()) * pace / jobs
+
+    def _pace(self) -> float | None:
+        """The seconds of a finished step of weight 1."""
+        timed = [step for step in self.steps if step.name in self.done & self.seconds.keys()]
+        return sum(self.seconds[step.name] for step in timed) / _weight(timed) if timed else None
+
+    def _done_of_running(self) -> float:
+        """The expected weight that running steps have done. A step that takes longer than expected stays at 95 %."""
+        pace, now = self._pace(), time.monotonic()
+        if pace is None:
+            return 0.0
+        running = [step for step in self.steps if step.name in self.running]
+        return math.fsum(min(0.95 * step.weight, (now - self.running[step.name]) / pace) for step in running)
 
 
 def _weight(steps: Iterable[Step]) -> float:
@@ -67,7 +87,7 @@ def _weight(steps: Iterable[Step]) -> float:
 
 
 def run_steps(steps: Sequence[Step], *, jobs: int, timings: Path) -> Iterator[Progress]:
-    """Run the steps, `jobs` at once. Yields after every change.
+    """Run the steps, `jobs` at once. Yields after every change, and every TICK seconds.
 
     If a step fails, only the steps that need it fail, too. A step whose process is killed runs once more, alone, and
     fails if it is killed again. The file `timings` keeps how long each step took.
@@ -81,9 +101,11 @@ def run_steps(steps: Sequence[Step], *, jobs: int, timings: Path) -> Iterator[Pr
             for step in _next(progress, jobs):
                 future, pool = _start(step, idle, jobs)
                 futures[future] = step, pool
-                progress.running.add(step.name)
+                progress.running[step.name] = time.monotonic()
             yield progress
-            for future in wait(futures, return_when=FIRST_COMPLETED).done:
+            ended = wait(futures, TICK, FIRST_COMPLETED).done
+            progress.changed = bool(ended) or not futures
+            for future in ended:
                 step, pool = futures.pop(future)
                 if not isinstance(future.exception(), BrokenProcessPool):
                     idle.append(pool)
@@ -102,7 +124,7 @@ def _next(progress: Progress, jobs: int) -> list[Step]:
     """The steps to start now. A step whose process was killed waits until it can run alone."""
     ready = _ready(progress)
     never_killed = [step for step in ready if step.name not in progress.killed]
-    if progress.running & progress.killed:
+    if progress.running.keys() & progress.killed:
         return []
     return never_killed[: jobs - len(progress.running)] if never_killed or progress.running else ready[:1]
 
@@ -113,7 +135,7 @@ def _ready(progress: Progress) -> list[Step]:
         broken = [need for need in step.needs if need in progress.failed]
         if broken and step.name not in progress.failed:
             progress.failed[step.name] = f"needs {broken[0]}, which failed"
-    begun = progress.running | progress.done | progress.failed.keys()
+    begun = progress.running.keys() | progress.done | progress.failed.keys()
     return [step for step in progress.steps if step.name not in begun and progress.done.issuperset(step.needs)]
 
 
@@ -129,7 +151,7 @@ def _start(step: Step, idle: list[ProcessPoolExecutor], jobs: int) -> tuple[Futu
 def _record(step: Step, future: Future[float], progress: Progress) -> bool:
     """Record the result of a step. Returns whether its time counts. It counts if it is larger than the known time,
     because a call that finds a step done takes less time than the work."""
-    progress.running.discard(step.name)
+    progress.running.pop(step.name)
     error = future.exception()
     if isinstance(error, BrokenProcessPool):
         if step.name in progress.killed:

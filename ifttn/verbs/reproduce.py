@@ -76,7 +76,8 @@ def reproduce(o: argparse.Namespace, places: study.Places) -> int:
     progress, before = Progress(steps), None
     for progress in run_steps(steps, jobs=jobs, timings=o.out / "timings.json"):
         before = dict(progress.seconds) if before is None else before
-        if not (o.brief and page.exists() and progress.seconds == before and not progress.failed):
+        nothing_new = o.brief and page.exists() and progress.seconds == before and not progress.failed
+        if progress.changed and not nothing_new:
             found = results.Results(places.runs, o.out / "data", on=studied)
             pictures = gallery.load_figures(o.out / "figures")
             report.write(page, about, progress, found.tables(), pictures, found.findings(), reversal_table(found))

@@ -21,6 +21,23 @@ def test_the_time_to_go_is_at_the_pace_of_the_work_and_not_of_what_was_found_don
     assert progress.seconds_left(1) == 240.0
 
 
+def test_the_bar_moves_while_a_long_step_runs(monkeypatch):
+    steps = [Step("short", print), Step("long", print, weight=9.0)]
+    progress = Progress(steps, seconds={"short": 60.0}, done={"short"}, running={"long": 1000.0})
+    for now, share, left in ((1000.0, 0.1, 540.0), (1270.0, 0.55, 270.0), (9999.0, 0.955, 27.0)):
+        monkeypatch.setattr("ifttn.experiment.steps.time.monotonic", lambda now=now: now)
+        assert progress.share == pytest.approx(share)
+        assert progress.seconds_left(1) == pytest.approx(left)
+
+
+def test_a_running_step_is_reported_again_and_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("ifttn.experiment.steps.TICK", 0.05)
+    found = [p.changed for p in run_steps([Step("a", time.sleep, (0.5,))], jobs=1, timings=tmp_path / "timings.json")]
+    assert found[0]
+    assert found[-1]
+    assert found.count(False) > 3
+
+
 def test_a_step_that_fails_stops_only_those_that_need_it(tmp_path):
     steps = [
         Step("good", time.sleep, (0.01,)),

@@ -77,7 +77,7 @@ def tables() -> list[Table]:
 
 @pytest.fixture
 def html(tmp_path: Path, tables: list[Table]) -> str:
-    half = progress(VIDEOS, SPATIAL, seconds={VIDEOS: 71.0}, done={VIDEOS}, running={SPATIAL})
+    half = progress(VIDEOS, SPATIAL, seconds={VIDEOS: 71.0}, done={VIDEOS}, running={SPATIAL: 0.0})
     findings = decide(load_claims(), [of_study], OURS, FACTORS)
     turned = backwards(load_claims(), [of_study], OURS[0], (1,))
     reversals = reversal_frame(turned, tuple("abcd"), np.array([3, 2, 1, 0]), OURS[0])
@@ -251,7 +251,7 @@ def test_a_column_is_named_after_its_data_and_the_papers_after_the_papers(html: 
 
 
 def test_a_study_that_has_just_begun_has_a_report(tmp_path: Path):
-    write(tmp_path / "report.html", ABOUT, progress(VIDEOS, running={VIDEOS}), [load()[3]], [])
+    write(tmp_path / "report.html", ABOUT, progress(VIDEOS, running={VIDEOS: 0.0}), [load()[3]], [])
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "None of the runs that it needs is tested yet" in html
     Page(html)
@@ -275,7 +275,7 @@ def test_a_failed_step_is_told_with_its_reason_and_cannot_break_the_page(tmp_pat
 
 def test_the_steps_of_a_study_keep_its_order():
     names = (VIDEOS, STORE, SPATIAL, "embedded-ucf split 1: temporal")
-    half = progress(*names, seconds={VIDEOS: 2.0}, running={SPATIAL}, done={VIDEOS}, failed={STORE: "full"})
+    half = progress(*names, seconds={VIDEOS: 2.0}, running={SPATIAL: 0.0}, done={VIDEOS}, failed={STORE: "full"})
     assert steps(half).to_numpy().tolist() == [
         ["videos", "embedded-ucf", "done", 2.0, ""],
         ["store", "embedded-ucf", "failed", 0.0, "full"],
