@@ -289,7 +289,7 @@ def _accuracy(
     splits = max(tested.values(), key=len)
 
     def fused_over(parts: LateFusion, reading: str = "") -> dict[SeedAndSplit, Fused]:
-        """Of the seeds that are tested on all these splits."""
+        """The scores of the seeds that are tested on all these splits."""
         found = fused_by_training(parts, dataset, splits, seeds, reading)
         return {training: each for training, each in found.items() if tested.get(training[0]) == splits}
 

@@ -50,7 +50,7 @@ class Settings:
 DRAWING_PRESETS: Mapping[str, Settings] = {
     # Whole frames of the embedded set, seen by crops as in training. Its actions share factors, so that their logits
     # rise together: the logit alone would draw what half of the actions share. Jitter is as strong as a real frame
-    # bears, the blur no wider than a ring is thick, and the steps end while the form is clear, as judges of form said.
+    # bears, the blur no wider than a ring is thick, and the steps end while the judges of form see a clear form.
     "tiny": Settings(
         64,
         (Octave(40, 72, (1.5, 1.0), (12.0, 8.0)),),
