@@ -11,17 +11,17 @@ if TYPE_CHECKING:
     import lab.shelf
 
 RESULTS = os.environ.get("IFTTN_RESULTS", "../results")
-"""Where the notebooks find the study, or write it."""
+"""The folder of the notebooks' study."""
 NOTEBOOK_PRESET = os.environ.get("IFTTN_PRESET", "tiny")
-"""Of the notebooks' study."""
+"""The preset of that study."""
 VIDEOS = int(os.environ.get("IFTTN_VIDEOS", 960))
-"""In the embedded data set of the notebooks."""
+"""How many videos the embedded data set of that study has."""
 
 
 def open(folder: Path | str = RESULTS) -> "lab.shelf.Shelf":
-    """The data sets, videos, runs and tables of a study, by default of the one beside the notebooks.
+    """Open the study in a folder, or the published run where the folder has no trained network.
 
-    Where none is trained there, it opens the published run, which comes with the project. A line says which one it is.
+    It prints which of the two it opened.
     """
     from lab.opening import open_study  # not above: `ifttn --help` imports this room, and needs no torch
 
@@ -29,6 +29,5 @@ def open(folder: Path | str = RESULTS) -> "lab.shelf.Shelf":
 
 
 def quick_study() -> list[str]:
-    """Arguments of `ifttn.cli.main` that train what the notebooks show, where it is not trained yet."""
-    options = {"preset": NOTEBOOK_PRESET, "videos": VIDEOS, "out": RESULTS}
-    return ["reproduce", "--quick", "--brief", *(f"--{name}={value}" for name, value in options.items())]
+    """Arguments of `ifttn.cli.main` that train what the notebooks show and is not trained yet."""
+    return ["reproduce", "--quick", "--brief", f"--preset={NOTEBOOK_PRESET}", f"--videos={VIDEOS}", f"--out={RESULTS}"]

@@ -1,4 +1,4 @@
-"""The CAM explorer: Figure 6 for any video, class and pair, with each head's probability beside its maps."""
+"""The CAM explorer: Figure 6 for any video, action and pair, with the probabilities of each head."""
 
 import base64
 from collections.abc import Iterator, Mapping
@@ -19,34 +19,33 @@ from lab.panel import as_picture, dropdown, refill, row
 from lab.shelf import Shelf
 from lab.video_panel import USUAL_FINER, VideoPanel, VideoState
 
-HEADS_SCALE = "The strongest colour is the largest value of the head in the video."
-OWN_SCALE = "Every map has its own scale, from its lowest to its highest value: compare shapes, not strengths."
+HEADS_SCALE = "The strongest colour is the head's largest value in the video."
+OWN_SCALE = "Every map has its own scale from its lowest to its highest value: compare shapes, not strengths."
 SCALINGS: dict[str, tuple[Scaling, bool, str]] = {
     "signed": ("signed", True, f"Red is evidence for the action, striped blue is evidence against it. {HEADS_SCALE}"),
-    "positive": ("relu", True, f"Only evidence for the action. {HEADS_SCALE}"),
+    "positive": ("relu", True, f"The colours show evidence for the action only. {HEADS_SCALE}"),
     "each map": ("min-max", False, OWN_SCALE),
 }
-"""Name -> arguments of `ifttn.insight.cam.scaled` (scaling, shared), and what the colours mean."""
+"""Name -> the arguments `scaling` and `shared` of `ifttn.insight.cam.scaled`, and the meaning of the colours."""
 METHODS = {
-    "cam": "A map is the last level of a head times the weights of its classifier, without an approximation.",
-    "gradcam": f"Grad-CAM by the package grad-cam shows only evidence for the action. {OWN_SCALE}",
+    "cam": "A map is the last feature map of a head times the weights of its classifier; it is exact.",
+    "gradcam": f"Grad-CAM (package grad-cam) shows evidence for the action only. {OWN_SCALE}",
 }
 METHOD_NAMES = {"cam": "CAM", "gradcam": "Grad-CAM"}
-WHEEL = "<span><i class=wheel></i>motion: the colour is its direction, the strength its speed</span>"
+WHEEL = "<span><i class=wheel></i>motion: hue is direction, saturation is speed</span>"
 BAR = "<span>maps: against <i class=bar></i> for the action</span>"
-"""Legends."""
 CELLS = {f"{STRIDE // finer} px": finer for finer in (1, 2, 4)}
 
 
 class CamState(VideoState):
     """All that a person chooses."""
 
-    asked = Unicode(help="action; empty: the one predicted")
-    pair = Int(0, help="of neighbouring snippets, from 0")
+    map_action = Unicode(help="the action of the maps; empty: the predicted one")
+    pair = Int(0, help="number of the pair of neighbouring snippets, from 0")
     method: Any = Enum(tuple(METHODS), "cam")
     scaling = Enum(tuple(SCALINGS), "signed")
-    finer: Any = Enum(tuple(CELLS.values()), USUAL_FINER, help="how many times closer cells lie than the network's")
-    opacity = Int(75, help="of the strongest evidence, in percent")
+    finer: Any = Enum(tuple(CELLS.values()), USUAL_FINER, help="cells of a map for each cell of the network, per axis")
+    opacity = Int(75, help="opacity of the strongest evidence, in percent")
 
 
 class CamExplorer(VideoPanel):
@@ -54,14 +53,14 @@ class CamExplorer(VideoPanel):
 
     Args:
         results: a Shelf, or the folder that `ifttn reproduce` wrote.
-        chosen: traits of `CamState` to begin with.
+        chosen: first values of traits of `CamState`.
     """
 
     state: CamState
 
     def __init__(self, results: Shelf | Path | str, **chosen: object) -> None:
         super().__init__("CAM explorer", CamState(), results)
-        self.asked = dropdown("action", flex="1 1 260px", max_width="380px")
+        self.map_action = dropdown("action", flex="1 1 260px", max_width="380px")
         self.pair, wide = ToggleButtons(style={"button_width": "46px"}), {"button_width": "92px"}
         methods, meanings = [(text, name) for name, text in METHOD_NAMES.items()], [m for *_, m in SCALINGS.values()]
         self.method = ToggleButtons(options=methods, tooltips=list(METHODS.values()), style=wide)
@@ -69,15 +68,15 @@ class CamExplorer(VideoPanel):
         self.finer = dropdown("a cell every", list(CELLS.items()))
         self.opacity = IntSlider(min=10, max=100, readout=False, layout=Layout(width="110px"))
         self._grid, self._caption = HTML(), HTML()
-        chosen_maps = self.asked, _with_name("pair", self.pair), _with_name("opacity", self.opacity)
+        chosen_maps = self.map_action, _with_name("pair", self.pair), _with_name("opacity", self.opacity)
         controls = _with_name("method", self.method), _with_name("scaling", self.scaling), self.finer
         self.fill(self.pickers, *(row(*parts, grid_gap="4px 14px") for parts in (chosen_maps, controls)))
         self.fill(self._grid, self._caption)
         for name in ("method", "scaling", "finer", "opacity"):
             link((self.state, name), (getattr(self, name), "value"))
-        self.offer("asked", "pair")
+        self.offer("map_action", "pair")
         self.watch(self.state, ["method"], self._show_scalings)
-        self.watch(self.state, ["asked", "pair", "method", "scaling", "finer", "opacity"], self.read_video)
+        self.watch(self.state, ["map_action", "pair", "method", "scaling", "finer", "opacity"], self.read_video)
         self.begin(chosen)
 
     def _show_scalings(self) -> None:
@@ -91,8 +90,8 @@ class CamExplorer(VideoPanel):
             return
         with self.filling():
             actions, pairs = [(name, name) for name in reading.actions], max(1, len(reading.sampled) - 1)
-            asked = self.state.asked if self.state.asked in reading.actions else ""
-            refill(self.asked, [("the predicted action", ""), *actions], asked)
+            chosen = self.state.map_action if self.state.map_action in reading.actions else ""
+            refill(self.map_action, [("the predicted action", ""), *actions], chosen)
             refill(self.pair, [(f"{i + 1}-{i + 2}", i) for i in range(pairs)], min(self.state.pair, pairs - 1))
 
     def refresh(self) -> Iterator[float | None]:
@@ -100,10 +99,10 @@ class CamExplorer(VideoPanel):
         clip, reading = self.clip, self.reading
         if clip is None or reading is None:
             return
-        action = reading.action(self.state.asked)
+        action = reading.action(self.state.map_action)
         first = min(self.state.pair, max(0, len(reading.sampled) - 2))
         method, scaling, shared, meaning = self.state.method, *SCALINGS[self.state.scaling]
-        if method == "gradcam":  # its maps come scaled
+        if method == "gradcam":  # the package has scaled its maps
             scaling, shared, meaning = "relu", False, ""
         yield None
         found = self.maps(action, method, self.state.finer)
@@ -130,14 +129,14 @@ class CamExplorer(VideoPanel):
         )
 
     def as_html(self) -> HTMLPicture:
-        """The figure, for a page without a kernel; waits until it is drawn."""
+        """Wait for the figure and return it for a page without a kernel."""
         self.wait()
         return as_picture(self._grid.value + self._caption.value)
 
     def _row(
         self, clip: Clip, reading: Reading, maps: Mapping[str, tuple[np.ndarray, list[str]]], at: tuple[int, int, int]
     ) -> Iterator[str]:
-        """Table cells: frame, motion, and each head's map at (action, snippet, pair)."""
+        """Table cells: the frame, the motion, and the map of each head at (action, snippet, pair)."""
         action, snippet, pair = at
         index = int(reading.sampled[snippet])
         height, width = clip.frames.shape[1:3]
@@ -157,15 +156,14 @@ class CamExplorer(VideoPanel):
 
 
 def _one_map_note(maps: Mapping[str, np.ndarray], snippets: int) -> str:
-    """Why a head has fewer maps than there are snippets."""
-    heads = [head for head, of in maps.items() if len(of) < snippets]
-    if not heads:
-        return ""
-    return f" {' and '.join(heads)} has one map for a pair, which is drawn on both snippets."
+    """A sentence about the heads that have fewer maps than there are snippets."""
+    heads = [head for head, values in maps.items() if len(values) < snippets]
+    have = "have" if len(heads) > 1 else "has"
+    return f" {' and '.join(heads)} {have} one map for a pair; it is drawn on both snippets." if heads else ""
 
 
 def _with_name(text: str, control: Widget) -> HBox:
-    """A control with its name before it, for controls whose own label stands above."""
+    """A control with its name in front. The control's own label would be above it."""
     return row(HTML(f"<small>{text}</small>"), control, flex_flow="row")
 
 

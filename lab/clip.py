@@ -1,6 +1,7 @@
-"""A video and the votes of a network, ready to be viewed frame by frame.
+"""A video in memory, with the votes and the maps of a network.
 
-What is kept does not grow with the video's length: at most a few hundred frames to show, and what networks sample.
+Memory does not grow with the length of the video: a clip has at most 300 frames to show and the frames that networks
+sample.
 
 Shapes: T frames shown, F frames of the file, K snippets, V votes (K, or K - 1 of pairs), A actions, H x W pixels,
 s x s pixels of the crop that a network takes, h x w cells of a map.
@@ -36,47 +37,47 @@ from lab.pictures import Rectangle
 Method = Literal["cam", "gradcam"]
 
 MOST_FRAMES = 300
-"""Most frames shown; of a longer file every second, third, ... is."""
+"""Largest number of frames shown. Of a longer file, every second, third, ... frame is shown."""
 LONGEST_SIDE = 480
-"""Pixels of a frame that is kept: about the width of the inspector's picture."""
+"""Longest side of a frame in memory (px): about the width of the inspector's picture."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A video in memory, at the size it is shown and at the size a network takes."""
+    """A video in memory, at the size for the page and at the size for networks."""
 
     name: str
     path: Path
     label: str | None
-    """Its action, where it is known."""
+    """The action of the video; None: unknown."""
     fps: float
     kinds: str
-    """Type of each of the F frames in the file: I, P or B."""
+    """The type of each of the F frames in the file: I, P or B."""
     step: int
-    """One of so many frames is shown."""
+    """Every `step`-th frame of the file is shown."""
     frames: UInt8[np.ndarray, "T H W 3"]
     vectors: Float32[np.ndarray, "T 2 rows columns"]
-    """Motion vectors into the next frame, in pixels of `frames`, at every fourth pixel."""
+    """Motion vectors to the next frame, in pixels of `frames`, at every fourth pixel."""
     levels: UInt8[np.ndarray, "T 2 h w"]
-    """Optical flow into the next frame, as a store keeps it; the last frame repeats the one before."""
+    """Optical flow to the next frame in the bytes of a store. The last frame has the flow of the frame before."""
     changes: Float[np.ndarray, " M"]
-    """How much each frame of the file differs from the one before, in levels of grey."""
+    """Mean absolute difference between each frame of the file and the frame before (grey levels)."""
     seconds: Float[np.ndarray, " F"]
-    """When each frame is shown, from the start of the file on."""
+    """The time of each frame, from the start of the file."""
     source: FrameSource
-    """The frames and motion fields that networks sample, by number, as a store has them."""
+    """The frames and motion fields for networks, as a store has them."""
     settings: StoreSettings
 
     @property
     def flow(self) -> Float32[np.ndarray, "T 2 h w"]:
-        """Optical flow into the next frame, in pixels of `frames`."""
+        """Optical flow to the next frame, in pixels of `frames`."""
         height, width = self.levels.shape[2:]
         scale = np.array([self.frames.shape[2] / width, self.frames.shape[1] / height], np.float32)
         return from_bytes(self.levels, self.settings.bound) * scale[:, None, None]
 
     @property
     def cuts(self) -> list[int]:
-        """Frames of the file that seem to begin a new shot: they differ unusually much from the frame before."""
+        """Estimated first frames of new shots: they differ unusually much from the frame before."""
         usual = float(np.median(self.changes))
         deviation = float(np.median(np.abs(self.changes - usual)))
         return [int(t) + 1 for t in np.flatnonzero(self.changes > usual + 8 * deviation + 0.5)]
@@ -92,21 +93,22 @@ def load_clip(
     span: video_file.Span = (),
     segments: int = 0,
 ) -> Generator[float, None, Clip]:
-    """Steps that end with the Clip (`clip = yield from load_clip(...)`); each yields the share done.
+    """Load a clip in steps: `clip = yield from load_clip(...)`. Each step yields the share done.
 
-    What a store holds is read from it, so that the network sees what it was tested on; else it is computed alike.
+    If the store has the video, the clip gives networks the data of the store, on which they are tested. Else the clip
+    computes the same data from the file.
 
     Args:
-        path: of a video, or of a folder of its frames.
+        path: a video, or a folder with its frames.
         name: of the clip.
-        label: its action, where it is known.
-        settings: of the frames and motion for networks.
-        store: None, or one with these settings, which a part of a video does not use.
-        span: the part; nothing else is kept, and what comes after it is not read.
-        segments: of a network whose number of segments is that of no preset.
+        label: the action of the video; None: unknown.
+        settings: of the frames and the motion for networks.
+        store: a store with these settings, or None. A part of a video is not read from a store.
+        span: first and last second of a part of the video. The clip has this part only.
+        segments: the number of segments of a network, if no preset has this number.
 
     Raises:
-        IfttnError: the file is missing, is no video, or shows fewer than two frames.
+        IfttnError: the file is missing, is no video, or has fewer than two frames.
     """
     path = Path(path)
     kinds, width, height = yield from video_file.probe(path, span)
@@ -115,8 +117,7 @@ def load_clip(
         part = f"shows {count} of its frames from {span[0]:g} to {span[1]:g} s" if span else "has a single frame"
         raise IfttnError(f"{path.name} {part}: motion and snippets need two or more")
     step = -(-count // MOST_FRAMES)
-    # The motion field that starts at each shown frame; the last frame repeats the one before.
-    fields = np.minimum(np.arange(0, count, step), count - 2)
+    fields = np.minimum(np.arange(0, count, step), count - 2)  # the motion field of each shown frame
     scale = min(1.0, LONGEST_SIDE / max(width, height))
     reader = video_file.reader(path, span, (round(width * scale), round(height * scale)))
     frames, vectors, changes = yield from _decode_shown(reader, count, step, fields)
@@ -135,7 +136,7 @@ def _decode_shown(
 ) -> Generator[
     float, None, tuple[UInt8[np.ndarray, "T H W 3"], Float32[np.ndarray, "T 2 rows columns"], Float[np.ndarray, " M"]]
 ]:
-    """The shown frames, the motion vectors of these fields, and how much each frame differs from the one before."""
+    """Decode the frames to show, the motion vectors of these fields, and the `changes` of a clip."""
     frames, vectors, changes, at = [], dict[int, np.ndarray](), list[np.ndarray](), 0
     grey, wanted = np.empty((0, 0, 0), np.float32), set(fields.tolist())
     for chunk in reader.chunks():
@@ -152,7 +153,7 @@ def _decode_shown(
 
 @dataclass
 class _Stored(FrameSource):
-    """The source of a video in a store, which is open only while it is read."""
+    """A video in a store. The store's file is open only while it is read."""
 
     store: Store
     name: str
@@ -169,11 +170,9 @@ class _Stored(FrameSource):
 def _decode_source(
     reader: Reader, settings: StoreSettings, count: int, fields: Integer[np.ndarray, " T"], more: int
 ) -> Generator[float, None, FrameBuffer]:
-    """The source of a file, as preparation makes it: these fields of flow, and what networks of any preset sample.
+    """Decode the frames and compute the motion that networks of any preset or of `more` segments sample.
 
-    A network of `more` segments can sample it as well.
-
-    Flow takes longest, and no other field is computed.
+    Optical flow takes most of the time. It is computed for these samples and for `fields` only.
     """
     recorder, buffer = ReadRecorder(count, settings), FrameBuffer(reader, settings)
     recorder.read("flow", fields)
@@ -196,24 +195,25 @@ class Reading:
 
     actions: tuple[str, ...]
     sampled: Int[np.ndarray, " K"]
-    """The snippets' frames, in the file, ascending."""
+    """The frames of the snippets, as ascending indices into the file."""
     order: tuple[int, ...]
-    """Which of them the network was shown first, second, ..."""
+    """The indices of the snippets in the order in which the network got them."""
     votes: Mapping[str, Float[np.ndarray, "V A"]]
+    """Head -> logits."""
     crop: Rectangle
 
     def probabilities(self, head: str, vote: int | None = None) -> Float[np.ndarray, " A"]:
-        """Of a head's consensus, or of one of its votes."""
+        """The probabilities of a head's consensus, or of one of its votes."""
         logits = self.votes[head]
         return softmax(logits.mean(0) if vote is None else logits[vote])
 
     @property
     def fused(self) -> Float[np.ndarray, " A"]:
-        """Probabilities of the late fusion: a softmax of the scores divided by their total weight."""
+        """The probabilities of the late fusion: the softmax of its scores divided by the total weight."""
         return softmax(scaled_fusion({head: votes.mean(0) for head, votes in self.votes.items()}))
 
     def action(self, name: str) -> int:
-        """The index of an action, or of the one predicted where there is none of this name."""
+        """The index of an action. For an unknown name, the index of the predicted action."""
         return self.actions.index(name) if name in self.actions else int(self.fused.argmax())
 
     def snippet(self, frame: int) -> int:
@@ -225,25 +225,24 @@ class Reading:
         return int(np.clip(np.searchsorted(self.sampled, frame, "right") - 1, 0, max(0, len(self.sampled) - 2)))
 
     def vote(self, head: str, frame: int) -> int:
-        """The vote of a head that covers a frame of the file."""
+        """The vote of a head at a frame of the file."""
         return self.snippet(frame) if len(self.votes[head]) == len(self.sampled) else self.pair(frame)
 
 
 def read_clip(recognizer: Recognizer, clip: Clip, order: Sequence[int] | None = None) -> Reading:
-    """Let a network look at the snippets of a clip, in order of time or in another.
+    """Run a network on the snippets of a clip.
 
     Args:
         recognizer: a trained run.
         clip: prepared with the settings of the run.
-        order: which of the K snippets comes first, second, ...
+        order: the indices of the K snippets in the order for the network; None: temporal order.
     """
-    settings, segments, size = clip.settings, recognizer.preset.segments, recognizer.preset.size
-    order = tuple(range(segments)) if order is None else tuple(order)
+    order = tuple(range(recognizer.preset.segments)) if order is None else tuple(order)
     frames, inputs = snippet_inputs(recognizer, clip)
     with torch.inference_mode():
         votes = recognizer.network({modality: x[:, list(order)] for modality, x in inputs.items()}).votes
-    view = test_crops(settings.height, settings.width, size, 1)[0]
-    width, height = settings.width, settings.height
+    width, height = clip.settings.width, clip.settings.height
+    view = test_crops(height, width, recognizer.preset.size, 1)[0]
     return Reading(
         actions=recognizer.actions,
         sampled=frames,
@@ -256,9 +255,9 @@ def read_clip(recognizer: Recognizer, clip: Clip, order: Sequence[int] | None = 
 def cell_maps(
     recognizer: Recognizer, clip: Clip, action: int, *, method: Method = "cam", finer: Finer = 1
 ) -> dict[str, Float[np.ndarray, "V h w"]]:
-    """The class activation maps of every head for one action, in cells (`ifttn.insight.cam`).
+    """The class activation maps of every head for one action (`ifttn.insight.cam`).
 
-    With method "cam" and finer = 1, the mean of a map is the vote without the bias of the head.
+    With method "cam" and finer = 1, the mean of a map is the logit of the vote without the bias of the head.
     """
     _, inputs = snippet_inputs(recognizer, clip)
     actions = torch.tensor([[action]], device=recognizer.device)
@@ -269,9 +268,9 @@ def cell_maps(
 def pixel_maps(
     recognizer: Recognizer, clip: Clip, action: int, *, method: Method = "cam", finer: Finer = 1
 ) -> dict[str, Float[np.ndarray, "V s s"]]:
-    """The same maps on the pixels of the crop that the network takes."""
+    """The maps of `cell_maps`, interpolated to the pixels of the network's crop."""
     maps = cell_maps(recognizer, clip, action, method=method, finer=finer)
-    if method == "gradcam":  # comes in pixels already
+    if method == "gradcam":  # these maps are in pixels already
         return maps
     size = recognizer.preset.size, recognizer.preset.size
     return {head: on_pixels(torch.from_numpy(each), size, STRIDE / finer).numpy() for head, each in maps.items()}
@@ -280,24 +279,21 @@ def pixel_maps(
 def snippet_inputs(
     recognizer: Recognizer, clip: Clip
 ) -> tuple[Int[np.ndarray, " K"], dict[str, Float[Tensor, "1 K C s s"]]]:
-    """The frames of a clip that a network sees, and its inputs from each modality.
+    """The frames of a clip that a network samples, and the network's inputs of each modality.
 
     Raises:
-        IfttnError: the clip was prepared at another size than the run's.
+        IfttnError: the clip has other settings than the run.
     """
     preset, settings = recognizer.preset, clip.settings
     if settings != preset.store:
         raise IfttnError(
-            f"{clip.name} was prepared at {settings.width} x {settings.height} px with {settings.flow} flow, this run "
-            f"was trained on {preset.store.width} x {preset.store.height} px with {preset.store.flow}: choose a run of "
-            "the same preset, or open the video by its path"
+            f"{clip.name} was prepared at {settings.width} x {settings.height} px with {settings.flow} flow, but this "
+            f"run was trained on {preset.store.width} x {preset.store.height} px with {preset.store.flow}: choose a "
+            "run of the same preset, or open the video by its path"
         )
     count = clip.source.frames
     frames, fields = snippet_indices(centre_starts(count, preset.segments), count)
-    sampled, view = (
-        Snippets(clip.source, frames, fields),
-        test_crops(settings.height, settings.width, preset.size, 1)[0],
-    )
-    modalities = recognizer.network.settings.modalities
+    sampled, modalities = Snippets(clip.source, frames, fields), recognizer.network.settings.modalities
+    view = test_crops(settings.height, settings.width, preset.size, 1)[0]
     cropped = {m: apply(view, sampled.planes(m), preset.size, m) for m in modalities}
     return frames, {m: torch.from_numpy(x)[None].float().to(recognizer.device) for m, x in cropped.items()}

@@ -1,4 +1,4 @@
-// What the modules of the panels share: `in_page("elements.js", ...)` in panel.py puts this file before theirs.
+// Functions that the modules of the panels share. `in_page("elements.js", ...)` in panel.py puts this file before them.
 
 /** make("button", {className: "key-s", onclick: save}, "PNG"): an element with properties and children. */
 function make(tag, properties = {}, ...children) {
@@ -10,5 +10,5 @@ function make(tag, properties = {}, ...children) {
   return made;
 }
 
-/** A name that may break between its words. */
+/** A name that may break into two lines between its words. */
 const words = name => name.split(/(?<=[a-z])(?=[A-Z])|(?<=_)/).flatMap(part => [part, make("wbr")]).slice(0, -1);

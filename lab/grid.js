@@ -1,9 +1,9 @@
-// The grid of clips: only the cells in sight are in the page. Python sends the videos once, then which of them are
-// shown in what order; the page asks for the strips that it lacks, once it has been still for a moment.
+// The grid of clips. The page holds the visible cells only. Python sends all videos once, then the rows to show in their
+// order. The page requests the strips that it lacks when it has not scrolled for a moment.
 const LEAST = 132, CAPTION = 84, TALL = 560, KEPT = 1200;  // pixels, and strips
 const STILL = 60;  // milliseconds
 
-// The numbers in bytes from Python, wherever they lie in their message.
+// An array of numbers from bytes of Python. A copy, because the bytes may begin at any address of their message.
 const numbers = (view, Kind) =>
   view?.byteLength ? new Kind(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength)) : new Kind(0);
 
@@ -44,13 +44,13 @@ function render({model, el}) {
   const stem = row => names[row].slice(names[row].lastIndexOf("/") + 1);
   const cell = (row, place) => {
     const scored = predicted[row] >= 0, right = predicted[row] === labels[row], value = values[place];
-    const action = actions[labels[row]], taken = actions[predicted[row]];
+    const action = actions[labels[row]], prediction = actions[predicted[row]];
     const number = Number.isFinite(value) ? `${model.get("shown").quantity} ${value.toFixed(2)}` : "";
-    const told = [number, ...(tags[row] ?? []).map(tag => `#${tag}`)].filter(Boolean).join(" ");
+    const about = [number, ...(tags[row] ?? []).map(tag => `#${tag}`)].filter(Boolean).join(" ");
     const made = make("div", {className: "clip", id: `${mine}-${row}`, role: "option", title: names[row]}, part("strip"),
       part(scored ? (right ? "right" : "wrong") : "", scored ? make("b", {}, right ? "✓ " : "✗ ") : null, ...words(action)),
-      part("quiet", ...(scored && !right ? ["taken for ", ...words(taken)] : [stem(row).replace(action, "…")])),
-      part("quiet", told));
+      part("quiet", ...(scored && !right ? ["predicted ", ...words(prediction)] : [stem(row).replace(action, "…")])),
+      part("quiet", about));
     made.dataset.row = row;
     showStrip(made);
     return made;
@@ -103,7 +103,7 @@ function render({model, el}) {
     if (wanted.length) model.send({wanted, edition});
   };
 
-  // Strips that are out of sight longest go first.
+  // If there are too many strips, the oldest hidden one goes.
   const keep = (row, url) => {
     URL.revokeObjectURL(strips.get(row));
     strips.set(row, url);
@@ -114,17 +114,17 @@ function render({model, el}) {
     }
     if (cells.has(row)) showStrip(cells.get(row));
   };
-  const hear = (said, buffers) => {
-    if (said.edition !== edition) return;
-    said.rows.forEach((row, i) => keep(row, URL.createObjectURL(new Blob([buffers[i]], {type: "image/jpeg"}))));
-    for (const [row, why] of said.failed) keep(row, why);
+  const receive = (message, buffers) => {
+    if (message.edition !== edition) return;
+    message.rows.forEach((row, i) => keep(row, URL.createObjectURL(new Blob([buffers[i]], {type: "image/jpeg"}))));
+    for (const [row, why] of message.failed) keep(row, why);
   };
 
   const showTags = () => {
     const row = rows[at], found = [...new Set(Object.values(tags).flat())].sort();
     known.replaceChildren(...found.map(value => make("option", {value})));
     const chips = (tags[row] ?? []).map(tag =>
-      make("button", {title: "take this tag off", onclick: () => model.send({row, tag})}, `${tag} ✕`));
+      make("button", {title: "remove this tag", onclick: () => model.send({row, tag})}, `${tag} ✕`));
     tagging.hidden = row === undefined;
     if (row === undefined) return;
     const had = document.activeElement === field;
@@ -148,7 +148,7 @@ function render({model, el}) {
     ArrowUp: () => at >= columns && move(at - columns), ArrowDown: () => at + columns < rows.length && move(at + columns),
     PageUp: () => move(at - page()), PageDown: () => move(at + page()), Enter: open, t: () => field.focus(),
   };
-  // As in all panels, every key without Ctrl or Meta ends here: the notebook listens further out.
+  // As in all panels, a key without Ctrl or Meta does not reach the notebook.
   root.addEventListener("keydown", event => {
     if (event.ctrlKey || event.metaKey) return;
     event.stopPropagation();
@@ -176,13 +176,13 @@ function render({model, el}) {
   let reading = 0;
   const changed = () => { reading ||= requestAnimationFrame(() => { reading = 0; read(); }); };
   for (const trait of traits) model.on(`change:${trait}`, changed);
-  model.on("msg:custom", hear);
+  model.on("msg:custom", receive);
   read();
   return () => {
     sizes.disconnect();
     clearTimeout(asking);
     for (const trait of traits) model.off(`change:${trait}`, changed);
-    model.off("msg:custom", hear);
+    model.off("msg:custom", receive);
     for (const url of strips.values()) URL.revokeObjectURL(url);
   };
 }

@@ -1,6 +1,6 @@
-"""The grid of clips: a whole data set as thumbnails, to filter, sort, tag and open.
+"""The grid of clips: the thumbnails of a data set, to filter, sort, tag and open.
 
-The videos go to the page in one message; the page draws the cells in sight and asks for their thumbnails.
+The page gets all names in one message. It draws the visible cells and requests their thumbnails.
 """
 
 import time
@@ -25,28 +25,26 @@ from lab.shelf import Shelf
 from lab.thumbnails import strip
 
 SECONDS_BETWEEN_SENDS = 0.15
-"""Strips that are ready go to the page together: the first of them soon, and in few messages."""
+"""Shortest time between two messages with strips: the first strips come soon, and the messages are few."""
 
 
 class GridView(AnyWidget):
     """The cells in the page (`grid.js`). It sends {"wanted": rows}, {"open": row} and {"row": row, "tag": text}."""
 
     _esm, _css = in_page("elements.js", "grid.js"), in_page("grid.css")
-    videos = traitlets.Dict(help="edition, names, actions, and labels as 16-bit numbers").tag(sync=True)
-    predicted = traitlets.Bytes(help="of every video, an action as a 16-bit number; -1: none").tag(sync=True)
-    shown = traitlets.Dict(help="rows in their order as 32-bit numbers; the values of a quantity as floats").tag(
-        sync=True
-    )
+    videos = traitlets.Dict(help="edition, names, actions, and labels as 16-bit integers").tag(sync=True)
+    predicted = traitlets.Bytes(help="the predicted action of every video as a 16-bit integer; -1: none").tag(sync=True)
+    shown = traitlets.Dict(help="visible rows as 32-bit integers; values of a quantity as floats").tag(sync=True)
     tags = traitlets.Dict(help="row -> its tags").tag(sync=True)
 
 
 class ClipGrid(Opener):
-    """`ClipGrid("results")` in a cell: the first thing to open on a data set. It needs no trained run.
+    """`ClipGrid("results")` in a cell shows a data set. It needs no trained run.
 
     Args:
         results: a Shelf, or the folder that `ifttn reproduce` wrote.
-        inspector: shows a clip that is clicked on; without one, the panel opens its own.
-        chosen: traits of `GridState` to begin with.
+        inspector: shows a clip after a click; None: the panel makes one.
+        chosen: first values of traits of `GridState`.
     """
 
     state: GridState
@@ -55,13 +53,13 @@ class ClipGrid(Opener):
         super().__init__("Grid of clips", GridState(), results, inspector)
         self.rows, self.view = ClipRows((), (), np.zeros(0, int)), GridView()
         self.tags: dict[str, list[str]] = {}
-        """Of the data set: video -> its tags."""
+        """Video of the data set -> its tags."""
         self._listed: tuple[object, ...] = ()
         self._scored: tuple[object, ...] = ()
         self._wanted: list[int] = []
         self._edition = 0
         self._build()
-        self.view.on_msg(lambda _, said, __: self.guard(self._hear, said))
+        self.view.on_msg(lambda _, message, __: self.guard(self._on_message, message))
         self.begin(chosen)
 
     def _build(self) -> None:
@@ -70,27 +68,27 @@ class ClipGrid(Opener):
         self.side = dropdown("videos", ("test", "train", "both"))
         self.run, self.head = dropdown("run"), dropdown("head")
         self.action = Combobox(placeholder="any class", tooltip="type to search", layout=wide)
-        self.taken = Combobox(placeholder="taken for any class", layout=wide)
+        self.predicted = Combobox(placeholder="any predicted class", layout=wide)
         self.outcome, self.tag, self.by = dropdown("clips"), dropdown("tag"), dropdown("sorted by")
         self.descending = ToggleButton(description="largest first", layout=Layout(width="auto"))
         self.within = FloatRangeSlider(readout_format=".2f", continuous_update=False, layout=Layout(width="260px"))
         self._count, self._absent = HTML(), HTML()
-        self.all = self.button("show all", self.show_all, "leave out no clip")
-        self._scores_only = (self.head, self.taken, self.outcome)
-        self.offer("dataset", "split", "side", "head", "action", "taken", "outcome", "tag", "descending", "within")
+        self.all = self.button("show all", self.show_all, "remove all filters")
+        self._scores_only = (self.head, self.predicted, self.outcome)
+        self.offer("dataset", "split", "side", "head", "action", "predicted", "outcome", "tag", "descending", "within")
         self.watch_choice(self.run, lambda: self.set_choices(run=self.run.value, head=""))
         self.watch_choice(self.by, lambda: self.set_choices(by=self.by.value, within=()))
         self.fill(row(self.dataset, self.split, self.side, self.run, self.head, width="100%"))
-        self.fill(row(self.action, self.taken, self.outcome, self.tag, width="100%"))
+        self.fill(row(self.action, self.predicted, self.outcome, self.tag, width="100%"))
         self.fill(row(self.by, self.descending, self.within, self.all, self._count, width="100%"))
         self.fill(self._absent, self.view, HTML(_KEYS), self._note)
         self.watch(self.state, ["dataset", "split"], self._offer_runs)
         self.watch(self.state, ["dataset", "split", "side", "run", "head"], self.read)
-        narrow = ["action", "taken", "outcome", "tag", "only", "by", "descending", "within"]
+        narrow = ["action", "predicted", "outcome", "tag", "only", "by", "descending", "within"]
         self.watch(self.state, narrow, self._arrange)
 
     def _begin(self, chosen: Mapping[str, Any]) -> None:
-        """Refuse a run that has no scores."""
+        """Raise an error for a run that has no scores."""
         runs = self._tested(chosen.get("dataset") or self.shelf.usual_dataset, chosen.get("split", 1))
         if chosen.get("run") and chosen["run"] not in runs:
             raise IfttnError(f"no run {chosen['run']!r} with scores: choose from {', '.join(runs) or 'none yet'}")
@@ -113,12 +111,12 @@ class ClipGrid(Opener):
         self.set_choices(run=run, head=state.head if state.run in ("", run) else "")
 
     def read(self) -> None:
-        """Let the worker bring the grid up to date."""
+        """Let the worker update the grid."""
         if self.state.dataset:
             self.work("reading the data set", self.update)
 
     def update(self) -> Iterator[float | None]:
-        """Read what the state asks for where it differs from what is shown, then make the thumbnails in sight."""
+        """Read the chosen videos and scores if they changed, then make the visible thumbnails."""
         state = self.state
         listed, scored = (state.dataset, state.split, state.side), (state.run, state.head)
         if listed != self._listed or scored != self._scored:
@@ -126,7 +124,7 @@ class ClipGrid(Opener):
             try:
                 tags, rows = self._tags.read(), self._read_rows()
             except IfttnError:
-                self._listed, self.view.shown = (), {}  # nothing of the old clips stays under the name of the new ones
+                self._listed, self.view.shown = (), {}  # the clips of the earlier choice must not remain
                 raise
             yield None
             self.rows, self.tags = rows, tags
@@ -159,7 +157,7 @@ class ClipGrid(Opener):
         return clip_rows(sides[state.side], split.actions, scores, state.head, self._seconds(), factors)
 
     def _seconds(self) -> Mapping[str, float]:
-        """The length of every prepared video."""
+        """The length of every prepared video (s)."""
         if self._store is None:
             return {}
         index = self._store.index()
@@ -174,7 +172,7 @@ class ClipGrid(Opener):
         return Tags(self.shelf.places.root / "tags" / f"{self.state.dataset}.json")
 
     def _fill_lists(self) -> None:
-        """Offer what the rows have, and say why the rest is absent."""
+        """Offer filters and quantities that the rows have, and explain which data are missing."""
         state, rows = self.state, self.rows
         scored, factors = "confidence" in rows.numbers, rows.factors
         each = [(f"{word} about {name}", f"{word}: {name}") for name in factors for word in ("wrong", "right")]
@@ -182,12 +180,12 @@ class ClipGrid(Opener):
         if not scored:
             why = f"`{self.shelf.to_train(state.dataset, state.split)}` trains a network"
             why = "only the side test has scores" if state.run else why
-            absent.append(f"No clip here is right or wrong, sure or unsure: {why}.")
+            absent.append(f"There are no predictions: {why}.")
         if "length (s)" not in rows.numbers:
             absent.append(f"No lengths: `ifttn prepare {self.shelf.folder(state.dataset)}` measures them.")
         self._absent.value = f"<small>{' '.join(map(escape, absent))}</small>"
         with self.filling():
-            self.action.options = self.taken.options = rows.actions
+            self.action.options = self.predicted.options = rows.actions
             self.outcome.options = [("all", ""), ("wrong", "wrong"), ("right", "right"), *each]
             self.by.options = [("class", ""), *((name, name) for name in QUANTITIES if name in rows.numbers)]
             for control in self._scores_only:
@@ -196,32 +194,32 @@ class ClipGrid(Opener):
     # -- choosing
 
     def _arrange(self) -> None:
-        """Show the rows that fit, in their order."""
+        """Show the rows that pass the filters, sorted."""
         state, rows = self.state, self.rows
         if not self._listed:
             return
         if state.by not in ("", *rows.numbers):
-            self.set_choices(by="", within=())  # which arranges them
+            self.set_choices(by="", within=())  # this calls `_arrange` again
             return
         found = rows.arranged(state, self.tags)
         quantity = state.by or "confidence"
         values = rows.numbers.get(quantity, np.full(len(rows.videos), np.nan))[found]
         packed = {"rows": found.astype(np.uint32).tobytes(), "values": values.astype(np.float32).tobytes()}
         self.view.shown = {"quantity": quantity, **packed}
-        told = f"<b>{len(found):,}</b> of {len(rows.videos):,} clips"
+        text = f"<b>{len(found):,}</b> of {len(rows.videos):,} clips"
         if "confidence" in rows.numbers and len(found):
             wrong = (rows.predicted[found] != rows.labels[found]) & (rows.predicted[found] >= 0)
-            told += f", {wrong.sum():,} wrong"
+            text += f", {wrong.sum():,} wrong"
         if state.by:
-            told += f" <small>· {state.by}: {QUANTITIES[state.by]}</small>"
-        self._count.value = f"<span role=status>{told}</span>"
+            text += f" <small>· {state.by}: {QUANTITIES[state.by]}</small>"
+        self._count.value = f"<span role=status>{text}</span>"
         self._show_choices()
 
     def _show_choices(self) -> None:
-        """Let the controls show what was chosen in another way."""
+        """Set the controls to the state, which a notebook may have changed."""
         state, values = self.state, self.rows.numbers.get(self.state.by)
         with self.filling():
-            for name in ("action", "taken", "outcome", "tag", "by", "descending"):
+            for name in ("action", "predicted", "outcome", "tag", "by", "descending"):
                 getattr(self, name).value = getattr(state, name)
             self.descending.description = "largest first" if state.by else "last first"
             self.within.layout.display = "none" if values is None else ""
@@ -233,31 +231,32 @@ class ClipGrid(Opener):
         self.all.layout.display = "" if any(getattr(state, name) for name in _ALL) else "none"
 
     def show_all(self) -> None:
-        """Leave out no clip of the split's side."""
+        """Remove all filters."""
         self.set_choices(**_ALL)
 
     def show(self, dataset: str, split: int, videos: Sequence[str], run: str) -> None:
-        """Show these test videos of a data set alone, and what the scores of a run say of them."""
+        """Show only these test videos of a data set, with the predictions of a run."""
         where = {"dataset": dataset, "split": split, "side": "test", "run": run, "head": ""}
         self.set_choices(**where, **_ALL | {"only": tuple(videos)})
 
-    # -- what the page asks for
+    # -- requests of the page
 
-    def _hear(self, said: Mapping[str, Any]) -> None:
-        if "wanted" in said:
-            if said["edition"] == self._edition:
-                self._wanted = [each for each in said["wanted"] if 0 <= each < len(self.rows.videos)]
+    def _on_message(self, message: Mapping[str, Any]) -> None:
+        if "wanted" in message:
+            if message["edition"] == self._edition:
+                self._wanted = [each for each in message["wanted"] if 0 <= each < len(self.rows.videos)]
                 self.work("making thumbnails", self.update)
-        elif "open" in said:
-            self.open_video(self.state.dataset, self.state.split, self.rows.videos[said["open"]].name, self.state.run)
-        elif "tag" in said:
-            self.toggle_tag(self.rows.videos[said["row"]].name, said["tag"])
+        elif "open" in message:
+            name = self.rows.videos[message["open"]].name
+            self.open_video(self.state.dataset, self.state.split, name, self.state.run)
+        elif "tag" in message:
+            self.toggle_tag(self.rows.videos[message["row"]].name, message["tag"])
 
     def toggle_tag(self, video: str, tag: str) -> None:
-        """Put a tag on a video, or take it off; the folder `tags` of the results keeps it."""
+        """Add a tag to a video, or remove it. The folder `tags` of the results stores the tags."""
         tag = " ".join(tag.split())
         if not tag:
-            raise IfttnError("a tag is a word or a few: type one")
+            raise IfttnError("the tag is empty: type one or more words")
         self.tags = self._tags.toggle(video, tag)
         self._show_tags()
         if self.state.tag:
@@ -271,7 +270,7 @@ class ClipGrid(Opener):
             refill(self.tag, [("any or none", ""), *((tag, tag) for tag in known)], self.state.tag)
 
     def _send_strips(self) -> Iterator[float | None]:
-        """The strips that the page asked for, several in one message."""
+        """Send the strips that the page requested, several in one message."""
         wanted, edition, store = self._wanted, self._edition, self._store
         folder = self.shelf.places.root / "thumbnails" / self.state.dataset
         ready: dict[int, bytes] = {}
@@ -286,14 +285,14 @@ class ClipGrid(Opener):
                 content = {"edition": edition, "rows": list(ready), "failed": failed}
                 self.view.send(content, buffers=list(ready.values()))
                 ready, failed, sent = {}, [], time.monotonic()
-            yield None  # a share would cost a message for each strip
+            yield None  # a share would send a message for each strip
         self._wanted = []
 
 
-_ALL: dict[str, object] = {"action": "", "taken": "", "outcome": "", "tag": "", "only": (), "within": ()}
-"""The filters that leave out no clip."""
+_ALL: dict[str, object] = {"action": "", "predicted": "", "outcome": "", "tag": "", "only": (), "within": ()}
+"""The values of the filters that show every clip."""
 _KEYS = (
-    "<small><kbd>←</kbd><kbd>→</kbd><kbd>↑</kbd><kbd>↓</kbd> clip · <kbd>Enter</kbd> opens it below · <kbd>t</kbd> "
-    "tags it, with <kbd>Enter</kbd>; the same tag again takes it off · <kbd>Esc</kbd> back. "
-    "A clip under the mouse plays.</small>"
+    "<small><kbd>←</kbd><kbd>→</kbd><kbd>↑</kbd><kbd>↓</kbd> choose a clip · <kbd>Enter</kbd> open it below · "
+    "<kbd>t</kbd> type a tag, <kbd>Enter</kbd> add it; the same tag again removes it · <kbd>Esc</kbd> leave the tag. "
+    "A clip plays under the mouse.</small>"
 )

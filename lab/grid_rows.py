@@ -1,6 +1,6 @@
-"""What the grid of clips shows of each video, and which of them in what order.
+"""The rows of the grid of clips: filters, order, quantities and tags of videos.
 
-Shapes: N videos, M of them that are shown, A actions.
+Shapes: N videos, M visible videos, A actions.
 """
 
 import json
@@ -23,14 +23,14 @@ from ifttn.vocabulary import IfttnError, Video
 
 QUANTITIES = {
     "confidence": "the probability of the predicted action",
-    "margin": "the probability of the true action less the highest of the others: below 0 it is taken for another",
+    "margin": "the probability of the true action minus the highest other one; below 0 the prediction is wrong",
     **{
-        f"order, {reading}": f"the probability of the predicted action, one view, less the same with snippets {reading}"
+        f"order, {reading}": f"the probability of the predicted action in one view, minus that with snippets {reading}"
         for reading in READINGS[1:]
     },
-    "length (s)": "of the video",
+    "length (s)": "the length of the video",
 }
-"""What clips are sorted by, and what it means."""
+"""Quantity by which clips can be sorted -> its meaning."""
 
 
 class GridState(HasTraits):
@@ -39,52 +39,55 @@ class GridState(HasTraits):
     dataset = Unicode()
     split = Integer(1)
     side = Enum(("test", "train", "both"), "test")
-    run = Unicode(help="a tested recipe; empty: no scores")
-    head = Unicode(help="whose prediction counts; empty: the late fusion")
+    run = Unicode(help="name of a tested run; empty: no scores")
+    head = Unicode(help="the head that predicts; empty: the late fusion")
     action = Unicode(help="a class, or a part of its name; empty: all")
-    taken = Unicode(help="the predicted class, or a part of its name; empty: all")
-    outcome = Unicode(help='"right", "wrong", or one of both and a factor: "wrong: order"; empty: all')
-    tag = Unicode(help="empty: with tags or without")
+    predicted = Unicode(help="the predicted class, or a part of its name; empty: all")
+    outcome = Unicode(help='"right", "wrong", or one of these for a factor: "wrong: order"; empty: all')
+    tag = Unicode(help="a tag; empty: all videos")
     only = Tuple(help="names of videos; empty: all")
-    by = Enum(("", *QUANTITIES), "", help="sorted by; empty: the class")
+    by = Enum(("", *QUANTITIES), "", help="the quantity that sorts the clips; empty: the class")
     descending = Switch(False)
     within = Tuple(help="lowest and highest value of `by`; empty: all")
 
 
 @dataclass(frozen=True)
 class ClipRows:
-    """The videos of a split, sorted by class and name, and what the scores of a run say of each."""
+    """The videos of a split, sorted by class and name, with the predictions of a run."""
 
     videos: tuple[Video, ...]
     actions: tuple[str, ...]
     predicted: Int[np.ndarray, " N"]
-    """Index of an action; -1: not scored."""
+    """Index of the predicted action; -1: the run has no scores of the video."""
     numbers: Mapping[str, Float[np.ndarray, " N"]] = field(default_factory=dict)
-    """One of QUANTITIES -> its values, NaN where there is none. Quantities that no video has are left out."""
+    """One of QUANTITIES -> its values, NaN for a video without a value. A quantity without values is absent."""
     factors: Mapping[str, Int[np.ndarray, " A"]] = field(default_factory=dict)
-    """Factor -> its value for each action; empty where the data set has none."""
+    """Factor -> its value for each action; empty if the data set has no factors."""
 
     @property
     def names(self) -> list[str]:
-        """Of the videos."""
+        """The names of the videos."""
         return [video.name for video in self.videos]
 
     @property
     def labels(self) -> Int[np.ndarray, " N"]:
-        """The true actions."""
+        """The indices of the true actions."""
         return np.array([video.label for video in self.videos], int)
 
     def arranged(self, choice: GridState, tags: Mapping[str, Sequence[str]]) -> Int[np.ndarray, " M"]:
-        """The rows that fit every choice, in the order asked for. Rows without a value come last.
+        """The rows that pass every filter, sorted. Rows without a value come last.
 
         Args:
-            choice: of a person.
+            choice: filters and order.
             tags: video -> its tags.
+
+        Raises:
+            IfttnError: the outcome of the choice is unknown.
         """
         labels = self.labels
         fits = self._like(choice.action)[labels] & self._outcome(choice.outcome, labels)
-        if choice.taken:
-            fits &= (self.predicted >= 0) & self._like(choice.taken)[self.predicted]
+        if choice.predicted:
+            fits &= (self.predicted >= 0) & self._like(choice.predicted)[self.predicted]
         if choice.tag or choice.only:
             only = set(choice.only)
             fits &= [
@@ -103,7 +106,7 @@ class ClipRows:
         return order[fits[order]]
 
     def _like(self, text: str) -> Bool[np.ndarray, " A"]:
-        """Which actions have this name, or else this part in it."""
+        """Which actions have this name; if none has it, which names contain it."""
         part = text.strip().lower()
         return np.array([name == text if text in self.actions else part in name.lower() for name in self.actions], bool)
 
@@ -127,15 +130,15 @@ def clip_rows(
     seconds: Mapping[str, float] | None = None,
     factors: Mapping[str, Int[np.ndarray, " A"]] | None = None,
 ) -> ClipRows:
-    """The rows of some videos.
+    """The rows of videos of a split.
 
     Args:
-        videos: of a split.
-        actions: of the split.
-        scores: of a run; videos that are not in them have no prediction.
-        head: whose prediction counts; "" is the late fusion.
-        seconds: video -> its length.
-        factors: of the actions.
+        videos: in any order.
+        actions: all actions of the split.
+        scores: of a run. A video without scores has no prediction.
+        head: the head that predicts; empty: the late fusion.
+        seconds: video -> its length (s).
+        factors: factor -> its value for each action.
     """
     ordered = tuple(sorted(videos, key=lambda video: (video.label, video.name)))
     predicted, numbers = np.full(len(ordered), -1), dict[str, Float[np.ndarray, " N"]]()
@@ -151,7 +154,7 @@ def clip_rows(
 
 
 def _predictions(scores: Scores, head: str) -> dict[str, Float[np.ndarray, " N"]]:
-    """The predicted actions, and those of QUANTITIES that scores decide."""
+    """The index of the predicted action as "predicted", and the QUANTITIES that follow from scores."""
 
     def probabilities(heads: Mapping[str, Float[np.ndarray, "N A"]]) -> Float[np.ndarray, "N A"]:
         return softmax(np.asarray(heads[head] if head else scaled_fusion(heads), float), axis=1)
@@ -170,13 +173,13 @@ def _predictions(scores: Scores, head: str) -> dict[str, Float[np.ndarray, " N"]
 
 
 class Tags:
-    """Words that people put on the videos of a data set, in a JSON file: video -> its tags, both sorted."""
+    """The tags of a data set in a JSON file: video -> its tags, both sorted."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def read(self) -> dict[str, list[str]]:
-        """All tags; none where there is no file.
+        """All tags; empty if there is no file.
 
         Raises:
             IfttnError: the file is damaged.
@@ -190,7 +193,7 @@ class Tags:
             raise IfttnError(f"{self.path} holds no tags ({error}): mend it, or move it away") from error
 
     def toggle(self, video: str, tag: str) -> dict[str, list[str]]:
-        """Put a tag on a video, or take it off where it is on; the file keeps what other panels wrote.
+        """Add a tag to a video, or remove it if the video has it. The changes of other panels are kept.
 
         Returns:
             All tags.

@@ -1,6 +1,6 @@
-"""The clip inspector: a video frame by frame, its motion, and what a network sees and predicts.
+"""The clip inspector: the frames and the motion of a video, with the predictions and maps of a network.
 
-The page has the pictures and the votes (`player.py`), so that neither a step nor a blend asks the kernel for anything.
+The page has the pictures and the votes (`player.py`): it changes the frame or the layers without the kernel.
 Shapes: H x W pixels.
 """
 
@@ -32,21 +32,21 @@ NO_VIDEO = (
     "<p>Choose one above, drop a file of your own, or type its path: MP4, AVI, or any type that FFmpeg reads.</p></div>"
 )
 ORDER_HELP = (
-    "<small>Each snippet keeps its frame and its motion; only their order changes. A mean over snippets stays the "
-    "same. A network of differences changes.</small>"
+    "<small>Each snippet keeps its frame and its motion; only the order of the snippets changes. A mean over snippets "
+    "does not depend on the order. Differences of snippets do.</small>"
 )
 
 
 class InspectorState(VideoState):
     """All that a person chooses; a notebook can set it as well."""
 
-    asked = Unicode(help="the action of the maps; empty: the one predicted")
-    layers = Dict({"rgb": 1.0}, help="layer -> opacity in 0..1, of those that are on")
-    frame = Int(0, help="shown, from 0")
-    order = Tuple(help="of the snippets, in the test of order; empty: as filmed")
+    map_action = Unicode(help="the action of the maps; empty: the predicted one")
+    layers = Dict({"rgb": 1.0}, help="visible layer -> opacity in 0..1")
+    frame = Int(0, help="number of the frame, from 0")
+    order = Tuple(help="the order of the snippets in the test of order; empty: as filmed")
 
     @validate("layers")
-    def _known(self, proposal: Mapping[str, Any]) -> dict[str, float]:
+    def _check_layers(self, proposal: Mapping[str, Any]) -> dict[str, float]:
         layers = proposal["value"]
         if unknown := [name for name in layers if name not in LAYERS]:
             raise TraitError(f"no layer {unknown[0]!r}: choose from {', '.join(LAYERS)}")
@@ -57,12 +57,12 @@ class InspectorState(VideoState):
 
 
 class Inspector(VideoPanel):
-    """`Inspector("results")` in a cell; `Inspector("results", file="my.mp4")` for a file of one's own.
+    """`Inspector("results")` in a cell; `Inspector("results", file="my.mp4")` for your own file.
 
     Args:
         results: a Shelf, or the folder that `ifttn reproduce` wrote.
-        out: where saved pictures go.
-        chosen: traits of `InspectorState` to begin with.
+        out: the folder for saved pictures.
+        chosen: first values of traits of `InspectorState`.
     """
 
     state: InspectorState
@@ -72,18 +72,18 @@ class Inspector(VideoPanel):
         self.out = Path(out)
         self.reordered: Reading | None = None
         self._drawn: dict[str, str] = {}
-        """Layer that the page has -> the action of its map."""
+        """Layer that the page has -> the action of its maps."""
         self._empty, self.player = HTML(NO_VIDEO), Player()
         self.player.layout.display = "none"
         self.fill(self.pickers, self._empty, self.player)
-        self.player.on_msg(self._hear)
-        for name in ("frame", "layers", "asked"):
+        self.player.on_msg(self._on_message)
+        for name in ("frame", "layers", "map_action"):
             link((self.state, name), (self.player, name))
-        self.watch(self.state, ["layers", "asked", "order"], self._redraw)
+        self.watch(self.state, ["layers", "map_action", "order"], self._redraw)
         self.begin(chosen)
 
     def close(self) -> None:
-        """As a panel of a video does, and let go of the pictures."""
+        """Close the panel and free the pictures."""
         super().close()
         self.reordered = None
         self.player.show_clip(None, None, "")
@@ -95,7 +95,7 @@ class Inspector(VideoPanel):
             self.work("drawing", self.update)
 
     def loaded(self) -> None:
-        """Show everything of a new clip or reading but its pictures."""
+        """Show a new clip and its votes. The pictures follow in `refresh`."""
         self.reordered = None
         self._drawn.clear()
         shown = self.clip is not None
@@ -103,7 +103,7 @@ class Inspector(VideoPanel):
         self.player.show_clip(self.clip, self.reading, "" if self.reading else self.unread)
 
     def refresh(self) -> Iterator[float | None]:
-        """Show what the rest of the state changes."""
+        """Show the test of order and the pictures of the visible layers."""
         order, reading, clip = self.state.order, self.reading, self.clip
         if clip is None or reading is None or len(order) != len(reading.sampled):
             self.reordered = None
@@ -118,35 +118,35 @@ class Inspector(VideoPanel):
         if clip is None:
             return
         for name in layers:
-            action = self._asked if head_of(name) else ""
+            action = self._map_action if head_of(name) else ""
             if self._drawn.get(name) == action:
                 continue
-            self._drawn.pop(name, None)  # a drawing that is given up half-way leaves pictures of two kinds
+            self._drawn.pop(name, None)  # if this drawing is stopped, the page has pictures of two actions
             layer = painted(clip, name, reading, self._maps_of([name]))
             if layer is not None:
                 yield from self.player.draw(name, layer, min(self.state.frame, len(clip.frames) - 1))
             self._drawn[name] = action
 
     @property
-    def _asked(self) -> str:
-        """The action of the maps; empty: no network was asked."""
+    def _map_action(self) -> str:
+        """The action of the maps; empty: there is no network."""
         reading = self.reading
-        return reading.actions[reading.action(self.state.asked)] if reading else ""
+        return reading.actions[reading.action(self.state.map_action)] if reading else ""
 
     def _maps_of(self, layers: Sequence[str] | Mapping[str, float]) -> dict[str, Float[np.ndarray, "V s s"]]:
         heads = {head_of(name) for name in layers} - {""}
         if self.reading is None or not heads:
             return {}
-        found = self.maps(self.reading.actions.index(self._asked))
+        found = self.maps(self.reading.actions.index(self._map_action))
         return {head: scaled(each)[0] for head, each in found.items() if head in heads}
 
     def painter(self) -> Callable[[int], UInt8[np.ndarray, "H W 3"]]:
-        """A function that draws the layers that are on over the frame of an index."""
+        """A function that draws the visible layers of the frame with an index."""
         assert self.clip is not None
         return painter(self.clip, self.state.layers, self.reading, self._maps_of(self.state.layers))
 
     def _show_order(self) -> None:
-        """The prediction of each head for the snippets as filmed, and in the order that was chosen."""
+        """Show each head's prediction for the snippets as filmed and in the chosen order."""
         filmed, other = self.reading, self.reordered
         if filmed is None or other is None:
             self.player.verdict = ORDER_HELP if filmed else ""
@@ -163,9 +163,9 @@ class Inspector(VideoPanel):
 
     # -- what a person does
 
-    def _hear(self, _: Player, asked: Mapping[str, str], __: object) -> None:
-        """A button of the page."""
-        for what, how in asked.items():
+    def _on_message(self, _: Player, message: Mapping[str, str], __: object) -> None:
+        """A person pressed a button in the page."""
+        for what, how in message.items():
             self.guard({"save": self.save, "reorder": self._reorder}[what], how)
 
     def _reorder(self, how: str) -> None:
@@ -186,7 +186,7 @@ class Inspector(VideoPanel):
     # -- out
 
     def as_html(self) -> HTMLPicture:
-        """A page that plays the clip without a kernel, with its votes, the layers that are on, and the maps."""
+        """A page that plays the clip without a kernel, with votes, visible layers and maps."""
         self.wait()
         if self.clip is None:
             return HTMLPicture(f"<p>{escape(self.worker.error)}</p>")
@@ -197,7 +197,7 @@ class Inspector(VideoPanel):
     def save(self, kind: str) -> None:
         """Write the frame ("PNG") or the whole clip ("GIF", "MP4") with its layers into the folder `out`."""
         if self.clip is None:
-            raise IfttnError("there is nothing to save yet: choose a video first")
+            raise IfttnError("there is no clip to save: choose a video first")
         self.work(f"saving {kind}", lambda: self._save(kind))
 
     def _save(self, kind: str) -> Iterator[float | None]:

@@ -1,13 +1,13 @@
 // The keys of a panel. `in_page("keys.js", ...)` in panel.py puts this file before the module that listens.
 //
-// Every key without Ctrl or Meta ends at the panel, or the notebook would delete or turn the cell. JupyterLab listens
-// further out, where the key does not come; Notebook 7 listens before the panel, and obeys an attribute of Lumino.
-// A key presses the control whose class is its name: "key-s", "key-space", "key-shift-arrowleft". The arrows, Home and
-// End move the frame of a player, wherever the focus is, unless it is on another slider.
+// A panel handles every key without Ctrl or Meta and stops its event: the notebook would delete or convert the cell.
+// JupyterLab listens on an outer element, which the event does not reach. Notebook 7 listens before the panel; an
+// attribute of Lumino makes it ignore the key. A key presses the control with its class: "key-s", "key-space",
+// "key-shift-arrowleft". The arrow keys, Home and End move the frame of a player, unless another slider has the focus.
 const NAMES = {" ": "space", "[": "less", "]": "more", "?": "help", "+": "plus", "-": "minus"};
 const MOVES = {ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity};
 
-/** Call once the notebook has put an element into its page, which it does some time after it is made. */
+/** Call once the notebook has put an element into its page: it does so some time after `render`. */
 function whenThere(el, call) {
   if (el.isConnected) call();
   else requestAnimationFrame(() => whenThere(el, call));

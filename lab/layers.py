@@ -1,4 +1,4 @@
-"""The layers that the clip inspector draws over a frame: colours and arrows of motion, and the maps of the heads.
+"""The layers that the clip inspector draws over a frame: motion as colours or arrows, and class activation maps.
 
 Shapes: T frames shown, V votes, H x W pixels of a picture, s x s pixels of a network's crop.
 """
@@ -16,7 +16,7 @@ from lab.figures import flow_colours
 
 
 class Layer(NamedTuple):
-    """How a layer is offered."""
+    """The name and the first opacity of a layer in the inspector."""
 
     label: str
     opacity: float
@@ -30,25 +30,25 @@ LAYERS = {
     "vector arrows": Layer("vector arrows", 0.9),
     **{f"CAM {head}": Layer(f"CAM {head}", 0.7) for head in LATE_FUSION if head not in OF_PEERS},
 }
-"""What can be drawn."""
 BELOW_TO_ABOVE = sorted(LAYERS, key=lambda name: name.endswith("arrows"))
+"""The order in which layers are drawn: arrows come last."""
 FLOW_INK, VECTOR_INK = (255, 230, 80), (120, 255, 255)
 """Colours of the arrows."""
 SHOWN_WIDTH = 400
-"""Pixels across a picture, about."""
+"""Approximate width of a picture (px)."""
 FLOW_WIDTH = 176
-"""Most pixels across a picture of flow: it is smooth, and must reach the page."""
+"""Largest width of a picture of flow (px). Flow is smooth, so that a small picture is enough."""
 DARK = 24
-"""Level of grey under all layers."""
+"""Grey level of the background (0..255)."""
 
 
 def head_of(layer: str) -> str:
-    """The head whose map a layer is; empty: it is no map."""
+    """The head of a layer with maps; empty: the layer has no maps."""
     return layer.removeprefix("CAM ") if layer.startswith("CAM ") else ""
 
 
 def picture_size(clip: Clip) -> tuple[int, int]:
-    """Width and height of a picture: a whole number of times those of a frame."""
+    """Width and height of a picture (px): those of a frame times a whole number."""
     height, width = clip.frames.shape[1:3]
     times = max(1, round(SHOWN_WIDTH / width))
     return times * width, times * height
@@ -58,23 +58,24 @@ class Painted(NamedTuple):
     """The pictures of one layer."""
 
     paint: Callable[[int], pictures.Overlay]
-    """The picture of a number."""
-    of: Sequence[int]
-    """The number of the picture of each frame shown."""
+    """Draws the picture with a number."""
+    numbers: Sequence[int]
+    """For each frame shown, the number of its picture."""
     where: pictures.Rectangle | None = None
-    """The part of the frame that they cover; None: all of it."""
+    """The part of the frame that a picture covers; None: the whole frame."""
     smooth: bool = True
+    """Whether a picture is interpolated when it is enlarged."""
 
 
 def painted(
     clip: Clip, name: str, reading: Reading | None, maps: Mapping[str, Float[np.ndarray, "V s s"]]
 ) -> Painted | None:
-    """The pictures of a layer; None: it is the map of a head that the run does not have.
+    """The pictures of a layer; None: the layer needs maps of a head, and there are none.
 
     Args:
-        clip: its frames and motion.
-        name: of `LAYERS`.
-        reading: says which map belongs to a frame.
+        clip: gives frames and motion.
+        name: one of `LAYERS`.
+        reading: gives the vote of each frame; each vote has a map.
         maps: head -> maps in -1..1.
     """
     every, (width, height), head = range(len(clip.frames)), picture_size(clip), head_of(name)
@@ -100,12 +101,12 @@ def painted(
 def painter(
     clip: Clip, opacities: Mapping[str, float], reading: Reading | None, maps: Mapping[str, Float[np.ndarray, "V s s"]]
 ) -> Callable[[int], UInt8[np.ndarray, "H W 3"]]:
-    """A function that draws the layers over the frame of an index, as the page does.
+    """A function that draws all visible layers of the frame with an index, as the page does.
 
     Args:
-        clip: its frames and motion.
-        opacities: layer -> 0..1, of the layers that are on.
-        reading: says which map belongs to a frame.
+        clip: gives frames and motion.
+        opacities: visible layer -> opacity in 0..1.
+        reading: gives the vote of each frame; each vote has a map.
         maps: head -> maps in -1..1; a head without maps is not drawn.
     """
     width, height = picture_size(clip)
@@ -115,7 +116,7 @@ def painter(
         picture = np.full((height, width, 3), DARK, np.uint8)
         for name, layer in found.items():
             if layer is not None:
-                drawn = layer.paint(layer.of[index])
+                drawn = layer.paint(layer.numbers[index])
                 picture = pictures.over(picture, drawn, opacities[name], layer.where, smooth=layer.smooth)
         return picture
 

@@ -1,4 +1,4 @@
-"""The training monitor: curves of runs that another process trains, beside their recipes, and the time to go."""
+"""The training monitor: curves, recipes and expected times of runs that another process trains."""
 
 import base64
 import time
@@ -19,34 +19,33 @@ from lab.figures import SERIES
 from lab.panel import Panel, labelled, refill, row
 from lab.shelf import Shelf
 
-SECONDS_BETWEEN_LOOKS = 1.0
-"""Between two looks at the folders of the runs."""
 EPOCHS_OF_SILENCE = 3.0
-"""A run counts as stopped when it has written nothing for the time of so many epochs, and a minute."""
+"""A run counts as stopped if it has written nothing for a minute plus the time of so many epochs."""
 MEASURES = {"loss": "loss", "accuracy": "accuracy", "videos/s": "videos_per_second"}
-"""What a button says -> column of a run's metrics."""
+"""Label of a button -> column of a run's metrics."""
 LINES = tuple(product(range(len(sketches.DASHES)), SERIES))
-"""Dash and colour of each run's line: 24 are told apart, also by those who see no colours."""
+"""Dash and colour of each run's line: 24 different lines. The dashes differ for colour-blind readers."""
 
 
 class MonitorState(HasTraits):
     """All that a person chooses."""
 
-    runs = Tuple(help='"<data set>/split<n>/<recipe>" of those compared')
+    runs = Tuple(help='names of the chosen runs: "<data set>/split<n>/<recipe>"')
     measure = Enum(tuple(MEASURES.values()), "loss")
-    only = Unicode(help='parts of the names of the runs that are offered, such as "split1 ttn"; empty: all')
-    smoothing = Float(0.0, min=0.0, max=0.98, help="share of the mean so far in each value; within a stage")
+    only = Unicode(help='the list has runs with these words in their names, such as "split1 ttn"; empty: all')
+    smoothing = Float(0.0, min=0.0, max=0.98, help="decay of the exponential moving average within a stage")
     logarithmic = Bool(False, help="the vertical axis is logarithmic")
 
 
 class Outlook(NamedTuple):
-    """How far a run is."""
+    """The progress of a run."""
 
     state: str
     stage: str
     epoch: int
-    """Finished, over all stages."""
-    of: int
+    """Number of finished epochs in all stages."""
+    epochs: int
+    """Number of all epochs in all stages."""
     seconds_left: float | None
 
 
@@ -55,7 +54,7 @@ class Monitor(Panel):
 
     Args:
         results: a Shelf, or the folder that `ifttn reproduce` writes.
-        chosen: traits of `MonitorState` to begin with.
+        chosen: first values of traits of `MonitorState`.
     """
 
     state: MonitorState
@@ -66,7 +65,7 @@ class Monitor(Panel):
         self.only = Text(placeholder="only runs with these words", layout=Layout(width="auto"))
         self.measure = ToggleButtons(options=MEASURES, style={"button_width": "90px"})
         self._chart, self._table, self._recipe = HTML(), HTML(), HTML()
-        buttons = row(self.button("follow", self.follow, "look every second"), self.button("stop", self.worker.stop))
+        buttons = row(self.button("follow", self.follow, "update every second"), self.button("stop", self.worker.stop))
         self.smoothing = labelled("smoothing", FloatSlider(min=0, max=0.98, step=0.02, layout=Layout(width="250px")))
         self.logarithmic = ToggleButton(description="log axis", layout=Layout(width="auto"))
         heading = HTML("<h4>Runs</h4><small>Ctrl or Shift chooses several</small>")
@@ -85,7 +84,7 @@ class Monitor(Panel):
             self.follow()
 
     def follow(self) -> None:
-        """Look at the folders again and again."""
+        """Update the panel every second when a run has changed."""
         self.work("following", self._follow)
 
     def _follow(self) -> Iterator[float | None]:
@@ -93,39 +92,39 @@ class Monitor(Panel):
         while True:
             times = self._times()
             if not times:
-                raise IfttnError(f"{self._no_run}; then press follow")
+                raise IfttnError(f"{self._no_run}. Then press follow")
             if times != seen:
                 seen = times
                 self._list(times)
                 self.draw()
-            for _ in range(round(SECONDS_BETWEEN_LOOKS / 0.1)):
+            for _ in range(10):  # the worker can stop the job every 0.1 s
                 time.sleep(0.1)
                 yield None
 
     def _times(self) -> dict[str, float]:
-        """When each run last changed."""
+        """The time of each run's last change."""
         return {name: _changed_at(run) for name, run in self.shelf.all_runs().items()}
 
     @property
     def _no_run(self) -> str:
-        return f"no run in {self.shelf.places.runs} yet: `ifttn train if-ttn` begins one"
+        return f"no run in {self.shelf.places.runs} yet: `ifttn train if-ttn` starts one"
 
     def _list(self, times: dict[str, float]) -> None:
-        """Offer the runs; the latest one is chosen where none is."""
+        """Fill the list of runs. If none is chosen, choose the latest one."""
         words = self.state.only.lower().split()
         offered = tuple(name for name in times if all(word in name.lower() for word in words))
-        if not (self.state.runs and times.keys() >= set(self.state.runs)):  # else a choice made meanwhile would be lost
-            there = tuple(name for name in self.state.runs if name in times)
-            self.state.runs = there or (max(times, key=times.__getitem__),)
+        if not (self.state.runs and times.keys() >= set(self.state.runs)):  # setting it always would lose a new choice
+            present = tuple(name for name in self.state.runs if name in times)
+            self.state.runs = present or (max(times, key=times.__getitem__),)
         with self.filling():
             refill(self.runs, offered, tuple(name for name in self.state.runs if name in offered))
             self.runs.rows = min(12, max(4, len(offered)))
 
     def draw(self) -> None:
-        """The curves and the table of the chosen runs.
+        """Draw the curves and the table of the chosen runs.
 
         Raises:
-            IfttnError: one of them does not exist.
+            IfttnError: a chosen run does not exist.
         """
         found, measure = self.shelf.all_runs(), self.state.measure
         if unknown := [name for name in self.state.runs if name not in found]:
@@ -148,13 +147,13 @@ class Monitor(Panel):
         self._chart.value = sketches.chart(
             curves, title, width=560, height=240, top=top, marks=marks, log=self.state.logarithmic
         )
-        names = ("", "state", "stage", "epoch", "loss", "accuracy", "videos/s", "to go")
+        names = ("", "state", "stage", "epoch", "loss", "accuracy", "videos/s", "time left")
         heads = "".join(f"<th>{name}</th>" for name in names)
         self._table.value = f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>{_csv(every)}"
         self._recipe.value = _recipe(next(iter(chosen.values()))) if chosen else ""
 
     def _smoothed(self, curve: sketches.Curve, stages: Sequence[str]) -> list[sketches.Curve]:
-        """The curve; where it is smoothed, with the values themselves behind it."""
+        """The curve. With smoothing, the smoothed curve in front of the faint original."""
         share = self.state.smoothing
         if not share:
             return [curve]
@@ -163,7 +162,7 @@ class Monitor(Panel):
 
 
 def _csv(every: Sequence[pd.DataFrame]) -> str:
-    """A link to every epoch of some runs, which a browser saves."""
+    """A link that downloads the metrics of every epoch."""
     if not every:
         return ""
     content = base64.b64encode(pd.concat(every).to_csv(index=False).encode()).decode()
@@ -171,18 +170,18 @@ def _csv(every: Sequence[pd.DataFrame]) -> str:
 
 
 def look_ahead(run: Run, metrics: pd.DataFrame) -> Outlook:
-    """How far a run is, and how long it will take: the epochs to go, each as long as the last three took."""
+    """The progress of a run. The expected time assumes that an epoch takes the mean time of the last three."""
     schedules = run.preset().schedules
     epochs = {stage["name"]: schedules[stage["name"]].epochs for stage in run.identity["recipe_row"]["stages"]}
-    done, of = len(metrics), sum(epochs.values())
+    done, total = len(metrics), sum(epochs.values())
     stage = str(metrics["stage"].iloc[-1]) if done else next(iter(epochs))
-    if run.finished or run.tested:  # of some published runs the scores alone are kept
-        return Outlook("tested" if run.tested else "trained", stage, done, of, None)
+    if run.finished or run.tested:  # some published runs have scores but no weights
+        return Outlook("tested" if run.tested else "trained", stage, done, total, None)
     if not done:
-        return Outlook("begun", stage, 0, of, None)
+        return Outlook("begun", stage, 0, total, None)
     pace = float(metrics["seconds"].to_numpy(float)[-3:].mean())
     silent = time.time() - _changed_at(run) > EPOCHS_OF_SILENCE * pace + 60
-    return Outlook("stopped?" if silent else "training", stage, done, of, (of - done) * pace)
+    return Outlook("stopped?" if silent else "training", stage, done, total, (total - done) * pace)
 
 
 def _changed_at(run: Run) -> float:
@@ -190,7 +189,7 @@ def _changed_at(run: Run) -> float:
 
 
 def _row(curve: sketches.Curve, metrics: pd.DataFrame, outlook: Outlook) -> str:
-    cells = [outlook.state, escape(outlook.stage), f"{outlook.epoch} of {outlook.of}", "", "", ""]
+    cells = [outlook.state, escape(outlook.stage), f"{outlook.epoch} of {outlook.epochs}", "", "", ""]
     if len(metrics):
         last = metrics.iloc[-1]
         cells[3:] = f"{last['loss']:.3f}", f"{last['accuracy']:.3f}", f"{last['videos_per_second']:.0f}"
@@ -200,23 +199,23 @@ def _row(curve: sketches.Curve, metrics: pd.DataFrame, outlook: Outlook) -> str:
 
 
 def _recipe(run: Run) -> str:
-    asked, preset = run.identity, run.preset()
+    identity, preset = run.identity, run.preset()
     lines: dict[str, object] = {
-        "recipe": asked["recipe"],
-        "preset": asked["preset"],
-        "modalities": ", ".join(asked["network"]["modalities"]),
-        "fusion": asked["network"]["fusion"] or "none",
-        "backbone": asked["network"]["backbone"],
+        "recipe": identity["recipe"],
+        "preset": identity["preset"],
+        "modalities": ", ".join(identity["network"]["modalities"]),
+        "fusion": identity["network"]["fusion"] or "none",
+        "backbone": identity["network"]["backbone"],
         "segments": preset.segments,
         "batch": f"{preset.batch} videos, {preset.optimiser}",
-        "seed": asked["seed"],
-        "device": asked["made_with"]["device"],
+        "seed": identity["seed"],
+        "device": identity["made_with"]["device"],
     }
-    for number, stage in enumerate(asked["recipe_row"]["stages"], 1):
+    for number, stage in enumerate(identity["recipe_row"]["stages"], 1):
         schedule = preset.schedules[stage["name"]]
         trained = ", ".join(part or "everything" for part in stage["trains"])
         epochs = f"{schedule.epochs} epoch{'s' * (schedule.epochs > 1)}"
         lines[f"stage {number}"] = f"{stage['name']}: {epochs} at {schedule.lr:g}; trains {trained}"
-    for start in asked["recipe_row"]["starts_from"]:
+    for start in identity["recipe_row"]["starts_from"]:
         lines[start["part"]] = f"from {start['recipe']}: {start['source']}"
     return f"<h4>Recipe</h4>{sketches.definitions(lines)}"

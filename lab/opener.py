@@ -1,4 +1,4 @@
-"""A panel that lists videos and opens one of them in an inspector."""
+"""A panel that lists videos and opens one in an inspector."""
 
 from pathlib import Path
 
@@ -11,14 +11,7 @@ from lab.shelf import Shelf
 
 
 class Opener(Panel):
-    """Opens videos in the inspector that it was given, or in one of its own below itself.
-
-    Args:
-        title: its heading.
-        state: all that a person chooses.
-        results: a Shelf, or the folder that `ifttn reproduce` wrote.
-        inspector: shows the videos; without one, the panel makes its own with the first video.
-    """
+    """Opens videos in an inspector. Without one, the first video makes an inspector below the panel."""
 
     def __init__(
         self, title: str, state: HasTraits, results: Shelf | Path | str, inspector: Inspector | None = None
@@ -27,7 +20,7 @@ class Opener(Panel):
         self.inspector, self._note = inspector, HTML()
 
     def open_video(self, dataset: str, split: int, video: str, run: str | None = None) -> None:
-        """Show a video of a data set, and what a run says of it."""
+        """Show a video of a data set, with the predictions of a run."""
         if self.inspector is None:
             self.inspector = Inspector(self.shelf)
             self.fill(self.inspector)

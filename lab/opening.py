@@ -1,4 +1,4 @@
-"""What a notebook opens: the study beside it, and the published run where no network of that study is trained yet."""
+"""Opens the study beside a notebook, or the published run if that study has no trained network."""
 
 import json
 from pathlib import Path
@@ -9,11 +9,11 @@ from lab.progress import StudyBar
 from lab.shelf import Shelf
 
 OPENABLE = ("if-ttn", "mv-if-ttn")
-"""A study that has one of these can be looked at."""
+"""Recipes: a study with a trained network of one of these is opened."""
 
 
 def open_study(folder: Path) -> Shelf:
-    """The study in a folder, or the published run in the folder `published` beside it. Says in a line which one it is.
+    """Open the study in a folder, or else the published run, which is unpacked beside it; print which one it is.
 
     Raises:
         IfttnError: the published run is damaged, or cannot be written.
@@ -31,9 +31,9 @@ def open_study(folder: Path) -> Shelf:
     here = len(split.train) + len(split.test)
     bar.end(
         f"Published run: {network} of {published.DATASET}, preset {published.PRESET}, which was not trained on this "
-        f"machine. {scores['top-1 as kept']:.1%} of its {scores['test videos']} test videos are right. Here are {here} "
-        f"of the {here + len(split.missing)} videos. `make reproduce` trains it here in about an hour, and then this "
-        "opens your study.",
+        f"machine. Its top-1 accuracy is {scores['top-1 as kept']:.1%} on {scores['test videos']} test videos. {here} "
+        f"of the {here + len(split.missing)} videos are here. `make reproduce` trains your own study in about an hour; "
+        "this cell then opens it.",
         {"how it was made": root / PUBLISHED},
     )
     return shelf

@@ -1,4 +1,4 @@
-"""Two inspectors side by side whose clips are scrubbed and played together."""
+"""Two inspectors side by side that show the same moment of their clips."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,20 +13,20 @@ from lab.shelf import Shelf
 
 
 class FrameLink(AnyWidget):
-    """Links the frames of all players in its panel (`pair.js`), without a message. It shows nothing."""
+    """Links the frames of all players in its panel, in the page alone (`pair.js`). It is invisible."""
 
     _esm = in_page("keys.js", "pair.js")
 
 
 class SideBySide(Panel):
-    """`SideBySide("results", {"run": "spatial"}, {"run": "if-ttn"})` in a cell: two clips, runs or orders of one clip.
+    """`SideBySide("results", {"run": "spatial"}, {"run": "if-ttn"})` in a cell compares two clips, runs or orders.
 
-    Both players stand at the same share of their clips, as segments do.
+    Both players are at the same fraction of their clips, because segments divide a clip of any length.
 
     Args:
         results: a Shelf, or the folder that `ifttn reproduce` wrote.
-        left: traits of `InspectorState` to begin with.
-        right: those that differ.
+        left: traits of the first `InspectorState`.
+        right: traits of the second one that differ from the first.
     """
 
     def __init__(
@@ -37,5 +37,5 @@ class SideBySide(Panel):
         self.fill(FrameLink(), columns(*self.both))
 
     def wait(self, timeout: float | int | None = 60) -> bool:
-        """Until both inspectors have nothing to do."""
+        """Wait until both inspectors have nothing to do."""
         return all([inspector.wait(timeout) for inspector in self.both])

@@ -1,4 +1,4 @@
-// What every panel has in the page (`Page` in panel.py): its keys. It shows nothing itself.
+// Listens to the keys of a panel (`Page` in panel.py). It is invisible.
 export default {
   render({model, el}) {
     whenThere(el, () => listen(el.closest(".ifttn"), model.get("title")));

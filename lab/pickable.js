@@ -1,4 +1,4 @@
-// HTML whose parts with a `data-pick` can be clicked; Tab leads to them, the arrows to the next one, Enter presses it.
+// HTML with parts that can be pressed (`data-pick`). Tab moves to them, arrow keys move between them, Enter presses one.
 const WAYS = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]};
 
 function render({model, el}) {

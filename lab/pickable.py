@@ -1,4 +1,4 @@
-"""HTML in a panel whose parts can be chosen by mouse and keys."""
+"""HTML in a panel, with parts that a person can click on or choose by keys."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ class Pickable(AnyWidget):
     """Each part with an attribute `data-pick` is a button (`pickable.js`).
 
     Args:
-        call: is called with the `data-pick` of what a person presses.
+        call: is called with the `data-pick` of the pressed part.
     """
 
     _esm = Path(__file__).with_name("pickable.js").read_text(encoding="utf-8")
@@ -19,4 +19,4 @@ class Pickable(AnyWidget):
 
     def __init__(self, call: Callable[[str], object]) -> None:
         super().__init__()
-        self.on_msg(lambda _, said, __: call(said["pick"]))
+        self.on_msg(lambda _, message, __: call(message["pick"]))

@@ -1,25 +1,25 @@
-// A clip, for `Player` in player.py: its layers, time line, votes and keys, in a notebook and in a page
+// The page's side of `Player` in player.py: layers, time line, votes and keys of a clip, in a notebook or in a page
 // without a kernel.
 //
-// The kernel sends the pictures of a layer once. The page blends them as `over` in pictures.py does, so that a toggle,
-// an opacity, a zoom and a step cost no picture. It plays by itself: it shows each frame at its time, and where it
-// comes late it leaves none out. It tells the kernel the frame a few times a second and when it rests.
+// The kernel sends the pictures of a layer once. The page blends them as `over` in pictures.py does, so that a change of
+// layers, opacity, zoom or frame needs no new picture. The page plays by itself and shows every frame, also when it is
+// late. It sends the number of the frame to the kernel a few times a second, and when the clip stops.
 const SPEEDS = [["¼", 0.25], ["½", 0.5], ["1", 1], ["2", 2]];
-const AHEAD = 12;  // pictures that are made ready before their frame comes
+const AHEAD = 12;  // frames whose pictures are decoded in advance
 const HELP = "← → frame, with Shift snippet · Space play · 1 to 8 layer · [ ] opacity · + − zoom · f full screen" +
   " · s save · r reverse";
 const ORDERS = [
   ["as filmed", "the snippets in their order", ""], ["swap pair", "swap the two snippets around the cursor", "key-x"],
   ["reverse", "last snippet first", "key-r"], ["shuffle", "any order", ""]];
 
-/** The pictures of one layer. An image is made when its frame is first wanted. */
+/** The pictures of one layer. Each is decoded when it is first needed. */
 class Pictures {
   constructor(sent, ready) {
     Object.assign(this, {sent, ready, images: new Map()});
   }
 
   at(frame) {
-    const number = this.sent.of?.[frame], data = this.sent.data?.[number];
+    const number = this.sent.numbers?.[frame], data = this.sent.data?.[number];
     if (!data) return null;
     if (!this.images.has(number)) {
       const image = new Image();
@@ -36,18 +36,18 @@ class Pictures {
 
 const percent = share => (100 * share).toFixed(0);
 
-/** Score bars of the likeliest actions of the video, and of the true one: a column for each head. */
+/** Score bars of the most probable actions and of the true one, with a column for each head. */
 function bars({actions, heads, fused, label}, at, count = 5) {
-  const columns = heads.map(({name, colour, of, share, pairs}) => {
-    const vote = of[at];
-    return {name, colour, share: share[vote], about: pairs ? `pair ${vote + 1}-${vote + 2}` : `snippet ${vote + 1}`};
+  const columns = heads.map(({name, colour, votes, probabilities, pairs}) => {
+    const vote = votes[at];
+    return {name, colour, shares: probabilities[vote], about: pairs ? `pair ${vote + 1}-${vote + 2}` : `snippet ${vote + 1}`};
   });
-  columns.push({name: "late fusion", about: "the video", share: fused.share, colour: fused.colour});
-  const shown = actions.map((_, i) => i).sort((a, b) => fused.share[b] - fused.share[a]).slice(0, count);
+  columns.push({name: "late fusion", about: "the video", shares: fused.probabilities, colour: fused.colour});
+  const shown = actions.map((_, i) => i).sort((a, b) => fused.probabilities[b] - fused.probabilities[a]).slice(0, count);
   const truth = actions.indexOf(label);
   if (truth >= 0 && !shown.includes(truth)) shown[shown.length - 1] = truth;
-  const bar = ({share, colour}, action) => make("td", {},
-    make("i", {style: `width:${100 * share[action]}%;background:${colour}`}), make("b", {}, percent(share[action])));
+  const bar = ({shares, colour}, action) => make("td", {},
+    make("i", {style: `width:${100 * shares[action]}%;background:${colour}`}), make("b", {}, percent(shares[action])));
   return make("table", {className: "bars"},
     make("thead", {}, make("tr", {}, make("td"),
       ...columns.map(c => make("th", {scope: "col"}, c.name, make("small", {}, c.about))))),
@@ -56,11 +56,11 @@ function bars({actions, heads, fused, label}, at, count = 5) {
       ...columns.map(column => bar(column, action))))));
 }
 
-/** The probability of an action along the frames: a step for each vote, a line for each head. */
+/** The probability of an action over the frames: one line for each head, one step for each vote. */
 function curve(heads, action, last) {
-  const lines = heads.map(({of, share, colour}) => {
-    const steps = of.flatMap((vote, i) =>
-      i && of[i - 1] === vote ? [] : `${i ? `H${i}V` : "M0 "}${1 - share[vote][action]}`);
+  const lines = heads.map(({votes, probabilities, colour}) => {
+    const steps = votes.flatMap((vote, i) =>
+      i && votes[i - 1] === vote ? [] : `${i ? `H${i}V` : "M0 "}${1 - probabilities[vote][action]}`);
     return `<path d="${steps.join("")}H${last}" stroke="${colour}"/>`;
   });
   return `<svg viewBox="0 -.04 ${Math.max(1, last)} 1.08" preserveAspectRatio="none">${lines.join("")}</svg><em></em>`;
@@ -71,7 +71,7 @@ function player({model, el}) {
   let at = 0, playing = 0, due = 0, speed = 1, reporting = 0, layers = {};
   const get = name => model.get(name), last = () => get("clip").shown - 1;
   const button = (text, title, onclick, key = "") => make("button", {title, onclick, className: key}, text);
-  const tell = (name, value) => {
+  const set = (name, value) => {
     model.set(name, value);
     model.save_changes();
   };
@@ -81,10 +81,10 @@ function player({model, el}) {
   const part = (tag, className, more = {}) => make(tag, {className, ...more});
   const title = part("div", "title"), canvas = part("canvas", "", {tabIndex: -1}), line = part("div", "ifttn-line");
   const frame = part("input", "ifttn-frame", {type: "range", min: 0, value: 0, ariaLabel: "Frame"});
-  const votes = part("div", "curve"), told = part("div", "legend"), where = part("small", "where");
+  const votes = part("div", "curve"), values = part("div", "legend"), where = part("small", "where");
   const scores = part("div", "scores"), verdict = part("div", "verdict"), rows = part("div", "layers");
   const legends = part("div", "legends"), saved = part("small", "saved", {role: "status"});
-  const asked = make("select", {ariaLabel: "maps (CAM) of", onchange: () => tell("asked", asked.value)});
+  const mapAction = make("select", {ariaLabel: "maps (CAM) of", onchange: () => set("map_action", mapAction.value)});
   const play = button("▶ play", "or pause", () => playing ? stop() : start(), "ifttn-play key-space");
   const rates = SPEEDS.map(([name, by]) => button(name, `${by} times as fast`, () => {
     speed = by;
@@ -94,7 +94,7 @@ function player({model, el}) {
   const full = () => document.fullscreenElement ? document.exitFullscreen() : left.requestFullscreen();
   const view = [button("+", "larger", () => magnify(1.5), "key-plus"),
     button("−", "smaller", () => magnify(1 / 1.5), "key-minus"),
-    button("1:1", "one pixel of the frame on one of the screen, or back", () => trueSize()),
+    button("1:1", "one pixel of the frame is one pixel of the screen, or back", () => trueSize()),
     button("full", "full screen, or back", full, "key-f")];
   const send = what => {
     report();
@@ -104,7 +104,7 @@ function player({model, el}) {
     button(kind, `save as ${kind}`, () => send({save: kind}), kind === "PNG" ? "key-s" : ""));
   const group = (...children) => make("div", {className: "group"}, ...children);
   const left = make("div", {className: "left"}, title, make("div", {className: "picture"}, canvas),
-    frame, line, votes, told,
+    frame, line, votes, values,
     group(play, ...rates, part("span", "gap"), ...view),
     group(button("< snippet", "to the snippet before", () => jump(-1), "key-shift-arrowleft"),
       button("snippet >", "to the next snippet", () => jump(1), "key-shift-arrowright"), part("span", "gap"),
@@ -121,7 +121,7 @@ function player({model, el}) {
     make("h4", {}, "Layers ", make("small", {}, "on or off, and how opaque")), rows, legends,
     make("div", {hidden: true},
       button("", "", () => fade(-0.1), "key-less"), button("", "", () => fade(0.1), "key-more")),
-    ...live ? [make("label", {className: "asked"}, "maps (CAM) of ", asked)] : []);
+    ...live ? [make("label", {className: "map-action"}, "maps (CAM) of ", mapAction)] : []);
   const root = make("div", {className: "ifttn-player"}, left, right);
   el.append(root);
 
@@ -141,7 +141,7 @@ function player({model, el}) {
     const on = get("offered").filter(each => each.name in layers).sort((a, b) => a.above - b.above);
     const images = on.map(each => pictures[each.name]?.at(at));
     for (let i = 1; i <= AHEAD; i++) on.forEach(each => pictures[each.name]?.at(at + i));
-    if (images.some(image => image && !image.complete)) return;  // it draws when it is there
+    if (images.some(image => image && !image.complete)) return;  // the image draws when it is decoded
     const pen = canvas.getContext("2d"), {width, height} = canvas;
     pen.setTransform(1, 0, 0, 1, 0, 0);
     pen.globalAlpha = 1;
@@ -171,17 +171,17 @@ function player({model, el}) {
     for (const each of [line, votes]) each.style.setProperty("--at", share);
     where.replaceChildren("frame ", make("b", {}, `${number + 1}`),
       ` of ${count} · ${seconds[at].toFixed(2)} s at ${+fps.toPrecision(3)}/s · ${kinds[at]}-frame`);
-    const now = heads?.map(head => head.of[at]).join();
+    const now = heads?.map(head => head.votes[at]).join();
     if (heads && now !== scores.dataset.votes) scores.replaceChildren(bars(get("votes"), at));
     scores.dataset.votes = now;
-    tellValues(at);
+    showValues(at);
     draw();
     root.dispatchEvent(new CustomEvent("ifttn-frame", {bubbles: true, detail: share}));
   };
   const report = () => {
     clearTimeout(reporting);
     reporting = 0;
-    if (el.isConnected && get("frame") !== at) tell("frame", at);  // a panel may be closed while it plays
+    if (el.isConnected && get("frame") !== at) set("frame", at);  // not in a panel that was closed while it played
   };
   const go = wanted => {
     at = Math.min(last(), Math.max(0, wanted));
@@ -218,25 +218,26 @@ function player({model, el}) {
   // -- what the network says
 
   const action = () => {
-    const {actions, fused} = get("votes"), named = actions.indexOf(get("asked"));
-    return named >= 0 ? named : fused.share.indexOf(Math.max(...fused.share));
+    const {actions, fused} = get("votes"), named = actions.indexOf(get("map_action"));
+    return named >= 0 ? named : fused.probabilities.indexOf(Math.max(...fused.probabilities));
   };
-  const tellValues = index => {
+  const showValues = index => {
     const {heads, actions} = get("votes");
     if (!heads) return;
-    const asked = action(), values = heads.map(({name, colour, of, share}) => make("span", {},
-      make("i", {style: `background:${colour}`}), name, make("b", {}, ` ${share[of[index]][asked].toFixed(2)}`)));
-    told.replaceChildren(make("span", {}, `votes for ${actions[asked]}, 0 to 1, over time:`), ...values);
+    const shown = action(), value = ({votes, probabilities}) => probabilities[votes[index]][shown].toFixed(2);
+    values.replaceChildren(make("span", {}, `probability of ${actions[shown]} over time:`),
+      ...heads.map(head => make("span", {}, make("i", {style: `background:${head.colour}`}), head.name,
+        make("b", {}, ` ${value(head)}`))));
   };
   const showVotes = () => {
     const {heads, actions, unread} = get("votes");
-    votes.hidden = told.hidden = !heads;
+    votes.hidden = values.hidden = !heads;
     if (!heads) return void (scores.innerHTML = unread ?? "");
     delete scores.dataset.votes;
     votes.innerHTML = curve(heads, action(), last());
-    asked.replaceChildren(make("option", {value: ""}, "the predicted action"),
+    mapAction.replaceChildren(make("option", {value: ""}, "the predicted action"),
       ...actions.map(name => make("option", {value: name}, name)));
-    asked.value = get("asked");
+    mapAction.value = get("map_action");
   };
 
   // -- layers
@@ -244,7 +245,7 @@ function player({model, el}) {
   const setLayers = chosen => {
     layers = chosen;
     showLayers();
-    tell("layers", layers);
+    set("layers", layers);
   };
   const toggle = name => {
     const {[name]: opacity, ...others} = layers;
@@ -272,14 +273,14 @@ function player({model, el}) {
         if (name in layers) layers = {...layers, [name]: opacities[name]};
         draw();
       };
-      range.onchange = () => name in layers && tell("layers", layers);
+      range.onchange = () => name in layers && set("layers", layers);
       const key = `${i + 1}`;
       return make("div", {"data-layer": name}, button(label, `key ${key}`, () => toggle(name), `key-${key}`), range);
     }));
     showLayers();
   };
   const take = name => {
-    pictures[name] = new Pictures(get(`of ${name}`), draw);
+    pictures[name] = new Pictures(get(`pictures of ${name}`), draw);
     draw();
   };
 
@@ -315,8 +316,8 @@ function player({model, el}) {
   });
   for (const each of [line, votes]) {
     each.onpointerdown = event => (each.setPointerCapture(event.pointerId), go(here(event)));
-    each.onpointermove = event => event.buttons ? go(here(event)) : each === votes && tellValues(here(event));
-    each.onpointerleave = () => tellValues(at);
+    each.onpointermove = event => event.buttons ? go(here(event)) : each === votes && showValues(here(event));
+    each.onpointerleave = () => showValues(at);
   }
   const finer = () => canvas.width / canvas.clientWidth;
   const spot = event => [event.offsetX * finer(), event.offsetY * finer()];
@@ -333,19 +334,19 @@ function player({model, el}) {
     magnify(event.deltaY < 0 ? 1.2 : 1 / 1.2, ...spot(event));
   }, {passive: false});
 
-  const hear = (name, call) => model.on(`change:${name}`, call);
-  hear("clip", showClip);
-  hear("votes", () => get("clip").shown && (showVotes(), showFrame()));
-  hear("asked", () => get("clip").shown && (showVotes(), showFrame()));
-  hear("offered", offer);
-  hear("frame", () => get("frame") !== at && !reporting && get("clip").shown && go(get("frame")));
-  hear("layers", () => (layers = get("layers"), showLayers()));
-  hear("verdict", () => verdict.innerHTML = get("verdict"));
-  hear("saved", () => saved.innerHTML = get("saved"));
+  const onChange = (name, call) => model.on(`change:${name}`, call);
+  onChange("clip", showClip);
+  onChange("votes", () => get("clip").shown && (showVotes(), showFrame()));
+  onChange("map_action", () => get("clip").shown && (showVotes(), showFrame()));
+  onChange("offered", offer);
+  onChange("frame", () => get("frame") !== at && !reporting && get("clip").shown && go(get("frame")));
+  onChange("layers", () => (layers = get("layers"), showLayers()));
+  onChange("verdict", () => verdict.innerHTML = get("verdict"));
+  onChange("saved", () => saved.innerHTML = get("saved"));
   layers = get("layers");
   for (const name of get("known")) {
     take(name);
-    hear(`of ${name}`, () => take(name));
+    onChange(`pictures of ${name}`, () => take(name));
   }
   verdict.innerHTML = get("verdict");
   showClip();
@@ -357,16 +358,16 @@ function player({model, el}) {
   return stop;
 }
 
-/** The model of a page without a kernel: its state is all there is. */
+/** A model for a page without a kernel: it only holds the state. */
 function offline(state) {
-  const heard = {};
+  const calls = {};
   return {
     get: name => state[name],
     set(name, value) {
       state[name] = value;
-      for (const call of heard[`change:${name}`] ?? []) call();
+      for (const call of calls[`change:${name}`] ?? []) call();
     },
-    on: (name, call) => (heard[name] ??= []).push(call),
+    on: (name, call) => (calls[name] ??= []).push(call),
     save_changes() {},
   };
 }

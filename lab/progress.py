@@ -1,4 +1,4 @@
-"""The progress of a study: a bar in a terminal, and in a notebook one output that the result replaces."""
+"""The progress of a study: a bar in a terminal or in the output of a notebook cell."""
 
 from collections.abc import Iterable, Mapping
 from html import escape
@@ -18,7 +18,9 @@ _PAGE = (
 
 
 class StudyBar:
-    """Shows how much of a study is done. A notebook would keep every state of a bar of text, so it gets its own.
+    """Shows how much of a study is done.
+
+    A notebook shows a bar in HTML, because it would store every state of a bar of text.
 
     Args:
         brief: the bar of a terminal disappears at the end.
@@ -41,12 +43,12 @@ class StudyBar:
             self._page.update(HTML(_PAGE.format(share=share, text=escape(text))))
 
     def print(self, line: str) -> None:
-        """Print a line above the bar of a terminal, which stays."""
+        """Print a line above the bar of a terminal. A notebook does not show it."""
         if self._page is None:
             self._bar.write(line)
 
     def end(self, sentence: str = "", places: Mapping[str, Path] | None = None) -> None:
-        """Show a sentence, and where files lie, in the place of the bar."""
+        """Replace the bar by a sentence and the paths of files."""
         self._bar.close()
         if self._page is not None:
             links = " · ".join(f"{name}: {_link(path)}" for name, path in (places or {}).items())
@@ -56,6 +58,6 @@ class StudyBar:
 
 
 def _link(path: Path) -> str:
-    """A link to a file; of a folder the path alone, because a browser cannot show it."""
+    """A link to a file, or the plain path of a folder, which a browser cannot show."""
     text = escape(str(path))
     return f"<a href='{text}'>{text}</a>" if path.suffix else f"<code>{text}</code>"

@@ -1,4 +1,4 @@
-"""Strips of a few frames side by side, which the grid plays: made when they are asked for, and kept on disk.
+"""Strips of a few frames side by side, which the grid of clips plays. They are cached on disk.
 
 Shapes: H x W pixels of a frame, T frames.
 """
@@ -19,18 +19,18 @@ from ifttn.vocabulary import IfttnError, Video
 from lab.pictures import Picture, jpeg
 
 FRAMES = 8
-"""In a strip, from the first to the last frame of the video."""
+"""Number of frames in a strip, from the first to the last frame of the video."""
 SIZE = 160, 120
-"""Width and height of each (px): videos of another shape are squeezed, as they are for a network."""
+"""Width and height of a frame in a strip (px). Other aspect ratios are squeezed, as a network sees them."""
 
 
 def strip(video: Video, store: Store | None, folder: Path) -> bytes:
-    """FRAMES of a video side by side as one JPEG, from left to right in order of time.
+    """FRAMES frames of a video side by side as one JPEG, in temporal order.
 
     Args:
-        video: whose frames come from the store, or from its file where the store lacks it.
-        store: prepared from the data set.
-        folder: keeps strips; one that is older than the file of its video is made anew.
+        video: of a data set.
+        store: gives the frames if it has the video; else they come from the video's file.
+        folder: the cache. A strip that is older than the file of its video is replaced.
 
     Raises:
         IfttnError: the video cannot be read.
@@ -45,7 +45,7 @@ def strip(video: Video, store: Store | None, folder: Path) -> bytes:
     for number, frame in enumerate(frames):
         resize_into(frame, picture[:, number * SIZE[0] : (number + 1) * SIZE[0]])
     content = jpeg(picture, 75)
-    with suppress(IfttnError):  # a full disk or a folder of someone else: it is made again next time
+    with suppress(IfttnError):  # full disk or no permission: the next call makes the strip again
         write_whole(path, content)
     return content
 
@@ -64,5 +64,5 @@ def _frames(video: Video, store: Store | None) -> Sequence[Picture] | UInt8[np.n
 
 
 def _spread(count: int) -> Integer[np.ndarray, " T"]:
-    """The numbers of FRAMES frames, from the first to the last."""
+    """Indices of FRAMES evenly spaced frames, from the first to the last."""
     return np.linspace(0, count - 1, FRAMES).round().astype(int)

@@ -1,4 +1,4 @@
-// A place to drop a video on, for `Upload` in upload.py. It sends the next part of a file when the last one has come.
+// The page's side of `Upload` in upload.py. It sends a part of a file when Python has the part before.
 const PART = 1 << 19;  // bytes
 
 export default {
@@ -10,17 +10,16 @@ export default {
     const send = async at => {
       root.textContent = `sending ${megabytes(at)} of ${megabytes(file.size)} MB`;
       try {
-        model.send({name: file.name, at, of: file.size}, undefined, [await file.slice(at, at + PART).arrayBuffer()]);
+        model.send({name: file.name, at, size: file.size}, undefined, [await file.slice(at, at + PART).arrayBuffer()]);
       } catch {
-        root.textContent = `${file.name} cannot be read: a file is wanted, no folder`;
+        root.textContent = `${file.name} cannot be read: drop a file, not a folder`;
       }
     };
     const take = given => {
       if (!given) return;
       file = given;
       if (file.size <= 1e6 * model.get("most")) send(0);
-      else root.textContent = `${file.name} has ${megabytes(file.size)} MB, and at most ${model.get("most")} are sent:` +
-        " type its path";
+      else root.textContent = `${file.name} has ${megabytes(file.size)} MB, more than ${model.get("most")}: type its path`;
     };
     input.onchange = () => {
       take(input.files[0]);

@@ -1,4 +1,4 @@
-"""A place in a panel to drop a video on."""
+"""A field in a panel on which a person drops a video."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,14 +10,13 @@ from traitlets import Int
 from lab.panel import in_page
 
 LARGEST = 500
-"""Megabytes of a file that is sent; a larger one is opened by its path."""
+"""Largest file that the page sends (megabytes). A person types the path of a larger one."""
 
 
 class Upload(AnyWidget):
-    """Lets a person drop or choose a file (`upload.js`). It comes in parts: a notebook's server takes no large message.
+    """Lets a person drop or choose a file (`upload.js`), and stores it in `folder`.
 
-    Args:
-        folder: where the files go.
+    The page sends a file in parts, because the server of a notebook refuses large messages.
     """
 
     _esm = in_page("elements.js", "upload.js")
@@ -27,21 +26,21 @@ class Upload(AnyWidget):
         super().__init__()
         self.folder = folder
 
-    def receive(self, said: Mapping[str, Any], part: memoryview) -> Path | None:
-        """Keep a part of a file, and ask for the next one.
+    def receive(self, message: Mapping[str, Any], part: memoryview) -> Path | None:
+        """Write a part of a file, and ask the page for the next part.
 
         Args:
-            said: the name of the file, where its part begins (`at`), and how many bytes it has in all (`of`).
+            message: `name` of the file, `at` of the part's first byte, and `size` of the file in bytes.
             part: its bytes.
 
         Returns:
-            The file when all of it is there.
+            The path once the file is complete, before that None.
         """
-        path, end = self.folder / Path(said["name"]).name, said["at"] + len(part)
+        path, end = self.folder / Path(message["name"]).name, message["at"] + len(part)
         self.folder.mkdir(parents=True, exist_ok=True)
         coming = path.with_name(f".{path.name}.part")
-        with coming.open("r+b" if said["at"] else "wb") as file:
-            file.seek(said["at"])
+        with coming.open("r+b" if message["at"] else "wb") as file:
+            file.seek(message["at"])
             file.write(part)
         self.send({"at": end})
-        return coming.replace(path) if end >= said["of"] else None
+        return coming.replace(path) if end >= message["size"] else None

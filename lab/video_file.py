@@ -1,4 +1,4 @@
-"""A video file, a folder of images, or a part of one: how long it is, and what its frames are."""
+"""The frames, the frame types and the length of a video file, a folder of images, or a part of one."""
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
@@ -16,18 +16,18 @@ from ifttn.data.video import Reader, picture_stream
 from ifttn.vocabulary import IfttnError
 
 Span = tuple[float, float] | tuple[()]
-"""From which second of a video on, and until which; empty: all of it."""
+"""First and last second of a part of a video; empty: the whole video."""
 
 
 class _Part(Reader):
-    """Reads the frames that a file shows in a span, from the key frame before them on."""
+    """Reads the frames of a file in a span. It decodes from the key frame before the span."""
 
     def __init__(self, path: Path, span: tuple[float, float], size: tuple[int, int] | None = None) -> None:
         super().__init__(path, size)
         self._span, self.began = span, 0.0
 
     def frames(self, container: InputContainer) -> Iterator[VideoFrame]:
-        """As `Reader.frames`; damaged frames of a part are left out without a word."""
+        """As `Reader.frames`, but damaged frames are skipped without a note."""
         stream = picture_stream(container, self.path)
         unit, first, (start, end) = float(stream.time_base or 1), stream.start_time or 0, self._span
         container.seek(first + int(start / unit), stream=stream)
@@ -55,7 +55,7 @@ class _PartOfImages(FolderReader):
 
 
 def reader(path: Path, span: Span = (), size: tuple[int, int] | None = None) -> Reader:
-    """Of a video file or a folder of images, or of a part of it."""
+    """A reader of a video file, a folder of images, or a part of one."""
     if span:
         return (_PartOfImages if path.is_dir() else _Part)(path, span, size)
     return (FolderReader if path.is_dir() else Reader)(path, size)
@@ -63,7 +63,7 @@ def reader(path: Path, span: Span = (), size: tuple[int, int] | None = None) -> 
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Says of which file it is that it cannot be read."""
+    """Raise an IfttnError with the path for a file that is missing or cannot be read."""
     if not path.exists():
         raise IfttnError(f"{path} is not there: was the data set moved, or the name misspelt?")
     try:
@@ -73,7 +73,7 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def length(path: Path) -> float:
-    """Of a video (s), as its header says without a frame being read; 0: it does not say.
+    """The length of a video by its header (s), without decoding; 0: the header has none.
 
     Raises:
         IfttnError: the file is missing, or is no video.
@@ -87,7 +87,7 @@ def length(path: Path) -> float:
 
 
 def probe(path: Path, span: Span = ()) -> Generator[float, None, tuple[str, int, int]]:
-    """Steps that end with the type of every frame, and the width and height in which a player shows the video.
+    """Read in steps the type of every frame, and the width and height in which a player shows the video.
 
     Raises:
         IfttnError: the file is missing, or is no video.
@@ -110,7 +110,7 @@ def probe(path: Path, span: Span = ()) -> Generator[float, None, tuple[str, int,
 
 
 def _probe_images(reader: FolderReader) -> Generator[float, None, tuple[str, int, int]]:
-    """As `probe` for a folder of images, each of which is a whole frame."""
+    """As `probe`, for a folder of images: each image is a complete frame (I)."""
     reader.is_encoded, count = False, 0
     for count, _ in enumerate(reader.chunks(keep=lambda index: False), 1):
         if count % 256 == 0:

@@ -1,4 +1,4 @@
-"""A panel about one video: choosing it and a run, reading it, asking the network; once for all that do."""
+"""The base class of panels about one video: it chooses and reads the video, and runs the network."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
@@ -21,27 +21,27 @@ from lab.upload import Upload
 from lab.video_file import length
 
 USUAL_FINER: Finer = 4
-"""Maps have a cell every 32 / 4 px unless other cells are chosen: those of a small network are few."""
+"""By default a map has a cell every 32 / 4 px, because a small network has few cells."""
 KEPT_MAPS = 8
 LONG = 12.0
-"""Seconds of a video of which a part can be chosen: about those of which every frame is shown."""
+"""A person can choose a part of a video that is longer than this (s). Of shorter ones the panel shows every frame."""
 
 
 class VideoState(HasTraits):
-    """Which video, and which run looks at it."""
+    """The chosen video and the chosen run."""
 
     dataset = Unicode()
     split = Int(1)
     side = Enum(("test", "train"), "test")
-    action = Unicode(help="of the videos offered; empty: all actions")
-    video = Unicode(help="a name of the data set")
-    file = Unicode(help="a file of one's own, in place of `video`")
-    span = Tuple(help="from which second of the video on, and until which; empty: all of it")
-    run = Unicode(help="a recipe of the split; empty: none is trained")
+    action = Unicode(help="the list has videos of this action; empty: of all actions")
+    video = Unicode(help="name of a video of the data set")
+    file = Unicode(help="path of another file, in place of `video`")
+    span = Tuple(help="first and last second of a part of the video; empty: the whole video")
+    run = Unicode(help="name of a run of the split; empty: none is trained")
 
 
 class VideoPanel(Panel):
-    """Reads the chosen video in its worker; a subclass shows `clip` and `reading` in `loaded` and `refresh`."""
+    """Reads the chosen video in its worker. A subclass shows `clip` and `reading` in `loaded` and `refresh`."""
 
     state: Any
     """A VideoState."""
@@ -53,7 +53,7 @@ class VideoPanel(Panel):
         """None: no run is trained."""
         self._source: tuple[object, ...] = ()
         self._maps: dict[tuple[object, ...], dict[str, np.ndarray]] = {}
-        wide = Layout(width="auto", flex="1 1 90px", min_width="80px")  # it fits half a panel
+        wide = Layout(width="auto", flex="1 1 90px", min_width="80px")  # fits into half a panel
         self.dataset, self.split, self.run = dropdown("data set"), dropdown("split", (1, 2, 3)), dropdown("run")
         self.side = dropdown("videos", ("test", "train"))
         self.action = Combobox(placeholder="any class", tooltip="type to search", layout=wide)
@@ -70,32 +70,32 @@ class VideoPanel(Panel):
         self.watch_choice(self.video, self._choose_video)
         self.watch_choice(self.file, self._choose_file)
         self.watch_choice(self.span, self._choose_span)
-        self.upload.on_msg(lambda _, said, parts: self.guard(self._receive, said, parts))
+        self.upload.on_msg(lambda _, message, parts: self.guard(self._receive, message, parts))
         self.watch(state, ["dataset", "split", "side", "action"], self._fill_lists)
         self.watch(state, ["video", "file", "run", "span"], self._show_choices)
         self.watch(state, ["video", "file", "run", "split", "span"], self.read_video)
 
     def begin(self, chosen: Mapping[str, object]) -> None:
-        """As a panel does; a file of one's own needs no data set."""
+        """Set traits of the state. A file can be shown without any data set."""
         super().begin(chosen)
         if chosen.get("file") and not self.state.file:
             self.state.file = str(chosen["file"])
 
     def _begin(self, chosen: Mapping[str, Any]) -> None:
-        """Find the side of a video; refuse a run or a video that does not exist."""
+        """Find the side of a video, and raise an error for a run or a video that does not exist."""
         dataset, number = chosen.get("dataset") or self.shelf.usual_dataset, chosen.get("split", 1)
         if chosen.get("video"):
             chosen = {"side": self._side_of(self.shelf.video(dataset, chosen["video"]).name, dataset, number), **chosen}
         if chosen.get("run") and chosen["run"] not in (ready := self.shelf.networks(dataset, number)):
             choices = f"choose from {', '.join(ready)}" if ready else "none is trained"
-            raise IfttnError(f"no run {chosen['run']!r} to look into: {choices}")
+            raise IfttnError(f"no network of a run {chosen['run']!r}: {choices}")
         super()._begin(chosen)
 
     def _side_of(self, video: str, dataset: str, split: int) -> str:
         return "test" if video in {each.name for each in self.shelf.split(dataset, split).test} else "train"
 
     def close(self) -> None:
-        """As a panel does, and let go of the video, which the garbage collector would find late."""
+        """Close the panel and free the video at once: the garbage collector would free it late."""
         super().close()
         self.clip = self.reading = None
         self._maps.clear()
@@ -107,7 +107,7 @@ class VideoPanel(Panel):
             self.set_choices(file="", video=self.video.value, span=())
 
     def _choose_file(self) -> None:
-        """Take a path; an empty one gives the listed video back."""
+        """Show a file; an empty path shows the listed video again."""
         file = self.file.value.strip()
         listed = "" if file else next((name for _, name in self.video.options), "")
         self.set_choices(file=file, video=self.state.video or listed, span=())
@@ -116,16 +116,16 @@ class VideoPanel(Panel):
         whole = self.span.value == (self.span.min, self.span.max)
         self.state.span = () if whole else tuple(round(second, 3) for second in self.span.value)
 
-    def _receive(self, said: Mapping[str, Any], parts: Sequence[memoryview]) -> None:
-        """A part of a file that was dropped; with the last one the file is shown."""
-        path = self.upload.receive(said, parts[0])
+    def _receive(self, message: Mapping[str, Any], parts: Sequence[memoryview]) -> None:
+        """Store a part of a dropped file, and show the file after its last part."""
+        path = self.upload.receive(message, parts[0])
         if path is not None:
-            self._source = ()  # a file of the same name may have been shown
+            self._source = ()  # the panel may show an earlier file of the same name
             self.set_choices(file=str(path), span=())
             self.read_video()
 
     def _fill_lists(self) -> None:
-        """Offer in each list what the choices above it leave."""
+        """Fill each list with the options that the choices above it leave."""
         state = self.state
         split = self.shelf.split(state.dataset, state.split)
         videos = split.test if state.side == "test" else split.train
@@ -149,48 +149,47 @@ class VideoPanel(Panel):
             state.video = self.video.value
 
     def _show_choices(self) -> None:
-        """Let the controls show what was chosen in another way."""
+        """Set the controls to the state, which a notebook may have changed."""
         with self.filling():
             self.file.value = self.state.file
             self.span.value = self.state.span or (self.span.min, self.span.max)
-            listed = None if self.state.file else self.state.video  # None: so that the one listed can be chosen again
+            listed = None if self.state.file else self.state.video  # after None a person can choose it again
             for control, value in ((self.video, listed), (self.run, self.state.run)):
                 if value is None or value in (offered for _, offered in control.options):
                     control.value = value
 
     def show(self, dataset: str, split: int, video: str, run: str | None = None) -> str:
-        """Show a video of a data set, and what a run says of it.
+        """Show a video of a data set, with the predictions of a run.
 
         Returns:
-            A sentence where another run is shown, because a peer's run has scores and no network to look into.
+            A sentence if another run is shown: a peer's run has scores but no network.
         """
         where = {"dataset": dataset, "split": split, "side": self._side_of(video, dataset, split), "action": ""}
         known = {"run": run} if run in self.shelf.networks(dataset, split) else {}
         self.set_choices(**where, video=video, file="", span=(), **known)
         if run is None or run == self.state.run:
             return ""
-        shown = f"what {self.state.run} says of the video" if self.state.run else "the video alone"
-        return f"The run {run} has scores only. Below is {shown}."
+        shown = f"the predictions of {self.state.run}" if self.state.run else "no predictions"
+        return f"The run {run} has scores but no network. The video below has {shown}."
 
     # -- reading
 
     def read_video(self) -> None:
-        """Let the worker bring what is shown up to date."""
+        """Let the worker update the panel."""
         if self.state.video or self.state.file or self.clip is not None:
             self.work("reading the video", self.update)
 
     def update(self) -> Iterator[float | None]:
-        """Bring what is shown up to date with the state; each part only where it differs."""
+        """Show the state. A new video or run is read first."""
         run = self.chosen_run
         video = self.state.file or (self.state.dataset, self.state.video)
         source = (video, self.state.span, run.folder if run else None)
         if source != self._source:
-            # Nothing of the old one stays under the name of the new one, even where reading fails half-way.
-            self._source, self.clip, self.reading = (), None, None
+            self._source, self.clip, self.reading = (), None, None  # if reading fails, the old video must not remain
             self._maps.clear()
             try:
                 yield from self._read_source(run)
-            except Exception:  # the error goes on; the panel first shows that there is no clip
+            except Exception:
                 self.loaded()
                 raise
             self._source = source
@@ -199,7 +198,7 @@ class VideoPanel(Panel):
 
     @property
     def chosen_run(self) -> Run | None:
-        """None: no run is trained."""
+        """The run with the network; None: no run is trained."""
         state = self.state
         return self.shelf.runs(state.dataset, state.split).get(state.run) if state.run else None
 
@@ -222,7 +221,7 @@ class VideoPanel(Panel):
         self.reading = self.ask(clip) if run else None
 
     def _offer_span(self, seconds: float) -> None:
-        """Offer parts of a long video, before it is read.
+        """Show the slider of parts for a long video.
 
         Raises:
             IfttnError: the chosen part is not in the video.
@@ -238,15 +237,15 @@ class VideoPanel(Panel):
     def unread(self) -> str:
         """HTML that says why there are no votes."""
         if self.chosen_run is not None:
-            return "<div class=empty>There are no scores: the line at the top says why.</div>"
+            return "<div class=empty>There are no predictions: the message at the top says why.</div>"
         command = escape(self.shelf.to_train(self.state.dataset, self.state.split))
         return (
             f"<div class=empty>No trained run of this split yet.<br><code>{command}</code> trains one. "
-            "Frames and motion are shown without it.</div>"
+            "Frames and motion are shown without a run.</div>"
         )
 
     def ask(self, clip: Clip, order: Sequence[int] | None = None) -> Reading:
-        """What the chosen run says of a clip, with its snippets in an order.
+        """The votes of the chosen run for a clip, with the snippets in a given order.
 
         Raises:
             IfttnError: no run is trained.
@@ -260,7 +259,7 @@ class VideoPanel(Panel):
     def maps(
         self, action: int, method: Method = "cam", finer: Finer = USUAL_FINER
     ) -> dict[str, Float[np.ndarray, "V s s"]]:
-        """Where each head of the chosen run sees an action in the clip; the last few maps are kept."""
+        """The maps of an action in the clip, by each head of the chosen run. The last few are cached."""
         run, clip, key = self.chosen_run, self.clip, (action, method, finer)
         if key not in self._maps:
             assert run is not None
@@ -273,9 +272,9 @@ class VideoPanel(Panel):
         return self._maps[key]
 
     def loaded(self) -> None:
-        """A new clip or reading is there, or none. Abstract; no ABC, whose metaclass is not a widget's."""
+        """Show a new `clip` and `reading`, or that there is none. Abstract, but an ABC has another metaclass."""
         raise NotImplementedError(f"{type(self).__name__}.loaded")
 
     def refresh(self) -> Iterator[float | None]:
-        """Steps that show what else the state asks for, by each panel in its own way. Abstract, as `loaded` is."""
+        """Show the other traits of the state, step by step. Abstract, as `loaded` is."""
         raise NotImplementedError(f"{type(self).__name__}.refresh")

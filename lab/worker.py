@@ -1,4 +1,4 @@
-"""The long work of one panel, in a thread: the latest job only, with progress, stop, pause and errors as traits."""
+"""Runs the jobs of one panel in a thread. Progress, pause and errors are traits; a new job replaces the old one."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -11,23 +11,22 @@ from traitlets import Bool, Float, HasTraits, Unicode
 from ifttn.vocabulary import IfttnError
 
 Job = Callable[[], Iterator[float | None]]
-"""Starts a piece of work. Each value of its iterator is the share done, in 0..1, or None where that is not known.
+"""Starts a piece of work. Its iterator yields the share done, in 0..1, or None if the share is unknown.
 
-A job of several parts counts each of them from 0 to 1: a share that falls begins the next part.
+A job with several parts counts each part from 0 to 1: when the share falls, the next part begins.
 """
 
 TICK = 0.1
-"""Shortest time (s) between two reports of progress: a browser need not draw more."""
-
+"""Shortest time (s) between two reports of progress: a browser need not draw more often."""
 
 _idle: list["SimpleQueue[tuple[Callable[[], None], Event]]"] = []
 
 
 def _in_a_thread(call: Callable[[], None], done: Event) -> None:
-    """Call in a thread that is idle, or else in a new one, and say when it is done.
+    """Call a function in an idle thread or else in a new one, then set `done`.
 
-    A thread that ends keeps what it freed from the system and from most other threads (the arenas of glibc), so that
-    a new thread for every job would take up to 16 times the memory of one.
+    glibc does not return the freed memory of an ended thread to the system (its arena). A new thread for every job
+    would take up to 16 times the memory of one thread.
     """
     try:
         queue = _idle.pop()
@@ -42,7 +41,7 @@ def _serve(queue: "SimpleQueue[tuple[Callable[[], None], Event]]") -> None:
         call, done = queue.get()
         try:
             call()
-            del call  # it holds a panel
+            del call  # it refers to a panel
             current_thread().name = "idle"
             _idle.append(queue)
         finally:
@@ -50,18 +49,18 @@ def _serve(queue: "SimpleQueue[tuple[Callable[[], None], Event]]") -> None:
 
 
 class Worker(HasTraits):
-    """Does one job at a time, in a thread; a new job takes the place of the one under way.
+    """Does one job at a time in a thread. A new job replaces the running one.
 
-    The worker asks a job for its next value over and over. Between two values it can stop, pause or replace the job. A
-    paused job is asked no more, so it goes on exactly where it was. The thread sets the traits.
+    The worker takes one value after the other from the iterator of a job. Between two values it can stop, pause or
+    replace the job. A paused job continues exactly where it was. The thread sets the traits.
     """
 
-    doing = Unicode(help="what is being done; empty: nothing")
-    share = Float(None, allow_none=True, help="of the job, done so far")
-    seconds_left = Float(None, allow_none=True, help="for the part under way; a pause and earlier parts do not count")
+    doing = Unicode(help="name of the running job; empty: none runs")
+    share = Float(None, allow_none=True, help="share of the job that is done")
+    seconds_left = Float(None, allow_none=True, help="expected time for the present part, without pauses")
     paused = Bool(False)
     error = Unicode(help="why the last job failed, in a sentence")
-    details = Unicode(help="the traceback; empty for a mistake that a person can mend")
+    details = Unicode(help="the traceback; empty for an error that a person can correct")
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,7 +71,7 @@ class Worker(HasTraits):
         self._done.set()
 
     def start(self, doing: str, job: Job) -> None:
-        """Do this now, in place of what is under way. A closed worker does nothing more."""
+        """Start a job in place of the running one. A closed worker starts none."""
         with self._lock:
             if self._closed:
                 return
@@ -83,17 +82,17 @@ class Worker(HasTraits):
         self.pause(False)
 
     def stop(self) -> None:
-        """Give up the job under way, and the one that waits."""
+        """Give up the running job and the waiting one."""
         self._next, self._stopped = None, True
         self.pause(False)
 
     def pause(self, paused: bool = True) -> None:
-        """Halt the job between two values, or let it go on."""
+        """Pause the job at its next value, or continue it."""
         self.paused = paused
         (self._going_on.clear if paused else self._going_on.set)()
 
     def wait(self, timeout: float | int | None = None) -> bool:
-        """Until nothing is left to do; False where that took longer than `timeout` seconds."""
+        """Wait until nothing is left to do. False: it took longer than `timeout` seconds."""
         end = None if timeout is None else time.monotonic() + timeout
         while not self._done.is_set():
             if not self._done.wait(None if end is None else max(0.0, end - time.monotonic())):
@@ -109,10 +108,10 @@ class Worker(HasTraits):
         self.unobserve_all()
 
     def report_error(self, error: Exception) -> None:
-        """Show an error of a job or of a callback, which would else be lost."""
-        mendable = isinstance(error, IfttnError)
-        self.details = "" if mendable else format_exc()
-        self.error = str(error) if mendable else f"unexpected {type(error).__name__}: {error}"
+        """Show an error of a job or of a callback, with its traceback if it is a fault of the program."""
+        expected = isinstance(error, IfttnError)
+        self.details = "" if expected else format_exc()
+        self.error = str(error) if expected else f"unexpected {type(error).__name__}: {error}"
 
     def _run(self) -> None:
         while True:

@@ -57,7 +57,7 @@ def test_rows_come_by_class_and_name_and_each_has_its_numbers(rows):
         ({"action": "Climb"}, "ab"),  # the class of this name, and not those that have it in theirs
         ({"action": "climb"}, "abc"),
         ({"action": "nothing"}, ""),
-        ({"taken": "Climb Down"}, "bc"),
+        ({"predicted": "Climb Down"}, "bc"),
         ({"outcome": "wrong"}, "bd"),
         ({"outcome": "right"}, "ac"),
         ({"outcome": "wrong: up"}, "b"),
@@ -83,7 +83,7 @@ def test_an_outcome_that_there_is_not_is_refused_with_those_there_are(rows):
 
 def test_without_scores_no_clip_is_right_or_wrong_and_no_number_is_there():
     rows = clip_rows([video("a", 0)], ACTIONS)
-    assert (named(rows), named(rows, outcome="right"), named(rows, taken="Climb")) == ("a", "", "")
+    assert (named(rows), named(rows, outcome="right"), named(rows, predicted="Climb")) == ("a", "", "")
     assert rows.numbers == {}
 
 
@@ -229,7 +229,7 @@ def test_without_a_run_or_a_store_the_grid_shows_the_videos_and_says_what_is_abs
     assert "ifttn reproduce --quick" in panel._absent.value
     assert "No lengths" in panel._absent.value
     assert [value for _, value in panel.by.options] == [""]
-    assert {control.layout.display for control in (panel.head, panel.taken, panel.outcome)} == {"none"}
+    assert {control.layout.display for control in (panel.head, panel.predicted, panel.outcome)} == {"none"}
 
 
 @pytest.mark.parametrize(

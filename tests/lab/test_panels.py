@@ -85,13 +85,13 @@ def test_an_unexpected_error_of_a_callback_shows_with_its_place(kind, shelf, ope
 def test_every_frame_of_a_clip_is_a_picture_with_its_votes(inspector):
     count, clip, votes = len(inspector.clip.frames), inspector.player.clip, inspector.player.votes
     assert len(set(shown(inspector)["rgb"])) == count
-    assert getattr(inspector.player, "of rgb")["of"] == list(range(count))
+    assert getattr(inspector.player, "pictures of rgb")["numbers"] == list(range(count))
     assert (clip["shown"], clip["fps"], len(clip["seconds"]), len(clip["kinds"])) == (count, 25.0, count, count)
     assert [head["name"] for head in votes["heads"]] == ["rgb", "flow", "ttn"]
     assert [head["pairs"] for head in votes["heads"]] == [False, False, True]
     for head in votes["heads"]:
-        assert len(head["of"]) == count
-        assert all(sum(share) == pytest.approx(1, abs=1e-2) for share in head["share"])
+        assert len(head["votes"]) == count
+        assert all(sum(each) == pytest.approx(1, abs=1e-2) for each in head["probabilities"])
 
 
 def test_a_layer_is_sent_once_and_neither_a_toggle_nor_an_opacity_sends_it_again(inspector, monkeypatch):
@@ -103,7 +103,7 @@ def test_a_layer_is_sent_once_and_neither_a_toggle_nor_an_opacity_sends_it_again
             assert inspector.wait(60.0)
     assert sent == ["flow", "flow arrows", "vectors", "vector arrows", "CAM ttn"]
     inspector.state.layers = {"CAM ttn": 0.5}
-    inspector.state.asked = inspector.reading.actions[3]  # another map
+    inspector.state.map_action = inspector.reading.actions[3]  # another map
     assert inspector.wait(60.0)
     assert sent[5:] == ["CAM ttn"]
     assert inspector.worker.error == ""
@@ -112,7 +112,7 @@ def test_a_layer_is_sent_once_and_neither_a_toggle_nor_an_opacity_sends_it_again
 def test_the_first_pictures_are_those_around_the_cursor(inspector, monkeypatch):
     inspector.player.frame = 20
     portions = []
-    inspector.player.observe(lambda change: portions.append(change["new"]["data"]), "of flow")
+    inspector.player.observe(lambda change: portions.append(change["new"]["data"]), "pictures of flow")
     inspector.state.layers = {"flow": 1.0}
     assert inspector.wait(60.0)
     ready = [{i for i, each in enumerate(data) if each} for data in portions]
@@ -127,7 +127,7 @@ def test_a_map_is_sent_once_for_each_vote(inspector):
     for head in ("ttn", "rgb"):
         assert len(inspector.player.pictures_of(f"CAM {head}")) == len(inspector.reading.votes[head])
         frames = [inspector.reading.vote(head, i) for i in range(len(inspector.clip.frames))]
-        assert getattr(inspector.player, f"of CAM {head}")["of"] == frames
+        assert getattr(inspector.player, f"pictures of CAM {head}")["numbers"] == frames
 
 
 def test_after_a_burst_of_choices_the_page_has_what_is_shown(inspector):
@@ -137,13 +137,13 @@ def test_after_a_burst_of_choices_the_page_has_what_is_shown(inspector):
         inspector.state.layers = layers if layers.pop(name, None) else {**layers, name: 0.5}
         inspector.player.frame = rng.randrange(len(inspector.clip.frames))
         if rng.random() < 0.3:
-            inspector._hear(inspector.player, {"reorder": rng.choice(["reverse", "swap pair", "as filmed"])}, [])
+            inspector._on_message(inspector.player, {"reorder": rng.choice(["reverse", "swap pair", "as filmed"])}, [])
         time.sleep(rng.random() * 0.05)
     inspector.player.layers = {"rgb": 1.0, "flow": 0.5, "flow arrows": 0.5, "CAM ttn": 0.5}
     assert inspector.wait(120.0)
     for name, pictures_there in shown(inspector).items():
         layer = painted(inspector.clip, name, inspector.reading, inspector._maps_of([name]))
-        assert pictures_there == [pictures.for_page(layer.paint(number)) for number in sorted(set(layer.of))], name
+        assert pictures_there == [pictures.for_page(layer.paint(number)) for number in sorted(set(layer.numbers))], name
     assert inspector.worker.error == ""
 
 
@@ -235,14 +235,14 @@ def test_a_part_that_a_video_does_not_have_is_refused(opened, shelf, span):
 
 
 def test_a_file_that_is_dropped_comes_in_parts_and_is_shown(opened, shelf, encode, tmp_path, monkeypatch):
-    panel, asked = opened(Inspector, shelf), []
+    panel, requests = opened(Inspector, shelf), []
     monkeypatch.setattr(panel.upload, "folder", tmp_path / "uploads")
-    monkeypatch.setattr(panel.upload, "send", asked.append)
+    monkeypatch.setattr(panel.upload, "send", requests.append)
 
     def drop(name, content, part):
         for at in range(0, len(content), part):
-            told = {"name": name, "at": at, "of": len(content)}
-            panel.upload._handle_custom_msg(told, [memoryview(content[at : at + part])])
+            message = {"name": name, "at": at, "size": len(content)}
+            panel.upload._handle_custom_msg(message, [memoryview(content[at : at + part])])
         assert panel.wait(60.0)
 
     for level, part in ((10, 700), (20, 10**6)):  # another file of the same name, in one part
@@ -251,7 +251,7 @@ def test_a_file_that_is_dropped_comes_in_parts_and_is_shown(opened, shelf, encod
         assert panel.worker.error == ""
         assert (panel.clip.name, panel.file.value) == ("own.avi", str(tmp_path / "uploads" / "own.avi"))
         assert panel.clip.frames[0].mean() == pytest.approx(level, abs=2)
-    assert [each["at"] for each in asked[:2]] == [700, 1400]
+    assert [each["at"] for each in requests[:2]] == [700, 1400]
     assert [path.name for path in (tmp_path / "uploads").iterdir()] == ["own.avi"]
     drop("letter.mp4", b"Dear Sir or Madam", 5)
     assert "letter.mp4 cannot be read as a video" in panel.worker.error
@@ -434,20 +434,21 @@ def test_a_click_while_a_thread_fills_lists_is_not_lost_and_what_the_fill_report
     explorer = opened(CamExplorer, shelf)
     assert explorer.wait(60.0)
     filling, done = threading.Event(), threading.Event()
-    action = explorer.asked.options[5][1]
+    action = explorer.map_action.options[5][1]
 
     def fill():
         with explorer.filling():
             filling.set()
             done.wait(0.3)
-            explorer.asked.options, explorer.asked.value = list(explorer.asked.options), explorer.state.asked
+            explorer.map_action.options = list(explorer.map_action.options)
+            explorer.map_action.value = explorer.state.map_action
 
     thread = threading.Thread(target=fill)
     thread.start()
     filling.wait(10.0)
-    explorer.asked.value = action
+    explorer.map_action.value = action
     thread.join()
-    assert explorer.state.asked == explorer.asked.value == action
+    assert explorer.state.map_action == explorer.map_action.value == action
 
 
 @pytest.fixture
@@ -670,7 +671,7 @@ def test_the_time_to_go_is_that_of_the_epochs_to_come(results, tmp_path):
     }
     run.log(line)
     outlook = look_ahead(run, run.metrics())
-    assert (outlook.state, outlook.epoch, outlook.of, outlook.seconds_left) == ("training", 1, 2, 7.0)
+    assert (outlook.state, outlook.epoch, outlook.epochs, outlook.seconds_left) == ("training", 1, 2, 7.0)
 
 
 def test_the_explorer_draws_every_head_for_every_pair_and_scaling(opened, shelf):
@@ -682,7 +683,7 @@ def test_the_explorer_draws_every_head_for_every_pair_and_scaling(opened, shelf)
         ("scaling", "positive"),
         ("scaling", "each map"),
         ("finer", 1),
-        ("asked", panel.asked.options[5][1]),
+        ("map_action", panel.map_action.options[5][1]),
         ("method", "gradcam"),
     ):
         setattr(panel.state, name, value)
@@ -691,7 +692,7 @@ def test_the_explorer_draws_every_head_for_every_pair_and_scaling(opened, shelf)
     assert panel.worker.error == ""
     assert len(figures) == 7
     assert panel._grid.value.count("<img") == 2 * 5
-    assert panel.asked.options[5][1] in panel._caption.value
+    assert panel.map_action.options[5][1] in panel._caption.value
 
 
 def test_an_inspector_that_is_opened_and_closed_again_and_again_leaves_no_widget_and_no_second_thread(results):
@@ -729,7 +730,7 @@ def test_the_page_without_a_kernel_holds_the_layers_that_are_on_the_maps_and_the
     found = re.search(r"offline\((\{.*\})\), el:", text)
     assert found
     state = json.loads(found[1])
-    pictures_of = {name: state[f"of {name}"]["data"] for name in state["known"]}
+    pictures_of = {name: state[f"pictures of {name}"]["data"] for name in state["known"]}
     count = len(inspector.clip.frames)
     assert {name: len(data) for name, data in pictures_of.items() if data} == {
         "rgb": count,
@@ -789,7 +790,7 @@ def test_a_run_that_does_not_open_leaves_nothing_of_the_one_before(kind, opened,
         panel.run.value = "spatial"
         assert panel.wait(60.0)
         assert "cut short" in panel.worker.error
-        assert "There are no scores" in shows()
+        assert "There are no predictions" in shows()
     panel.run.value = "if-ttn"
     assert panel.wait(60.0)
     assert panel.worker.error == ""
@@ -806,7 +807,7 @@ def test_a_video_that_a_peer_gets_wrong_is_shown_and_the_desk_says_whose_votes_t
     assert desk.inspector.wait(60.0)
     assert desk.inspector.clip.name == desk.errors.value
     assert (desk.inspector.run.value, desk.inspector.worker.error) == ("if-ttn", "")
-    assert "The run c3d has scores only. Below is what if-ttn says of the video." in desk._note.value
+    assert "The run c3d has scores but no network. The video below has the predictions of if-ttn." in desk._note.value
     desk.state.row = methods.index("TSN (RGB) [27]")
     assert "c3d" not in desk._note.value
 
