@@ -1,4 +1,4 @@
-"""Arrays in, matplotlib Figures out: accuracy against training videos, against the order of snippets, against time.
+"""Matplotlib figures of accuracy against training videos, against the order of snippets, and against time.
 
 Shapes: A actions.
 """
@@ -16,15 +16,15 @@ from lab.figures import COLUMN, HEAD_NAMES, PAGE, SERIES, paper_style
 
 @paper_style
 def clips_curve(table: pd.DataFrame, title: str, actions: int) -> Figure:
-    """Accuracy against the number of training videos of an action, a line a head, with intervals.
+    """Accuracy against the number of training videos of an action, with a line for each head.
 
-    Bands are 95 % intervals; where there are several seeds, bars reach from the lowest to the highest.
-    The dotted line is chance.
+    Bands are 95 % intervals. With several seeds, bars go from the lowest to the highest accuracy. The dotted line is
+    chance.
 
     Args:
         table: `ifttn.experiment.clips.curve`.
         title: of the figure.
-        actions: how many there are to choose from.
+        actions: the number of actions.
     """
     figure = Figure(figsize=(COLUMN + 1.3, 2.6))
     axes = figure.subplots()
@@ -48,19 +48,18 @@ def clips_curve(table: pd.DataFrame, title: str, actions: int) -> Figure:
 
 
 CHANGE = ("#b2432f", "#c9c4ba", "#00698c")
-"""Colours of a loss, of no change and of a gain."""
+"""The colours of a loss, of no change and of a gain."""
 
 
 @paper_style
 def order_lollipops(gains: pd.DataFrame, most: int = 15) -> Figure:
-    """Which actions need order: accuracy with snippets in order less accuracy with shuffled ones, the largest first.
+    """The accuracy that order gives each action: with snippets in order minus with shuffled snippets.
 
-    On the left, the change with its interval; on the right, the two accuracies. Where there are more than twice `most`
-    actions, only the first and the last are drawn.
+    The left half has the gain with its interval, the right half both accuracies.
 
     Args:
-        gains: `ifttn.experiment.reversal_frames.order_gains`.
-        most: how many actions of each end are drawn.
+        gains: `ifttn.experiment.reversal_frames.order_gains`, the largest gain first.
+        most: of more than twice so many actions, only so many of each end are drawn.
     """
     left_out = max(0, len(gains) - 2 * most)
     rows = pd.concat([gains.head(most), gains.tail(most)]) if left_out else gains
@@ -81,7 +80,7 @@ def order_lollipops(gains: pd.DataFrame, most: int = 15) -> Figure:
     both.scatter(order, places, s=17, color=colours, zorder=3, label="in order")
     names = [name if len(name) <= 58 else f"{name[:56]}..." for name in rows["action"]]
     change.set_yticks(places, names)
-    change.set(xlabel="points of accuracy that order gives", title="In order less shuffled, with 95 % interval")
+    change.set(xlabel="points of accuracy that order gives", title="In order minus shuffled, with 95 % interval")
     both.set(xlim=(-4, 104), xlabel="accuracy (%)", title="Shuffled (open) and in order (full)")
     for axes in (change, both):
         axes.grid(axis="x", color="0.92", lw=0.5)
@@ -96,22 +95,22 @@ def order_lollipops(gains: pd.DataFrame, most: int = 15) -> Figure:
 
 
 def _stretched(gain: Float[np.ndarray, " A"]) -> Float[np.ndarray, " A"]:
-    """Changes in -1..1 on a scale on which small ones differ in colour as well."""
+    """Gains in -1..1 on a square-root scale, so that small gains have different colours."""
     return np.sign(gain) * np.sqrt(np.abs(gain))
 
 
 @paper_style
 def accuracy_against_time(points: Mapping[str, tuple[float, float]]) -> Figure:
-    """Systems in a plane.
+    """The accuracy of systems against their time.
 
     Args:
-        points: name -> seconds a video, and accuracy in 0..1.
+        points: name -> seconds for a video, and accuracy in 0..1.
     """
     figure = Figure(figsize=(COLUMN, 0.7 * COLUMN))
     axes = figure.subplots()
     for i, (name, (seconds, accuracy)) in enumerate(points.items()):
         axes.plot(seconds, accuracy, "o", ms=5, color=SERIES[i % len(SERIES)])
         axes.annotate(name, (seconds, accuracy), (5, 4), textcoords="offset points", size=6)
-    axes.set(xlabel="seconds a video, from the file to the prediction", ylabel="accuracy", ylim=(0, 1.05))
+    axes.set(xlabel="seconds for a video, from the file to the prediction", ylabel="accuracy", ylim=(0, 1.05))
     axes.set_xlim(0, 1.3 * max((seconds for seconds, _ in points.values()), default=1.0))
     return figure

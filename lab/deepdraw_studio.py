@@ -1,4 +1,4 @@
-"""The DeepDraw studio: gradient ascent from noise to what an action looks like, live, with stop and resume."""
+"""The DeepDraw studio: live gradient ascent from noise to a picture of an action, with pause and stop."""
 
 import json
 import time
@@ -26,10 +26,10 @@ from lab.panel import Panel, as_picture, bind_key, dropdown, labelled, row
 from lab.shelf import Shelf
 
 SHOW_EVERY = 0.15
-"""Seconds between two pictures in the page."""
+"""Shortest time between two pictures in the page (s)."""
 SEED_END = 2**32
 CURVES = {"p(A,B)": SERIES[2], "p(B,A)": SERIES[2], "witness p(A,B)": SERIES[3], "witness p(B,A)": SERIES[3]}
-"""Curve of a probability -> its colour; those of swapped pairs are dashed."""
+"""Curve of a probability -> its colour. The curves of swapped pairs are dashed."""
 
 
 class DeepDrawStudio(Panel):
@@ -38,7 +38,7 @@ class DeepDrawStudio(Panel):
     Args:
         results: a Shelf, or the folder that `ifttn reproduce` wrote.
         out: folder for kept drawings.
-        chosen: traits of `StudioState` to begin with.
+        chosen: first values of traits of `StudioState`.
     """
 
     state: StudioState
@@ -47,7 +47,7 @@ class DeepDrawStudio(Panel):
         super().__init__("DeepDraw studio", StudioState(), results)
         self.out = Path(out)
         self.drawing = Drawing()
-        """The drawing under way, or the last one; a new drawing replaces it."""
+        """The present or the last drawing."""
         self.gallery: list[KeptDrawing] = []
         self._add_controls()
         self._add_pictures()
@@ -61,14 +61,14 @@ class DeepDrawStudio(Panel):
         self.dataset, self.split, self.run = dropdown("data set"), dropdown("split", (1, 2, 3)), dropdown("run")
         self.action, self.head = dropdown("action", flex="1 1 260px"), dropdown("head")
         self.settings = dropdown("recipe", tuple(DRAWING_PRESETS))
-        # A browser's field for numbers silently reads 1e3 as 1.
+        # a number field of a browser would read 1e3 as 1
         self.seed = labelled("seed", Text("0", continuous_update=False, layout=Layout(width="120px")))
         self.seeds = dropdown("drawings", [*OPTIONS["seeds"].items()])
         self.length = dropdown("steps", [*OPTIONS["length"].items()])
-        self.start_button = self.button("▶ draw", self.start, "from new noise", "d")
-        self.pause_button = self.button("pause", self.pause, "or go on", "space")
-        self.stop_button = self.button("■ stop", self.stop, "for good", "escape")
-        self.keep_button = self.button("keep", self.keep, f"in the gallery, and as a file in {self.out}", "k")
+        self.start_button = self.button("▶ draw", self.start, "draw from new noise", "d")
+        self.pause_button = self.button("pause", self.pause, "pause or continue", "space")
+        self.stop_button = self.button("■ stop", self.stop, "end this drawing", "escape")
+        self.keep_button = self.button("keep", self.keep, f"add to the gallery and save in {self.out}", "k")
         self.fill(row(self.dataset, self.split, self.run, self.head), row(self.action, self.settings, self.length))
         buttons = self.start_button, self.pause_button, self.stop_button, self.keep_button
         self.fill(row(*buttons, self.seed, self.seeds))
@@ -86,7 +86,8 @@ class DeepDrawStudio(Panel):
         self._order = HTML()
         self._drawn = VBox([self._tiles, row(self.ascent, self.swapped), self._order], layout=Layout(display="none"))
         self._blank = HTML(
-            "<div class=empty>Press <b>draw</b>: from noise towards what the action looks like to the network.<br>"
+            "<div class=empty>Press <b>draw</b>: gradient ascent turns noise into the network's picture of the "
+            "action.<br>"
             "<kbd>d</kbd> draw · <kbd>Space</kbd> pause · <kbd>Esc</kbd> stop · <kbd>k</kbd> keep · <kbd>x</kbd> swap"
             "</div>"
         )
@@ -110,31 +111,31 @@ class DeepDrawStudio(Panel):
         self.watch(self.worker, ["doing", "paused"], self._show_buttons)
 
     def _list(self) -> None:
-        """Fill every list with what the choices above it leave."""
+        """Fill every list with the options that the choices above it leave."""
         state = self.state
         ready = self.shelf.networks(state.dataset, state.split)
         if not ready:
             raise self.shelf.no_network(state.dataset, state.split)
         run = state.run if state.run in ready else self.shelf.usual_run(state.dataset, state.split)
-        asked = ready[run].identity
-        modalities, fusion = asked["network"]["modalities"], asked["network"]["fusion"]
+        identity = ready[run].identity
+        modalities, fusion = identity["network"]["modalities"], identity["network"]["fusion"]
         temporal = () if not fusion else tuple(f"ttn-{m}" for m in modalities) if fusion == "separate" else ("ttn",)
         heads = (*temporal, *modalities, *(("fused",) if len(modalities) > 1 else ()))
         with self.filling():
             self.dataset.value, self.split.options = state.dataset, self.shelf.splits(state.dataset)
             self.split.value = state.split
             self.run.options, self.run.value = tuple(ready), run
-            self.action.options = asked["actions"]
-            self.action.value = state.action if state.action in asked["actions"] else asked["actions"][0]
+            self.action.options = identity["actions"]
+            self.action.value = state.action if state.action in identity["actions"] else identity["actions"][0]
             self.settings.value = state.settings or self._usual_preset(ready[run].preset().size, modalities)
-            # Figures 1 and 7 draw the late fusion through a denoiser, because TTN subtracts the scene away.
+            # Figures 1 and 7 draw the late fusion with a denoiser, because the differences of TTN remove the scene.
             usual = heads[-1 if DRAWING_PRESETS[self.settings.value].denoised else 0]
             self.head.options, self.head.value = heads, state.head if state.head in heads else usual
         for name in ("run", "action", "head", "settings"):
             setattr(state, name, getattr(self, name).value)
 
     def _usual_preset(self, size: int, modalities: Sequence[str]) -> str:
-        """The preset for networks of crops of this side: with a denoiser if one is trained."""
+        """The preset for networks with this crop size (px); it uses a denoiser if one is trained."""
         fitting = [name for name, settings in DRAWING_PRESETS.items() if settings.crop == size] or list(DRAWING_PRESETS)
         trained = denoiser_file(self.shelf.places.runs, self.state.dataset, self.state.split, modalities).exists()
         return next((name for name in fitting if DRAWING_PRESETS[name].denoised == trained), fitting[0])
@@ -148,16 +149,16 @@ class DeepDrawStudio(Panel):
 
     @property
     def drawn(self) -> DrawingStep | None:
-        """The latest step of the drawing under way, or of the last one."""
+        """The latest step of the present or the last drawing."""
         return self.drawing.step
 
     # -- drawing
 
     def start(self) -> None:
-        """Draw from new noise with the present choices, in place of the drawing under way.
+        """Start a drawing from new noise with the present choices. It replaces the present drawing.
 
         Raises:
-            IfttnError: the field of the seed holds no seed, or no network is trained.
+            IfttnError: the text of the seed is no valid seed, or no network is trained.
         """
         self._read_seed()
         if not self.state.head:
@@ -166,16 +167,16 @@ class DeepDrawStudio(Panel):
         self.work(f"drawing {chosen.action}", lambda: self._draw_seeds(chosen))
 
     def pause(self) -> None:
-        """Halt, or go on where it halted."""
+        """Pause or continue the drawing."""
         if self.worker.doing:
             self.worker.pause(not self.worker.paused)
 
     def stop(self) -> None:
-        """Give up the drawing; what is drawn stays."""
+        """End the drawing. The panel still shows the last step."""
         self.worker.stop()
 
     def _draw_seeds(self, chosen: StudioState) -> Iterator[float | None]:
-        """Draw from each seed. Several drawings go to the gallery, and the best one is shown."""
+        """Draw from each seed. With several seeds, all drawings go to the gallery, and the panel shows the best one."""
         if chosen.seeds == 1:
             yield from self._draw(chosen)
             return
@@ -219,7 +220,7 @@ class DeepDrawStudio(Panel):
             yield drawn.step / drawn.steps
 
     def _network_of_another_split(self, chosen: StudioState) -> Network | None:
-        """It never saw the training videos of this one."""
+        """A network of the same recipe that was not trained on this split, or None."""
         for split in self.shelf.splits(chosen.dataset):
             other = self.shelf.networks(chosen.dataset, split).get(chosen.run)
             if split != chosen.split and other is not None:
@@ -234,7 +235,7 @@ class DeepDrawStudio(Panel):
         return load_denoiser(file, str(recognizer.device))
 
     def _show(self, drawing: Drawing, best: str = "") -> None:
-        """Show the latest step and the curves, unless a person looks at an earlier step."""
+        """Show the latest step and the curves. An earlier step that a person chose stays visible."""
         drawn = drawing.step
         assert drawn is not None
         self._blank.layout.display, self._drawn.layout.display = "none", ""
@@ -256,7 +257,7 @@ class DeepDrawStudio(Panel):
         self._status_line.value = f"<small>{_status(drawing, drawn, best)}</small>"
 
     def _show_step(self) -> None:
-        """The pictures of the chosen step of the ascent, with A and B in the chosen order, and what networks say."""
+        """Show the pictures and probabilities of the chosen step, with A and B in the chosen order."""
         if not self.drawing.seen:
             return
         step, shown = list(self.drawing.seen.items())[self.ascent.value]
@@ -266,15 +267,15 @@ class DeepDrawStudio(Panel):
             name.value, image.value = f"<small>{TILES[number]}</small>", shown[number]
             self._tiles.children[place].layout.display = "" if shown[number] else "none"
         pair = "p(B,A)" if self.swapped.value else "p(A,B)"
-        said = [
+        values = [
             f"{name} = {dict(points)[step]:.2f}"
             for name, points in tuple(self.drawing.curves.items())
             if name.endswith(pair) and step in dict(points)
         ]
-        self._order.value = f"<small>step {step}: {', '.join(said)}</small>"
+        self._order.value = f"<small>step {step}: {', '.join(values)}</small>"
 
     def as_html(self) -> HTMLPicture:
-        """The drawing as far as it is, and its curves, for a page without a kernel."""
+        """The latest step of the drawing and its curves, for a page without a kernel."""
         while self.drawn is None and not self.wait(0):  # the first step may still load a network
             time.sleep(SHOW_EVERY)
         inside = self._blank.value
@@ -291,7 +292,11 @@ class DeepDrawStudio(Panel):
     # -- the gallery
 
     def keep(self) -> None:
-        """Put the drawing into the gallery, and its pictures into the folder `out`."""
+        """Add the drawing to the gallery, and write its pictures into the folder `out`.
+
+        Raises:
+            IfttnError: there is no drawing yet.
+        """
         drawing, drawn = self.drawing, self.drawing.step
         if drawn is None:
             raise IfttnError("there is no drawing to keep yet: press draw first")
@@ -309,13 +314,13 @@ class DeepDrawStudio(Panel):
         self._show_gallery()
 
     def _show_gallery(self) -> None:
-        empty = "<div class=empty>Drawings that you keep come here, with their seeds.</div>"
+        empty = "<div class=empty>The gallery shows the drawings that you keep, with their seeds.</div>"
         cards = "".join(map(card, self.gallery))
         self._kept.value = f"<div style='display:flex;flex-wrap:wrap;gap:14px'>{cards}</div>" if cards else empty
 
     def _show_buttons(self) -> None:
         self.pause_button.disabled = self.stop_button.disabled = not self.worker.doing
-        self.pause_button.description = "▶ go on" if self.worker.paused else "pause"
+        self.pause_button.description = "▶ continue" if self.worker.paused else "pause"
 
 
 def _xy(drawing: Drawing, curve: str) -> tuple[tuple[int, ...], tuple[float, ...]]:
@@ -324,7 +329,7 @@ def _xy(drawing: Drawing, curve: str) -> tuple[tuple[int, ...], tuple[float, ...
 
 
 def _status(drawing: Drawing, drawn: DrawingStep, best: str) -> str:
-    """How far the drawing is, and which network's word counts."""
+    """The progress of a drawing, and what its probabilities mean."""
     smoothed = f"noise {drawn.sigma:.2f}" if drawing.denoised else f"blur {drawn.sigma:.2f} px"
     text = f"octave {drawn.octave + 1}, step {drawn.step} of {drawn.steps}, {smoothed}."
     if drawn.step == drawn.steps:
@@ -332,10 +337,10 @@ def _status(drawing: Drawing, drawn: DrawingStep, best: str) -> str:
     if "p(B,A)" in drawing.curves:
         text += "<br>p(A,B) is the probability of the action for the pair as drawn, p(B,A) with A and B swapped."
     if "witness p(A,B)" in drawing.curves:
-        text += "<br>The witness is a network of another split, which did not draw. Its word counts."
+        text += "<br>The witness is a network of another split, which did not draw: only its probabilities are a test."
     elif "p(B,A)" in drawing.curves:
         text += (
-            "<br>The network that drew a pair tells it from its swap even where the pair shows no order. Train another "
-            "split: its network is then the witness."
+            "<br>A network can distinguish its own pair from the swapped one even if the pair shows no order. Train "
+            "another split: its network is then a witness."
         )
     return text

@@ -1,4 +1,4 @@
-"""The drawings of the studio: their choices, their progress, the probabilities of networks, and the kept files.
+"""The drawings of the studio: the choices for them, their steps, their probabilities, and the gallery.
 
 Shapes: M snippets, H x W pixels, C channels.
 """
@@ -23,13 +23,11 @@ from lab.figures import flow_colours
 from lab.sketches import breakable
 
 TILES = ("A: frame", "B: frame", "A: motion", "B: motion")
-
-
 OPTIONS: dict[str, dict[str, float]] = {
     "length": {"¼": 0.25, "½": 0.5, "of the recipe": 1, "twice": 2, "four times": 4},
     "seeds": {"1": 1, "best of 3": 3, "best of 6": 6},
 }
-"""The number of steps, relative to the recipe, and the number of seeds, of which the best drawing is shown."""
+"""The number of steps relative to the recipe, and the number of seeds. Of several seeds, the best drawing is shown."""
 
 
 class StudioState(HasTraits):
@@ -40,7 +38,7 @@ class StudioState(HasTraits):
     run = Unicode()
     action = Unicode()
     head = Unicode()
-    settings = Unicode(help="a name of DRAWING_PRESETS")
+    settings = Unicode(help="one of DRAWING_PRESETS")
     seed = Int(0)
     seeds = Enum(tuple(OPTIONS["seeds"].values()), 1)
     length = Enum(tuple(OPTIONS["length"].values()), 1)
@@ -53,25 +51,25 @@ class StudioState(HasTraits):
 
     @property
     def in_words(self) -> str:
-        """The length, where it is not that of the recipe."""
+        """The length in words; empty: the length of the recipe."""
         words = {each: text for text, each in OPTIONS["length"].items()}
         return "" if self.length == 1 else f"steps {words[self.length]}"
 
 
 @dataclass
 class Drawing:
-    """One drawing, from its first step on."""
+    """One drawing with all its steps so far."""
 
     title: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
-    """What it takes to draw it again."""
+    """All settings that are needed to repeat the drawing."""
     denoised: bool = False
     step: DrawingStep | None = None
     """The latest step."""
     curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
-    """(step, value) of "logit", "p(A,B)", "p(B,A)", and the last two with "witness " for a network of another split."""
+    """One of "logit", "p(A,B)", "p(B,A)", "witness p(A,B)", "witness p(B,A)" -> its (step, value)."""
     seen: dict[int, list[bytes]] = field(default_factory=dict)
-    """Step -> JPEG of each of TILES, empty where the head draws no such thing; of the steps that were shown."""
+    """Shown step -> JPEG of each of TILES; empty for tiles that the head does not draw."""
 
     @property
     def rating(self) -> float:
@@ -84,7 +82,7 @@ class Drawing:
         self.curves.setdefault(curve, []).append((self.step.step, value))
 
     def add_swap(self, network: Network, witness: Network | None, action: int, head: str) -> None:
-        """Add the action's probability for the swapped pair, and a witness's for both orders."""
+        """Add the probability of the action for the swapped pair, and those of a witness for both orders."""
         drawn = self.step
         if drawn is None or drawn.rgb is None or drawn.motion is None or len(drawn.rgb) < 2:
             return
@@ -102,37 +100,37 @@ class KeptDrawing:
 
     path: Path
     title: str
-    """It says how to draw it again."""
+    """It has the settings that are needed to repeat the drawing."""
     tiles: tuple[bytes, ...]
-    """PNG of each of TILES; empty where the head draws no such thing."""
+    """PNG of each of TILES; empty for tiles that the head does not draw."""
     outcome: str
     swapped: float | None
-    """Probability of the action for the pair in reverse order."""
+    """Probability of the action for the swapped pair."""
     witness: float | None
     """Probability of the action by a network of another split."""
 
 
 def outcome(drawn: DrawingStep) -> str:
-    """How likely the action is for the network that drew it, and whether a finished drawing did not succeed."""
+    """The probability of the action by the network that drew it, and a note if a finished drawing failed."""
     failed = drawn.step == drawn.steps and drawn.probability < SUCCESS
     return f"{'this drawing did not succeed: ' if failed else ''}p = {drawn.probability:.2f}"
 
 
 def next_number(folder: Path) -> int:
-    """The number of a new drawing, after all that are in the folder already."""
+    """The number of the next drawing in a folder."""
     numbers = [path.name.partition("_")[0] for path in folder.glob("*_*.png")]
     return 1 + max((int(number) for number in numbers if number.isdecimal()), default=0)
 
 
 def tiles(drawn: DrawingStep) -> list[np.ndarray | None]:
-    """The pictures of TILES; None where the head draws no such thing."""
+    """The pictures of TILES; None for tiles that the head does not draw."""
     rgb = [] if drawn.rgb is None else list(_as_bytes(drawn.rgb).transpose(0, 2, 3, 1))
     motion = [] if drawn.motion is None else list(_in_colours(_as_bytes(drawn.motion)))
     return [*rgb, None, None][:2] + [*motion, None, None][:2]
 
 
 def _in_colours(motion: UInt8[np.ndarray, "M C H W"]) -> UInt8[np.ndarray, "M H W 3"]:
-    """The mean field of a snippet by colours of direction; RGB differences have colours of their own."""
+    """The mean field of each snippet as colours of direction, or the mean of RGB differences as it is."""
     if motion.shape[1] != MODALITIES["rgbdiff"].channels:
         return flow_colours(motion)
     differences = motion.reshape(len(motion), STACK, 3, *motion.shape[2:])
@@ -144,7 +142,7 @@ def _as_bytes(images: Tensor) -> UInt8[np.ndarray, "M C H W"]:
 
 
 def tile_html(pictures: Sequence[bytes], width: int) -> str:
-    """The PNGs of TILES as images, each `width` pixels wide, under their names."""
+    """The PNGs of TILES as images of a width (px) under their names."""
     images = []
     for name, png in zip(TILES, pictures, strict=True):
         data = base64.b64encode(png).decode()

@@ -1,6 +1,6 @@
-"""Arrays in, matplotlib Figures out: the paper's Figures 1, 6 and 7, training curves, confusion, timings.
+"""Matplotlib figures: the paper's Figures 1, 6 and 7, training curves, confusion matrices, times.
 
-Figures of accuracy stand in `accuracy_figures`. Every function returns a `Figure` of its own, made without pyplot.
+`accuracy_figures` has the figures of accuracy. Every function returns a new `Figure` and does not use pyplot.
 Shapes: H x W pixels, C motion planes x1, y1, x2, y2, ... in bytes around 128, N videos, A actions.
 """
 
@@ -22,10 +22,10 @@ from ifttn.experiment.scores import confusion_counts
 from lab.pictures import STRIPED, heat
 
 COLUMN, PAGE = 3.3, 6.9
-"""Widths of one column and of two (inches)."""
+"""Width of one column and of two columns (inches)."""
 
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Okabe and Ito's colours, told apart by colour-blind readers."""
+"""The colours of Okabe and Ito, which colour-blind readers can distinguish."""
 
 paper_style = rc_context(
     {
@@ -51,8 +51,8 @@ def flow_colours(motion: UInt8[np.ndarray, "*_ C H W"], full: float | None = Non
     """The mean field of each stack as colours: hue is direction (red right, green-yellow down), white is no motion.
 
     Args:
-        motion: stacks that share one scale.
-        full: levels from 128 at which colours are full; by default the 99th percentile of `motion`, at least 8.
+        motion: stacks of motion planes, which get a common scale.
+        full: motion with full colour (levels from 128); by default the 99th percentile of `motion`, at least 8.
     """
     field = motion.astype(np.float32) - 128
     x, y = field[..., 0::2, :, :].mean(-3), field[..., 1::2, :, :].mean(-3)
@@ -72,25 +72,26 @@ class CamExample:
     frames: UInt8[np.ndarray, "2 H W 3"]
     motion: UInt8[np.ndarray, "2 C H W"]
     spatial: Float[np.ndarray, "2 H W"]
-    """A value a pixel (`ifttn.insight.cam.on_pixels`): cells resized as a picture would lie half a cell away."""
+    """A value for each pixel (`ifttn.insight.cam.on_pixels`). Plain image resizing would shift it by half a cell."""
     temporal: Float[np.ndarray, "2 H W"]
     pair: Float[np.ndarray, "H W"]
-    """Of IF-TTN: one map for both snippets."""
+    """The map of IF-TTN, which belongs to both snippets."""
     probabilities: tuple[float, float, float] | None = None
-    """Of the action, by the spatial stream, the temporal stream and IF-TTN."""
+    """The probabilities of the action by the spatial stream, the temporal stream and IF-TTN."""
     outlined: Bool[np.ndarray, "2 H W"] | None = None
-    """What lies where, to draw a contour around."""
+    """Regions that get a contour."""
 
 
 @paper_style
 def figure_6(examples: Sequence[CamExample], notes: Sequence[str] = ()) -> Figure:
-    """Figure 6: where the spatial stream, the temporal stream and IF-TTN find evidence for an action.
+    """Figure 6: the evidence for an action in the maps of the spatial stream, the temporal stream and IF-TTN.
 
-    Below the last four columns stand their notes, if there are any: under the motion what is measured, and under each
-    column of maps its figures.
+    A map is divided by its head's largest absolute value in the pair. So the two snippets of a head can be compared,
+    but not two heads.
 
-    A map is divided by its head's largest absolute value in the pair, so that the two snippets of a head compare and
-    two heads do not.
+    Args:
+        examples: a block of the figure for each.
+        notes: texts below the last four columns, which are the motion and the three maps.
     """
     _, height, width, _ = examples[0].frames.shape
     tall = 2 * PAGE / 5.2 * height / width + 0.42
@@ -113,7 +114,7 @@ def figure_6(examples: Sequence[CamExample], notes: Sequence[str] = ()) -> Figur
 
 
 def _cam_block(part: SubFigure, example: CamExample) -> np.ndarray:
-    """Two rows of five tiles: frame, motion, and three maps."""
+    """Two rows of five tiles: frame, motion and three maps."""
     part.suptitle(example.title, x=0.005, ha="left", weight="bold")
     tiles = part.subplots(2, 5)
     shown = [("spatial CAM", example.spatial), ("temporal CAM", example.temporal)]
@@ -125,8 +126,8 @@ def _cam_block(part: SubFigure, example: CamExample) -> np.ndarray:
         for column, image in enumerate(images):
             _tile(tiles[row, column], image)
     for column, (title, maps) in enumerate(shown):
-        said = f", p = {example.probabilities[column]:.2f}" if example.probabilities else ""
-        tiles[0, column + 2].set_title(title + said)
+        probability = f", p = {example.probabilities[column]:.2f}" if example.probabilities else ""
+        tiles[0, column + 2].set_title(title + probability)
         scaled = maps / max(float(np.abs(maps).max()), 1e-12)
         for row in range(2):
             _overlay(tiles[row, column + 2], example.frames[row], scaled[row])
@@ -137,7 +138,7 @@ def _cam_block(part: SubFigure, example: CamExample) -> np.ndarray:
 
 
 def _overlay(axes: Axes, frame: UInt8[np.ndarray, "H W 3"], scaled: Float[np.ndarray, "H W"]) -> None:
-    """A map over a grey frame: the stronger the evidence, the less of the frame is seen."""
+    """A map over a grey frame. Stronger evidence is more opaque."""
     grey = frame.mean(-1, keepdims=True) / 255
     painted = heat(scaled) / 255
     opacity = 0.7 * painted[..., 3:]
@@ -153,23 +154,23 @@ def _tile(axes: Axes, image: np.ndarray) -> None:
 
 @dataclass(frozen=True)
 class DrawnAction:
-    """What TSN and TTN draw for one action. Each three holds TSN, then the first and second snippet of TTN."""
+    """The drawings of one action: by TSN, and of the first and second snippet by TTN."""
 
     action: str
     drawings: UInt8[np.ndarray, "3 H W 3"]
     photographs: Sequence[UInt8[np.ndarray, "_ _ 3"] | None]
-    """The nearest real frame of each drawing; None gives a black tile, where no frame is near."""
+    """The nearest real frame of each drawing; None: no frame is near, and the tile is black."""
     motion: UInt8[np.ndarray, "2 C H W"] | None = None
-    """TTN's drawing of motion, in a row of its own."""
+    """The motion that TTN draws. It gets a row."""
     note: str = ""
-    """A line under the block, such as the probabilities of the pair and of its swap."""
+    """A line under the block, such as the probabilities of the pair and of the swapped pair."""
     succeeded: bool = True
-    """False: the drawing networks themselves take the pair for another action; the block says so in its title."""
+    """False: the network that drew the pair predicts another action for it. The title says so."""
 
 
 @paper_style
 def figure_1_7(actions: Sequence[DrawnAction]) -> Figure:
-    """Figures 1 and 7: a block for each action, with the nearest real frames above and the drawings below."""
+    """Figures 1 and 7: a block for each action, with the nearest real frames above the drawings."""
     columns = min(2, len(actions))
     rows = -(-len(actions) // columns)
     lines = 2 + any(drawn.motion is not None for drawn in actions)
@@ -187,7 +188,7 @@ def figure_1_7(actions: Sequence[DrawnAction]) -> Figure:
 
 @paper_style
 def contact_sheet(pairs: Mapping[str, Sequence[tuple[UInt8[np.ndarray, "2 H W 3"], bool]]]) -> Figure:
-    """A row for each name, with its pairs of frames side by side; framed in red where the flag is false."""
+    """A row of frame pairs for each name. A pair with the flag False has a red border."""
     _, height, width, _ = next(iter(pairs.values()))[0][0].shape
     columns = max(len(row) for row in pairs.values())
     figure = Figure(figsize=(PAGE, len(pairs) * (PAGE - 1.6) / columns / 2 * height / width * 1.04))
@@ -204,7 +205,7 @@ def _block(tiles: np.ndarray, drawn: DrawnAction) -> None:
         tiles[0, column].set_title(title)
         photograph = _middle(drawn.photographs[column], drawn.drawings[column].shape)
         _tile(tiles[0, column], np.zeros_like(drawn.drawings[column]) if photograph is None else photograph)
-        if photograph is None:  # the paper leaves the tile black; the words show that this is no mistake
+        if photograph is None:  # the tile is black as in the paper; the words say why
             where = {"ha": "center", "va": "center", "transform": tiles[0, column].transAxes}
             tiles[0, column].text(0.5, 0.5, "none is near", color="0.75", **where)
         _tile(tiles[1, column], drawn.drawings[column])
@@ -220,7 +221,7 @@ def _block(tiles: np.ndarray, drawn: DrawnAction) -> None:
 
 
 def _middle(image: np.ndarray | None, like: tuple[int, ...]) -> np.ndarray | None:
-    """The middle of a photograph, of a drawing's proportions, so that it fills a tile as the drawing does."""
+    """The middle of a photograph, cropped to the aspect ratio of a drawing."""
     if image is None:
         return None
     height, width, _ = image.shape
@@ -236,7 +237,7 @@ HEAD_NAMES = {"rgb": "spatial", "flow": "temporal", "mv": "temporal", "ttn": "IF
 def localisation(table: pd.DataFrame) -> Figure:
     """Pointing game and energy of every head in every region, with intervals, beside a random map and a Gaussian.
 
-    Shares are in parts of the region's own share of the frame: 1, dotted, is what a level map scores.
+    The values are divided by the region's share of the frame: a constant map has the value 1 (dotted line).
 
     Args:
         table: `ifttn.insight.localisation.localisation_table`.
@@ -247,12 +248,12 @@ def localisation(table: pd.DataFrame) -> Figure:
     for (row, measured), (column, region) in product(enumerate(("pointing", "energy")), enumerate(regions)):
         axes = panels[row, column]
         for number, method in enumerate(methods):
-            of = table.xs((region, method), level=("region", "method")).reindex(heads)
+            rows = table.xs((region, method), level=("region", "method")).reindex(heads)
             places = np.arange(len(heads)) + (number - (len(methods) - 1) / 2) * 0.18
-            of = of[[measured, f"{measured} low", f"{measured} high"]].div(of["area"], axis=0)
-            spread = [of[measured] - of[f"{measured} low"], of[f"{measured} high"] - of[measured]]
+            names = [measured, f"{measured} low", f"{measured} high"]
+            share, low, high = rows[names].div(rows["area"], axis=0).to_numpy().T
             style = {"fmt": "o", "ms": 3, "lw": 1, "color": SERIES[number % len(SERIES)], "label": method}
-            axes.errorbar(places, of[measured], yerr=np.maximum(spread, 0), **style)
+            axes.errorbar(places, share, yerr=np.maximum([share - low, high - share], 0), **style)
         axes.axhline(1, color="0.6", lw=0.6, ls=":")
         axes.set_xticks(range(len(heads)), [HEAD_NAMES.get(head, head) for head in heads])
         if row == 0:
@@ -269,7 +270,7 @@ def localisation(table: pd.DataFrame) -> Figure:
 
 @paper_style
 def order_gaps(gaps: Mapping[str, Float[np.ndarray, " _"]]) -> Figure:
-    """p(A,B) - p(B,A) of every pair, a line a condition and a dot a pair, with the mean: the evidence for order."""
+    """The evidence for order: p(A,B) - p(B,A) of every pair as a dot, and the mean, on a line for each condition."""
     figure = Figure(figsize=(COLUMN + 1.2, 0.5 + 0.3 * len(gaps)))
     axes = figure.subplots()
     rng = np.random.default_rng(0)
@@ -290,10 +291,10 @@ def order_gaps(gaps: Mapping[str, Float[np.ndarray, " _"]]) -> Figure:
 
 @paper_style
 def training_curves(metrics: Mapping[str, pd.DataFrame]) -> Figure:
-    """Loss over the epochs of each run, a panel a run and a colour a stage.
+    """The loss over the epochs: a panel for each run, a colour for each stage.
 
     Args:
-        metrics: name -> a row an epoch in the order of training, with columns `stage` and `loss`.
+        metrics: name -> a row for each epoch in the order of training, with columns `stage` and `loss`.
     """
     columns = min(3, len(metrics))
     rows = -(-len(metrics) // columns)
@@ -306,7 +307,7 @@ def training_curves(metrics: Mapping[str, pd.DataFrame]) -> Figure:
         axes.set(title=name, xlabel="epoch")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.legend(frameon=False)
-    panels[0].set_ylim(0, None)  # shared; once all lines are there, or the first would cut the others
+    panels[0].set_ylim(0, None)  # after all lines: the panels share the axis, and now it fits all
     for axes in panels[len(metrics) :]:
         axes.set_visible(False)
     for axes in panels[::columns]:
@@ -316,7 +317,7 @@ def training_curves(metrics: Mapping[str, pd.DataFrame]) -> Figure:
 
 @paper_style
 def confusion_figure(scores: Float[np.ndarray, "N A"], labels: Int[np.ndarray, " N"], actions: Sequence[str]) -> Figure:
-    """What each action (row) is taken for (column), as a share of its videos."""
+    """The confusion matrix: for each true action (row), the share of its videos with each prediction (column)."""
     count = len(actions)
     counts = confusion_counts(scores.argmax(1), labels, count)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -337,15 +338,15 @@ def confusion_figure(scores: Float[np.ndarray, "N A"], labels: Int[np.ndarray, "
 
 @paper_style
 def time_bars(seconds: Mapping[str, float]) -> Figure:
-    """Where the time went: a bar for each step, in their order."""
+    """A bar for the time of each step, in order."""
     figure = Figure(figsize=(COLUMN, 0.35 + 0.17 * len(seconds)))
     axes = figure.subplots()
     bars = axes.barh(list(seconds), list(seconds.values()), color=SERIES[0], height=0.7)
-    said = [
+    labels = [
         f"{length / 60:.1f} min" if length >= 120 else f"{length:.{1 if length >= 1 else 2}f} s"
         for length in seconds.values()
     ]
-    axes.bar_label(bars, said, padding=2, size=6)
+    axes.bar_label(bars, labels, padding=2, size=6)
     axes.invert_yaxis()
     axes.margins(x=0.15)
     axes.set_xlabel("seconds")

@@ -1,6 +1,6 @@
-"""The fusion desk: late fusion by hand over saved scores, and what each weight changes.
+"""The fusion desk: a person sets the weights of late fusion and sees the effect on accuracies and predictions.
 
-Everything is arithmetic on scores: no network is opened. Shapes: N videos, A actions.
+It computes with saved scores and opens no network. Shapes: N videos, A actions.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from traitlets import Int as Integer
 from ifttn.data.factors import factors_of_actions
 from ifttn.experiment.scores import Scores, factor_accuracy, fuse_runs, top1
 from ifttn.experiment.significance import wilson
-from ifttn.experiment.tables import LateFusion, load
+from ifttn.experiment.tables import load
 from ifttn.vocabulary import IfttnError
 from lab import sketches
 from lab.grid import ClipGrid
@@ -31,7 +31,7 @@ from lab.shelf import Shelf
 
 
 class DeskState(HasTraits):
-    """Everything that a person chooses."""
+    """All that a person chooses."""
 
     dataset = Unicode()
     split = Integer(1)
@@ -44,8 +44,8 @@ class FusionDesk(Opener):
 
     Args:
         results: a Shelf, or the folder that `ifttn reproduce` wrote.
-        inspector: shows a video that is clicked on; without one, the panel opens its own.
-        chosen: traits of `DeskState` to begin with.
+        inspector: shows a video after a click; None: the panel makes one.
+        chosen: first values of traits of `DeskState`.
     """
 
     state: DeskState
@@ -63,24 +63,23 @@ class FusionDesk(Opener):
         self.dataset, self.split = dropdown("data set"), dropdown("split", (1, 2, 3))
         self.fusion = dropdown("late fusion")
         self._weights, self._warning, self._accuracy = VBox(), HTML(), HTML()
-        self._matrix, self._told = Pickable(lambda cell: self.guard(self._show_cell, cell)), HTML()
+        self._matrix, self._summary = Pickable(lambda cell: self.guard(self._show_cell, cell)), HTML()
         self.grid: ClipGrid | None = None
-        """Shows the videos of a cell of the matrix; made with the first one."""
+        """Shows the videos of a cell of the matrix; None before the first click."""
         self.changed = Select(description="videos", rows=8, layout=Layout(width="auto"))
         self.changed.add_class("ifttn-changed")
-        back = self.button("preset weights", self.back, "the weights that were set before any test", "p")
-        equal = self.button("all 1", self.equal, "the same weight for every head")
+        preset = self.button("preset weights", self.set_preset, "the weights that were set before any test", "p")
+        equal = self.button("all 1", self.set_equal, "the same weight for every head")
         gap = Layout(grid_gap="5px")
-        weights = [HTML("<h4>Weights</h4>"), self._weights, row(back, equal), self._warning]
-        changed = [HTML("<h4>Videos whose prediction the weights change</h4>"), self._told, self.changed, self._note]
-        matrix = VBox(
-            [HTML("<h4>What is taken for what <small>a click shows the clips</small></h4>"), self._matrix], layout=gap
-        )
+        weights = [HTML("<h4>Weights</h4>"), self._weights, row(preset, equal), self._warning]
+        changed = [HTML("<h4>Changed predictions</h4>"), self._summary, self.changed, self._note]
+        heading = HTML("<h4>Confusion matrix <small>click a cell to see its clips</small></h4>")
+        matrix = VBox([heading, self._matrix], layout=gap)
         self.fill(row(self.dataset, self.split, self.fusion))
         self.fill(columns(VBox(weights, layout=gap), matrix), *changed, HTML("<h4>Accuracy</h4>"), self._accuracy)
         self.offer("dataset", "split", "fusion")
         self.watch(self.state, ["dataset", "split", "fusion"], self._open)
-        self.watch(self.state, ["weights"], self._tell)
+        self.watch(self.state, ["weights"], self._show)
         self.watch_choice(self.changed, self._show_video)
 
     def _open(self) -> None:
@@ -94,32 +93,33 @@ class FusionDesk(Opener):
             self.fusion.value = state.fusion if state.fusion in ready else (ready[-1] if ready else None)
         if not ready:
             self._weights.children = ()
-            self._accuracy.value = self._matrix.value = self._told.value = ""
+            self._accuracy.value = self._matrix.value = self._summary.value = ""
             raise IfttnError(
                 f"no tested run of {state.dataset}, split {state.split}: "
-                f"`{self.shelf.to_train(state.dataset, state.split)}` trains one, `ifttn test` in place of `ifttn "
-                "train` makes its scores"
+                f"`{self.shelf.to_train(state.dataset, state.split)}` trains one, and then `ifttn test` in place of "
+                "`ifttn train` makes its scores"
             )
         self.worker.error = ""
         state.fusion = str(self.fusion.value)
-        self.scores = {name: runs[name].scores() for name in self.preset}
-        self.back()
-        self._tell()
+        self.scores = {name: runs[name].scores() for name in self.late_fusions[state.fusion]}
+        self.set_preset()
+        self._show()
 
     @property
-    def preset(self) -> LateFusion:
-        """The weights of the chosen late fusion, as the tables have them."""
-        return self.late_fusions[self.state.fusion]
+    def preset(self) -> dict[tuple[str, str], float]:
+        """The weights of the chosen late fusion in the tables: (recipe, head) -> weight."""
+        parts = self.late_fusions[self.state.fusion]
+        return {(run, head): weight for run, heads in parts.items() for head, weight in heads.items()}
 
-    def back(self) -> None:
-        """To the preset weights."""
-        self._weigh({(run, head): weight for run, heads in self.preset.items() for head, weight in heads.items()})
+    def set_preset(self) -> None:
+        """Set the preset weights."""
+        self._set_weights(self.preset)
 
-    def equal(self) -> None:
-        """To a weight of 1 everywhere."""
-        self._weigh({(run, head): 1.0 for run, heads in self.preset.items() for head in heads})
+    def set_equal(self) -> None:
+        """Set all weights to 1."""
+        self._set_weights(dict.fromkeys(self.preset, 1.0))
 
-    def _weigh(self, weights: dict[tuple[str, str], float]) -> None:
+    def _set_weights(self, weights: dict[tuple[str, str], float]) -> None:
         with self.filling():
             self._weights.children = [self._row(run, head) for run, head in weights]
             for key, weight in weights.items():
@@ -127,37 +127,36 @@ class FusionDesk(Opener):
         self.state.weights = weights
 
     def _row(self, run: str, head: str) -> HBox:
-        """A slider and its preset, made once."""
+        """The slider of a head and its preset weight. It is made once."""
         if (run, head) not in self._rows:
             slider = FloatSlider(min=0, max=3, step=0.05, description=f"{run}: {head}", layout=Layout(flex="1 1 auto"))
             slider.style.description_width = "110px"
             self._sliders[run, head] = slider
-            told = HTML(layout=Layout(width="70px"))
-            self._rows[run, head] = row(slider, told, flex_flow="row", grid_gap="8px", width="100%")
+            preset = HTML(layout=Layout(width="70px"))
+            self._rows[run, head] = row(slider, preset, flex_flow="row", grid_gap="8px", width="100%")
             self.owned.append(self._rows[run, head])
             self.watch_choice(slider, self._read_sliders)
         made = self._rows[run, head]
-        cast(HTML, made.children[1]).value = f"<small>preset {self.preset[run][head]:g}</small>"
+        cast(HTML, made.children[1]).value = f"<small>preset {self.preset[run, head]:g}</small>"
         return made
 
     def _read_sliders(self) -> None:
         self.state.weights = {key: self._sliders[key].value for key in self.state.weights}
 
-    # -- what the weights do
+    # -- the effect of the weights
 
     def fused(self, weights: Mapping[tuple[str, str], float]) -> Float[np.ndarray, "N A"]:
-        """Late-fused scores."""
+        """The scores of the late fusion with these weights."""
         parts: dict[str, dict[str, float]] = {}
         for (run, head), weight in weights.items():
             parts.setdefault(run, {})[head] = weight
         return fuse_runs([(self.scores[run], heads) for run, heads in parts.items()]).scores
 
-    def _tell(self) -> None:
-        weights = self.state.weights
+    def _show(self) -> None:
+        weights, preset = self.state.weights, self.preset
         if not weights or not self.scores:
             return
         first = next(iter(self.scores.values()))
-        preset = {(run, head): weight for run, heads in self.preset.items() for head, weight in heads.items()}
         tuned = weights != preset
         rows: dict[str, dict[tuple[str, str], float]] = {"these weights": weights} if tuned else {}
         rows |= {"preset weights": preset}
@@ -168,10 +167,10 @@ class FusionDesk(Opener):
         now, before = self.fused(weights).argmax(1), self.fused(preset).argmax(1)
         self._matrix.value = sketches.confusion_svg(now, first.labels, first.actions)
         self._warning.value = _warning(tuned, not any(weights.values()))
-        self._tell_changes(first, now, before)
+        self._show_changes(first, now, before)
 
     def as_html(self) -> HTMLPicture:
-        """The accuracies and the confusion, for a page without a kernel."""
+        """The accuracies and the confusion matrix, for a page without a kernel."""
         beside = "display:flex;flex-wrap:wrap;gap:12px 24px;align-items:flex-start"
         parts = f"<div>{self._accuracy.value}</div><div style='flex:1 1 400px'>{self._matrix.value}</div>"
         return as_picture(f"<div style='{beside}'>{parts}</div>")
@@ -193,17 +192,18 @@ class FusionDesk(Opener):
             )
         return f"<table>{head}<tbody>{''.join(rows)}</tbody></table><small>{len(labels)} test videos</small>"
 
-    def _tell_changes(self, scores: Scores, now: Int[np.ndarray, " N"], before: Int[np.ndarray, " N"]) -> None:
+    def _show_changes(self, scores: Scores, now: Int[np.ndarray, " N"], before: Int[np.ndarray, " N"]) -> None:
         labels, changed = scores.labels, now != before
         gained, lost = changed & (now == labels), changed & (before == labels)
-        told = f"{gained.sum()} become right, {lost.sum()} become wrong, {(changed & ~gained & ~lost).sum()} stay wrong"
+        wrong = changed & ~gained & ~lost
+        text = f"{gained.sum()} become right, {lost.sum()} become wrong, {wrong.sum()} stay wrong"
         if gained.sum() + lost.sum():
-            told += f" (sign test: p = {binomtest(gained.sum(), gained.sum() + lost.sum()).pvalue:.2g})"
-        told = told if changed.any() else "None: the predictions are those of the preset weights."
-        self._told.value = f"<small role=status>{told}</small>"
+            text += f" (sign test: p = {binomtest(gained.sum(), gained.sum() + lost.sum()).pvalue:.2g})"
+        text = text if changed.any() else "These weights give the same predictions as the preset weights."
+        self._summary.value = f"<small role=status>{text}</small>"
         options = [
             (f"{mark} {scores.videos[i].rpartition('/')[2]}: {scores.actions[before[i]]} → {scores.actions[now[i]]}", i)
-            for mark, which in (("+", gained), ("-", lost), ("·", changed & ~gained & ~lost))
+            for mark, which in (("+", gained), ("-", lost), ("·", wrong))
             for i in map(int, np.flatnonzero(which))
         ]
         with self.filling():
@@ -215,27 +215,26 @@ class FusionDesk(Opener):
         if self.changed.value is None:
             return
         run, scores = list(self.scores.items())[-1]
-        opener = self.grid or self  # with the inspector that the grid has, where there is one
+        opener = self.grid or self  # if there is a grid, its inspector shows the video
         opener.open_video(self.state.dataset, self.state.split, scores.videos[self.changed.value], run)
 
     def _show_cell(self, cell: str) -> None:
-        """Show the videos of an action that the weights take for another, or for itself: "<row> <column>"."""
-        true, taken = map(int, cell.split())
+        """Show the videos of a cell of the confusion matrix: "<row> <column>"."""
+        true, predicted = map(int, cell.split())
         run, scores = list(self.scores.items())[-1]
-        found = np.flatnonzero((scores.labels == true) & (self.fused(self.state.weights).argmax(1) == taken))
-        chosen = self.state.dataset, self.state.split, [scores.videos[i] for i in found], run
+        found = np.flatnonzero((scores.labels == true) & (self.fused(self.state.weights).argmax(1) == predicted))
         if self.grid is None:
             self.grid = ClipGrid(self.shelf, self.inspector, dataset=self.state.dataset, split=self.state.split)
             self.fill(self.grid)
-        self.grid.show(*chosen)
+        self.grid.show(self.state.dataset, self.state.split, [scores.videos[i] for i in found], run)
 
 
 def _warning(tuned: bool, nothing: bool) -> str:
     if nothing:
-        return "<div class=warn>Every weight is 0: all scores are equal, and the first action wins every video.</div>"
+        return "<div class=warn>Every weight is 0: all scores are equal, so the first action is always predicted.</div>"
     if tuned:
         return (
-            "<div class=warn>Weights chosen while looking at test scores are tuned on the test set: "
-            "what they reach is not a result. The preset weights were set before any test.</div>"
+            "<div class=warn>These weights are tuned on the test set, so their accuracy is not a result. "
+            "The preset weights were set before any test.</div>"
         )
-    return "<small>The preset weights were set before any test was scored.</small>"
+    return "<small>The preset weights were set before any test.</small>"

@@ -1,4 +1,4 @@
-"""The study as one HTML file (`report.html` is its template): no network, no script, every picture inside."""
+"""The report of a study as one HTML file, from the template `report.html`. It has no script and loads nothing."""
 
 import base64
 import re
@@ -26,18 +26,18 @@ class Illustration(NamedTuple):
     """A picture of the report, with its caption."""
 
     title: str
-    """A screen reader reads it in the picture's place."""
+    """Screen readers read it."""
     caption: str
     png: bytes
 
     @property
     def heading(self) -> str:
-        """Its short name: the title up to a colon."""
+        """The title up to a colon."""
         return self.title.partition(":")[0]
 
     @property
     def anchor(self) -> str:
-        """Its name in an address."""
+        """The heading as the id of an HTML element."""
         return re.sub(r"[^a-z0-9]+", "-", self.heading.lower()).strip("-")
 
 
@@ -48,7 +48,7 @@ class About:
     preset: str
     device: str
     datasets: Mapping[str, str]
-    """Name -> a line about it."""
+    """Name -> a line about the data set."""
     seeds: tuple[int, ...]
     versions: Mapping[str, str]
     date: str
@@ -56,10 +56,10 @@ class About:
 
 
 def steps(progress: Progress) -> pd.DataFrame:
-    """The steps of a study in its order.
+    """The steps of a study, in order.
 
     Columns: kind ("videos", "store", a recipe, "figures"), subject (a data set and split), state ("done", "running",
-    "to come", "failed"), seconds (0 where it took no time), reason (why it failed).
+    "to come", "failed"), seconds (0 if it took no time), reason (of a failure).
     """
     rows = []
     for name in (step.name for step in progress.steps):
@@ -71,15 +71,15 @@ def steps(progress: Progress) -> pd.DataFrame:
 
 
 def result_in_short(tables: Sequence[Table]) -> list[str]:
-    """The result in up to three sentences, as far as Tables 3 and 4 are measured."""
+    """Up to three sentences about the measured cells of Tables 3 and 4."""
     cells = {(each.number, cell.source): cell.accuracy for each in tables for cell in each.measured}
     whole, branch, streams = (cells.get((3, source)) for source in ("complete", "ttn-branch", "two-stream"))
     vectors, sentences = cells.get((4, "mv-complete")), []
     if whole and streams:
         percent, count = whole.percent, len(whole.right[""])
         sentences.append(
-            f"On {whole.dataset}, IF-TTN is right in {percent['measured']:.1f} % of {count} test videos (95 % interval "
-            f"{percent['low']:.1f} to {percent['high']:.1f}), and two streams with late fusion are right in "
+            f"On {whole.dataset}, the accuracy of IF-TTN is {percent['measured']:.1f} % on {count} test videos (95 % "
+            f"interval {percent['low']:.1f} to {percent['high']:.1f}), and that of two streams with late fusion is "
             f"{streams.percent['measured']:.1f} %."
         )
     if branch and streams and "reversed" in branch.percent and "reversed" in streams.percent:
@@ -87,13 +87,13 @@ def result_in_short(tables: Sequence[Table]) -> list[str]:
             [each.percent[reading] for reading in ("one view", "reversed")] for each in (branch, streams)
         )
         sentences.append(
-            f"With the snippets of each video from last to first, the TTN branch goes from {before:.1f} % to "
-            f"{after:.1f} %, and the two streams {'stay at' if own == own_after else f'go from {own:.1f} % to'} "
-            f"{own_after:.1f} %."
+            f"With the snippets of each video in reverse order, the accuracy of the TTN branch goes from {before:.1f} "
+            f"% to {after:.1f} %, and that of two streams "
+            f"{'stays at' if own == own_after else f'goes from {own:.1f} % to'} {own_after:.1f} %."
         )
     if vectors:
         sentences.append(
-            "With motion vectors of the file in the place of optical flow, IF-TTN is right in "
+            "With motion vectors of the file instead of optical flow, the accuracy of IF-TTN is "
             f"{vectors.percent['measured']:.1f} %."
         )
     return [sentence.replace(" %", "\N{NO-BREAK SPACE}%") for sentence in sentences]
@@ -108,16 +108,16 @@ def write(
     findings: Sequence[Finding] = (),
     reversals: pd.DataFrame | None = None,
 ) -> None:
-    """Write the report, whole or not at all; call it again after every step.
+    """Write the report, whole or not at all. A study calls it after every step.
 
     Args:
         path: the HTML file.
         about: how the study was made.
-        progress: how far it is.
-        tables: filled as far as runs are tested.
-        pictures: those drawn so far.
-        findings: the verdicts on the paper's claims so far.
-        reversals: what networks call actions that are played backwards (`reversal_table`), where there is one.
+        progress: the steps of the study.
+        tables: with the accuracies of the tested runs.
+        pictures: the drawn figures.
+        findings: the verdicts on the paper's claims.
+        reversals: predictions for actions that are played backwards (`reversal_table`), or None.
     """
     every = steps(progress)
     took_time = every[every["seconds"] > 0].groupby("kind")["seconds"].agg(["size", "sum"])

@@ -1,4 +1,4 @@
-"""The small pictures of the README, from trained runs: a clip with its motion, a drawing step by step, figures.
+"""The small pictures of the README: a clip with its motion, the steps of a drawing, figures, screenshots.
 
 Shapes: H x W pixels of a picture.
 """
@@ -25,7 +25,7 @@ from lab.layers import VECTOR_INK
 from lab.pictures import Picture
 
 LIMIT = 300_000
-"""Largest size of a picture (bytes): a page loads six."""
+"""Largest size of a picture (bytes), because a page loads six."""
 FIGURES = ("figure_1_7", "figure_1_7_all", "figure_6")
 SHOTS = ("inspector", "cam_explorer")
 TILE_SIZE = 200, 150
@@ -35,16 +35,14 @@ TITLE_HEIGHT = 18
 
 
 def write_showcase(work: Work, run: str, figures: Path, out: Path, shots: Path) -> Iterator[Path]:
-    """Write the pictures, each smaller than LIMIT, and yield their paths one by one.
-
-    A figure that was not drawn, or a screenshot that was not taken, is left out.
+    """Write the pictures, each smaller than LIMIT, and yield each path. A missing figure or screenshot is left out.
 
     Args:
         work: a split, its store and its runs.
-        run: whose network is shown, such as "if-ttn".
+        run: name of the run, such as "if-ttn".
         figures: folder that `ifttn.gallery.draw_figures` wrote.
         out: folder for the pictures.
-        shots: folder of the screenshots that the browser tests take.
+        shots: folder with the screenshots of the browser tests.
     """
     recognizer = Recognizer.load(work.run(run).folder, work.device)
     yield _written(out / "clip.gif", small_gif(clip_film(work, recognizer), 12.5))
@@ -62,7 +60,7 @@ def _written(path: Path, content: bytes) -> Path:
 
 
 def clip_film(work: Work, recognizer: Recognizer) -> list[Picture]:
-    """Frames of the first test video, beside its optical flow and its motion vectors."""
+    """Frames of the first test video with their optical flow and motion vectors."""
     video = work.split.test[0]
     clip = _result(load_clip(video.path, video.name, video.action, recognizer.preset.store, work.store))
     colours = flow_colours(clip.levels)
@@ -88,8 +86,7 @@ def _result(steps: Iterator) -> Clip:
 
 
 def drawing_film(work: Work, recognizer: Recognizer, frames: int = 24) -> list[Picture]:
-    """An ordered pair as Figures 1 and 7 draw it: through a denoiser if one is trained. The last picture stays for a
-    while."""
+    """The steps of an ordered pair, drawn as in Figures 1 and 7: with a denoiser if one is trained."""
     network, split, action = recognizer.network, work.split, recognizer.actions[0]
     modalities, size = network.settings.modalities, recognizer.preset.size
     settings, denoiser, head, _ = usual_recipe(work.runs, split.dataset, split.number, modalities, size, work.device)
@@ -101,11 +98,11 @@ def drawing_film(work: Work, recognizer: Recognizer, frames: int = 24) -> list[P
             four = [pictures.resized(tile, *TILE_SIZE) for tile in tiles(drawn) if tile is not None]
             motion = f"B: motion, step {drawn.step}, p = {drawn.probability:.2f}"
             film.append(titled_row(four, [f"A: {action}", "B", "A: motion", motion]))
-    return film + film[-1:] * 15
+    return film + film[-1:] * 15  # the last picture stays for 1.5 s
 
 
 def titled_row(row: Sequence[Picture], titles: Sequence[str]) -> UInt8[np.ndarray, "_ _ 3"]:
-    """Tiles side by side, each under its title."""
+    """Tiles side by side under their titles."""
     height, width, _ = row[0].shape
     image = Image.new("RGB", ((width + 4) * len(row) - 4, height + TITLE_HEIGHT), "white")
     pen, font = ImageDraw.Draw(image), ImageFont.load_default(size=11)
@@ -116,10 +113,10 @@ def titled_row(row: Sequence[Picture], titles: Sequence[str]) -> UInt8[np.ndarra
 
 
 def small_gif(film: Sequence[Picture], fps: float) -> bytes:
-    """A GIF under LIMIT: with fewer colours first, then smaller, then with fewer pictures.
+    """A GIF smaller than LIMIT: first with fewer colours, then with smaller and fewer pictures.
 
     Raises:
-        IfttnError: even the poorest is larger.
+        IfttnError: the GIF is too large at the lowest quality.
     """
     for colours, size, every in ((96, 1.0, 1), (48, 1.0, 1), (48, 0.8, 1), (48, 0.8, 2), (32, 0.6, 2), (32, 0.6, 3)):
         images = [Image.fromarray(picture) for picture in film[::every]]
@@ -127,14 +124,14 @@ def small_gif(film: Sequence[Picture], fps: float) -> bytes:
         content = pictures.gif([np.asarray(image) for image in scaled], fps / every, colours)
         if len(content) < LIMIT:
             return content
-    raise IfttnError(f"a film of {len(film)} pictures does not fit into {LIMIT} bytes: show fewer")
+    raise IfttnError(f"a film of {len(film)} pictures does not fit into {LIMIT} bytes: show fewer pictures")
 
 
 def small_png(path: Path) -> bytes:
-    """A PNG under LIMIT, at most 1100 px wide.
+    """A PNG smaller than LIMIT and at most 1100 px wide.
 
     Raises:
-        IfttnError: it is missing, or too large even so.
+        IfttnError: the file is missing, or is too large at the lowest quality.
     """
     if not path.exists():
         raise IfttnError(f"{path} is not there: `ifttn figures` or `make browser` makes it")

@@ -1,4 +1,4 @@
-"""Small drawings in HTML and SVG: the time line, score bars, curves, a confusion matrix. A screen reader reads them.
+"""Small drawings in HTML and SVG with texts for screen readers: time line, curves, confusion matrix, intervals.
 
 Shapes: K snippets, A actions, N videos.
 """
@@ -25,24 +25,31 @@ HEAD_COLOURS = {
     "late fusion": SERIES[3],
 }
 DASHES = ("", "4,3", "1,3", "9,3,2,3")
-"""Of lines of one colour (SVG's `stroke-dasharray`)."""
+"""The dashes of lines with the same colour (SVG's `stroke-dasharray`)."""
 KIND_COLOURS = {"I": "#d55e00", "P": "#56b4e9", "B": "#bbb"}
 
 
 def prose(text: str) -> Markup:
-    """A sentence for a page: escaped, with the text between backticks as code."""
+    """Escape a sentence for a page, and show the text between backticks as code."""
     return Markup(re.sub("`(.+?)`", r"<code>\1</code>", str(markupsafe.escape(text))))
 
 
 def breakable(name: str) -> str:
-    """A name for a page that may break between its words, as `words` in elements.js does."""
+    """A name that may break into lines between its words (`words` in elements.js does the same)."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=_)", "<wbr>", escape(name))
 
 
 def timeline(count: int, sampled: Sequence[int], kinds: str, cuts: Sequence[int], fps: float) -> str:
-    """K segments and their sampled snippets, cuts and frame types, along a video of `count` frames.
+    """A time line of a video: the K segments, their sampled snippets, the cuts and the frame types.
 
-    Its cursor stands where the CSS variable --at (0..1) says: the page moves it, no message from the kernel does.
+    The page moves the cursor by the CSS variable --at (0..1), without a message to the kernel.
+
+    Args:
+        count: the number of frames.
+        sampled: the frame of each snippet, ascending; empty: there is no network.
+        kinds: the type of each frame: I, P or B.
+        cuts: the first frames of new shots.
+        fps: frames per second.
     """
     last = max(1, count - 1)
     middles = [(a + b) / 2 for a, b in pairwise(sampled)]
@@ -57,11 +64,11 @@ def timeline(count: int, sampled: Sequence[int], kinds: str, cuts: Sequence[int]
     )
     shots = "".join(f"<s style='left:{100 * t / last:.2f}%' title='cut before frame {t + 1}'></s>" for t in cuts)
     strokes = "".join(f"<path d='{_strokes(kinds, kind)}' stroke='{KIND_COLOURS[kind]}'/>" for kind in KIND_COLOURS)
-    told = ", ".join(f"{kinds.count(kind)} {kind}" for kind in KIND_COLOURS if kind in kinds)
+    counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in KIND_COLOURS if kind in kinds)
     legend = " ".join(f"<i style='background:{KIND_COLOURS[k]}'></i>{k}" for k in KIND_COLOURS if k in kinds)
     return (
         f"<div class=timeline role=img aria-label='{len(sampled)} segments; snippets at frames "
-        f"{', '.join(str(t + 1) for t in sampled)}; {len(cuts)} cuts; frame types: {told}'>"
+        f"{', '.join(str(t + 1) for t in sampled)}; {len(cuts)} cuts; frame types: {counts}'>"
         f"<div class=spans>{spans}{marks}</div>"
         f"<svg viewBox='-.5 0 {count} 8' preserveAspectRatio=none>{strokes}</svg>{shots}<em></em></div>"
         f"<div class=legend><span><u></u> sampled snippet</span><span><s></s> cut, estimated</span>"
@@ -82,9 +89,9 @@ class Curve(NamedTuple):
     y: Sequence[float]
     colour: str
     dashed: int = 0
-    """Number of its DASHES."""
+    """Index into DASHES."""
     faint: bool = False
-    """Behind the others, and not in the legend."""
+    """Drawn behind the other lines and left out of the legend."""
 
 
 def chart(
@@ -97,16 +104,16 @@ def chart(
     marks: Sequence[tuple[float, str]] = (),
     log: bool = False,
 ) -> str:
-    """A line chart with its legend.
+    """A line chart with a legend, which has the last value of each curve.
 
     Args:
-        curves: each ends with a dot, and its last value stands in the legend.
-        title: names both axes, as "loss over epochs" does.
-        width: of the picture (px), as `height`.
-        height: of the picture.
-        top: of the vertical axis; None: the largest value. Without `log` the axis starts at 0, or below.
-        marks: places on the horizontal axis, with their names.
-        log: the vertical axis is logarithmic, and values that are not above 0 are left out.
+        curves: lines; each ends with a dot.
+        title: names both axes, such as "loss over epochs".
+        width: of the picture (px).
+        height: of the picture (px).
+        top: the upper end of the vertical axis; None: the largest value. Without `log` the lower end is 0 or less.
+        marks: positions on the horizontal axis, with their names.
+        log: the vertical axis is logarithmic, and values of 0 or less are left out.
     """
     curves = [_above_zero(curve) for curve in curves] if log else curves
     points = [(x, y) for curve in curves for x, y in zip(curve.x, curve.y, strict=True)]
@@ -155,17 +162,17 @@ def _above_zero(curve: Curve) -> Curve:
 
 
 def _stroke(curve: Curve) -> str:
-    # The quotes keep HTML from reading the end of the tag as a part of the value.
+    # without the quotes, the end of the tag would be a part of the value
     return f"stroke='{curve.colour}' stroke-width=1.6 stroke-dasharray='{DASHES[curve.dashed] or 'none'}'"
 
 
 def sample(curve: Curve) -> str:
-    """A piece of a curve's line, for a legend."""
+    """A short piece of a curve for a legend."""
     return f"<svg class=sample viewBox='0 0 24 4'><line x1=0 x2=24 y1=2 y2=2 {_stroke(curve)} /></svg>"
 
 
 def _axis(values: Sequence[float], top: float | None, log: bool) -> tuple[float, float, list[float]]:
-    """The lowest and highest value of a vertical axis, and the levels that have a line."""
+    """The lowest and highest value of a vertical axis, and the values with a grid line."""
     if log:
         exponents = range(int(np.floor(np.log10(min(values)))), int(np.log10(max(values))) + 2)
         steps = [factor * 10.0**exponent for exponent in exponents for factor in (1, 2, 5)]
@@ -198,9 +205,9 @@ def _round_values(low: float, high: float) -> list[float]:
 
 
 def confusion_svg(predicted: Int[np.ndarray, " N"], labels: Int[np.ndarray, " N"], actions: Sequence[str]) -> str:
-    """What each action (row) is taken for (column), as a share of its videos; each cell has a title with its counts.
+    """A confusion matrix: for each true action (row), the share of its videos with each prediction (column).
 
-    A cell's `data-pick` is "<row> <column>" (`Pickable`).
+    The title of a cell has its counts. Its `data-pick` is "<row> <column>" (`Pickable`).
     """
     count = len(actions)
     counts = confusion_counts(predicted, labels, count)
@@ -210,10 +217,10 @@ def confusion_svg(predicted: Int[np.ndarray, " N"], labels: Int[np.ndarray, " N"
     cells = []
     for row, column in np.argwhere(counts):
         red, green, blue, _ = colours(float(shares[row, column]), bytes=True)
-        told = f"{actions[row]} taken for {actions[column]}: {counts[row, column]} of {counts[row].sum()}"
+        title = f"{actions[row]} predicted as {actions[column]}: {counts[row, column]} of {counts[row].sum()}"
         cells.append(
             f"<rect x={column * side} y={row * side} width={side} height={side} fill='rgb({red},{green},{blue})' "
-            f"data-pick='{row} {column}'><title>{escape(told)}</title></rect>"
+            f"data-pick='{row} {column}'><title>{escape(title)}</title></rect>"
         )
         if side >= 16:
             ink = "#000" if shares[row, column] > 0.55 else "#fff"
@@ -240,7 +247,7 @@ def confusion_svg(predicted: Int[np.ndarray, " N"], labels: Int[np.ndarray, " N"
 
 
 def interval(share: float, low: float, high: float, paper: float | None = None) -> str:
-    """A share with its interval on a line from 0 to 1; a hollow mark shows the paper's."""
+    """A share with its interval on a line from 0 to 1. A hollow mark is the paper's share."""
     theirs = "" if paper is None else f"<circle cx={100 * paper:.1f} cy=5 r=2.6 class=paper />"
     return (
         f"<svg class=interval viewBox='-3 0 106 10' role=img aria-label='{low:.3f} to {high:.3f}'>"
@@ -251,5 +258,5 @@ def interval(share: float, low: float, high: float, paper: float | None = None) 
 
 
 def definitions(pairs: Mapping[str, object]) -> str:
-    """Names and values, a line each."""
+    """A list of names and values."""
     return "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in pairs.items()) + "</dl>"

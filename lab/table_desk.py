@@ -1,4 +1,4 @@
-"""The paper's tables, to click through: a row, its runs and its errors, and from an error to its video."""
+"""A panel with the paper's tables: click a row to see its runs and errors, click an error to see its video."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,13 +29,13 @@ from lab.tables import claims_matrix, texts_of, to_latex
 
 
 class TableState(HasTraits):
-    """Everything that a person chooses."""
+    """All that a person chooses."""
 
-    number = Int(3, help="of the table")
-    column = Int(0, help="of a table that has several columns")
-    row = Int(-1, help="-1: none is chosen")
-    split = Int(0, help="whose errors are listed; 0: the first that is tested")
-    error = Unicode(help="name of the video that is shown")
+    number = Int(3, help="number of the table")
+    column = Int(0, help="number of the table's column, from 0")
+    row = Int(-1, help="number of the chosen row, from 0; -1: none")
+    split = Int(0, help="the split whose errors are listed; 0: the first tested one")
+    error = Unicode(help="name of the chosen video")
 
 
 class TableDesk(Opener):
@@ -43,9 +43,9 @@ class TableDesk(Opener):
 
     Args:
         results: a Shelf, or the folder that `ifttn reproduce` wrote.
-        inspector: shows the video of an error; without one, the panel opens its own.
-        out: where LaTeX and CSV go.
-        number: of the table to begin with.
+        inspector: shows the video of an error; None: the panel makes one.
+        out: the folder for LaTeX and CSV.
+        number: of the first table.
     """
 
     state: TableState
@@ -76,12 +76,12 @@ class TableDesk(Opener):
         self.errors.add_class("ifttn-errors")
         self.text = Textarea(layout=Layout(width="100%", height="170px", display="none"))
         actions = [
-            self.button("LaTeX", lambda: self.export("tex"), "booktabs, into the folder of tables"),
-            self.button("CSV", lambda: self.export("csv"), "every digit, into the folder of tables"),
-            self.button("read anew", self.reload, "runs that were tested since"),
+            self.button("LaTeX", lambda: self.export("tex"), f"save with booktabs in {self.out}"),
+            self.button("CSV", lambda: self.export("csv"), f"save with all digits in {self.out}"),
+            self.button("reload", self.reload, "read the scores of all runs again"),
         ]
         run = VBox([self._run], layout=Layout(flex="1 1 300px", min_width="280px"))
-        wide = Layout(flex="2 1 600px", min_width="320px")  # names of videos and actions are long
+        wide = Layout(flex="2 1 600px", min_width="320px")  # the names of videos and actions are long
         errors = VBox([ends([self._count], [self.split]), self.errors, self._note], layout=wide)
         self.fill(row(self.number, self.column), self._caption, self._table, self._notes)
         self.fill(row(*actions), self.text, row(run, errors, align_items="stretch", grid_gap="18px", width="100%"))
@@ -94,7 +94,7 @@ class TableDesk(Opener):
         self.watch_choice(self.errors, self._pick_error)
 
     def reload(self) -> None:
-        """Read the scores of every run anew."""
+        """Read the scores of all runs."""
         self.work("reading scores", self._read)
 
     def _read(self) -> Iterator[float | None]:
@@ -105,22 +105,22 @@ class TableDesk(Opener):
         self._show()
         found = list(self.tables.values())
         if not any(table.measured for table in found):
-            raise IfttnError(f"only the paper's numbers show: {results.not_shown(self.shelf.places.runs, found)}")
+            raise IfttnError(f"the table has no measured number: {results.not_shown(self.shelf.places.runs, found)}")
 
     @property
     def table(self) -> Table:
-        """The one shown."""
+        """The chosen table."""
         return self.tables[self.state.number]
 
     @property
     def cells(self) -> list[Cell]:
-        """Of the chosen column, a row each."""
+        """The cell of each row in the chosen column."""
         return [row[min(self.state.column, len(row) - 1)] for row in self.table.rows]
 
     def _turn(self) -> None:
         self.state.row = -1
         if self.state.column:
-            self.state.column = 0  # shows the table as well
+            self.state.column = 0  # this calls `_show`
         else:
             self._show()
 
@@ -149,7 +149,7 @@ class TableDesk(Opener):
         self._show_row()
 
     def _show_table(self) -> None:
-        """Every row with its numbers; the difference from the paper where both are of one data set."""
+        """Show every row, with its difference from the paper if both numbers are of the same data set."""
         table, frame = self.table, to_frame(self.table)
         factors, numbers, texts = (frame.attrs["factors"], frame.to_dict("records"), texts_of(frame).to_dict("records"))
         places = [table.cells.index(cell) for cell in self.cells]
@@ -172,7 +172,7 @@ class TableDesk(Opener):
         for each in (self.split, self.errors):
             each.layout.display = "" if accuracy else "none"
         if cell is None or accuracy is None:
-            self._run.value = "<div class=quiet>Choose a row to see its runs and what they get wrong.</div>"
+            self._run.value = "<div class=quiet>Choose a row to see its runs and their errors.</div>"
             self._count.value = ""
             return
         with self.filling():
@@ -183,15 +183,17 @@ class TableDesk(Opener):
         runs = self.shelf.runs(accuracy.dataset, split)
         lines = [f"<h4>{escape(cell.method)}</h4>"]
         for recipe, heads in parts.items():
-            asked = runs[recipe].identity
-            network, about = asked["network"], {"run": f"{accuracy.dataset}/split{split}/{recipe}"}
-            about["weights"] = ", ".join(f"{head} {weight:g}" for head, weight in heads.items())
-            about |= {
+            identity = runs[recipe].identity
+            network = identity["network"]
+            about = {
+                "run": f"{accuracy.dataset}/split{split}/{recipe}",
+                "weights": ", ".join(f"{head} {weight:g}" for head, weight in heads.items()),
                 "fusion": network["fusion"] or "none",
-                "backbone": f"{network['backbone']} (preset {asked['preset']})",
+                "backbone": f"{network['backbone']} (preset {identity['preset']})",
+                "stages": ", ".join(stage["name"] for stage in identity["recipe_row"]["stages"]),
+                "seed": identity["seed"],
             }
-            about["stages"] = ", ".join(stage["name"] for stage in asked["recipe_row"]["stages"])
-            lines.append(sketches.definitions(about | {"seed": asked["seed"]}))
+            lines.append(sketches.definitions(about))
         self._run.value = "".join(lines)
         self._list_errors(accuracy.dataset, split, parts)
 
@@ -201,12 +203,12 @@ class TableDesk(Opener):
         fused = fuse_runs([(scores[recipe], heads) for recipe, heads in parts.items()])
         actions = next(iter(scores.values())).actions
         wrong = [
-            (f"{video.rpartition('/')[2]}  taken for  {actions[predicted]}", video)
+            (f"{video.rpartition('/')[2]}  predicted as  {actions[predicted]}", video)
             for video, predicted, right in zip(fused.videos, fused.scores.argmax(1), fused.right(), strict=True)
             if not right
         ]
         self._count.value = (
-            f"<b>{len(wrong)} errors</b> <small>of {len(fused.videos)} test videos; choose one to look at it</small>"
+            f"<b>{len(wrong)} errors</b> <small>in {len(fused.videos)} test videos; choose one to see it</small>"
         )
         with self.filling():
             self.errors.options = wrong
@@ -239,15 +241,20 @@ def _verdicts(on: Mapping[str, Finding]) -> str:
 
 
 def _of_the_papers(cell: Cell) -> bool:
-    """Whether the measured number is of the very data set that the paper's number is of."""
+    """Whether the measured number and the paper's number are of the same data set."""
     ours, theirs = (re.sub(r"\W", "", name).lower() for name in (cell.column.ours, cell.column.dataset))
     return cell.accuracy is not None and ours == theirs
 
 
 def _cells_html(cell: Cell, row: Mapping[Any, Any], text: Mapping[Any, str], factors: Sequence[str], same: bool) -> str:
-    """The cells of a row after its method; `text` has the short texts of the numbers in `row`.
+    """The HTML of the cells of a row, after the method.
 
-    `same`: some row of the table has a difference from the paper.
+    Args:
+        cell: of the table.
+        row: the numbers of the cell.
+        text: the same numbers as short texts.
+        factors: of the data set.
+        same: whether the table has a column for the difference from the paper.
     """
     paper, ours, share = row["paper"], row["measured"], pd.notna(row["videos"])
     difference = f"{ours - paper:+.1f}" if _of_the_papers(cell) and pd.notna(paper) else ""

@@ -1,4 +1,4 @@
-"""A table's frame (`ifttn.experiment.table_frames.to_frame`) as a Styler for a notebook or a page, and as LaTeX."""
+"""Tables (`ifttn.experiment.table_frames.to_frame`) as a Styler for a notebook or a page, and as LaTeX."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -16,11 +16,11 @@ from ifttn.experiment.table_texts import P_OF_ORDER, WORDS_LEFT, reasons, shown
 from lab.sketches import prose
 
 NARROW = ("method", "column", "paper", "paper on", "measured", "95 %", "p", "reversed")
-"""Columns for a notebook, whose page is narrow; factors follow."""
+"""The columns in a notebook, whose page is narrow. The factors follow them."""
 
 
 def claims_matrix(findings: Sequence[Finding]) -> dict[str, dict[str, Finding]]:
-    """Claim -> data set -> the verdict on it, in their order."""
+    """Claim -> data set -> its finding, in the order of the findings."""
     return {
         text: {each.dataset: each for each in findings if each.text == text}
         for text in dict.fromkeys(each.text for each in findings)
@@ -28,12 +28,12 @@ def claims_matrix(findings: Sequence[Finding]) -> dict[str, dict[str, Finding]]:
 
 
 def texts_of(frame: pd.DataFrame, without: Sequence[str] = ()) -> pd.DataFrame:
-    """The numbers as short texts (`table_texts.shown`)."""
+    """The numbers of a table as short texts (`table_texts.shown`)."""
     return pd.DataFrame(shown(frame.to_dict("list"), without))
 
 
 def style(frame: pd.DataFrame) -> Styler:
-    """For a notebook: the columns that tell rows apart, with our numbers in bold and reasons for empty cells on top."""
+    """A table for a notebook: our numbers are bold, and the caption has the reasons for empty cells."""
     text = texts_of(frame)
     text["method"] = text["method"].mask(text.duplicated("method"), "")
     styler = Styler(text[[name for name in (*NARROW, *frame.attrs["factors"]) if name in text]])
@@ -63,7 +63,7 @@ def style(frame: pd.DataFrame) -> Styler:
 
 
 def to_latex(frame: pd.DataFrame) -> str:
-    """For a paper: a `table` environment in booktabs style (`\\usepackage{booktabs}`)."""
+    """A `table` environment of LaTeX in booktabs style (`\\usepackage{booktabs}`)."""
     text = texts_of(frame, ("95 %", "splits", "measured on", "why"))
     styler = text.style
     styler.format(escape="latex")
@@ -79,7 +79,7 @@ def to_latex(frame: pd.DataFrame) -> str:
 
 
 def page_table(frame: pd.DataFrame) -> Styler:
-    """For a page: one row for each method, with the paper's columns side by side; of one not measured, the paper's."""
+    """A table for a page: a row for each method, and the paper's columns side by side."""
     texts = texts_of(frame).assign(column=frame["column"], on=frame["paper on"]).to_dict("records")
     parts: dict[tuple[str, str], list[str]] = {}
     classes: dict[tuple[str, str], str] = {}
@@ -104,7 +104,7 @@ def page_table(frame: pd.DataFrame) -> Styler:
 
 
 def _subject(cells: Sequence[Mapping[Any, str]]) -> str:
-    """What the measured numbers of a column are."""
+    """A description of the measured numbers of a column."""
     on = ", ".join(dict.fromkeys(cell["measured on"] for cell in cells if cell["measured on"]))
     if not on:
         return "not measured"
@@ -120,12 +120,12 @@ def _with_interval(cell: Mapping[Any, str]) -> str:
 
 
 def _meter(value: str) -> str:
-    """A factor's accuracy over a line that runs from chance to 1."""
+    """The accuracy of a factor, above a line from chance to 1."""
     return f"<span class=meter style='--share:{max(0.0, 2 * float(value) - 1):.2f}'>{value}</span>" if value else ""
 
 
 def details(frame: pd.DataFrame) -> Styler:
-    """For a page: mean over classes, top-5, spread, tests and read-outs of order of the measured cells."""
+    """More columns of the measured cells for a page: mean class, top-5, spread, order of snippets and p-values."""
     text = texts_of(frame)
     order = ("mean class", "top-5", "sd splits", "sd seeds", *READINGS, *P_OF_ORDER.values(), "p")
     names = [name for name in ("method", "column") if name in text]
@@ -141,14 +141,14 @@ def details(frame: pd.DataFrame) -> Styler:
 
 
 def reversal_tables(frame: pd.DataFrame) -> list[tuple[str, Styler]]:
-    """The reversal table for a page: all actions together (""), then a table and its heading for each kind."""
+    """The reversal table for a page: a table for all actions (heading ""), then one for each kind of action."""
     blocks = ((f"{SORTS[kind]}: {len(texts)} of {dataset}", texts) for dataset, kind, texts in blocks_of(frame))
     parts = [("", sums_of(frame)), *blocks]
     return [(heading, _words(texts)) for heading, texts in parts]
 
 
 def _words(texts: pd.DataFrame) -> Styler:
-    """Short texts, with words to the left."""
+    """A table of short texts with words aligned to the left."""
     styler = Styler(texts, cell_ids=False)
     classes = pd.DataFrame({name: "word" if name in (*WORDS_LEFT, "called") else "" for name in texts}, texts.index)
     styler.format(escape="html")
@@ -156,7 +156,7 @@ def _words(texts: pd.DataFrame) -> Styler:
 
 
 def page_html(styler: Styler) -> Markup:
-    """A Styler as a table of a page with a style sheet of its own, whose headings a screen reader can tell apart."""
+    """A Styler as HTML without its own styles; the headings have a scope for screen readers."""
     html = styler.to_html()
     html = re.sub(r' id="T_[^"]*"', "", html[html.index("<table") :])
     html = html.replace('<th class="row', '<th scope="row" class="row')

@@ -45,7 +45,7 @@ def test_a_drawing_is_started_paused_resumed_and_stopped(run_cell, opening, caps
     page.locator(".ifttn").get_by_role("button", name="pause").click()
     page.wait_for_function(paused, timeout=60_000)
     page.locator(".ifttn").get_by_role("button", name="keep").click()
-    page.locator(".ifttn").get_by_role("button", name="go on").click()
+    page.locator(".ifttn").get_by_role("button", name="continue").click()
     page.wait_for_function(f"!{paused}", timeout=60_000)
     page.locator(".ifttn").get_by_role("button", name="keep").click()
     page.wait_for_selector(".ifttn figure figcaption:has-text('seed 0')", timeout=60_000)

@@ -65,8 +65,8 @@ def test_a_confusion_cell_says_how_many_of_its_action():
     html = sketches.confusion_svg(np.array([0, 1, 1]), np.array([0, 0, 1]), ["run", "sit & wait"])
     svg = ElementTree.fromstring(re.sub(r"([\w-]+)=([^'\s>/]+)(?=[\s>/])", r"\1='\2'", html))
     told = [title.text for title in svg.iter("title")]
-    assert "run taken for sit & wait: 1 of 2" in told
-    assert "sit & wait taken for sit & wait: 1 of 1" in told
+    assert "run predicted as sit & wait: 1 of 2" in told
+    assert "sit & wait predicted as sit & wait: 1 of 1" in told
 
 
 def test_prose_has_its_code_as_code_and_nothing_else():
