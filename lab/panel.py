@@ -22,7 +22,7 @@ from lab.sketches import prose
 from lab.worker import Worker
 
 Own = TypeVar("Own", bound="Panel")
-PUBLISHED = " <small title='`make reproduce` trains it on this machine'>published run, not trained here</small>"
+PUBLISHED_NOTE = " <small title='`make reproduce` trains it on this machine'>published run, not trained here</small>"
 
 
 def in_page(*files: str) -> str:
@@ -69,7 +69,7 @@ class Panel(VBox):
         """Widgets that the panel closes although they are not among its children."""
         self._filling, self._lock = local(), RLock()
         page = Page(title=title, layout=Layout(display="none"))
-        heading = HTML(f"<h3>{escape(title)}{PUBLISHED if self.shelf.published else ''}</h3>")
+        heading = HTML(f"<h3>{escape(title)}{PUBLISHED_NOTE if self.shelf.published else ''}</h3>")
         self._status, self._alert = HTML(), HTML()
         self._bar = FloatProgress(max=1.0, layout=Layout(width="140px", height="10px", visibility="hidden"))
         super().__init__([page, ends([heading], [self._bar, self._status]), self._alert])

@@ -16,7 +16,7 @@ Job = Callable[[], Iterator[float | None]]
 A job with several parts counts each part from 0 to 1: when the share falls, the next part begins.
 """
 
-TICK = 0.1
+REPORT_INTERVAL = 0.1
 """Shortest time (s) between two reports of progress: a browser need not draw more often."""
 
 _idle: list["SimpleQueue[tuple[Callable[[], None], Event]]"] = []
@@ -137,7 +137,7 @@ class Worker(HasTraits):
                     began = now
                 elif share < last:
                     began = resumed
-                if share is not None and now - reported >= TICK:
+                if share is not None and now - reported >= REPORT_INTERVAL:
                     reported = now
                     self.share, self.seconds_left = share, (now - began) * (1 - share) / share if share else None
                 if not self._may_go_on():

@@ -1,6 +1,6 @@
-"""Where do maps lie? This module measures the paper's sentence about Figure 6, "the spatial network focuses on the
-scene, the temporal one on the motion, IF-TTN on the objects and their track", and compares with a random map and a
-centred map.
+"""Measures how much of the evidence in class activation maps is on a region. It tests the paper's sentence on Figure 6,
+"the spatial network focuses on the scene, the temporal one on the motion, IF-TTN on the objects and their track",
+against a random map and a centred map.
 
 Shapes: K snippets, V votes, H x W pixels, h x w cells.
 """

@@ -1,5 +1,5 @@
-"""Does a network know which snippet came first? The tests: swaps of a pair, networks that did not draw it, and similar
-real frames.
+"""Tests whether a pair of snippets shows the order of time: swaps of the pair, networks that did not draw it, and the
+times of similar real frames.
 
 Shapes: D drawings of M snippets, T frames, C channels, E features, A actions, H x W pixels.
 """
@@ -36,9 +36,9 @@ def swap_report(
 ) -> pd.DataFrame:
     """An action's probability for a pair in order, swapped, and with either snippet twice.
 
-    The network that drew a pair tells it from its swap even if the pair shows no order. Only a network that did not
-    draw the pair gives evidence. A network of differences gives the same probability for every (A, A). Without order,
-    the gap is 0.
+    The network that drew a pair can distinguish it from the swapped pair even if it shows no order. Only a network that
+    did not draw the pair gives evidence. A network of differences gives the same probability for every (A, A). If the
+    order has no effect, the gap is 0.
 
     Args:
         networks: name -> network. Give both the network that drew the pair and one that was trained apart.
@@ -152,11 +152,11 @@ def order_report(
     frames: Callable[[int], Frames] | None = None,
     panel: Callable[[Pair], Mapping[str, float]] | None = None,
 ) -> pd.DataFrame:
-    """What each pair shows about order, one row per pair. `in_words` summarises the report.
+    """Measure whether networks see the order of the snippets: a row for each pair. `in_words` summarises the report.
 
     Args:
         pairs: pairs that `own` drew, or real pairs; they are read one by one.
-        own: networks that drew the pairs. They must know the order, but this proves nothing.
+        own: networks that drew the pairs. That they distinguish the order proves nothing.
         apart: networks that did not draw the pairs (of another split or another seed). They give the evidence.
         frames: returns the real frames of an action, to compare with.
         panel: measures a pair without a trained network and returns named values (`ring_judges.FactorJudges`).

@@ -1,4 +1,4 @@
-"""A real JupyterLab in a real browser, both of this machine; skipped, with the reason, where there is none."""
+"""Fixtures that run JupyterLab in Chromium. Without a browser, the tests are skipped with the reason."""
 
 import json
 import os
@@ -20,16 +20,16 @@ from ifttn.experiment import testing, training
 
 TOKEN = "of-this-test"
 SHOTS = Path(os.environ.get("IFTTN_SHOTS", Path(__file__).resolve().parents[2] / "build" / "screenshots"))
-"""Where the pictures of the panels go."""
+"""The folder for screenshots of the panels."""
 
 SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
-    # With subshells a kernel loses clicks on widgets whose last word came through one that has ended since
-    # ("Unknown subshell_id"): `make lab` sets the same.
+    # With subshells, a kernel loses clicks on widgets whose last message came through an ended subshell
+    # ("Unknown subshell_id"). `make lab` has the same setting.
     "apputils-extension/kernels-settings": {"commsOverSubshells": "disabled"},
     "notebook-extension/tracker": {"windowingMode": "none"},  # every cell is in the page, seen or not
 }
-"""Of JupyterLab."""
+"""Settings of JupyterLab."""
 
 FLAGS = [
     "--no-sandbox",
@@ -39,13 +39,12 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
     "--no-proxy-server",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # whatever asks for another machine fails
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # a request to another machine fails
 ]
-"""Of Chromium: --no-sandbox for root, the rest for peace and for no word to anyone."""
-
+"""Options of Chromium. root needs --no-sandbox; the others prevent requests and background work."""
 
 WINDOW: Any = {"width": 1280, "height": 800}
-"""Of a small laptop; JupyterLab's side bar takes its share of it."""
+"""The window of a small laptop (px). The side bar of JupyterLab takes a part."""
 MISSING = "playwright, chromium (or IFTTN_CHROMIUM) or both are missing; `make browser` installs them"
 
 
@@ -142,16 +141,16 @@ class Notebook:
     name: str
     path: Path
     complaints: list[str] = field(default_factory=list)
-    """Errors on the console, and requests that left this machine."""
+    """Errors on the console, and requests to other machines."""
 
     @property
     def shots(self) -> Path:
-        """Where pictures go."""
+        """The folder for screenshots."""
         SHOTS.mkdir(parents=True, exist_ok=True)
         return SHOTS
 
     def shot(self, name: str, selector: str = ".ifttn") -> None:
-        """Keep a picture of a panel, whole: the page shows only what its window has room for."""
+        """Save a screenshot of a whole panel. The window is made high enough for it."""
         panel, window = self.page.locator(selector).first, self.page.viewport_size
         height = max(window["height"], int(panel.bounding_box()["height"]) + 300)
         self.page.set_viewport_size({**window, "height": height})
@@ -171,7 +170,7 @@ def browser(chromium) -> Iterator[Any]:
 
 @pytest.fixture
 def open_notebook(browser, jupyterlab) -> Iterator[Callable[..., Notebook]]:
-    """open_notebook(content, name): a notebook in JupyterLab, run from top to bottom; nothing in it failed."""
+    """open_notebook(content, name): open a notebook in JupyterLab and run all its cells without an error."""
     contexts, notebooks = [], []
 
     def run(content: nbformat.NotebookNode, name: str, timeout: float = 900) -> Notebook:
@@ -189,15 +188,13 @@ def open_notebook(browser, jupyterlab) -> Iterator[Callable[..., Notebook]]:
 
 
 def opened(context, jupyterlab: Lab, content: nbformat.NotebookNode, name: str) -> Notebook:
-    """A notebook with a kernel that waits."""
+    """Open a notebook and wait until its kernel is idle."""
     nbformat.write(content, jupyterlab.folder / f"{name}.ipynb")
     page = context.new_page()
     notebook = Notebook(page, name, jupyterlab.folder / f"{name}.ipynb")
-    page.on("console", lambda said: notebook.complaints.append(said.text) if said.type == "error" else None)
+    page.on("console", lambda message: notebook.complaints.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: notebook.complaints.append(str(error)))
-    page.on(
-        "request", lambda asked: None if _local(asked.url) else notebook.complaints.append(f"asked for {asked.url}")
-    )
+    page.on("request", lambda each: None if _local(each.url) else notebook.complaints.append(f"request of {each.url}"))
     page.goto(f"{jupyterlab.address}/lab/tree/{name}.ipynb?token={TOKEN}&reset", timeout=120_000)
     page.wait_for_function("window.jupyterapp !== undefined", timeout=120_000)
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=120_000)
@@ -209,23 +206,23 @@ WIDGET = "window.jupyterapp.shell.currentWidget"
 FIRST_FRAME = """[...document.querySelectorAll('.ifttn canvas, img.picture')]
     .some(i => i.offsetParent && (i.naturalWidth > 10 || i.dataset.drawn))"""
 READY = "document.querySelector('.ifttn [role=status]').textContent.includes('ready')"
-"""Whether a picture of a panel is drawn, and whether its worker has nothing to do."""
+"""Whether a panel has drawn a picture, and whether its worker has nothing to do."""
 COUNT = """() => {
     window.messages = {iopub: 0, shell: 0, bytes: 0};
     const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
-    if (kernel.isCounted) return;  // an earlier test in this page listens already
+    if (kernel.isCounted) return;  // an earlier test in this page counts already
     kernel.isCounted = true;
     kernel.anyMessage.connect((_, {msg, direction}) => {
         if (!msg.header.msg_type.startsWith('comm_')) return;
         window.messages[direction === 'send' ? 'shell' : 'iopub'] += 1;
         if (direction !== 'send') window.messages.bytes += JSON.stringify(msg.content).length
             + (msg.buffers ?? []).reduce((sum, each) => sum + each.byteLength, 0) }) }"""
-"""Count the messages of widgets from now on."""
+"""Start to count the messages of widgets."""
 RUN = "window.ran = 0; window.jupyterapp.commands.execute('notebook:run-all-cells').finally(() => window.ran = 1); 0"
 
 
 def run_all(notebook: Notebook, timeout: float) -> None:
-    """Run every cell; seconds of patience."""
+    """Run every cell, for at most `timeout` seconds."""
     notebook.page.evaluate(RUN)
     notebook.page.wait_for_function("window.ran", timeout=1000 * timeout)
     errors = [each for each in outputs(notebook) if each["output_type"] == "error"]
@@ -233,13 +230,13 @@ def run_all(notebook: Notebook, timeout: float) -> None:
 
 
 def outputs(notebook: Notebook) -> list[dict]:
-    """Of every cell."""
+    """The outputs of all cells."""
     return notebook.page.evaluate(f"{WIDGET}.content.model.toJSON().cells.flatMap(c => c.outputs ?? [])")
 
 
 @pytest.fixture(scope="session")
 def desk(browser, jupyterlab) -> Iterator[Notebook]:
-    """One notebook of one cell for all panels: to import torch again for each takes longer than the tests."""
+    """One notebook with one cell for all panels, because importing torch for each panel would take too long."""
     content = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import torch")])
     content.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     context = browser.new_context(viewport=WINDOW)
@@ -251,7 +248,7 @@ def desk(browser, jupyterlab) -> Iterator[Notebook]:
 
 @pytest.fixture
 def run_cell(desk, request) -> Iterator[Callable[..., Notebook]]:
-    """run_cell(source): run it in place of what was there, whose panel is closed; it may not print a warning."""
+    """run_cell(source): close the earlier panel, and run this source in the cell. It must not print a warning."""
 
     def run(source: str, timeout: float = 300) -> Notebook:
         desk.complaints.clear()
@@ -263,7 +260,7 @@ def run_cell(desk, request) -> Iterator[Callable[..., Notebook]]:
 
     yield run
     SHOTS.mkdir(parents=True, exist_ok=True)
-    desk.page.screenshot(path=SHOTS / f"end_of_{request.node.name[:60]}.png")  # what a failed test looked at
+    desk.page.screenshot(path=SHOTS / f"end_of_{request.node.name[:60]}.png")  # for a failed test
 
 
 def _local(url: str) -> bool:
@@ -272,7 +269,7 @@ def _local(url: str) -> bool:
 
 @pytest.fixture(scope="session")
 def results_folder(request) -> Path:
-    """An embedded data set with three small runs; IFTTN_BROWSER_RESULTS names a study in its place."""
+    """An embedded data set with three small runs, or the study in IFTTN_BROWSER_RESULTS."""
     if given := os.environ.get("IFTTN_BROWSER_RESULTS"):
         return Path(given)
     embedded = request.getfixturevalue("embedded")
@@ -285,7 +282,7 @@ def results_folder(request) -> Path:
 
 @pytest.fixture
 def opening(results_folder):
-    """open(module, panel, more): a cell that opens a panel of the study."""
+    """opening(module, panel, more): the source of a cell that opens a panel of the study."""
     return lambda module, panel, more="": (
         f"from lab.{module} import {panel}\npanel = {panel}({str(results_folder)!r}{more})\npanel"
     )

@@ -1,4 +1,4 @@
-"""The grid of clips in JupyterLab: a study, and a data set of ten thousand videos."""
+"""The grid of clips in JupyterLab, with a study and with a data set of ten thousand videos."""
 
 import time
 
@@ -20,7 +20,7 @@ AT = "document.querySelector('.ifttn-clips [aria-selected=true]')"
 
 @pytest.fixture(scope="session")
 def many(encode, tmp_path_factory):
-    """Results with a data set of MANY videos, all of them links to one file, and scores of a run."""
+    """Results with a data set of MANY videos, which are links to one file, and with the scores of a run."""
     root = tmp_path_factory.mktemp("many")
     film = encode(root / "film.mp4", [np.full((96, 128, 3), 15 * i, np.uint8) for i in range(16)])
     for number in range(MANY):
@@ -75,7 +75,7 @@ def test_the_grid_is_filtered_played_tagged_and_opened_by_mouse_and_keys(run_cel
     assert notebook.complaints == []
 
 
-def test_ten_thousand_clips_are_opened_scrolled_and_sorted_without_a_pause(run_cell, many, capsys):
+def test_a_grid_of_ten_thousand_clips_opens_scrolls_and_sorts_quickly(run_cell, many, capsys):
     page = run_cell("from lab.grid import ClipGrid").page
     page.evaluate(COUNT)
     began = time.monotonic()
@@ -123,7 +123,7 @@ def test_ten_thousand_clips_are_opened_scrolled_and_sorted_without_a_pause(run_c
     assert notebook.complaints == []
 
 
-def test_two_players_side_by_side_show_the_same_share_of_their_clips(run_cell, results_folder):
+def test_two_players_side_by_side_are_at_the_same_fraction_of_their_clips(run_cell, results_folder):
     more = "from lab.pair import SideBySide\n"
     page = run_cell(f"{more}panel = SideBySide({str(results_folder)!r}, {{}}, {{'run': 'spatial'}})\npanel").page
     page.wait_for_function("document.querySelectorAll('canvas[data-drawn]').length === 2", timeout=120_000)
@@ -138,5 +138,5 @@ def test_two_players_side_by_side_show_the_same_share_of_their_clips(run_cell, r
     page.keyboard.press("Home")
     page.locator(".ifttn-play").first.click()
     page.wait_for_function("+document.querySelectorAll('.ifttn-frame')[1].value > 5", timeout=60_000)
-    assert abs(int(left.input_value()) - int(right.input_value())) <= 2  # asked one after the other, as they play
+    assert abs(int(left.input_value()) - int(right.input_value())) <= 2  # read one after the other
     page.locator(".ifttn-play").first.click()

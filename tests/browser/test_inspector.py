@@ -1,4 +1,4 @@
-"""The clip inspector as a person meets it: by mouse and keys, in JupyterLab, with a picture kept."""
+"""The clip inspector in JupyterLab, by mouse and keys, with screenshots."""
 
 import statistics
 import time
@@ -23,7 +23,7 @@ WATCH = """() => {
         if (sum !== window.painted.at(-1)?.[0]) window.painted.push([sum, now, +canvas.dataset.drawn]);
         window.watching = requestAnimationFrame(look) };
     requestAnimationFrame(look) }"""
-"""At every frame of the page: a sum of the pixels that are seen, since when (ms), and of which frame they are."""
+"""Append a checksum of the canvas, the time (ms) and the number of the drawn frame whenever the canvas changes."""
 
 
 def open_inspector(run_cell, opening):
@@ -34,7 +34,7 @@ def open_inspector(run_cell, opening):
 
 
 BUSY = 27
-"""Steps a second under which the page itself comes too late to ask for 30: its machine is busy with others."""
+"""If the page makes fewer steps a second than this, the machine is too busy to test 30 a second."""
 STEPS = """([count, each]) => new Promise(done => {
     const panel = document.querySelector('.ifttn'), began = performance.now();
     let left = count;
@@ -42,10 +42,10 @@ STEPS = """([count, each]) => new Promise(done => {
         panel.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowLeft', bubbles: true, cancelable: true}));
         if (!--left) { clearInterval(timer); setTimeout(() => done(performance.now() - began - 500), 500) }
     }, each) })"""
-"""So many steps back, one every so many milliseconds; ends with the time that they took."""
+"""Press ArrowLeft `count` times, every `each` milliseconds; return the time that this took (ms)."""
 
 
-def test_the_inspector_is_scrubbed_by_keys_and_every_press_paints_its_frame(run_cell, opening, capsys):
+def test_every_press_of_an_arrow_key_paints_its_frame(run_cell, opening, capsys):
     notebook, waited = open_inspector(run_cell, opening)
     page = notebook.page
     page.wait_for_function(READY, timeout=60_000)
@@ -85,19 +85,19 @@ def test_the_inspector_is_scrubbed_by_keys_and_every_press_paints_its_frame(run_
     assert notebook.complaints == []
 
 
-def test_opening_a_layer_and_a_drag_of_its_opacity_cost_few_messages(run_cell, opening, capsys):
+def test_switching_a_layer_on_and_dragging_its_opacity_sends_few_messages(run_cell, opening, capsys):
     page = run_cell("import lab.inspector").page
     page.evaluate(COUNT)
-    cost, told = {}, "(m => m.iopub + m.shell)(window.messages)"
+    cost, count = {}, "(m => m.iopub + m.shell)(window.messages)"
 
     def measured(what, act, done):
-        before, began = page.evaluate(told), time.monotonic()
+        before, began = page.evaluate(count), time.monotonic()
         act()
         page.wait_for_function(done, timeout=120_000)
         seconds = time.monotonic() - began
         page.wait_for_function(READY, timeout=120_000)
         page.wait_for_timeout(1000)
-        cost[what] = page.evaluate(told) - before, seconds
+        cost[what] = page.evaluate(count) - before, seconds
 
     def drag():
         box = page.locator(".ifttn [data-layer=flow] input").bounding_box()
@@ -162,7 +162,7 @@ def test_a_click_on_the_time_line_and_the_play_button_move_the_cursor(run_cell, 
     assert notebook.complaints == []
 
 
-def test_a_class_is_completed_a_file_sent_by_hand_and_a_part_of_it_shown(run_cell, opening, encode, tmp_path):
+def test_a_class_name_is_completed_and_a_part_of_an_uploaded_file_is_shown(run_cell, opening, encode, tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (330, 48, 64, 3), dtype=np.uint8)
     path = encode(tmp_path / "own.avi", list(noise), qmin="2", qmax="2")
     assert path.stat().st_size > 2**20  # two parts and more
@@ -194,7 +194,7 @@ def test_a_class_is_completed_a_file_sent_by_hand_and_a_part_of_it_shown(run_cel
     assert notebook.complaints == []
 
 
-def test_a_picture_is_enlarged_shown_at_its_true_size_and_on_the_full_screen(run_cell, opening):
+def test_a_picture_is_enlarged_and_shown_at_true_size_and_full_screen(run_cell, opening):
     notebook, _ = open_inspector(run_cell, opening)
     page, canvas = notebook.page, notebook.page.locator(".ifttn canvas").first
     page.wait_for_function(READY, timeout=60_000)
@@ -233,7 +233,7 @@ def test_a_clip_is_as_wide_as_its_panel_and_keeps_its_shape(run_cell, results_fo
     assert box["height"] == pytest.approx(min(box["width"] / natural, 540), abs=2)
 
 
-def test_kernel_memory_stays_after_opening_and_closing_fifty_clips(run_cell, results_folder, capsys):
+def test_the_memory_of_the_kernel_does_not_grow_with_fifty_clips(run_cell, results_folder, capsys):
     source = (
         f"results = {str(results_folder)!r}"
         + """

@@ -1,4 +1,4 @@
-"""Every notebook in JupyterLab, from nothing, and as the page that somebody without a kernel reads."""
+"""Every notebook in JupyterLab: run from an empty folder, and read without a kernel."""
 
 from pathlib import Path
 
@@ -11,13 +11,13 @@ NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.i
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs_in_the_browser_and_says_nothing_to_anyone(open_notebook, path):
+def test_a_notebook_runs_in_the_browser_without_errors_or_requests_to_other_machines(open_notebook, path):
     notebook = open_notebook(nbformat.read(path, as_version=4), path.stem, timeout=900)
     notebook.page.locator(".jp-Notebook").screenshot(path=notebook.shots / f"notebook_{path.stem}.png")
     assert notebook.complaints == []
 
 
-def test_a_notebook_that_was_run_reads_well_offline_and_its_player_scrubs(open_notebook, browser, tmp_path):
+def test_an_executed_notebook_is_readable_offline_and_its_player_works(open_notebook, browser, tmp_path):
     from nbconvert import HTMLExporter
 
     (path,) = (path for path in NOTEBOOKS if path.stem == "1_clips_and_motion")

@@ -1,4 +1,4 @@
-"""The panels as a person meets them: by mouse and keys, in JupyterLab, with a picture of each kept."""
+"""The panels in JupyterLab, by mouse and keys, with a screenshot of each."""
 
 import time
 
@@ -9,7 +9,7 @@ from tests.browser.conftest import FIRST_FRAME, READY
 pytestmark = pytest.mark.slow
 
 
-def test_a_row_of_a_table_is_clicked_through_to_a_clip(run_cell, opening):
+def test_clicks_lead_from_a_row_of_a_table_to_a_clip(run_cell, opening):
     notebook = run_cell(opening("table_desk", "TableDesk"))
     page = notebook.page
     page.wait_for_function(READY, timeout=60_000)
@@ -89,18 +89,18 @@ NOTEBOOK = """(() => { const notebook = window.jupyterapp.shell.currentWidget.co
     return [notebook.mode, notebook.activeCellIndex, document.querySelectorAll('.jp-Dialog').length,
         ...notebook.model.toJSON().cells.map(cell => [cell.cell_type, cell.source])] })()"""
 COMMANDS = [*"ddmyr1abxcvz00iikjlo", "Shift+M", "ArrowDown", "ArrowUp", "Escape", "Enter", "Shift+Enter"]
-"""Keys with which JupyterLab deletes, cuts, pastes, merges, turns, adds, leaves or runs cells, or restarts a kernel."""
+"""Keys with which JupyterLab changes, leaves or runs cells, or restarts a kernel."""
 
 
 def settled(page, panel):
-    """The monitor is never ready: it follows."""
+    """Wait until a panel is ready. The monitor never is, because it follows the runs."""
     page.wait_for_timeout(500)
     if panel != "Monitor":
         page.wait_for_function(READY, timeout=120_000)
 
 
 @pytest.mark.parametrize("panel", PANELS)
-def test_no_key_goes_to_jupyterlab_after_a_click_on_any_control(run_cell, opening, panel):
+def test_jupyterlab_gets_no_key_after_a_click_on_a_control(run_cell, opening, panel):
     notebook = run_cell(opening(PANELS[panel], panel))
     page = notebook.page
     settled(page, panel)
@@ -109,7 +109,7 @@ def test_no_key_goes_to_jupyterlab_after_a_click_on_any_control(run_cell, openin
         control = page.locator(f".ifttn {kind}:visible").first
         if control.count() == 0:
             continue
-        (control.focus if kind == "select" else control.click)()  # to click a list opens it above the page
+        (control.focus if kind == "select" else control.click)()  # a click would open the list above the page
         for key in COMMANDS:
             page.keyboard.press(key)
         page.wait_for_timeout(300)
@@ -126,11 +126,11 @@ CROWDED = """() => [...document.querySelectorAll('.ifttn, .ifttn *')].filter(e =
     const panel = e.closest('.ifttn').getBoundingClientRect().right;
     const outside = e.matches('button, input, select, canvas') && e.getBoundingClientRect().right > panel - 7;
     return cut || scrolls || outside ? [`${e.tagName} ${e.className} ${e.textContent.slice(0, 40)}`] : [] })"""
-"""What is cut, lies outside of its panel, or has a scroll bar of its own."""
+"""Elements with cut text, with a scroll bar, or outside their panel."""
 UNNAMED = """() => [...document.querySelectorAll('.ifttn :is(select, input, textarea)')].filter(e => e.offsetParent)
     .filter(e => !e.ariaLabel && !e.placeholder && ![...e.labels].some(each => each.textContent.trim()))
     .map(e => e.outerHTML)"""
-"""Controls without a name."""
+"""Controls without a label for screen readers."""
 
 
 @pytest.mark.parametrize("panel", PANELS)
@@ -178,7 +178,7 @@ def test_a_cell_that_is_run_again_leaves_one_panel_and_one_thread(run_cell, resu
 @pytest.mark.parametrize(
     ("module", "panel"), [("inspector", "Inspector"), ("table_desk", "TableDesk"), ("monitor", "Monitor")]
 )
-def test_a_panel_without_results_says_in_the_page_what_to_do(run_cell, module, panel):
+def test_a_panel_without_results_shows_what_to_do(run_cell, module, panel):
     notebook = run_cell(f"from lab.{module} import {panel}\npanel = {panel}('nothing')\npanel")
     notebook.page.wait_for_selector(".ifttn [role=alert]", timeout=60_000)
     assert "ifttn" in notebook.page.locator(".ifttn [role=alert]").inner_text()
@@ -199,10 +199,10 @@ def test_the_other_panels_show_something(run_cell, opening, name, module, panel)
 
 LINES = """() => [...document.querySelectorAll(':is(.ifttn, .ifttn *).jupyter-widgets-disconnected')]
     .map(e => getComputedStyle(e, '::before').content).filter(content => content !== 'none')"""
-"""What the widgets say of a kernel that is gone."""
+"""The messages of widgets that a kernel has been restarted."""
 
 
-def test_after_a_restart_of_the_kernel_one_line_says_so(run_cell, opening):
+def test_after_a_restart_of_the_kernel_the_panel_shows_one_line_about_it(run_cell, opening):
     page = run_cell(opening("monitor", "Monitor")).page
     settled(page, "Monitor")
     page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")

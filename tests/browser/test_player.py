@@ -1,4 +1,4 @@
-"""The page without a kernel: a file in a browser without a network."""
+"""The page of a clip without a kernel, as a file in a browser that is offline."""
 
 import base64
 import io
@@ -24,31 +24,31 @@ def inspector(results_folder):
 
 @pytest.fixture
 def offline(browser, inspector, tmp_path):
-    """The page that the inspector writes, its complaints, and what it asks for."""
+    """The page that the inspector writes. It must log no error and load nothing from another machine."""
     path = tmp_path / "page.html"
     path.write_text(f"<!doctype html><meta charset=utf-8>{inspector.as_html().data}", encoding="utf-8")
     context = browser.new_context(offline=True, viewport={"width": 1100, "height": 900})
-    page, asked, complaints = context.new_page(), [], []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+    page, requests, complaints = context.new_page(), [], []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(path.as_uri())
     frame = page.frame_locator("iframe")
     frame.locator("canvas[data-drawn]").wait_for(timeout=30_000)
     yield page, frame
     assert complaints == []
-    assert all(url.startswith(("file:", "data:", "about:", "blob:")) for url in asked)
+    assert all(url.startswith(("file:", "data:", "about:", "blob:")) for url in requests)
     context.close()
 
 
 def painted(frame) -> np.ndarray:
-    """The pixels of the picture."""
+    """The pixels of the canvas."""
     data = frame.locator("canvas").evaluate("c => c.toDataURL('image/png')")
     with Image.open(io.BytesIO(base64.b64decode(data.partition(",")[2]))) as picture:
         return np.asarray(picture.convert("RGB"))
 
 
-def test_the_page_scrubs_plays_and_switches_layers_offline(offline, inspector):
+def test_the_page_changes_frames_plays_and_switches_layers_offline(offline, inspector):
     page, frame = offline
     slider = frame.get_by_role("slider", name="Frame")
     slider.focus()
@@ -70,11 +70,11 @@ def test_the_page_scrubs_plays_and_switches_layers_offline(offline, inspector):
     frame.get_by_role("button", name="play").click()
     page.wait_for_timeout(700)
     assert slider.input_value() != "10"
-    assert frame.get_by_role("button", name="PNG").count() == 0  # nothing is offered that needs a kernel
+    assert frame.get_by_role("button", name="PNG").count() == 0  # no control needs a kernel
 
 
-def test_the_page_paints_what_is_saved(offline, inspector):
-    """Layer by layer and all of them: the kernel's picture and the page's differ by what JPEG and scaling lose."""
+def test_the_page_paints_the_same_picture_that_the_kernel_saves(offline, inspector):
+    """For each layer and for all together, the pictures of kernel and page differ only by JPEG and scaling."""
     page, frame = offline
     frame.get_by_role("slider", name="Frame").focus()
     for _ in range(9):
@@ -104,13 +104,13 @@ def test_the_bars_and_the_curve_of_the_page_are_the_votes(offline, inspector):
     cells = [[cell.inner_text() for cell in row.locator("td").all()] for row in rows]
     for name, shown in zip(names, cells, strict=True):
         action = reading.actions.index(name)
-        told = [*(reading.probabilities(head, 0)[action] for head in reading.votes), reading.fused[action]]
-        assert [int(each) for each in shown] == pytest.approx([100 * each for each in told], abs=0.51)
+        expected = [*(reading.probabilities(head, 0)[action] for head in reading.votes), reading.fused[action]]
+        assert [int(each) for each in shown] == pytest.approx([100 * each for each in expected], abs=0.51)
     assert frame.locator(".curve path").count() == len(reading.votes)
     curve = frame.locator(".curve").bounding_box()
     page.mouse.move(curve["x"] + 0.99 * curve["width"], curve["y"] + 20)
     best = int(reading.fused.argmax())
-    told = frame.locator(".left .legend").last.inner_text()
-    assert reading.actions[best] in told
+    legend = frame.locator(".left .legend").last.inner_text()
+    assert reading.actions[best] in legend
     for head, votes in reading.votes.items():
-        assert f"{head} {reading.probabilities(head, len(votes) - 1)[best]:.2f}" in told
+        assert f"{head} {reading.probabilities(head, len(votes) - 1)[best]:.2f}" in legend

@@ -1,4 +1,4 @@
-"""The report of a study in a browser: at two widths, light and dark."""
+"""The report of a study in a browser, at two widths, light and dark."""
 
 import pytest
 
@@ -13,12 +13,12 @@ CLAIMS = """() => [...document.querySelectorAll('.claims > tbody')].filter(claim
     const text = document.createRange(), link = claim.querySelector('summary').getBoundingClientRect();
     text.selectNodeContents(claim.querySelector('th'));
     return text.getBoundingClientRect().bottom > link.top + 2 }).map(claim => claim.textContent)"""
-"""Those whose text lies below the link to their numbers."""
+"""Claims with a text that overlaps the link to their numbers."""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 1600])
-def test_the_report_scrolls_down_only_and_nothing_in_it_lies_on_something_else(browser, tmp_path, width, scheme):
+def test_the_report_has_no_horizontal_scroll_bar_and_no_overlapping_texts(browser, tmp_path, width, scheme):
     path = tmp_path / "report.html"
     tables = [fill(table, of_study, OURS, FACTORS) for table in load().values()]
     findings = decide(load_claims(), [of_study], OURS, FACTORS)

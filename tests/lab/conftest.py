@@ -1,4 +1,4 @@
-"""What the panels look at: an embedded data set, and runs trained on it in seconds."""
+"""Fixtures for the panels: an embedded data set, and runs that train on it in seconds."""
 
 import shutil
 import threading
@@ -16,7 +16,7 @@ from lab.shelf import Shelf
 
 @pytest.fixture(scope="session")
 def results(embedded) -> Path:
-    """A folder of results as `ifttn reproduce` lays it out: three runs of split 1."""
+    """A folder of results as `ifttn reproduce` writes it, with three runs of split 1."""
     root = embedded.data.parents[1]
     work = embedded.work(root / "runs")
     for recipe in ("spatial", "temporal", "if-ttn"):
@@ -32,7 +32,7 @@ def shelf(results) -> Shelf:
 
 @pytest.fixture(scope="session")
 def wider(results, embedded, tmp_path_factory) -> Shelf:
-    """The same with a run of RGB differences, which no store holds, and with a peer's, which has scores alone."""
+    """The same, with a run on RGB differences (no store has them) and a run of a peer (it has no network)."""
     root = tmp_path_factory.mktemp("wider") / "results"
     shutil.copytree(results, root)
     work = embedded.work(root / "runs")
@@ -44,7 +44,7 @@ def wider(results, embedded, tmp_path_factory) -> Shelf:
 
 @pytest.fixture
 def opened() -> Iterator[Callable[..., Panel]]:
-    """Panels, closed at the end of the test."""
+    """opened(kind, ...): a panel that is closed at the end of the test."""
     made = []
 
     def make(kind, *arguments, **chosen):
@@ -59,7 +59,7 @@ def opened() -> Iterator[Callable[..., Panel]]:
 
 @pytest.fixture
 def wait_for() -> Callable[..., None]:
-    """wait_for(condition, seconds): until it is true."""
+    """wait_for(condition, seconds): wait until it is true."""
 
     def wait(condition: Callable[[], object], seconds: float = 30.0) -> None:
         end = time.monotonic() + seconds
@@ -72,7 +72,7 @@ def wait_for() -> Callable[..., None]:
 
 @pytest.fixture(autouse=True)
 def no_widget_is_left(request):
-    """A panel that is closed leaves nothing; tests that make one close it."""
+    """A closed panel leaves no widget. Each test closes its panels."""
     before = set(_instances)
     yield
     assert set(_instances) == before

@@ -18,7 +18,7 @@ SETTINGS = PRESETS["smallest"].store
 
 
 def finish(steps):
-    """What a generator returns, and what it yielded."""
+    """The result of a generator, and its yielded values."""
     shares = []
     while True:
         try:
@@ -37,7 +37,7 @@ def loaded(embedded, video):
     return finish(clip.load_clip(video.path, video.name, video.action, SETTINGS, Store(embedded.store)))[0]
 
 
-def test_a_clip_from_its_store_and_one_from_its_file_hold_the_same(loaded, video):
+def test_a_clip_from_a_store_is_equal_to_the_clip_from_the_file(loaded, video):
     own, shares = finish(clip.load_clip(video.path, video.name, None, SETTINGS))
     assert shares == sorted(shares)
     frames, fields = snippet_indices(centre_starts(own.source.frames, 4), own.source.frames)
@@ -51,7 +51,7 @@ def test_a_clip_from_its_store_and_one_from_its_file_hold_the_same(loaded, video
     assert loaded.kinds[0] == "I"
 
 
-def test_a_folder_of_a_videos_frames_opens_as_the_video_does(loaded, video, tmp_path):
+def test_a_folder_of_frames_gives_the_same_clip_as_the_video(loaded, video, tmp_path):
     for number, frame in enumerate(decode(video.path).frames, 7):
         cv2.imwrite(str(tmp_path / f"img_{number:05}.png"), frame[..., ::-1])
     own, shares = finish(clip.load_clip(tmp_path, "frames", None, SETTINGS))
@@ -71,17 +71,17 @@ def test_the_cuts_of_the_embedded_videos_are_found(loaded):
     assert lengths[1:-1].max() <= 16
 
 
-def test_a_reading_says_what_the_recognizer_says(results, loaded, video):
+def test_a_reading_has_the_prediction_of_the_recognizer(results, loaded, video):
     recognizer = Recognizer.load(results / "runs" / "embedded-ucf" / "split1" / "if-ttn")
     reading = clip.read_clip(recognizer, loaded)
-    said = recognizer(video.path)
-    assert reading.sampled.tolist() == np.rint(said.seconds * loaded.fps).astype(int).tolist()
+    prediction = recognizer(video.path)
+    assert reading.sampled.tolist() == np.rint(prediction.seconds * loaded.fps).astype(int).tolist()
     for head, votes in reading.votes.items():
-        assert np.corrcoef(votes.ravel(), said.votes[head].ravel())[0, 1] > 0.98  # JPEG, again
+        assert np.corrcoef(votes.ravel(), prediction.votes[head].ravel())[0, 1] > 0.98  # JPEG, again
     assert reading.fused.sum() == pytest.approx(1)
 
 
-def test_the_mean_of_a_map_is_its_vote_and_a_finer_map_lies_on_the_same_pixels(results, loaded):
+def test_the_mean_of_a_map_is_its_vote_and_a_finer_map_covers_the_same_pixels(results, loaded):
     recognizer = Recognizer.load(results / "runs" / "embedded-ucf" / "split1" / "if-ttn")
     reading, cells = clip.read_clip(recognizer, loaded), clip.cell_maps(recognizer, loaded, 3)
     finer = clip.cell_maps(recognizer, loaded, 3, finer=4)
@@ -96,7 +96,7 @@ def test_the_mean_of_a_map_is_its_vote_and_a_finer_map_lies_on_the_same_pixels(r
         assert pixels[head][:, ::32, ::32] == pytest.approx(cells[head], abs=1e-4)
 
 
-def test_grad_cam_is_positive_and_has_a_value_a_pixel(results, loaded):
+def test_grad_cam_is_positive_and_has_a_value_for_each_pixel(results, loaded):
     recognizer = Recognizer.load(results / "runs" / "embedded-ucf" / "split1" / "if-ttn")
     maps = clip.pixel_maps(recognizer, loaded, 3, method="gradcam")
     assert {head: len(each) for head, each in maps.items()} == {"rgb": 4, "flow": 4, "ttn": 3}
@@ -123,7 +123,7 @@ def test_a_frame_belongs_to_its_nearest_snippet_and_to_the_pair_around_it(result
     assert reading.vote("rgb", last) == 3
 
 
-def test_a_file_that_is_missing_or_is_no_video_is_named(tmp_path):
+def test_the_error_names_a_file_that_is_missing_or_is_no_video(tmp_path):
     with pytest.raises(IfttnError, match="is not there"):
         next(video_file.probe(tmp_path / "none.mp4"))
     (tmp_path / "text.avi").write_text("no video")
@@ -139,7 +139,7 @@ def test_of_a_long_file_every_second_frame_is_shown(tmp_path, encode, monkeypatc
     assert [round(float(frame.mean()) / 10) for frame in made.frames] == list(range(0, 20, 2))
 
 
-def test_what_is_kept_of_a_clip_does_not_grow_with_its_length(tmp_path, encode, monkeypatch):
+def test_the_memory_of_a_clip_does_not_grow_with_its_length(tmp_path, encode, monkeypatch):
     monkeypatch.setattr(clip, "MOST_FRAMES", 10)
 
     def kept(count):
@@ -152,7 +152,7 @@ def test_what_is_kept_of_a_clip_does_not_grow_with_its_length(tmp_path, encode, 
 
 
 @pytest.mark.parametrize(("ending", "options"), [("avi", {}), ("mp4", {"codec": "h264", "b_frames": 2})])
-def test_a_part_of_a_file_holds_the_frames_of_its_seconds_and_nothing_after_them_is_read(
+def test_a_part_of_a_file_has_the_frames_of_its_seconds_and_later_frames_are_not_read(
     tmp_path, encode, monkeypatch, ending, options
 ):
     rng = np.random.default_rng(0)
@@ -174,7 +174,7 @@ def test_a_part_of_a_file_holds_the_frames_of_its_seconds_and_nothing_after_them
         finish(clip.load_clip(path, "v", None, SETTINGS, span=(5.0, 6.0)))
 
 
-def test_a_part_of_a_folder_of_images_is_read_alike(tmp_path):
+def test_a_part_of_a_folder_of_images_has_the_frames_of_its_seconds(tmp_path):
     for number in range(50):
         cv2.imwrite(str(tmp_path / f"img_{number:05}.png"), np.full((48, 64, 3), 5 * number, np.uint8))
     assert video_file.length(tmp_path) == 2.0
@@ -183,13 +183,13 @@ def test_a_part_of_a_folder_of_images_is_read_alike(tmp_path):
     assert part.seconds[0] == pytest.approx(0.4)
 
 
-def test_a_network_of_other_segments_than_the_presets_samples_a_clip_that_was_read_for_it(video):
+def test_a_network_with_another_number_of_segments_than_the_presets_can_sample_a_clip(video):
     made, _ = finish(clip.load_clip(video.path, "v", None, SETTINGS, segments=5))
     frames, fields = snippet_indices(centre_starts(made.source.frames, 5), made.source.frames)
     assert len(Snippets(made.source, frames, fields).planes("flow")) == 5
 
 
-def test_times_of_a_clip_are_the_files_own(shared_data):
+def test_a_clip_has_the_times_of_its_file(shared_data):
     made, _ = finish(clip.load_clip(shared_data / "faults" / "variable_rate.mp4", "v", None, SETTINGS))
     assert made.seconds[18] == pytest.approx(0.72)
     assert made.seconds[-1] == pytest.approx(5.8)
@@ -209,7 +209,7 @@ def test_a_clip_has_the_shape_in_which_a_player_shows_it(tmp_path, encode, share
     assert finish(clip.load_clip(tmp_path / "oblong.mp4", "v", None, SETTINGS))[0].frames.shape[1:3] == (48, 96)
 
 
-def test_a_file_of_one_frame_is_named_for_that(tmp_path, encode):
+def test_the_error_names_a_file_with_a_single_frame(tmp_path, encode):
     path = encode(tmp_path / "still.avi", [np.full((48, 64, 3), 90, np.uint8)])
     with pytest.raises(IfttnError, match=r"still\.avi has a single frame"):
         finish(clip.load_clip(path, "still", None, SETTINGS))

@@ -1,4 +1,4 @@
-"""The DeepDraw studio without a browser: what is drawn, kept, refused, and said of it."""
+"""The DeepDraw studio without a browser: drawings, gallery, errors and messages."""
 
 import time
 
@@ -47,7 +47,7 @@ def test_a_drawing_is_paused_resumed_stopped_and_kept(opened, shelf, tmp_path, w
     assert all(image.value for image in panel.tiles)
 
 
-def test_the_ascent_is_scrubbed_and_the_pair_swapped_in_the_picture(opened, shelf, tmp_path, wait_for):
+def test_an_earlier_step_and_the_swapped_pair_can_be_shown(opened, shelf, tmp_path, wait_for):
     panel = opened(DeepDrawStudio, shelf, tmp_path, length=0.25)
     panel.start()
     wait_for(lambda: len(panel.drawing.seen) > 1 or not panel.worker.doing)
@@ -64,7 +64,7 @@ def test_the_ascent_is_scrubbed_and_the_pair_swapped_in_the_picture(opened, shel
     assert f"step {first}: p(A,B)" in panel._order.value
 
 
-def test_the_best_of_three_seeds_is_shown_and_all_stand_in_the_gallery(opened, shelf, tmp_path):
+def test_the_best_of_three_seeds_is_shown_and_all_are_in_the_gallery(opened, shelf, tmp_path):
     panel = opened(DeepDrawStudio, shelf, tmp_path, seed=2**32 - 2, seeds=3, length=0.25)
     panel.start()
     assert panel.wait(300.0)
@@ -79,7 +79,7 @@ def test_the_best_of_three_seeds_is_shown_and_all_stand_in_the_gallery(opened, s
     assert f"the best of 3 seeds is {panel.drawing.facts['seed']}" in panel._status_line.value
 
 
-def test_draw_says_what_to_do_where_no_network_is_trained(opened, tmp_path):
+def test_without_a_network_draw_shows_how_to_train_one(opened, tmp_path):
     panel = opened(DeepDrawStudio, tmp_path)
     panel.start_button.click()
     assert "no data set in" in panel.worker.error
@@ -98,7 +98,7 @@ def test_one_seed_draws_one_picture(opened, shelf, tmp_path, wait_for):
     assert "p(B,A)" not in panel.drawing.curves
 
 
-def test_a_drawing_that_is_stopped_ends_with_its_step_within_a_third_of_a_second(opened, shelf, tmp_path, wait_for):
+def test_a_stopped_drawing_ends_within_a_third_of_a_second(opened, shelf, tmp_path, wait_for):
     panel, waited = opened(DeepDrawStudio, shelf, tmp_path), []
     for _ in range(3):
         panel.start()
@@ -142,7 +142,7 @@ def test_a_trained_denoiser_becomes_the_recipe_of_the_studio(opened, shelf, tmp_
         path.unlink()
 
 
-def test_what_cannot_be_drawn_is_said_and_why(opened, shelf, tmp_path, wait_for):
+def test_the_error_says_why_something_cannot_be_drawn(opened, shelf, tmp_path, wait_for):
     panel = opened(DeepDrawStudio, shelf, tmp_path, settings="tiny-denoised")
     panel.start()
     wait_for(lambda: panel.worker.error)
@@ -150,7 +150,7 @@ def test_what_cannot_be_drawn_is_said_and_why(opened, shelf, tmp_path, wait_for)
     assert panel.worker.details == ""
 
 
-def test_the_recipe_alone_asks_for_nothing_beside_it_and_options_are_told():
+def test_the_title_names_the_length_only_if_it_is_not_that_of_the_recipe():
     plain = StudioState(settings="tiny")
     assert plain.drawing_settings() == DRAWING_PRESETS["tiny"]
     assert plain.in_words == ""
@@ -170,7 +170,7 @@ def test_the_swap_of_the_fused_head_is_that_of_the_late_fusion(shelf):
     assert torch.allclose(probabilities(network, pair, "ttn")[1], logits["ttn"].softmax(1)[0], atol=1e-5)
 
 
-def test_every_run_that_is_offered_can_be_drawn_from_rgb_differences_too(opened, wider, tmp_path, wait_for):
+def test_every_listed_run_can_draw_also_one_on_rgb_differences(opened, wider, tmp_path, wait_for):
     panel = opened(DeepDrawStudio, wider, tmp_path, run="rgbdiff", settings="tiny", length=0.25)
     assert panel.run.options == ("spatial", "temporal", "rgbdiff", "if-ttn")
     assert panel.head.options == ("rgbdiff",)
@@ -181,7 +181,7 @@ def test_every_run_that_is_offered_can_be_drawn_from_rgb_differences_too(opened,
     assert [bool(image.value) for image in panel.tiles] == [False, False, True, False]
 
 
-def test_rgb_differences_are_shown_in_their_own_colours():
+def test_rgb_differences_keep_their_colours():
     motion = torch.full((1, 15, 4, 6), 128.0)
     motion[:, 2::3] = 200.0  # blue comes up in all five differences
     state = DrawingStep(0, 1, 1, 0.0, 1.0, None, motion, 0.0, 0.0)
@@ -192,7 +192,7 @@ def test_rgb_differences_are_shown_in_their_own_colours():
 
 
 @pytest.mark.parametrize("text", ["1e3", "", "-1", "1.5", "seven", "4294967296"])
-def test_what_is_no_seed_is_named_and_nothing_is_drawn_with_another(opened, shelf, tmp_path, text):
+def test_an_invalid_seed_is_an_error_and_starts_no_drawing(opened, shelf, tmp_path, text):
     panel = opened(DeepDrawStudio, shelf, tmp_path, seed=7)
     panel.seed.value = text
     assert f"the seed {text!r} is not a whole number" in panel.worker.error
@@ -205,7 +205,7 @@ def test_what_is_no_seed_is_named_and_nothing_is_drawn_with_another(opened, shel
     assert (panel.state.seed, panel.worker.error) == (12, "")
 
 
-def test_a_drawing_is_as_was_chosen_when_it_was_begun(opened, shelf, tmp_path, wait_for):
+def test_a_drawing_keeps_the_choices_of_its_start(opened, shelf, tmp_path, wait_for):
     panel = opened(DeepDrawStudio, shelf, tmp_path, seed=3, length=0.25)
     with shelf.lock:  # it cannot take its first step before the choices change
         panel.start()
@@ -218,7 +218,7 @@ def test_a_drawing_is_as_was_chosen_when_it_was_begun(opened, shelf, tmp_path, w
     assert panel.gallery[0].path.name.endswith("_ttn_seed3.png")
 
 
-def test_a_new_studio_goes_on_with_the_numbers_of_the_drawings_that_are_there(opened, shelf, tmp_path, wait_for):
+def test_a_new_studio_continues_the_numbers_of_the_files(opened, shelf, tmp_path, wait_for):
     for number in (1, 2):
         panel = opened(DeepDrawStudio, shelf, tmp_path, length=0.25)
         panel.start()
@@ -230,7 +230,7 @@ def test_a_new_studio_goes_on_with_the_numbers_of_the_drawings_that_are_there(op
     assert len(list(tmp_path.glob("*.png"))) == 2
 
 
-def test_a_drawing_that_did_not_succeed_says_so(opened, shelf, tmp_path):
+def test_a_failed_drawing_has_a_note(opened, shelf, tmp_path):
     half, failed, good = (
         DrawingStep(0, step, 9, 0.0, p, None, None, 0.0, 0.0) for step, p in ((4, 0.05), (9, 0.05), (9, 0.9))
     )
@@ -242,6 +242,6 @@ def test_a_drawing_that_did_not_succeed_says_so(opened, shelf, tmp_path):
     assert panel.wait(60.0)
     assert panel.drawn.probability < 0.5
     panel.keep()
-    said = f"this drawing did not succeed: p = {panel.drawn.probability:.2f}"
-    assert said in panel._status_line.value
-    assert said in panel._kept.value
+    note = f"this drawing did not succeed: p = {panel.drawn.probability:.2f}"
+    assert note in panel._status_line.value
+    assert note in panel._kept.value

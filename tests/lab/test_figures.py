@@ -26,7 +26,7 @@ from lab.figures import (
 
 
 def texts(figure: Figure) -> list[str]:
-    """Every text of a drawn figure."""
+    """All texts of a figure."""
     figure.savefig(io.BytesIO(), format="png")
     return [text.get_text() for text in figure.findobj(Text)]
 
@@ -63,7 +63,7 @@ def test_direction_is_hue_and_stillness_is_white(x, y, colour):
     assert (colours[:, 0, 0] == 255).all()
 
 
-def test_half_the_speed_is_half_as_vivid():
+def test_half_the_speed_has_half_the_saturation():
     assert flow_colours(stack(40, 0), full=80.0)[0, 4, 4].tolist() == [255, 128, 128]
 
 
@@ -72,14 +72,14 @@ def test_noise_around_no_motion_stays_pale():
     assert flow_colours(noise).min() > 150
 
 
-def test_figure_6_has_two_rows_of_five_an_example_and_the_pair_s_map_on_both_frames():
+def test_figure_6_has_two_rows_of_five_tiles_and_the_map_of_the_pair_on_both_frames():
     figure = figure_6([example(), example(0.2)])
-    said = texts(figure)
-    assert {"frame", "motion", "spatial CAM, p = 0.10", "IF-TTN CAM, p = 0.98", "second snippet"} <= set(said)
+    shown_texts = texts(figure)
+    assert {"frame", "motion", "spatial CAM, p = 0.10", "IF-TTN CAM, p = 0.98", "second snippet"} <= set(shown_texts)
     assert len(pictures(figure)) == 2 * 2 * 5 + 1  # and the wheel of directions
 
 
-def test_figure_6_outlines_what_it_is_given_and_has_notes_below_the_maps():
+def test_figure_6_has_outlines_and_notes_below_the_maps():
     outlined = np.zeros((2, 12, 16), bool)
     outlined[:, 3:7, 4:9] = True
     plain, rich = figure_6([example()]), figure_6([replace(example(), outlined=outlined)], ["a\nb", "c", "d", "e"])
@@ -90,7 +90,7 @@ def test_figure_6_outlines_what_it_is_given_and_has_notes_below_the_maps():
     assert path.get_extents().bounds == (3.5, 2.5, 5.0, 4.0)
 
 
-def test_one_map_of_a_pair_lies_on_both_frames():
+def test_the_map_of_a_pair_is_on_both_frames():
     one = example()
     same = CamExample("Jump", one.frames[[0, 0]], one.motion, one.spatial, one.temporal, one.pair)
     shown = pictures(figure_6([same]))
@@ -98,7 +98,7 @@ def test_one_map_of_a_pair_lies_on_both_frames():
     assert np.abs(shown[2] - shown[7]).max() > 0.05
 
 
-def test_a_map_is_red_where_it_is_for_and_blue_where_it_is_against():
+def test_a_map_is_red_for_evidence_and_blue_for_evidence_against():
     one = example()
     pair = np.ones((12, 16), np.float32)
     pair[:, 8:] = -1
@@ -107,7 +107,7 @@ def test_a_map_is_red_where_it_is_for_and_blue_where_it_is_against():
     assert (shown[:, -1, 0] < shown[:, -1, 2]).all()
 
 
-def test_figures_1_and_7_show_photographs_over_drawings_and_a_black_tile_where_there_is_none():
+def test_figures_1_and_7_have_photographs_above_drawings_or_a_black_tile():
     photograph = np.full((12, 16, 3), 77, np.uint8)
     figure = figure_1_7([drawn([photograph, None, photograph])] * 3)
     shown = pictures(figure)
@@ -118,14 +118,14 @@ def test_figures_1_and_7_show_photographs_over_drawings_and_a_black_tile_where_t
     assert {"Jump", "TSN", "TTN, first snippet", "p(A,B) 0.99"} <= set(texts(figure))
 
 
-def test_a_drawing_that_did_not_succeed_says_so():
+def test_a_failed_drawing_has_a_note_in_its_title():
     failed = replace(drawn([None] * 3), succeeded=False)
-    said = texts(figure_1_7([drawn([None] * 3), failed]))
-    assert "Jump" in said
-    assert "Jump: this drawing did not succeed" in said
+    shown_texts = texts(figure_1_7([drawn([None] * 3), failed]))
+    assert "Jump" in shown_texts
+    assert "Jump: this drawing did not succeed" in shown_texts
 
 
-def test_a_photograph_of_other_proportions_shows_its_middle():
+def test_a_photograph_of_another_aspect_ratio_is_cropped_to_its_middle():
     photograph = np.zeros((12, 30, 3), np.uint8)
     photograph[:, 7:23] = 200
     shown = pictures(figure_1_7([drawn([photograph] * 3)]))[0]
@@ -133,7 +133,7 @@ def test_a_photograph_of_other_proportions_shows_its_middle():
     assert (shown == 200).all()
 
 
-def test_localisation_has_a_panel_a_region_and_a_mark_a_method():
+def test_localisation_has_a_panel_for_each_region_and_a_mark_for_each_method():
     index = pd.MultiIndex.from_product(
         [["rgb", "flow", "ttn"], ["balls", "background"], ["CAM", "random map"]], names=["head", "region", "method"]
     )
@@ -145,17 +145,17 @@ def test_localisation_has_a_panel_a_region_and_a_mark_a_method():
     assert {"spatial", "temporal", "IF-TTN", "balls", "background", "CAM", "random map"} <= set(texts(figure))
 
 
-def test_order_gaps_say_means_and_failures():
+def test_order_gaps_have_means_and_counts():
     figure = order_gaps({"drawn": np.array([0.9, 0.7, -0.1]), "TSN": np.zeros(3)})
     assert {"drawn", "TSN", "+0.50  (> 0.01: 2 of 3)", "+0.00  (> 0.01: 0 of 3)"} <= set(texts(figure))
 
 
-def test_drawn_motion_has_a_row_of_its_own():
+def test_drawn_motion_has_a_row():
     assert "drawn motion" in texts(figure_1_7([drawn([None] * 3, stack(40, 0))]))
     assert "drawn motion" not in texts(figure_1_7([drawn([None] * 3)]))
 
 
-def test_training_curves_have_a_panel_a_run_and_a_line_a_stage():
+def test_training_curves_have_a_panel_for_each_run_and_a_line_for_each_stage():
     table = pd.DataFrame({"stage": ["ttn", "ttn", "joint"], "loss": [2.0, 1.0, 0.5]})
     figure = training_curves({name: table for name in ("spatial", "temporal", "if-ttn", "mv-if-ttn")})
     panels = [axes for axes in figure.axes if axes.get_visible()]
@@ -163,7 +163,7 @@ def test_training_curves_have_a_panel_a_run_and_a_line_a_stage():
     assert [list(line.get_xdata()) for line in panels[3].lines] == [[1, 2], [3]]
 
 
-def test_no_panel_of_the_curves_cuts_a_loss_that_is_higher_than_the_first_run_s():
+def test_the_axis_of_the_curves_includes_the_highest_loss_of_all_runs():
     runs = {name: pd.DataFrame({"stage": ["one"] * 2, "loss": [top, 1.0]}) for name, top in (("a", 2.0), ("b", 9.0))}
     for axes in training_curves(runs).axes:
         low, high = axes.get_ylim()
@@ -184,7 +184,7 @@ def gains_of(count: int) -> pd.DataFrame:
     return pd.DataFrame({"action": [f"action {i}" for i in range(count)], "videos": 20} | columns)
 
 
-def test_every_action_has_a_lollipop_at_its_gain():
+def test_every_action_has_a_mark_at_its_gain():
     figure = order_lollipops(gains_of(6))
     change = figure.axes[0]
     assert [text.get_text() for text in change.get_yticklabels()] == [f"action {i}" for i in range(6)]
@@ -194,7 +194,7 @@ def test_every_action_has_a_lollipop_at_its_gain():
     np.testing.assert_allclose(intervals, [(70 - 20 * i, 90 - 20 * i) for i in range(6)])
 
 
-def test_of_many_actions_the_first_and_the_last_are_drawn():
+def test_only_the_first_and_the_last_of_many_actions_are_drawn():
     figure = order_lollipops(gains_of(174), most=15)
     names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert names == [f"action {i}" for i in (*range(15), *range(159, 174))]
@@ -202,7 +202,7 @@ def test_of_many_actions_the_first_and_the_last_are_drawn():
     assert figure.get_size_inches()[1] < 7
 
 
-def test_the_curve_of_clips_has_a_line_a_head_and_its_counts_on_the_axis():
+def test_the_curve_of_clips_has_a_line_for_each_head_and_ticks_at_its_counts():
     rows = [
         (c, head, 2, 9, a, a - 0.1, a + 0.1, a - 0.05, a + 0.05)
         for head, a in (("rgb", 0.3), ("together", 0.6))
@@ -215,7 +215,7 @@ def test_the_curve_of_clips_has_a_line_a_head_and_its_counts_on_the_axis():
     np.testing.assert_allclose([lines["spatial"], lines["together"]], [[30, 30], [60, 60]])
 
 
-def test_timings_say_seconds_and_minutes():
+def test_times_are_in_seconds_or_minutes():
     assert {"prepare", "88.0 s", "5.0 min"} <= set(texts(time_bars({"prepare": 88.0, "train": 300.0})))
 
 

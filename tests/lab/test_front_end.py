@@ -1,4 +1,4 @@
-"""The front end without a browser: its modules are parsed, and hold nothing that a notebook forbids."""
+"""The front end without a browser: its modules can be parsed, and have nothing that a notebook forbids."""
 
 import re
 import shutil
@@ -19,7 +19,7 @@ MODULES = sorted(FOLDER.glob("*.js"))
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)
-def test_a_module_is_one_that_node_can_read(path):
+def test_node_can_parse_a_module(path):
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not on the PATH")
@@ -29,24 +29,24 @@ def test_a_module_is_one_that_node_can_read(path):
 
 
 @pytest.mark.parametrize("path", [*MODULES, *FOLDER.glob("*.css")], ids=lambda path: path.name)
-def test_the_front_end_loads_nothing_and_names_no_colour_of_jupyter_without_another(path):
+def test_the_front_end_loads_nothing_and_every_colour_of_jupyter_has_a_fallback(path):
     text = path.read_text(encoding="utf-8")
     assert not re.search(r"https?://|^import |@import|\bonload=", text, re.M)
     assert not re.search(r"var\(--jp-[\w-]+\)", text)
 
 
 @pytest.mark.parametrize("path", [*MODULES, *FOLDER.glob("*.css")], ids=lambda path: path.name)
-def test_the_front_end_asks_for_no_part_of_jupyterlab_which_vs_code_and_colab_lack(path):
+def test_the_front_end_uses_no_part_of_jupyterlab_that_vs_code_and_colab_lack(path):
     text = re.sub(r"//.*", "", path.read_text(encoding="utf-8")).replace("data-lm-suppress-shortcuts", "")
     assert not re.search(r"[\".](?:jp|lm|p)-[A-Z]\w+|jupyterapp|\blumino\b|require\(|import\(", text, re.I)
 
 
 @pytest.mark.parametrize("path", [*FOLDER.glob("*.py"), *FOLDER.glob("*.html")], ids=lambda path: path.name)
-def test_no_html_of_ours_has_a_script_in_a_handler(path):
+def test_our_html_has_no_scripts_in_attributes(path):
     assert not re.search(r"<\w[^>\n]*\son[a-z]+=", path.read_text(encoding="utf-8"))
 
 
-def test_every_widget_carries_its_module_and_its_styles_with_itself():
+def test_every_widget_has_its_module_without_imports():
     for kind in (Page, GridView, Player, Pickable, FrameLink, Upload):
         assert "export default" in kind._esm
         assert not re.search(r"^\s*import\b", kind._esm, re.M)

@@ -1,4 +1,4 @@
-"""The grid of clips without a browser: its rows, filters, tags, thumbnails, and what it sends to the page."""
+"""The grid of clips without a browser: rows, filters, tags, thumbnails and messages."""
 
 import io
 import json
@@ -27,7 +27,7 @@ def video(name, label):
 
 @pytest.fixture
 def rows():
-    """Four scored videos, a is right, b and d are wrong, c is right; e was not scored. In reverse, a is lost."""
+    """Predictions: a and c are right, b and d are wrong, e has no scores. With reversed snippets, a is wrong."""
     videos = [video(name, label) for name, label in (("c", 1), ("a", 0), ("b", 0), ("e", 2), ("d", 2))]
     logits = np.array([[0, 4, 0], [3, 0, 0], [0, 1, 0], [2, 0, 1.5]], np.float32)
     backwards = np.array([[0, 4, 0], [0, 3, 0], [0, 1, 0], [2, 0, 1.5]], np.float32)
@@ -40,7 +40,7 @@ def named(rows, tags=None, **chosen):
     return "".join(rows.names[row] for row in rows.arranged(GridState(**chosen), tags or {}))
 
 
-def test_rows_come_by_class_and_name_and_each_has_its_numbers(rows):
+def test_rows_are_sorted_by_class_and_name_and_have_their_quantities(rows):
     assert named(rows) == "abcde"
     assert rows.predicted.tolist() == [0, 1, 1, 0, -1]
     e = np.exp
@@ -72,22 +72,22 @@ def test_rows_come_by_class_and_name_and_each_has_its_numbers(rows):
         ({"descending": True}, "edcba"),
     ],
 )
-def test_a_choice_leaves_the_clips_that_fit_in_the_order_asked_for(rows, chosen, expected):
+def test_filters_leave_the_right_clips_in_the_right_order(rows, chosen, expected):
     assert named(rows, {"b": ["odd"], "e": ["odd", "dark"]}, **chosen) == expected
 
 
-def test_an_outcome_that_there_is_not_is_refused_with_those_there_are(rows):
+def test_the_error_for_an_unknown_outcome_has_the_known_ones(rows):
     with pytest.raises(IfttnError, match="'wrong: down': choose from right, wrong, wrong: up"):
         named(rows, outcome="wrong: down")
 
 
-def test_without_scores_no_clip_is_right_or_wrong_and_no_number_is_there():
+def test_without_scores_there_are_no_predictions_and_quantities():
     rows = clip_rows([video("a", 0)], ACTIONS)
     assert (named(rows), named(rows, outcome="right"), named(rows, predicted="Climb")) == ("a", "", "")
     assert rows.numbers == {}
 
 
-def test_a_tag_is_put_on_and_taken_off_and_the_file_keeps_what_others_wrote(tmp_path):
+def test_a_tag_is_added_and_removed_and_tags_of_other_panels_remain(tmp_path):
     one, other = Tags(tmp_path / "tags" / "set.json"), Tags(tmp_path / "tags" / "set.json")
     assert one.read() == {}
     one.toggle("b", "odd")
@@ -97,7 +97,7 @@ def test_a_tag_is_put_on_and_taken_off_and_the_file_keeps_what_others_wrote(tmp_
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", '{"a": 1}'])
-def test_a_damaged_file_of_tags_is_named_and_left_alone(tmp_path, content):
+def test_a_damaged_file_of_tags_is_an_error_and_is_not_changed(tmp_path, content):
     (tmp_path / "set.json").write_text(content)
     with pytest.raises(IfttnError, match=r"set\.json holds no tags"):
         Tags(tmp_path / "set.json").toggle("a", "dark")
@@ -110,7 +110,7 @@ def frames_of(content: bytes) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_a_strip_holds_frames_from_the_first_to_the_last(tmp_path, encode, kind):
+def test_a_strip_has_frames_from_the_first_to_the_last(tmp_path, encode, kind):
     levels = [np.full((48, 64, 3), 16 * i, np.uint8) for i in range(15)]
     path = encode(tmp_path / "v.mp4", levels)
     if kind == "folder":
@@ -128,20 +128,20 @@ def test_a_strip_of_the_store_looks_like_that_of_the_file(shelf, tmp_path):
     assert np.abs(prepared - decoded).mean() < 6
 
 
-def test_a_strip_is_read_from_disk_until_its_video_changes(tmp_path, encode):
+def test_a_strip_is_cached_until_its_video_changes(tmp_path, encode):
     path = encode(tmp_path / "v.mp4", [np.full((48, 64, 3), 200, np.uint8)] * 8)
-    asked = Video("A/v", path, "A", 0, "")
-    first = strip(asked, None, tmp_path / "kept")
+    video = Video("A/v", path, "A", 0, "")
+    first = strip(video, None, tmp_path / "kept")
     (kept,) = (tmp_path / "kept").rglob("*.jpg")
     kept.write_bytes(b"kept")
-    assert strip(asked, None, tmp_path / "kept") == b"kept"
+    assert strip(video, None, tmp_path / "kept") == b"kept"
     os.utime(path, (kept.stat().st_mtime + 10,) * 2)
-    assert strip(asked, None, tmp_path / "kept") == first
+    assert strip(video, None, tmp_path / "kept") == first
 
 
 @pytest.fixture
 def grid(opened, shelf, tmp_path, monkeypatch):
-    """A grid, and the messages with strips that it sends."""
+    """A grid and its messages with strips."""
     monkeypatch.setattr("lab.grid.GridView.send", lambda view, content, buffers: sent.append((content, buffers)))
     root, sent = tmp_path / "results", []
     for part in ("data", "stores", "runs"):
@@ -158,7 +158,7 @@ def shown(panel):
     return np.frombuffer(panel.view.shown["rows"], np.uint32).tolist()
 
 
-def test_the_grid_shows_the_test_videos_of_a_split_and_the_verdict_of_its_usual_run(grid, shelf):
+def test_the_grid_shows_the_test_videos_of_a_split_with_the_predictions_of_its_usual_run(grid, shelf):
     split, scores = shelf.split("embedded-ucf", 1), shelf.runs("embedded-ucf", 1)["if-ttn"].scores()
     assert sorted(grid.view.videos["names"]) == sorted(video.name for video in split.test)
     assert (grid.run.value, [value for _, value in grid.head.options]) == ("if-ttn", ["", *scores.heads])
@@ -181,7 +181,7 @@ def test_the_grid_shows_the_test_videos_of_a_split_and_the_verdict_of_its_usual_
     assert len(shown(grid)) == len(split.train)
 
 
-def test_a_quantity_sorts_and_its_range_leaves_out_the_rest(grid):
+def test_clips_are_sorted_by_a_quantity_and_filtered_by_its_range(grid):
     grid.by.value = "confidence"
     values = grid.rows.numbers["confidence"]
     assert shown(grid) == np.argsort(values, kind="stable").tolist()
@@ -192,7 +192,7 @@ def test_a_quantity_sorts_and_its_range_leaves_out_the_rest(grid):
     assert len(shown(grid)) == len(values)
 
 
-def test_strips_are_sent_for_the_rows_that_the_page_asks_for_and_kept_on_disk(grid):
+def test_the_requested_strips_are_sent_and_cached(grid):
     grid.view._handle_custom_msg({"wanted": [3, 0], "edition": 1}, [])
     assert grid.wait(60.0)
     assert sorted(row for content, _ in grid.sent for row in content["rows"]) == [0, 3]
@@ -219,7 +219,7 @@ def test_a_clip_is_tagged_filtered_by_its_tag_and_opened(grid):
     assert grid.worker.error == ""
 
 
-def test_without_a_run_or_a_store_the_grid_shows_the_videos_and_says_what_is_absent(opened, shelf, tmp_path):
+def test_without_a_run_or_a_store_the_grid_shows_the_videos_and_says_what_is_missing(opened, shelf, tmp_path):
     (tmp_path / "data").mkdir()
     shutil.copytree(shelf.places.root / "data" / "embedded-ucf", tmp_path / "data" / "embedded-ucf")
     panel = opened(ClipGrid, tmp_path, side="both")
@@ -241,7 +241,7 @@ def test_without_a_run_or_a_store_the_grid_shows_the_videos_and_says_what_is_abs
         ({"by": "size"}, "margin"),
     ],
 )
-def test_a_choice_that_there_is_not_is_refused(opened, shelf, chosen, choices):
+def test_an_unknown_choice_is_an_error(opened, shelf, chosen, choices):
     panel = opened(ClipGrid, Shelf(shelf.places.root), **chosen)
     assert panel.wait(60.0)
     assert choices in panel.worker.error

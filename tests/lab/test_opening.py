@@ -12,20 +12,20 @@ DATASET = published.DATASET
 
 @pytest.fixture(scope="module")
 def nothing(tmp_path_factory) -> Shelf:
-    """The published run, with the few videos that its network gets wrong."""
+    """The published run with few videos: those that its network predicts wrongly."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(published, "TAKES", ())
         return lab.open(tmp_path_factory.mktemp("nothing") / "results")
 
 
-def test_a_study_is_opened_where_one_is_trained(results, capsys):
+def test_a_trained_study_is_opened(results, capsys):
     shelf = lab.open(results)
     assert shelf.places.root == results
     assert not shelf.published
     assert "Study: 1 complete networks" in capsys.readouterr().out
 
 
-def test_the_published_run_is_opened_where_none_is(nothing, capsys):
+def test_without_a_trained_study_the_published_run_is_opened(nothing, capsys):
     assert nothing.published
     assert nothing.usual_run(DATASET, 1) == "if-ttn"
     assert [*nothing.networks(DATASET, 2)] == [*nothing.networks(DATASET, 3)] == ["if-ttn"]
@@ -34,14 +34,14 @@ def test_the_published_run_is_opened_where_none_is(nothing, capsys):
     assert "Published run: split1/if-ttn of embedded-ucf, preset tiny" in capsys.readouterr().out
 
 
-def test_panels_say_which_run_they_show(nothing, shelf, opened):
-    for of, said in ((nothing, True), (shelf, False)):
+def test_panels_of_the_published_run_have_a_note(nothing, shelf, opened):
+    for of, noted in ((nothing, True), (shelf, False)):
         panel = opened(Monitor, of)
         heading = panel.children[1].children[0].children[0].value
-        assert ("published run, not trained here" in heading) == said
+        assert ("published run, not trained here" in heading) == noted
 
 
-def test_its_tables_say_so_and_decide_no_claim(nothing, shelf, opened):
+def test_tables_of_the_published_run_have_a_note_and_no_findings(nothing, shelf, opened):
     desk = opened(TableDesk, nothing)
     assert desk.wait(60)
     assert desk.tables[3].measured
@@ -50,12 +50,12 @@ def test_its_tables_say_so_and_decide_no_claim(nothing, shelf, opened):
     assert "Published run" not in shelf.tables()[3].caption
 
 
-def test_runs_of_which_the_scores_alone_are_kept_are_tested_ones(nothing, opened):
+def test_a_published_run_with_scores_but_no_weights_counts_as_tested(nothing, opened):
     panel = opened(Monitor, nothing, runs=(f"{DATASET}/split1/spatial",))
     assert "<td>tested</td>" in panel._table.value
 
 
-def test_a_video_that_is_not_there_is_written_when_somebody_opens_it(nothing, opened):
+def test_a_missing_video_of_the_published_run_is_written_when_it_is_opened(nothing, opened):
     missing = nothing.split(DATASET, 1).missing[0]
     inspector = opened(Inspector, nothing)
     assert inspector.wait(60)

@@ -1,4 +1,4 @@
-"""Every panel without a browser: wiring, empty states, mistakes, stop, and an end that leaves nothing behind."""
+"""Every panel without a browser: controls, empty states, errors, stop and cleanup."""
 
 import base64
 import io
@@ -48,7 +48,7 @@ def inspector(opened, shelf, tmp_path):
 
 
 def shown(panel) -> dict[str, list[bytes]]:
-    """The pictures that the page has of the layers that are on."""
+    """The pictures of the visible layers in the page."""
     return {name: panel.player.pictures_of(name) for name in panel.state.layers}
 
 
@@ -72,7 +72,7 @@ def test_a_panel_is_shown_by_a_notebook(kind, shelf, opened):
 
 
 @pytest.mark.parametrize("kind", PANELS)
-def test_an_unexpected_error_of_a_callback_shows_with_its_place(kind, shelf, opened):
+def test_an_unexpected_error_of_a_callback_is_shown_with_its_traceback(kind, shelf, opened):
     panel = opened(kind, shelf)
     panel.wait(60.0 if kind is not Monitor else 0.5)
     panel.worker.stop()
@@ -82,7 +82,7 @@ def test_an_unexpected_error_of_a_callback_shows_with_its_place(kind, shelf, ope
     assert "<details>" in panel._alert.value
 
 
-def test_every_frame_of_a_clip_is_a_picture_with_its_votes(inspector):
+def test_every_frame_of_a_clip_has_a_picture_and_votes(inspector):
     count, clip, votes = len(inspector.clip.frames), inspector.player.clip, inspector.player.votes
     assert len(set(shown(inspector)["rgb"])) == count
     assert getattr(inspector.player, "pictures of rgb")["numbers"] == list(range(count))
@@ -94,7 +94,7 @@ def test_every_frame_of_a_clip_is_a_picture_with_its_votes(inspector):
         assert all(sum(each) == pytest.approx(1, abs=1e-2) for each in head["probabilities"])
 
 
-def test_a_layer_is_sent_once_and_neither_a_toggle_nor_an_opacity_sends_it_again(inspector, monkeypatch):
+def test_a_layer_is_sent_only_once_when_it_is_toggled_or_its_opacity_changes(inspector, monkeypatch):
     sent = []
     monkeypatch.setattr(inspector.player, "draw", lambda name, layer, first: sent.append(name) or iter(()))
     for name in ("flow", "flow arrows", "vectors", "vector arrows", "CAM ttn"):
@@ -109,7 +109,7 @@ def test_a_layer_is_sent_once_and_neither_a_toggle_nor_an_opacity_sends_it_again
     assert inspector.worker.error == ""
 
 
-def test_the_first_pictures_are_those_around_the_cursor(inspector, monkeypatch):
+def test_the_pictures_around_the_cursor_come_first(inspector, monkeypatch):
     inspector.player.frame = 20
     portions = []
     inspector.player.observe(lambda change: portions.append(change["new"]["data"]), "pictures of flow")
@@ -130,7 +130,7 @@ def test_a_map_is_sent_once_for_each_vote(inspector):
         assert getattr(inspector.player, f"pictures of CAM {head}")["numbers"] == frames
 
 
-def test_after_a_burst_of_choices_the_page_has_what_is_shown(inspector):
+def test_after_many_quick_choices_the_page_has_the_right_pictures(inspector):
     rng = random.Random(0)
     for _ in range(30):
         name, layers = rng.choice(["rgb", "flow", "flow arrows", "vectors", "CAM ttn"]), dict(inspector.state.layers)
@@ -147,7 +147,7 @@ def test_after_a_burst_of_choices_the_page_has_what_is_shown(inspector):
     assert inspector.worker.error == ""
 
 
-def test_layers_chosen_in_a_notebook_are_those_of_the_page_and_the_other_way_round(opened, shelf):
+def test_layers_are_synchronised_between_notebook_and_page(opened, shelf):
     panel = opened(Inspector, shelf, layers={"rgb": 1.0, "vector arrows": 0.4})
     assert panel.wait(60.0)
     assert panel.player.layers == {"rgb": 1.0, "vector arrows": 0.4}
@@ -158,7 +158,7 @@ def test_layers_chosen_in_a_notebook_are_those_of_the_page_and_the_other_way_rou
     assert len(panel.player.pictures_of("flow")) == len(panel.clip.frames)
 
 
-def test_a_layer_that_was_given_up_half_way_is_sent_whole_when_it_is_chosen_again(inspector):
+def test_a_layer_whose_drawing_was_stopped_is_sent_complete_the_next_time(inspector):
     for stop_after in (1, 5):
         inspector.worker.stop()
         drawing = inspector._draw(["flow"])
@@ -171,12 +171,12 @@ def test_a_layer_that_was_given_up_half_way_is_sent_whole_when_it_is_chosen_agai
     assert len(inspector.player.pictures_of("flow")) == len(inspector.clip.frames)
 
 
-def test_only_the_heads_of_the_run_have_a_map(inspector):
+def test_only_heads_of_the_run_have_a_layer_of_maps(inspector):
     visible = {each["name"] for each in inspector.player.offered}
     assert {name for name in visible if name.startswith("CAM")} == {"CAM rgb", "CAM flow", "CAM ttn"}
 
 
-def test_reversing_the_snippets_changes_the_pairs_and_no_stream(inspector):
+def test_reversed_snippets_change_the_votes_of_pairs_and_not_those_of_streams(inspector):
     inspector._reorder("reverse")
     inspector.wait(60.0)
     assert inspector.state.order == (3, 2, 1, 0)
@@ -195,7 +195,7 @@ def test_reversing_the_snippets_changes_the_pairs_and_no_stream(inspector):
     assert "<table" not in inspector.player.verdict
 
 
-def test_another_video_uses_the_same_widgets_and_its_own_pictures(inspector):
+def test_another_video_has_new_pictures_in_the_same_widgets(inspector):
     widgets = set(_instances)
     for name in [name for _, name in inspector.video.options][1:4]:
         before = shown(inspector)
@@ -208,7 +208,7 @@ def test_another_video_uses_the_same_widgets_and_its_own_pictures(inspector):
     assert inspector.worker.error == ""
 
 
-def test_of_a_long_video_a_part_is_chosen_and_another_video_is_whole_again(opened, shelf, encode, tmp_path):
+def test_a_part_of_a_long_video_can_be_chosen_and_the_next_video_is_complete(opened, shelf, encode, tmp_path):
     path = encode(tmp_path / "long.avi", [np.full((48, 64, 3), i % 250, np.uint8) for i in range(330)])
     panel = opened(Inspector, shelf, file=str(path))
     assert panel.wait(60.0)
@@ -228,13 +228,13 @@ def test_of_a_long_video_a_part_is_chosen_and_another_video_is_whole_again(opene
 
 
 @pytest.mark.parametrize("span", [(20.0, 30.0), (3.0, 2.0), (1.0,)])
-def test_a_part_that_a_video_does_not_have_is_refused(opened, shelf, span):
+def test_a_part_outside_the_video_is_an_error(opened, shelf, span):
     panel = opened(Inspector, shelf, span=span)
     assert panel.wait(60.0)
     assert f"the video has no part {span}: choose two seconds from 0 to " in panel.worker.error
 
 
-def test_a_file_that_is_dropped_comes_in_parts_and_is_shown(opened, shelf, encode, tmp_path, monkeypatch):
+def test_a_dropped_file_is_received_in_parts_and_shown(opened, shelf, encode, tmp_path, monkeypatch):
     panel, requests = opened(Inspector, shelf), []
     monkeypatch.setattr(panel.upload, "folder", tmp_path / "uploads")
     monkeypatch.setattr(panel.upload, "send", requests.append)
@@ -258,7 +258,7 @@ def test_a_file_that_is_dropped_comes_in_parts_and_is_shown(opened, shelf, encod
     assert not clip_shown(panel)
 
 
-def test_a_class_leaves_its_videos_and_the_train_side_has_others(inspector):
+def test_a_class_filters_the_videos_and_the_train_side_has_other_videos(inspector):
     action = inspector.action.options[3]
     inspector.action.value = action
     inspector.wait(60.0)
@@ -270,7 +270,7 @@ def test_a_class_leaves_its_videos_and_the_train_side_has_others(inspector):
     assert inspector.clip.label == action
 
 
-def test_a_file_of_ones_own_is_read_without_a_store_and_a_missing_one_is_named(inspector, tmp_path):
+def test_a_file_is_read_without_a_store_and_the_error_names_a_missing_one(inspector, tmp_path):
     inspector.file.value = str(tmp_path / "none.mp4")
     inspector.wait(60.0)
     assert "is not there" in inspector.worker.error
@@ -281,7 +281,7 @@ def test_a_file_of_ones_own_is_read_without_a_store_and_a_missing_one_is_named(i
     assert inspector.reading is not None
 
 
-def test_a_path_that_is_cleared_gives_the_listed_video_back_which_can_be_chosen_again(inspector):
+def test_after_a_path_is_cleared_the_listed_video_is_shown_and_can_be_chosen_again(inspector):
     listed = inspector.video.value
     path = str(inspector.shelf.video("embedded-ucf", inspector.video.options[1][1]).path)
     for back in (lambda: setattr(inspector.file, "value", ""), lambda: setattr(inspector.video, "value", listed)):
@@ -296,7 +296,7 @@ def test_a_path_that_is_cleared_gives_the_listed_video_back_which_can_be_chosen_
     assert inspector.worker.error == ""
 
 
-def test_a_path_begins_at_the_notebook_or_beside_the_results_and_a_folder_is_said_to_be_one(
+def test_a_path_is_relative_to_the_notebook_or_to_the_results_and_a_folder_is_an_error(
     inspector, monkeypatch, tmp_path
 ):
     (tmp_path / "notebooks").mkdir()
@@ -319,7 +319,7 @@ def test_a_path_begins_at_the_notebook_or_beside_the_results_and_a_folder_is_sai
     assert path.name in inspector.worker.error or "v_" in inspector.worker.error
 
 
-def test_a_path_that_is_cleared_where_there_is_no_data_set_leaves_nothing(opened, shelf, tmp_path):
+def test_after_a_path_is_cleared_without_a_data_set_no_clip_is_shown(opened, shelf, tmp_path):
     panel = opened(Inspector, tmp_path / "nothing", file=str(shelf.split("embedded-ucf", 1).test[0].path))
     assert panel.wait(120.0)
     panel.file.value = ""
@@ -328,8 +328,8 @@ def test_a_path_that_is_cleared_where_there_is_no_data_set_leaves_nothing(opened
     assert not clip_shown(panel)
 
 
-def test_a_prepared_data_set_of_ones_own_is_listed_shown_and_said_how_to_train_on(opened, results, tmp_path):
-    """Its folder is elsewhere; the manifest of its store says where."""
+def test_a_prepared_data_set_is_listed_and_shown_with_the_command_to_train_on_it(opened, results, tmp_path):
+    """A prepared data set outside the results. The manifest of its store has its path."""
     own = tmp_path / "my data"
     shutil.copytree(results / "data" / "embedded-ucf", own)
     store = tmp_path / "results" / "stores" / "my data-smallest"
@@ -345,7 +345,7 @@ def test_a_prepared_data_set_of_ones_own_is_listed_shown_and_said_how_to_train_o
     assert "ifttn prepare" not in panel.player.votes["unread"]
 
 
-def test_a_part_of_a_name_leaves_the_classes_that_have_it_and_no_such_class_is_said(inspector):
+def test_a_part_of_a_class_name_filters_the_videos_and_an_unknown_one_is_an_error(inspector):
     inspector.action.value = "updown"
     assert {name.partition("/")[0] for _, name in inspector.video.options} == {
         action for action in inspector.action.options if "UpDown" in action
@@ -355,7 +355,7 @@ def test_a_part_of_a_name_leaves_the_classes_that_have_it_and_no_such_class_is_s
     assert "no test video of 'juggling'" in inspector.worker.error
 
 
-def test_a_file_of_ones_own_asks_for_no_study(opened, shelf, tmp_path):
+def test_a_file_can_be_shown_without_a_study(opened, shelf, tmp_path):
     path = shelf.split("embedded-ucf", 1).test[0].path
     panel = opened(Inspector, tmp_path / "nothing", file=str(path))
     assert panel.wait(120.0)
@@ -364,14 +364,14 @@ def test_a_file_of_ones_own_asks_for_no_study(opened, shelf, tmp_path):
     assert clip_shown(panel)
 
 
-def test_an_inspector_without_a_video_says_what_to_do_and_offers_nothing_to_press(opened, tmp_path):
+def test_an_inspector_without_a_video_shows_what_to_do_and_no_player(opened, tmp_path):
     panel = opened(Inspector, tmp_path / "nothing")
     assert "drop a file of your own, or type its path" in panel._empty.value
     assert not clip_shown(panel)
 
 
 @pytest.mark.parametrize(("kind", "suffix", "count"), [("PNG", "png", 1), ("GIF", "gif", None), ("MP4", "mp4", None)])
-def test_what_is_saved_has_every_frame(inspector, kind, suffix, count):
+def test_a_saved_clip_has_every_frame(inspector, kind, suffix, count):
     inspector.save(kind)
     inspector.wait(120.0)
     assert inspector.worker.error == ""
@@ -395,12 +395,12 @@ def test_a_split_without_runs_still_shows_frames_and_motion(opened, shelf):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_kernel_without_a_gpu_says_how_to_do_without(results):
+def test_the_error_of_a_kernel_without_a_gpu_says_how_to_use_the_cpu(results):
     with pytest.raises(IfttnError, match="works on the CPU"):
         Shelf(results, device="cuda")
 
 
-def test_a_trait_that_does_not_exist_is_named(opened, shelf):
+def test_the_error_names_an_unknown_trait(opened, shelf):
     panel = opened(Inspector, shelf, colour="red")
     assert "no 'colour' to choose" in panel.worker.error
 
@@ -415,14 +415,14 @@ def test_a_trait_that_does_not_exist_is_named(opened, shelf):
         ({"video": "v_None_g01_c01"}, "no video 'v_None_g01_c01'"),
     ],
 )
-def test_a_choice_that_there_is_not_is_refused_with_those_there_are(opened, shelf, chosen, choices):
+def test_the_error_for_an_unknown_choice_has_the_known_ones(opened, shelf, chosen, choices):
     panel = opened(Inspector, shelf, **chosen)
     assert panel.wait(60.0)
     assert choices in panel.worker.error
     assert panel.worker.details == ""
 
 
-def test_a_video_is_found_on_the_side_of_the_split_where_it_is(opened, shelf):
+def test_the_side_of_a_chosen_video_is_found(opened, shelf):
     name = shelf.split("embedded-ucf", 1).train[0].name
     panel = opened(Inspector, shelf, video=name)
     assert panel.wait(60.0)
@@ -430,7 +430,7 @@ def test_a_video_is_found_on_the_side_of_the_split_where_it_is(opened, shelf):
     assert panel.side.value == "train"
 
 
-def test_a_click_while_a_thread_fills_lists_is_not_lost_and_what_the_fill_reports_is_no_choice(opened, shelf):
+def test_a_click_is_not_lost_while_a_thread_fills_lists_and_filling_is_no_choice(opened, shelf):
     explorer = opened(CamExplorer, shelf)
     assert explorer.wait(60.0)
     filling, done = threading.Event(), threading.Event()
@@ -453,17 +453,17 @@ def test_a_click_while_a_thread_fills_lists_is_not_lost_and_what_the_fill_report
 
 @pytest.fixture
 def in_cell(monkeypatch):
-    """in_cell(cell, run): what follows is done in a run of a notebook's cell."""
+    """in_cell(cell, run): the following code seems to run in this cell of a notebook."""
 
     def enter(cell, run):
-        asked = {"metadata": {"cellId": cell} if cell else {}, "header": {"msg_id": run}}
-        shell = SimpleNamespace(get_parent=lambda: asked)
+        parent = {"metadata": {"cellId": cell} if cell else {}, "header": {"msg_id": run}}
+        shell = SimpleNamespace(get_parent=lambda: parent)
         monkeypatch.setattr("lab.panel.get_ipython", lambda: shell)
 
     return enter
 
 
-def test_a_cell_that_is_run_again_closes_its_old_panel_and_its_thread_and_no_other(opened, shelf, in_cell):
+def test_a_cell_that_runs_again_closes_only_its_old_panel_and_thread(opened, shelf, in_cell):
     def closed(panel):
         return panel.comm is None and panel.worker._closed
 
@@ -483,7 +483,7 @@ def test_a_cell_that_is_run_again_closes_its_old_panel_and_its_thread_and_no_oth
     assert not any(map(closed, (other, made_by_a_click, again)))
 
 
-def test_an_interrupt_of_the_kernel_stops_what_the_panels_do(opened, shelf, monkeypatch, wait_for):
+def test_an_interrupt_of_the_kernel_stops_the_jobs_of_all_panels(opened, shelf, monkeypatch, wait_for):
     kernel = SimpleNamespace(saved_sigint_handler=None)
     monkeypatch.setattr("lab.panel.get_ipython", lambda: SimpleNamespace(kernel=kernel, get_parent=dict))
     monitor, studio = opened(Monitor, shelf), opened(DeepDrawStudio, shelf, length=4.0)
@@ -495,7 +495,7 @@ def test_an_interrupt_of_the_kernel_stops_what_the_panels_do(opened, shelf, monk
     assert studio.drawn.step < studio.drawn.steps
 
 
-def test_the_desk_begins_at_the_weights_of_the_tables_and_warns_of_others(opened, shelf):
+def test_the_desk_starts_with_the_weights_of_the_tables_and_warns_of_others(opened, shelf):
     desk = opened(FusionDesk, shelf)
     assert desk.state.weights == {("if-ttn", "rgb"): 1.0, ("if-ttn", "flow"): 1.5, ("if-ttn", "ttn"): 1.5}
     assert "not a result" not in desk._warning.value
@@ -510,7 +510,7 @@ def test_the_desk_begins_at_the_weights_of_the_tables_and_warns_of_others(opened
     assert desk._sliders["if-ttn", "ttn"].value == 1.5
 
 
-def test_the_desk_lists_exactly_the_videos_whose_prediction_changes(opened, shelf):
+def test_the_desk_lists_exactly_the_videos_with_a_changed_prediction(opened, shelf):
     desk = opened(FusionDesk, shelf)
     preset = desk.fused(desk.state.weights).argmax(1)
     desk._sliders["if-ttn", "ttn"].value = 0.0
@@ -548,7 +548,7 @@ def test_a_row_of_a_table_leads_to_its_run_its_errors_and_their_clip(opened, she
 
 
 @pytest.mark.parametrize(("named", "has"), [("embedded-ucf", False), ("UCF101", True)])
-def test_a_difference_from_the_paper_stands_only_beside_numbers_of_its_data_set(opened, shelf, tmp_path, named, has):
+def test_only_numbers_of_the_papers_data_set_have_a_difference_from_the_paper(opened, shelf, tmp_path, named, has):
     for room in ("data", "runs"):
         (tmp_path / room).mkdir()
         (tmp_path / room / named).symlink_to(shelf.places.root.resolve() / room / "embedded-ucf")
@@ -559,7 +559,7 @@ def test_a_difference_from_the_paper_stands_only_beside_numbers_of_its_data_set(
     assert len(re.findall(r"<td>[+-]\d+\.\d</td>", desk._table.value)) == has * len(measured)
 
 
-def test_a_cell_of_the_confusion_opens_its_clips_in_the_grid(opened, shelf):
+def test_a_cell_of_the_confusion_matrix_opens_its_clips_in_the_grid(opened, shelf):
     desk = opened(FusionDesk, shelf)
     predicted, scores = desk.fused(desk.state.weights).argmax(1), next(iter(desk.scores.values()))
     for place in (0, -1):
@@ -599,7 +599,7 @@ def test_the_monitor_shows_a_run_that_another_process_writes(opened, shelf, resu
     assert time.monotonic() - began < 0.3
 
 
-def test_a_monitor_refuses_a_run_that_there_is_not_and_names_those_there_are(opened, shelf):
+def test_the_error_of_the_monitor_for_an_unknown_run_has_the_known_ones(opened, shelf):
     panel = opened(Monitor, shelf, runs=("nope",))
     assert "no run 'nope': choose from embedded-ucf/split1/" in panel.worker.error
     assert not panel.worker.doing
@@ -633,7 +633,7 @@ def test_the_monitor_filters_runs_smooths_within_a_stage_and_gives_every_epoch_a
 
 
 @pytest.mark.parametrize(("kind", "chosen"), [(SelectMultiple, lambda i: (i,)), (Dropdown, lambda i: i)])
-def test_no_message_about_a_list_chooses_what_the_list_does_not_offer(kind, chosen, monkeypatch):
+def test_a_message_never_sets_a_value_that_is_not_among_the_options(kind, chosen, monkeypatch):
     control = kind(options=range(6), value=chosen(5))
     page = control.get_state()
 
@@ -653,11 +653,11 @@ def test_the_lines_of_two_dozen_runs_are_all_different():
     assert len(set(LINES)) == len(LINES) == 24
 
 
-def test_the_time_to_go_is_that_of_the_epochs_to_come(results, tmp_path):
-    asked = Run(results / "runs" / "embedded-ucf" / "split1" / "if-ttn").identity
+def test_the_expected_time_is_that_of_the_remaining_epochs(results, tmp_path):
+    identity = Run(results / "runs" / "embedded-ucf" / "split1" / "if-ttn").identity
     run = Run(tmp_path / "run")
     run.folder.mkdir()
-    run.begin({key: value for key, value in asked.items() if key != "made_with"})
+    run.begin({key: value for key, value in identity.items() if key != "made_with"})
     assert look_ahead(run, run.metrics()).state == "begun"
     line = {
         "stage": "ttn",
@@ -674,7 +674,7 @@ def test_the_time_to_go_is_that_of_the_epochs_to_come(results, tmp_path):
     assert (outlook.state, outlook.epoch, outlook.epochs, outlook.seconds_left) == ("training", 1, 2, 7.0)
 
 
-def test_the_explorer_draws_every_head_for_every_pair_and_scaling(opened, shelf):
+def test_the_explorer_draws_all_heads_for_all_pairs_and_scalings(opened, shelf):
     panel = opened(CamExplorer, shelf)
     panel.wait(60.0)
     figures = {panel._grid.value}
@@ -695,7 +695,7 @@ def test_the_explorer_draws_every_head_for_every_pair_and_scaling(opened, shelf)
     assert panel.map_action.options[5][1] in panel._caption.value
 
 
-def test_an_inspector_that_is_opened_and_closed_again_and_again_leaves_no_widget_and_no_second_thread(results):
+def test_repeatedly_opened_and_closed_inspectors_leave_no_widgets_and_one_thread(results):
     before, threads = set(_instances), set()
     for _ in range(5):
         with Inspector(results) as panel:
@@ -708,7 +708,7 @@ def test_an_inspector_that_is_opened_and_closed_again_and_again_leaves_no_widget
 
 
 @pytest.mark.parametrize("kind", PANELS)
-def test_a_panel_closed_at_its_work_ends_at_once_and_leaves_nothing(kind, results, tmp_path, wait_for):
+def test_a_panel_that_is_closed_while_it_works_ends_at_once(kind, results, tmp_path, wait_for):
     before = set(_instances)
     panel = kind(results)
     if isinstance(panel, DeepDrawStudio):
@@ -721,7 +721,7 @@ def test_a_panel_closed_at_its_work_ends_at_once_and_leaves_nothing(kind, result
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("worker")]
 
 
-def test_the_page_without_a_kernel_holds_the_layers_that_are_on_the_maps_and_the_votes_and_needs_no_network(inspector):
+def test_the_page_without_a_kernel_has_visible_layers_maps_and_votes_and_loads_nothing(inspector):
     inspector.state.layers = {"rgb": 1.0, "flow arrows": 0.9}
     html = str(inspector.as_html().data)
     text = unescape(html.partition('srcdoc="')[2].partition('" style')[0])
@@ -744,7 +744,7 @@ def test_the_page_without_a_kernel_holds_the_layers_that_are_on_the_maps_and_the
     assert [head["name"] for head in state["votes"]["heads"]] == ["rgb", "flow", "ttn"]
 
 
-def test_two_clips_two_runs_or_two_orders_stand_side_by_side(opened, shelf):
+def test_two_clips_runs_or_orders_are_shown_side_by_side(opened, shelf):
     first, second = (video.name for video in shelf.split("embedded-ucf", 1).test[:2])
     panel = opened(SideBySide, shelf, {"video": first}, {"video": second, "run": "spatial", "order": (3, 2, 1, 0)})
     assert panel.wait(60.0)
@@ -755,14 +755,14 @@ def test_two_clips_two_runs_or_two_orders_stand_side_by_side(opened, shelf):
     assert (left.worker.error, right.worker.error) == ("", "")
 
 
-def test_what_a_page_without_a_kernel_shows_is_what_the_panel_shows(opened, shelf):
+def test_a_page_without_a_kernel_shows_the_same_as_the_panel(opened, shelf):
     explorer, desk = opened(CamExplorer, shelf), opened(FusionDesk, shelf)
     assert "<table class=cams>" in str(explorer.as_html().data)
     assert "preset weights" in str(desk.as_html().data)
 
 
 @pytest.mark.parametrize("kind", [Inspector, CamExplorer])
-def test_only_runs_that_can_be_looked_into_are_offered_and_each_opens(kind, opened, wider):
+def test_only_runs_with_a_network_are_listed_and_each_can_be_opened(kind, opened, wider):
     panel = opened(kind, wider)
     assert [run for _, run in panel.run.options] == ["spatial", "temporal", "rgbdiff", "if-ttn"]
     for _, run in panel.run.options:
@@ -773,7 +773,7 @@ def test_only_runs_that_can_be_looked_into_are_offered_and_each_opens(kind, open
 
 
 @pytest.mark.parametrize("kind", [Inspector, CamExplorer])
-def test_a_run_that_does_not_open_leaves_nothing_of_the_one_before(kind, opened, wider, monkeypatch):
+def test_after_a_run_that_cannot_be_opened_the_earlier_predictions_are_gone(kind, opened, wider, monkeypatch):
     panel = opened(kind, wider)
     assert panel.wait(60.0)
 
@@ -797,7 +797,7 @@ def test_a_run_that_does_not_open_leaves_nothing_of_the_one_before(kind, opened,
     assert shows() == before
 
 
-def test_a_video_that_a_peer_gets_wrong_is_shown_and_the_desk_says_whose_votes_these_are(opened, wider, tmp_path):
+def test_a_video_from_a_peers_errors_has_a_note_about_the_run_that_is_shown(opened, wider, tmp_path):
     desk = opened(TableDesk, wider, out=tmp_path, number=5)
     assert desk.wait(60.0)
     desk.state.column = 1
@@ -812,7 +812,7 @@ def test_a_video_that_a_peer_gets_wrong_is_shown_and_the_desk_says_whose_votes_t
     assert "c3d" not in desk._note.value
 
 
-def test_every_run_has_its_curves_and_every_late_fusion_its_weights(opened, wider):
+def test_every_run_has_curves_and_every_late_fusion_has_weights(opened, wider):
     monitor, desk = opened(Monitor, wider), opened(FusionDesk, wider)
     for name in wider.all_runs():
         monitor.state.runs = (name,)
@@ -825,7 +825,7 @@ def test_every_run_has_its_curves_and_every_late_fusion_its_weights(opened, wide
     assert (monitor.worker.error, desk.worker.error) == ("", "")
 
 
-def test_the_caption_of_a_map_says_what_its_method_shows_and_nothing_else(opened, shelf):
+def test_the_caption_of_maps_describes_the_chosen_method_only(opened, shelf):
     panel = opened(CamExplorer, shelf)
     assert panel.wait(60.0)
     assert "striped blue is evidence against" in panel._caption.value

@@ -19,7 +19,7 @@ def test_png_keeps_every_pixel_and_its_texts_and_jpeg_nearly():
 
 
 @pytest.mark.parametrize("fps", [10.0, 25.0, 30000 / 1001])
-def test_gif_and_mp4_hold_every_picture_at_its_rate(fps):
+def test_gif_and_mp4_have_every_picture_at_the_right_rate(fps):
     shades = [np.full((25, 33, 3), 20 * i, np.uint8) for i in range(12)]  # odd sides, which H.264 cannot have
     looped = Image.open(io.BytesIO(pictures.gif(shades, fps)))
     assert looped.n_frames == 12
@@ -31,13 +31,13 @@ def test_gif_and_mp4_hold_every_picture_at_its_rate(fps):
     assert [round(float(frame.mean()) / 20) for frame in decoded] == list(range(12))
 
 
-def test_a_gif_of_few_colours_is_smaller():
+def test_a_gif_with_few_colours_is_smaller():
     gradient = np.tile(np.linspace(0, 255, 64).astype(np.uint8)[None, :, None], (32, 1, 3))
     film = [np.roll(gradient, i, 1) for i in range(4)]
     assert len(pictures.gif(film, 10.0, colours=8)) < len(pictures.gif(film, 10.0))
 
 
-def test_a_map_reddens_what_is_for_and_blues_what_is_against_inside_its_rectangle_only():
+def test_a_map_adds_red_and_blue_inside_its_rectangle_only():
     grey = np.full((40, 40, 3), 128, np.uint8)
     values = np.repeat([[1.0, -1.0]], 8, axis=1).repeat(16, axis=0)
     drawn = pictures.over(grey, pictures.heat(values), 1.0, (0.25, 0.25, 0.5, 0.5)).astype(int)
@@ -50,7 +50,7 @@ def test_a_map_reddens_what_is_for_and_blues_what_is_against_inside_its_rectangl
     assert (nothing == 128).all()
 
 
-def test_arrows_point_along_the_motion_and_leave_still_places_alone():
+def test_arrows_point_along_the_motion_and_still_regions_have_none():
     field = np.zeros((2, 12, 12), np.float32)
     assert not pictures.arrows(field, 48, 48, (255, 255, 255))[..., 3].any()
     field[0] = 6

@@ -9,7 +9,7 @@ from lab.progress import StudyBar
 
 @pytest.fixture
 def page(monkeypatch):
-    """What a notebook's cell shows: one output, and all that it showed before."""
+    """The output of a notebook's cell with all its earlier states."""
     shown = []
     handle = SimpleNamespace(update=lambda html: shown.append(html.data))
     monkeypatch.setattr(progress, "get_ipython", lambda: SimpleNamespace(kernel=object()))
@@ -17,7 +17,7 @@ def page(monkeypatch):
     return shown
 
 
-def test_a_notebook_sees_how_far_it_is_and_at_the_end_a_sentence_in_its_place(page, capsys):
+def test_a_notebook_shows_a_bar_and_in_its_place_a_sentence_at_the_end(page, capsys):
     bar = StudyBar(brief=True)
     bar.update(0.25, {"the <second>", "the first"}, 90.0)
     bar.print("for a terminal only")
@@ -29,7 +29,7 @@ def test_a_notebook_sees_how_far_it_is_and_at_the_end_a_sentence_in_its_place(pa
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_terminal_sees_a_bar_and_then_lines(capsys):
+def test_a_terminal_shows_a_bar_and_then_lines(capsys):
     bar = StudyBar(brief=True)
     bar.update(0.5, {"the first"}, 30.0)
     bar.end("All is done.", {"report": Path("results/report.html")})
@@ -39,7 +39,7 @@ def test_a_terminal_sees_a_bar_and_then_lines(capsys):
     assert err.endswith("\r")  # the bar is gone
 
 
-def test_a_bar_that_stays_ends_without_a_word(capsys):
+def test_a_bar_that_remains_prints_nothing_at_its_end(capsys):
     bar = StudyBar()
     bar.print("1 of 2 steps done")
     bar.update(1.0, ())

@@ -24,7 +24,7 @@ VOID = {"meta", "img", "br", "hr", "input", "link"}
 
 
 class Page(HTMLParser):
-    """Checks that tags are balanced, and keeps them with their attributes."""
+    """Collects the tags with their attributes, and checks that they are balanced."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ def html(tmp_path: Path, tables: list[Table]) -> str:
     return (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_report_needs_nothing_but_itself(html: str):
+def test_the_report_loads_no_other_file(html: str):
     page = Page(html)
     assert not page.all("script")
     assert not page.all("link")
@@ -96,14 +96,14 @@ def test_the_report_needs_nothing_but_itself(html: str):
     assert {str(link["href"]).removeprefix("#") for link in page.all("a")} <= anchors
 
 
-def test_it_can_be_read_out(html: str):
+def test_the_report_is_made_for_screen_readers(html: str):
     page = Page(html)
     assert page.all("html") == [{"lang": "en"}]
     assert all(image["alt"] for image in page.all("img"))
     assert all("scope" in header for header in page.all("th"))
 
 
-def test_every_line_of_a_table_is_as_long_as_its_head(html: str):
+def test_every_row_of_a_table_has_as_many_cells_as_the_header(html: str):
     for table in re.findall(r"<table>.*?</table>", html, re.DOTALL):
         head, *body = re.findall(r"<tr.*?</tr>", table, re.DOTALL)
         if "colspan" in head:
@@ -115,7 +115,7 @@ def test_every_line_of_a_table_is_as_long_as_its_head(html: str):
         assert {len(re.findall("<t[hd]", line)) for line in body} == {width}
 
 
-def test_paper_and_measured_stand_apart(html: str):
+def test_numbers_of_the_paper_and_measured_numbers_have_separate_columns(html: str):
     line = re.search(r"<tr>\s*<th [^>]*><b>TTN branch</b></th>.*?</tr>", html, re.DOTALL)
     assert line
     ours = r'<td [^>]*ours"\s*>100\.0<small>91\.2&ndash;100\.0'
@@ -127,7 +127,7 @@ def test_paper_and_measured_stand_apart(html: str):
     assert "1 of 3 splits" in html
 
 
-def test_claims_stand_at_the_head_with_their_intervals(html: str):
+def test_the_report_begins_with_the_claims_and_their_intervals(html: str):
     head = html[: html.index('id="tables"')]
     assert "The TTN knows the order of snippets, and TSN does not<" in head
     labels = np.arange(40) % 4
@@ -156,7 +156,7 @@ def test_a_claim_on_two_data_sets_is_one_row_of_a_matrix(tmp_path: Path):
     assert len(re.findall("class=.verdict", lone)) == 1  # without runs on the second
 
 
-def test_a_stage_that_ended_short_is_marked_and_told(tmp_path: Path):
+def test_a_stage_that_ended_early_is_marked_and_explained(tmp_path: Path):
     line = "if-ttn on embedded-ucf, split 1, seed 0: stage ttn ended with 0.64 of its training videos right"
 
     def short(dataset: str, split: int, recipe: str) -> Scores | None:
@@ -171,7 +171,7 @@ def test_a_stage_that_ended_short_is_marked_and_told(tmp_path: Path):
     assert f"! {line}" in table_text(table).replace("\n  ", " ")
 
 
-def test_what_order_is_worth_stands_below_each_table(html: str):
+def test_below_each_table_are_the_accuracies_in_other_orders(html: str):
     line = re.findall(r"<tr>\s*<th [^>]*>TTN branch</th>.*?</tr>", html, re.DOTALL)[-1]
     assert re.findall(r"<td [^>]*>(.*?)</td>", line) == [
         "100.0",
@@ -184,7 +184,7 @@ def test_what_order_is_worth_stands_below_each_table(html: str):
     ]
 
 
-def test_what_actions_are_called_backwards_has_a_part_of_its_own(html: str, tmp_path: Path, tables: list[Table]):
+def test_predictions_for_reversed_actions_have_a_section(html: str, tmp_path: Path, tables: list[Table]):
     part = html[html.index('id="backwards"') : html.index('id="figures"')]
     assert "Actions with a reverse: 4 of embedded-ucf" in part
     assert "stays the same" in part
@@ -202,7 +202,7 @@ def test_what_actions_are_called_backwards_has_a_part_of_its_own(html: str, tmp_
     assert "backwards" not in (tmp_path / "none.html").read_text(encoding="utf-8")
 
 
-def test_it_begins_with_the_paper_and_the_result_in_short(html: str):
+def test_the_report_begins_with_the_paper_and_a_summary(html: str):
     head = html[: html.index("<nav")].replace("\N{NO-BREAK SPACE}", " ")
     assert "Ke Yang, Peng Qiao, Dongsheng Li and Yong Dou" in head
     assert "the accuracy of IF-TTN is 100.0 % on 40 test videos (95 % interval 91.2 to 100.0)" in head
@@ -211,53 +211,53 @@ def test_it_begins_with_the_paper_and_the_result_in_short(html: str):
     assert "motion vectors" not in head  # they were not tested
 
 
-def test_the_four_factors_are_shown_where_the_data_have_them(tmp_path: Path, html: str):
+def test_the_four_factors_are_shown_if_the_data_set_has_them(tmp_path: Path, html: str):
     assert 'aria-label="The four factors of an action' in html
     write(tmp_path / "other.html", ABOUT, progress(), [fill(load()[3], of_study, OURS)], [])
     assert "The four factors" not in (tmp_path / "other.html").read_text(encoding="utf-8")
 
 
-def test_a_figure_has_a_heading_that_a_link_leads_to(html: str):
+def test_a_figure_has_a_heading_and_a_link_to_it(html: str):
     assert '<h3 id="figure-6">Figure 6: class activation maps</h3>' in html
     assert '<a href="#figure-6">Figure 6</a>' in html
 
 
-def test_a_column_that_repeats_another_is_shown_on_request(html: str):
+def test_less_important_columns_are_in_a_collapsed_section(html: str):
     tables = [table for table in re.findall(r"<table>.*?</table>", html, re.DOTALL) if ">1:1:1</th>" in table]
     assert tables
     assert not any("mean class" in table for table in tables)
     assert ">mean class</th>" in html[html.index("<summary>Mean over classes") :]
 
 
-def test_an_empty_cell_has_its_reason(html: str):
+def test_an_empty_cell_has_a_reason(html: str):
     assert "Empty, no tested run of if-ttn-adaptive on embedded-ucf, split 1: Adaptive IFM Two-Stream" in html
 
 
-def test_commands_stand_as_code_and_not_between_backticks(tmp_path: Path, tables: list[Table], html: str):
+def test_commands_are_code_and_have_no_backticks(tmp_path: Path, tables: list[Table], html: str):
     assert "<code>ifttn bench speed --csv results/speed.csv</code>" in html
     assert "`" not in html
     write(tmp_path / "other.html", ABOUT, progress(), tables, [PICTURE._replace(caption="`ifttn figures` <draws> it")])
     assert "<code>ifttn figures</code> &lt;draws&gt; it" in (tmp_path / "other.html").read_text(encoding="utf-8")
 
 
-def test_it_says_how_far_the_study_is_and_where_the_time_went(html: str):
+def test_the_report_shows_the_progress_and_the_time_of_the_study(html: str):
     assert re.search(r"1 of 2 steps are done\.\s*Now: spatial of embedded-ucf split 1\.", html)
     assert "1 min 11 s" in html
 
 
-def test_a_column_is_named_after_its_data_and_the_papers_after_the_papers(html: str):
+def test_each_column_names_its_data_set(html: str):
     assert re.search(r">embedded-ucf \(%\)<small", html)
     assert ">paper<small>HMDB-51</small></th>" in html
 
 
-def test_a_study_that_has_just_begun_has_a_report(tmp_path: Path):
+def test_a_new_study_has_a_report(tmp_path: Path):
     write(tmp_path / "report.html", ABOUT, progress(VIDEOS, running={VIDEOS: 0.0}), [load()[3]], [])
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "None of the runs that it needs is tested yet" in html
     Page(html)
 
 
-def test_a_finished_study_asks_nobody_to_reload(tmp_path: Path, tables: list[Table]):
+def test_the_report_of_a_finished_study_does_not_ask_to_reload(tmp_path: Path, tables: list[Table]):
     whole = progress(VIDEOS, seconds={VIDEOS: 3.0}, done={VIDEOS})
     write(tmp_path / "report.html", ABOUT, whole, tables, [PICTURE])
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -265,7 +265,7 @@ def test_a_finished_study_asks_nobody_to_reload(tmp_path: Path, tables: list[Tab
     assert "<progress" not in html
 
 
-def test_a_failed_step_is_told_with_its_reason_and_cannot_break_the_page(tmp_path: Path):
+def test_a_failed_step_is_shown_with_its_escaped_reason(tmp_path: Path):
     failed = progress(STORE, failed={STORE: "IfttnError: no space for <b>store</b>"})
     write(tmp_path / "report.html", ABOUT, failed, [], [])
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -273,7 +273,7 @@ def test_a_failed_step_is_told_with_its_reason_and_cannot_break_the_page(tmp_pat
     Page(html)
 
 
-def test_the_steps_of_a_study_keep_its_order():
+def test_the_steps_are_in_the_order_of_the_study():
     names = (VIDEOS, STORE, SPATIAL, "embedded-ucf split 1: temporal")
     half = progress(*names, seconds={VIDEOS: 2.0}, running={SPATIAL: 0.0}, done={VIDEOS}, failed={STORE: "full"})
     assert steps(half).to_numpy().tolist() == [

@@ -33,7 +33,7 @@ def test_every_picture_of_the_showcase_is_small_and_the_films_move(results, embe
         assert picture.size[0] <= 1100
 
 
-def test_what_compresses_badly_is_made_smaller_until_it_fits():
+def test_a_picture_that_compresses_badly_is_scaled_down_until_it_fits():
     rng = np.random.default_rng(0)
     noisy = [rng.integers(0, 256, (160, 600, 3), dtype=np.uint8) for _ in range(8)]
     content = showcase.small_gif(noisy, 10.0)
@@ -42,7 +42,7 @@ def test_what_compresses_badly_is_made_smaller_until_it_fits():
         assert film.size[0] < 600
 
 
-def test_a_film_or_a_figure_that_cannot_be_had_is_named(tmp_path):
+def test_the_error_names_a_film_that_is_too_large_or_a_missing_figure(tmp_path):
     rng = np.random.default_rng(0)
     with pytest.raises(IfttnError, match="a film of 24 pictures"):
         showcase.small_gif([rng.integers(0, 256, (400, 800, 3), dtype=np.uint8) for _ in range(24)], 10.0)

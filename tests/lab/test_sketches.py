@@ -8,7 +8,7 @@ import pytest
 from lab import sketches
 
 
-def test_the_time_line_puts_segments_snippets_and_frame_types_where_they_are():
+def test_the_time_line_has_segments_snippets_and_frame_types_at_the_right_places():
     html = sketches.timeline(100, [12, 37, 62, 87], "I" + "P" * 98 + "B", [50], 25.0)
     assert "4 segments; snippets at frames 13, 38, 63, 88; 1 cuts; frame types: 1 I, 98 P, 1 B" in html
     widths = [float(width) for width in re.findall(r"width:([\d.]+)%'>\d", html)]
@@ -18,7 +18,7 @@ def test_the_time_line_puts_segments_snippets_and_frame_types_where_they_are():
     assert html.count("<s style") == 1
 
 
-def test_a_chart_is_drawn_of_nothing_of_one_point_and_of_values_below_zero():
+def test_a_chart_can_have_no_points_one_point_or_negative_values():
     assert "nothing yet" in sketches.chart([], "loss")
     for values in ([0.0], [-3.0, -1.0], [2.0, 2.0], [1e-9, 5.0]):
         html = sketches.chart([sketches.Curve("run", list(range(len(values))), values, "#000")], "loss")
@@ -31,7 +31,7 @@ def test_a_chart_is_drawn_of_nothing_of_one_point_and_of_values_below_zero():
 
 
 @pytest.mark.parametrize("values", [[0.03, 0.5, 7.0], [1.0, 1.0], [0.0, 2.0, -1.0, 90.0], [1e-9, 3e-9]])
-def test_on_a_logarithmic_axis_equal_ratios_are_equal_steps_and_what_is_not_above_zero_is_left_out(values):
+def test_on_a_logarithmic_axis_equal_ratios_are_equal_steps_and_values_up_to_zero_are_left_out(values):
     html = sketches.chart([sketches.Curve("run", range(len(values)), values, "#000")], "loss", log=True)
     places = [tuple(map(float, each.split(","))) for each in re.search(r"points='([^']*)'", html)[1].split()]
     levels = re.findall(r"y1=([\d.]+) y2=[\d.]+ class=grid /><text[^>]*>([^<]*)", html)
@@ -43,7 +43,7 @@ def test_on_a_logarithmic_axis_equal_ratios_are_equal_steps_and_what_is_not_abov
     assert "nothing yet" in sketches.chart([sketches.Curve("run", [0], [0.0], "#000")], "loss", log=True)
 
 
-def test_the_name_of_a_stage_stands_above_the_curves_and_inside_of_the_chart():
+def test_the_name_of_a_stage_is_above_the_curves_and_inside_the_chart():
     curve = sketches.Curve("run", [1, 2, 3], [3.0, 2.0, 1.0], "#000")
     html = sketches.chart([curve], "loss over epochs", marks=[(1.0, "ttn"), (3.0, "joint")])
     first, last = re.findall(r"<text x=([\d.]+) y=(\d+) text-anchor=(\w+)>(?:ttn|joint)<", html)
@@ -52,7 +52,7 @@ def test_the_name_of_a_stage_stands_above_the_curves_and_inside_of_the_chart():
     assert float(first[1]) < top > float(last[1])
 
 
-def test_a_dashed_line_is_dashed_in_a_page_too():
+def test_a_dashed_line_has_its_dashes_in_html():
     html = sketches.chart([sketches.Curve("swapped", [0, 1], [0.0, 1.0], "#000", dashed=True)], "probability")
     tags = {}
     parser = HTMLParser()
@@ -61,20 +61,20 @@ def test_a_dashed_line_is_dashed_in_a_page_too():
     assert tags["polyline"]["stroke-dasharray"] == "4,3"
 
 
-def test_a_confusion_cell_says_how_many_of_its_action():
+def test_a_cell_of_the_confusion_matrix_has_its_counts():
     html = sketches.confusion_svg(np.array([0, 1, 1]), np.array([0, 0, 1]), ["run", "sit & wait"])
     svg = ElementTree.fromstring(re.sub(r"([\w-]+)=([^'\s>/]+)(?=[\s>/])", r"\1='\2'", html))
-    told = [title.text for title in svg.iter("title")]
-    assert "run predicted as sit & wait: 1 of 2" in told
-    assert "sit & wait predicted as sit & wait: 1 of 1" in told
+    titles = [title.text for title in svg.iter("title")]
+    assert "run predicted as sit & wait: 1 of 2" in titles
+    assert "sit & wait predicted as sit & wait: 1 of 1" in titles
 
 
-def test_prose_has_its_code_as_code_and_nothing_else():
+def test_prose_is_escaped_and_backticks_become_code():
     assert sketches.prose("a < b: `ifttn test` it") == "a &lt; b: <code>ifttn test</code> it"
     assert sketches.prose("a ` alone") == "a ` alone"
 
 
-def test_an_interval_stands_between_its_ends():
+def test_an_interval_is_drawn_between_its_ends():
     html = sketches.interval(0.5, 0.4, 0.6, paper=0.95)
     assert "x1=40.0 x2=60.0" in html
     assert "cx=95.0" in html

@@ -17,7 +17,7 @@ def frame() -> pd.DataFrame:
     return to_frame(fill(load()[6], lambda d, s, recipe: scores if recipe == "spatial" else None, ["x"]))
 
 
-def test_a_notebook_shows_one_line_a_cell_and_nothing_for_what_is_missing(frame):
+def test_a_table_in_a_notebook_has_a_row_for_each_cell_and_nothing_for_missing_numbers(frame):
     html = style(frame).to_html()
     assert html.count("<tr>") == 1 + len(frame)
     assert "nan" not in html
@@ -25,13 +25,13 @@ def test_a_notebook_shows_one_line_a_cell_and_nothing_for_what_is_missing(frame)
     assert "Measured: x in place of UCF-101" in html
 
 
-def test_the_caption_in_a_notebook_has_commands_as_code():
+def test_commands_in_a_caption_are_code():
     html = style(to_frame(fill(load()[5], lambda *_: None, ()))).to_html()
     assert "<code>ifttn bench speed --csv results/speed.csv</code>" in html
     assert "`" not in html
 
 
-def test_latex_escapes_what_would_break_it(frame):
+def test_special_characters_of_latex_are_escaped(frame):
     latex = to_latex(frame)
     assert r"TSN (RGB) [27] & x (\%) & 85.7 & UCF-101 & 100.0 &" in latex
     assert r"C3D [20] & HMDB-51 (\%) &  & HMDB-51 &" in latex
@@ -39,22 +39,22 @@ def test_latex_escapes_what_would_break_it(frame):
     assert r"\toprule" in latex
 
 
-def test_a_spreadsheet_gets_every_column_back(frame):
+def test_a_csv_file_has_every_column(frame):
     read = pd.read_csv(io.StringIO(frame.to_csv(index=False)))
     assert list(read) == list(frame)
     assert read.measured.notna().sum() == frame.measured.notna().sum() == 1
     assert read.why.notna().sum() == len(frame) - 1
 
 
-def test_a_small_probability_is_written_as_html_and_latex_write_it():
+def test_a_small_p_value_is_escaped_in_html_and_latex():
     labels = np.arange(40) % 2
     names = tuple(f"v{i}" for i in range(40))
-    said = {"spatial": ("rgb", 1 - labels), "temporal": ("flow", labels)}
+    predictions = {"spatial": ("rgb", 1 - labels), "temporal": ("flow", labels)}
 
     def of(dataset: str, split: int, recipe: str) -> Scores | None:
-        if recipe not in said:
+        if recipe not in predictions:
             return None
-        head, actions = said[recipe]
+        head, actions = predictions[recipe]
         return Scores(names, labels, ("run", "walk"), {head: np.eye(2, dtype=np.float32)[actions]})
 
     frame = to_frame(fill(load()[3], of, ["x"]))

@@ -33,17 +33,17 @@ def wait_for(condition, seconds=10.0):
         time.sleep(0.005)
 
 
-def test_a_job_runs_to_its_end_and_says_what_it_does(worker):
+def test_a_job_runs_to_its_end_and_the_worker_shows_its_name(worker):
     seen = []
-    said = []
-    worker.observe(lambda change: said.append(change.new), "doing")
+    names = []
+    worker.observe(lambda change: names.append(change.new), "doing")
     worker.start("counting", counting(seen, step=0, until=5))
     assert worker.wait(10.0)
     assert seen == [0, 1, 2, 3, 4]
-    assert said == ["counting", ""]
+    assert names == ["counting", ""]
 
 
-def test_stop_takes_effect_within_0_3_s_and_nothing_more_is_done(worker):
+def test_a_job_stops_within_0_3_s(worker):
     seen = []
     worker.start("counting", counting(seen))
     wait_for(lambda: len(seen) > 3)
@@ -56,7 +56,7 @@ def test_stop_takes_effect_within_0_3_s_and_nothing_more_is_done(worker):
     assert len(seen) == count
 
 
-def test_a_paused_job_goes_on_where_it_was(worker):
+def test_a_paused_job_continues_where_it_was(worker):
     seen = []
     worker.start("counting", counting(seen))
     wait_for(lambda: len(seen) > 3)
@@ -80,7 +80,7 @@ def test_a_paused_job_can_be_stopped(worker):
     assert not worker.paused
 
 
-def test_only_the_latest_of_many_jobs_is_done_to_its_end(worker):
+def test_only_the_latest_of_many_jobs_runs_to_its_end(worker):
     first, last = [], []
     worker.start("first", counting(first))
     wait_for(lambda: first)
@@ -91,7 +91,7 @@ def test_only_the_latest_of_many_jobs_is_done_to_its_end(worker):
     assert last == [0, 1, 2]
 
 
-def test_workers_one_after_the_other_share_a_thread_and_those_at_once_have_their_own(worker):
+def test_workers_share_a_thread_unless_they_work_at_the_same_time(worker):
     def job():
         threads.append(threading.get_ident())
         yield None
@@ -113,7 +113,7 @@ def test_workers_one_after_the_other_share_a_thread_and_those_at_once_have_their
     other.close()
 
 
-def test_a_mistake_is_said_in_its_own_line_and_a_fault_with_its_place(worker):
+def test_an_expected_error_is_one_line_and_an_unexpected_one_has_a_traceback(worker):
     def mistake():
         raise IfttnError("there is no such run")
         yield
@@ -133,22 +133,22 @@ def test_a_mistake_is_said_in_its_own_line_and_a_fault_with_its_place(worker):
     assert worker.error == ""
 
 
-def test_progress_is_told_at_most_ten_times_a_second_with_the_time_to_go(worker):
-    told = []
-    worker.observe(lambda change: told.append(worker.share), "share")
+def test_progress_is_reported_at_most_ten_times_a_second_with_the_expected_time(worker):
+    reported = []
+    worker.observe(lambda change: reported.append(worker.share), "share")
     began = time.monotonic()
     worker.start("counting", counting([], step=0.005, until=60))
     worker.wait(30.0)
-    assert 1 <= len([share for share in told if share]) <= 10 * (time.monotonic() - began) + 1
+    assert 1 <= len([share for share in reported if share]) <= 10 * (time.monotonic() - began) + 1
     assert worker.seconds_left is not None
     assert worker.seconds_left >= 0
 
 
-def test_the_time_to_go_is_that_of_the_part_under_way_without_what_came_before_it_or_a_pause(worker, monkeypatch):
+def test_the_expected_time_is_that_of_the_present_part_without_earlier_parts_and_pauses(worker, monkeypatch):
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr("lab.worker.time", SimpleNamespace(monotonic=lambda: clock.now))
-    told = []
-    worker.observe(lambda change: told.append(change.new), "seconds_left")
+    reported = []
+    worker.observe(lambda change: reported.append(change.new), "seconds_left")
 
     def job():
         clock.now += 100
@@ -169,10 +169,10 @@ def test_the_time_to_go_is_that_of_the_part_under_way_without_what_came_before_i
     monkeypatch.setattr(worker, "_may_go_on", may_go_on)
     worker.start("two parts", job)
     worker.wait(10.0)
-    assert told == pytest.approx([30, 0, 6, 4])
+    assert reported == pytest.approx([30, 0, 6, 4])
 
 
-def test_a_closed_worker_does_nothing_more(worker):
+def test_a_closed_worker_starts_no_job(worker):
     seen = []
     worker.close()
     worker.start("counting", counting(seen))

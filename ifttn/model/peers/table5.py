@@ -47,12 +47,10 @@ class Variant:
 
 @dataclass(frozen=True)
 class Peer:
-    """A row of Table 5."""
+    """A system of Table 5 or 7. A comment names its paper, and the figures that its size was compared with."""
 
     row: str
     """Label in the table."""
-    reference: str
-    """Source of the network, and the figures that its size was compared with."""
     paper: Variant
     """The network of the peer's paper."""
     small: Variant
@@ -77,25 +75,25 @@ def _segment(*modalities: str) -> dict[str, tuple[int, int]]:
 def _tsn(row: str, *modalities: str) -> Peer:
     return Peer(
         row=row,
-        reference="Wang et al., ECCV 2016; BN-Inception: 11 295 240 parameters with 1000 classes",
+        # Wang et al., ECCV 2016; BN-Inception: 11 295 240 parameters with 1000 classes
         paper=Variant(lambda actions: tsn(actions, modalities), _segment(*modalities), 224),
         small=Variant(lambda actions: tsn(actions, modalities, width=16), _segment(*modalities), 64),
         trained=False,
     )
 
 
-def _ours(row: str, reference: str, motion: str) -> Peer:
+def _ours(row: str, motion: str) -> Peer:
     def variant(backbone: str, size: int) -> Variant:
         settings = ("rgb", motion), "attention", "ttn", backbone
         return Variant(lambda actions: Network(NetworkSettings(actions, *settings)), _segment("rgb", motion), size)
 
-    return Peer(row, reference, paper=variant("resnet50", 224), small=variant("tiny", 64), trained=False)
+    return Peer(row, paper=variant("resnet50", 224), small=variant("tiny", 64), trained=False)
 
 
 PEERS: Mapping[str, Peer] = {
     "two-stream-i3d": Peer(
         row="Two-Stream I3D [2]",
-        reference="Carreira & Zisserman, CVPR 2017; OpenVINO's model card of the release: 12.69 M, 279 GFLOPs a stream",
+        # Carreira & Zisserman, CVPR 2017; OpenVINO's model card of the release: 12.69 M, 279 GFLOPs a stream
         paper=Variant(two_stream_i3d, {"rgb": (1, 3 * I3D_FRAMES), "flow": (1, 2 * I3D_FRAMES)}, 224),
         small=Variant(lambda actions: two_stream_i3d(actions, width=16), _segment("rgb8", "flow8"), 64),
         frames=I3D_FRAMES,
@@ -103,14 +101,14 @@ PEERS: Mapping[str, Peer] = {
     "tsn-rgb-flow": _tsn("TSN (RGB + Optical flow) [27]", "rgb", "flow"),
     "din": Peer(
         row="DIN [1]",
-        reference="Bilen et al., CVPR 2016; CaffeNet: 233 MB, 724 M multiply-adds (convnet-burden)",
+        # Bilen et al., CVPR 2016; CaffeNet: 233 MB, 724 M multiply-adds (convnet-burden)
         paper=Variant(dynamic_image_network, _segment("rgb10"), 224),
         small=Variant(lambda actions: dynamic_image_network(actions, size=64, width=24), _segment("rgb10"), 64),
         frames=10,
     ),
     "c3d": Peer(
         row="C3D [20]",
-        reference="Tran et al., ICCV 2015; 38.5 G multiply-adds (Zhu et al., FASTER), parameters by hand",
+        # Tran et al., ICCV 2015; 38.5 G multiply-adds (Zhu et al., FASTER), parameters by hand
         paper=Variant(c3d, _segment("rgb16"), 112),
         small=Variant(lambda actions: c3d(actions, size=64, width=8), _segment("rgb16"), 64),
         frames=16,
@@ -119,13 +117,13 @@ PEERS: Mapping[str, Peer] = {
     "tsn-rgb-rgbdiff": _tsn("TSN (RGB + RGB Difference) [27]", "rgb", "rgbdiff"),
     "emv-cnn": Peer(
         row="RGB + EMV-CNN [32]",
-        reference="Zhang et al., CVPR 2016; CNN-M-2048: 353 MB, 2 G multiply-adds (convnet-burden)",
+        # Zhang et al., CVPR 2016; CNN-M-2048: 353 MB, 2 G multiply-adds (convnet-burden)
         paper=Variant(emv_cnn, _segment("rgb", "mv10"), 224),
         small=Variant(lambda actions: emv_cnn(actions, size=64, width=24), _segment("rgb", "mv10"), 64),
     ),
     "coviar": Peer(
         row="CoViAR [29]",
-        reference="Wu et al., CVPR 2018; 2.7 times cheaper per frame than ResNet-152",
+        # Wu et al., CVPR 2018; 2.7 times cheaper per frame than ResNet-152
         paper=Variant(coviar, {"rgb": (1, 3), "accumulated": (P_FRAMES, 2), "residual": (P_FRAMES, 3)}, 224),
         small=Variant(
             lambda actions: coviar(actions, "tiny", "smallest"), _segment("rgb", "accumulated", "residual"), 64
@@ -134,34 +132,32 @@ PEERS: Mapping[str, Peer] = {
     ),
     "off": Peer(
         row="OFF [19]",
-        reference="Sun et al., CVPR 2018; no size given, counted by hand from the release",
+        # Sun et al., CVPR 2018; no size given, counted by hand from the release
         paper=Variant(OFF, _segment("rgb", "rgbdiff"), 224),
         small=Variant(lambda actions: OFF(actions, width=16), _segment("rgb", "rgbdiff"), 64),
     ),
-    "mv-if-ttn": _ours("MV-IF-TTN", "ours: the network of the study's recipe mv-if-ttn", motion="mv"),
+    "mv-if-ttn": _ours("MV-IF-TTN", "mv"),
 }
 """In the order of the table."""
 
-ON_FLOW = _ours(
-    "IF-TTN (RGB + Optical flow)", "ours: the network of the study's recipe if-ttn; no row of Table 5", motion="flow"
-)
+ON_FLOW = _ours("IF-TTN (RGB + Optical flow)", "flow")
 """MV-IF-TTN with optical flow in place of motion vectors. The paper's claim about speed compares the two."""
 OFF_FLOW = Peer(
     row="OFF (Optical flow)",
-    reference="Sun et al., CVPR 2018: the additional stream on flow of full OFF; no row of Table 5",
+    # Sun et al., CVPR 2018: the additional stream on flow of full OFF; no row of Table 5
     paper=Variant(lambda actions: OFF(actions, ("flow",)), _segment("flow"), 224),
     small=Variant(lambda actions: OFF(actions, ("flow",), width=16), _segment("flow"), 64),
 )
 LATER: Mapping[str, Peer] = {
     "tsm": Peer(
         row="TSM",
-        reference="Lin et al., ICCV 2019; the parameters and the cost of ResNet-50",
+        # Lin et al., ICCV 2019; the parameters and the cost of ResNet-50
         paper=Variant(tsm, _segment("rgb"), 224),
         small=Variant(lambda actions: tsm(actions, "tiny"), _segment("rgb"), 64),
     ),
     "tdn": Peer(
         row="TDN",
-        reference="Wang et al., CVPR 2021; 36 G multiply-adds of eight snippets, parameters counted from the release",
+        # Wang et al., CVPR 2021; 36 G multiply-adds of eight snippets, parameters counted from the release
         paper=Variant(tdn, _segment("rgb5"), 224),
         small=Variant(lambda actions: tdn(actions, "tiny"), _segment("rgb5"), 64),
         frames=TDN_FRAMES,
