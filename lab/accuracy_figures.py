@@ -49,21 +49,22 @@ def clips_curve(table: pd.DataFrame, title: str, actions: int) -> Figure:
 
 CHANGE = ("#b2432f", "#c9c4ba", "#00698c")
 """The colours of a loss, of no change and of a gain."""
+MOST = 15
+"""Of more than twice so many actions, only so many with the largest and with the smallest gain are drawn."""
 
 
 @paper_style
-def order_lollipops(gains: pd.DataFrame, most: int = 15) -> Figure:
+def order_lollipops(gains: pd.DataFrame) -> Figure:
     """The accuracy that order gives each action: with snippets in order minus with shuffled snippets.
 
     The left half has the gain with its interval, the right half both accuracies.
 
     Args:
         gains: `ifttn.experiment.reversal_frames.order_gains`, the largest gain first.
-        most: of more than twice so many actions, only so many of each end are drawn.
     """
-    left_out = max(0, len(gains) - 2 * most)
-    rows = pd.concat([gains.head(most), gains.tail(most)]) if left_out else gains
-    places = np.arange(len(rows)) + np.where(np.arange(len(rows)) >= most, 1.4, 0.0) * bool(left_out)
+    left_out = max(0, len(gains) - 2 * MOST)
+    rows = pd.concat([gains.head(MOST), gains.tail(MOST)]) if left_out else gains
+    places = np.arange(len(rows)) + np.where(np.arange(len(rows)) >= MOST, 1.4, 0.0) * bool(left_out)
     colours = LinearSegmentedColormap.from_list("change", CHANGE)(Normalize(-1, 1)(_stretched(rows["gain"].to_numpy())))
     figure = Figure(figsize=(PAGE, 0.75 + 0.155 * (places[-1] + 1)))
     change, both = figure.subplots(1, 2, sharey=True, width_ratios=(2, 1.1))
@@ -90,7 +91,7 @@ def order_lollipops(gains: pd.DataFrame, most: int = 15) -> Figure:
     change.set_ylim(places[-1] + 0.8, -0.8)
     if left_out:
         where = {"transform": change.get_yaxis_transform(), "color": "0.45", "size": 6, "va": "center", "ha": "left"}
-        change.text(0.01, most + 0.2, f"{left_out} actions between", style="italic", **where)
+        change.text(0.01, MOST + 0.2, f"{left_out} actions between", style="italic", **where)
     return figure
 
 

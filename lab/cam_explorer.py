@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from IPython.display import HTML as HTMLPicture
 from ipywidgets import HTML, HBox, IntSlider, Layout, ToggleButtons, Widget
-from traitlets import Enum, Int, Unicode, link
+from traitlets import Enum, Int, Unicode, dlink, link
 
 from ifttn.insight.cam import STRIDE, Scaling, scaled
 from lab import pictures
@@ -75,12 +75,9 @@ class CamExplorer(VideoPanel):
         for name in ("method", "scaling", "finer", "opacity"):
             link((self.state, name), (getattr(self, name), "value"))
         self.offer("map_action", "pair")
-        self.watch(self.state, ["method"], self._show_scalings)
+        dlink((self.state, "method"), (self.scaling, "disabled"), lambda method: method != "cam")
         self.watch(self.state, ["map_action", "pair", "method", "scaling", "finer", "opacity"], self.read_video)
         self.begin(chosen)
-
-    def _show_scalings(self) -> None:
-        self.scaling.disabled = self.state.method != "cam"
 
     def loaded(self) -> None:
         """Offer the actions and pairs of the new reading."""

@@ -86,8 +86,7 @@ class DeepDrawStudio(Panel):
         self._order = HTML()
         self._drawn = VBox([self._tiles, row(self.ascent, self.swapped), self._order], layout=Layout(display="none"))
         self._blank = HTML(
-            "<div class=empty>Press <b>draw</b>: gradient ascent turns noise into the network's picture of the "
-            "action.<br>"
+            "<div class=empty>Press <b>draw</b>: gradient ascent changes noise until the network sees the action.<br>"
             "<kbd>d</kbd> draw · <kbd>Space</kbd> pause · <kbd>Esc</kbd> stop · <kbd>k</kbd> keep · <kbd>x</kbd> swap"
             "</div>"
         )
@@ -221,11 +220,9 @@ class DeepDrawStudio(Panel):
 
     def _network_of_another_split(self, chosen: StudioState) -> Network | None:
         """A network of the same recipe that was not trained on this split, or None."""
-        for split in self.shelf.splits(chosen.dataset):
-            other = self.shelf.networks(chosen.dataset, split).get(chosen.run)
-            if split != chosen.split and other is not None:
-                return self.shelf.recognizer(other).network
-        return None
+        apart = [split for split in self.shelf.splits(chosen.dataset) if split != chosen.split]
+        runs = filter(None, (self.shelf.networks(chosen.dataset, split).get(chosen.run) for split in apart))
+        return next((self.shelf.recognizer(run).network for run in runs), None)
 
     def _denoiser(self, chosen: StudioState, recognizer: Recognizer) -> Denoiser | None:
         if not DRAWING_PRESETS[chosen.settings].denoised:
@@ -247,11 +244,8 @@ class DeepDrawStudio(Panel):
                 self.ascent.value = self.ascent.max
         self._show_step()
         logit = sketches.Curve("logit", *_xy(drawing, "logit"), SERIES[0])
-        probable = [
-            sketches.Curve(name, *_xy(drawing, name), colour, dashed="(B,A)" in name)
-            for name, colour in CURVES.items()
-            if name in drawing.curves
-        ]
+        names = [name for name in CURVES if name in drawing.curves]
+        probable = [sketches.Curve(name, *_xy(drawing, name), CURVES[name], dashed="(B,A)" in name) for name in names]
         self._chart.value = sketches.chart([logit], "logit over steps", height=150)
         self._chart.value += sketches.chart(probable, "probability over steps", height=150, top=1.0)
         self._status_line.value = f"<small>{_status(drawing, drawn, best)}</small>"
@@ -292,11 +286,7 @@ class DeepDrawStudio(Panel):
     # -- the gallery
 
     def keep(self) -> None:
-        """Add the drawing to the gallery, and write its pictures into the folder `out`.
-
-        Raises:
-            IfttnError: there is no drawing yet.
-        """
+        """Add the drawing to the gallery, and write its pictures into the folder `out`."""
         drawing, drawn = self.drawing, self.drawing.step
         if drawn is None:
             raise IfttnError("there is no drawing to keep yet: press draw first")

@@ -87,11 +87,7 @@ def figure_6(examples: Sequence[CamExample], notes: Sequence[str] = ()) -> Figur
     """Figure 6: the evidence for an action in the maps of the spatial stream, the temporal stream and IF-TTN.
 
     A map is divided by its head's largest absolute value in the pair. So the two snippets of a head can be compared,
-    but not two heads.
-
-    Args:
-        examples: a block of the figure for each.
-        notes: texts below the last four columns, which are the motion and the three maps.
+    but not two heads. The notes are below the last four columns: the motion and the three maps.
     """
     _, height, width, _ = examples[0].frames.shape
     tall = 2 * PAGE / 5.2 * height / width + 0.42

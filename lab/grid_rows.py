@@ -80,9 +80,6 @@ class ClipRows:
         Args:
             choice: filters and order.
             tags: video -> its tags.
-
-        Raises:
-            IfttnError: the outcome of the choice is unknown.
         """
         labels = self.labels
         fits = self._like(choice.action)[labels] & self._outcome(choice.outcome, labels)
@@ -96,8 +93,7 @@ class ClipRows:
             ]
         values = self.numbers.get(choice.by)
         if values is None:
-            found = np.flatnonzero(fits)
-            return found[::-1] if choice.descending else found
+            return np.flatnonzero(fits)[:: -1 if choice.descending else 1]
         if choice.within:
             low, high = choice.within
             fits &= (values >= low) & (values <= high)

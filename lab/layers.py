@@ -35,7 +35,7 @@ BELOW_TO_ABOVE = sorted(LAYERS, key=lambda name: name.endswith("arrows"))
 FLOW_INK, VECTOR_INK = (255, 230, 80), (120, 255, 255)
 """Colours of the arrows."""
 SHOWN_WIDTH = 400
-"""Approximate width of a picture (px)."""
+"""About the width of a picture (px)."""
 FLOW_WIDTH = 176
 """Largest width of a picture of flow (px). Flow is smooth, so that a small picture is enough."""
 DARK = 24
@@ -104,10 +104,8 @@ def painter(
     """A function that draws all visible layers of the frame with an index, as the page does.
 
     Args:
-        clip: gives frames and motion.
+        clip, reading, maps: as in `painted`; a head without maps is not drawn.
         opacities: visible layer -> opacity in 0..1.
-        reading: gives the vote of each frame; each vote has a map.
-        maps: head -> maps in -1..1; a head without maps is not drawn.
     """
     width, height = picture_size(clip)
     found = {name: painted(clip, name, reading, maps) for name in BELOW_TO_ABOVE if name in opacities}

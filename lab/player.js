@@ -224,10 +224,9 @@ function player({model, el}) {
   const showValues = index => {
     const {heads, actions} = get("votes");
     if (!heads) return;
-    const shown = action(), value = ({votes, probabilities}) => probabilities[votes[index]][shown].toFixed(2);
-    values.replaceChildren(make("span", {}, `probability of ${actions[shown]} over time:`),
-      ...heads.map(head => make("span", {}, make("i", {style: `background:${head.colour}`}), head.name,
-        make("b", {}, ` ${value(head)}`))));
+    const shown = action(), each = heads.map(({name, colour, votes, probabilities: p}) => make("span", {},
+      make("i", {style: `background:${colour}`}), name, make("b", {}, ` ${p[votes[index]][shown].toFixed(2)}`)));
+    values.replaceChildren(make("span", {}, `probability of ${actions[shown]} over time:`), ...each);
   };
   const showVotes = () => {
     const {heads, actions, unread} = get("votes");

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any
 
-import numpy as np
 from anywidget import AnyWidget
 from IPython.display import HTML
-from jaxtyping import Float
+from scipy.special import softmax
 from traitlets import Dict, Int, List, Unicode
 
 from lab import pictures, sketches
@@ -47,8 +46,8 @@ class Player(AnyWidget):
         """Show another clip, or none. Its pictures follow by `draw`.
 
         Args:
-            clip: in memory; None: the player becomes empty.
-            reading: the votes of a network; None: there is no network.
+            clip: None makes the player empty.
+            reading: the votes of a network, or None.
             unread: HTML that says why there are no votes.
         """
         with self.hold_sync():
@@ -83,9 +82,9 @@ class Player(AnyWidget):
 
     def page(self) -> HTML:
         """The clip with its layers as a page that needs no kernel, for the output of a cell."""
-        names = ("clip", "votes", "layers", "frame", "known", "map_action")
-        state: dict[str, Any] = {name: getattr(self, name) for name in names}
-        state |= {f"pictures of {name}": _as_text(getattr(self, f"pictures of {name}")) for name in LAYERS}
+        layers = [f"pictures of {name}" for name in LAYERS]
+        state = self.get_state(["clip", "votes", "layers", "frame", "known", "map_action", *layers])
+        state |= {layer: _as_text(state[layer]) for layer in layers}
         offered = [each for each in self.offered if self.pictures_of(each["name"])]
         data = json.dumps(state | {"offered": offered, "verdict": "", "saved": ""}).replace("</", "<\\/")
         fit = "if (frameElement) frameElement.style.height = `${document.documentElement.scrollHeight + 4}px`"
@@ -128,16 +127,13 @@ def _votes_state(clip: Clip, reading: Reading) -> dict[str, Any]:
             "colour": sketches.HEAD_COLOURS.get(head, "#888"),
             "pairs": len(logits) != len(reading.sampled),
             "votes": [reading.vote(head, index * clip.step) for index in range(len(clip.frames))],
-            "probabilities": [_rounded(reading.probabilities(head, vote)) for vote in range(len(logits))],
+            "probabilities": softmax(logits, axis=1).astype(float).round(4).tolist(),
         }
         for head, logits in reading.votes.items()
     ]
-    fused = {"colour": sketches.HEAD_COLOURS["late fusion"], "probabilities": _rounded(reading.fused)}
+    probabilities = reading.fused.astype(float).round(4).tolist()
+    fused = {"colour": sketches.HEAD_COLOURS["late fusion"], "probabilities": probabilities}
     return {"actions": list(reading.actions), "label": clip.label, "heads": heads, "fused": fused}
-
-
-def _rounded(probabilities: Float[np.ndarray, " A"]) -> list[float]:
-    return probabilities.astype(float).round(4).tolist()
 
 
 def _as_text(layer: dict[str, Any]) -> dict[str, Any]:

@@ -18,12 +18,9 @@ _PAGE = (
 
 
 class StudyBar:
-    """Shows how much of a study is done.
+    """Shows how much of a study is done: in a notebook as HTML, because it would store every state of a text bar.
 
-    A notebook shows a bar in HTML, because it would store every state of a bar of text.
-
-    Args:
-        brief: the bar of a terminal disappears at the end.
+    With `brief`, the bar of a terminal disappears at the end.
     """
 
     def __init__(self, brief: bool = False) -> None:

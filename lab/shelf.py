@@ -140,17 +140,13 @@ class Shelf:
         """Predictions for actions that are played backwards (`ifttn.experiment.reversal_frames.reversal_table`)."""
         return reversal_table(self.results(*on))
 
-    def order_figure(self, dataset: str = "", most: int = 15) -> Figure:
-        """The accuracy that order gives each action (`lab.accuracy_figures.order_lollipops`).
-
-        Args:
-            dataset: by default `usual_dataset`.
-            most: how many actions of each end are drawn.
+    def order_figure(self, dataset: str = "") -> Figure:
+        """The accuracy that order gives each action of a data set, by default of the usual one (`order_lollipops`).
 
         Raises:
             IfttnError: no complete network is tested on the data set.
         """
-        return order_lollipops(gains_of_order(self.results(), dataset or self.usual_dataset), most)
+        return order_lollipops(gains_of_order(self.results(), dataset or self.usual_dataset))
 
     def recognizer(self, run: Run) -> Recognizer:
         """The network of a finished run. The last two networks are cached.

@@ -40,16 +40,9 @@ def breakable(name: str) -> str:
 
 
 def timeline(count: int, sampled: Sequence[int], kinds: str, cuts: Sequence[int], fps: float) -> str:
-    """A time line of a video: the K segments, their sampled snippets, the cuts and the frame types.
+    """A time line of a video of `count` frames: K segments, the frames of their snippets, cuts and frame types.
 
     The page moves the cursor by the CSS variable --at (0..1), without a message to the kernel.
-
-    Args:
-        count: the number of frames.
-        sampled: the frame of each snippet, ascending; empty: there is no network.
-        kinds: the type of each frame: I, P or B.
-        cuts: the first frames of new shots.
-        fps: frames per second.
     """
     last = max(1, count - 1)
     middles = [(a + b) / 2 for a, b in pairwise(sampled)]

@@ -69,8 +69,7 @@ class TableDesk(Opener):
         self.number = ToggleButtons(options=numbers, value=self.state.number, style={"button_width": "68px"})
         self.column = ToggleButtons(options=["accuracy"], style={"button_width": "130px"})
         self._table = Pickable(lambda row: self.guard(self.choose, "row", int(row)))
-        self._caption, self._notes = HTML(), HTML()
-        self._run, self._count = HTML(), HTML()
+        self._caption, self._notes, self._run, self._count = (HTML() for _ in range(4))
         self.split = dropdown("split")
         self.errors = Select(description="errors", rows=9, layout=Layout(width="auto"))
         self.errors.add_class("ifttn-errors")
@@ -184,12 +183,11 @@ class TableDesk(Opener):
         lines = [f"<h4>{escape(cell.method)}</h4>"]
         for recipe, heads in parts.items():
             identity = runs[recipe].identity
-            network = identity["network"]
             about = {
                 "run": f"{accuracy.dataset}/split{split}/{recipe}",
                 "weights": ", ".join(f"{head} {weight:g}" for head, weight in heads.items()),
-                "fusion": network["fusion"] or "none",
-                "backbone": f"{network['backbone']} (preset {identity['preset']})",
+                "fusion": identity["network"]["fusion"] or "none",
+                "backbone": f"{identity['network']['backbone']} (preset {identity['preset']})",
                 "stages": ", ".join(stage["name"] for stage in identity["recipe_row"]["stages"]),
                 "seed": identity["seed"],
             }
@@ -247,14 +245,9 @@ def _of_the_papers(cell: Cell) -> bool:
 
 
 def _cells_html(cell: Cell, row: Mapping[Any, Any], text: Mapping[Any, str], factors: Sequence[str], same: bool) -> str:
-    """The HTML of the cells of a row, after the method.
+    """The HTML of a row after the method. `text` has the numbers of `row` as short texts.
 
-    Args:
-        cell: of the table.
-        row: the numbers of the cell.
-        text: the same numbers as short texts.
-        factors: of the data set.
-        same: whether the table has a column for the difference from the paper.
+    `same`: the table has a column for the difference from the paper.
     """
     paper, ours, share = row["paper"], row["measured"], pd.notna(row["videos"])
     difference = f"{ours - paper:+.1f}" if _of_the_papers(cell) and pd.notna(paper) else ""

@@ -195,7 +195,7 @@ def test_every_action_has_a_mark_at_its_gain():
 
 
 def test_only_the_first_and_the_last_of_many_actions_are_drawn():
-    figure = order_lollipops(gains_of(174), most=15)
+    figure = order_lollipops(gains_of(174))
     names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert names == [f"action {i}" for i in (*range(15), *range(159, 174))]
     assert "144 actions between" in texts(figure)
