@@ -59,7 +59,7 @@ def clip_shown(panel) -> bool:
 @pytest.mark.parametrize("kind", PANELS)
 def test_a_panel_without_results_says_what_to_do(kind, tmp_path, opened):
     panel = opened(kind, tmp_path / "none")
-    panel.wait(1.0)
+    assert panel.wait(60.0)
     assert "ifttn" in panel.worker.error
     assert panel.worker.details == ""
     assert "role=alert" in panel._alert.value
