@@ -50,7 +50,7 @@ def clips_curve(table: pd.DataFrame, title: str, actions: int) -> Figure:
 CHANGE = ("#b2432f", "#c9c4ba", "#00698c")
 """The colours of a loss, of no change and of a gain."""
 MOST = 15
-"""Of more than twice so many actions, only so many with the largest and with the smallest gain are drawn."""
+"""If there are more than 2 * MOST actions, the figure shows the MOST largest and the MOST smallest gains."""
 
 
 @paper_style

@@ -20,7 +20,7 @@ from lab.panel import Panel, labelled, refill, row
 from lab.shelf import Shelf
 
 EPOCHS_OF_SILENCE = 3.0
-"""A run counts as stopped if it has written nothing for a minute plus the time of so many epochs."""
+"""A run counts as stopped if it has written nothing for a minute plus the time of this many epochs."""
 MEASURES = {"loss": "loss", "accuracy": "accuracy", "videos/s": "videos_per_second"}
 """Label of a button -> column of a run's metrics."""
 LINES = tuple(product(range(len(sketches.DASHES)), SERIES))

@@ -70,8 +70,8 @@ def in_notebook(figure: Figure) -> NotebookImage:
 def gif(pictures: Sequence[Picture], fps: float, colours: int | None = None) -> bytes:
     """An endless GIF with at most 50 pictures a second: browsers slow down faster ones.
 
-    `colours` limits the palette of all pictures to so many colours of the middle picture, without dithering. Regions
-    that do not change then take no space.
+    `colours` is the size of a palette for all pictures, taken from the middle picture, without dithering. Regions that
+    do not change then take no space.
     """
     images = [Image.fromarray(picture) for picture in pictures]
     if colours is not None:

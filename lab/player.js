@@ -117,7 +117,7 @@ function player({model, el}) {
     const name = get("offered").map(each => each.name).filter(each => each in layers).at(-1);
     if (name) setLayers({...layers, [name]: Math.round(20 * Math.min(1, Math.max(0, layers[name] + by))) / 20});
   };
-  const right = make("div", {className: "right"}, make("h4", {}, "What the network says"), scores, ...order,
+  const right = make("div", {className: "right"}, make("h4", {}, "Predictions"), scores, ...order,
     make("h4", {}, "Layers ", make("small", {}, "on or off, and how opaque")), rows, legends,
     make("div", {hidden: true},
       button("", "", () => fade(-0.1), "key-less"), button("", "", () => fade(0.1), "key-more")),
@@ -215,7 +215,7 @@ function player({model, el}) {
     playing = requestAnimationFrame(step);
   };
 
-  // -- what the network says
+  // -- predictions
 
   const action = () => {
     const {actions, fused} = get("votes"), named = actions.indexOf(get("map_action"));

@@ -20,7 +20,7 @@ from lab.layers import BELOW_TO_ABOVE, LAYERS, Painted, head_of, picture_size
 from lab.panel import PANEL_CSS, in_page
 
 PORTIONS = (1, 16)
-"""After so many pictures, the ready ones go to the page. The others follow at the end."""
+"""When this many pictures are ready, they are sent to the page. The others are sent together at the end."""
 MODULE = in_page("elements.js", "keys.js", "player.js")
 
 
