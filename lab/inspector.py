@@ -161,7 +161,7 @@ class Inspector(VideoPanel):
         heads = f"<thead><tr><td></td><th>as filmed</th><th>{order}</th></tr></thead>"
         self.player.verdict = f"<table class=words>{heads}{''.join(rows)}</table>"
 
-    # -- what a person does
+    # -- buttons
 
     def _on_message(self, _: Player, message: Mapping[str, str], __: object) -> None:
         """A person pressed a button in the page."""
@@ -183,7 +183,7 @@ class Inspector(VideoPanel):
                 random.shuffle(order)
         self.state.order = () if how == "as filmed" else tuple(order)
 
-    # -- out
+    # -- output
 
     def as_html(self) -> HTMLPicture:
         """A page that plays the clip without a kernel, with votes, visible layers and maps."""

@@ -183,7 +183,7 @@ class Panel(VBox):
             bind_key(made, key)
         return made
 
-    # -- errors, work and the end
+    # -- errors, jobs and cleanup
 
     def guard(self, call: Callable[..., object], *arguments: Any) -> None:
         """Call a function and show its error, which a callback would lose."""

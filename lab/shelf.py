@@ -7,7 +7,6 @@ from functools import lru_cache
 from pathlib import Path
 from threading import RLock
 
-import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
@@ -17,7 +16,7 @@ from ifttn.data.store import Store
 from ifttn.experiment import published, results
 from ifttn.experiment.presets import PRESETS
 from ifttn.experiment.recipes import RECIPES
-from ifttn.experiment.reversal_frames import gains_of_order, reversal_table
+from ifttn.experiment.reversal_frames import gains_of_order
 from ifttn.experiment.runs import Run
 from ifttn.experiment.study import EMBEDDED, Places
 from ifttn.experiment.tables import Table
@@ -126,19 +125,15 @@ class Shelf:
         folders = sorted(path.parent for path in self.places.runs.glob("*/split*/*/recipe.json"))
         return {folder.relative_to(self.places.runs).as_posix(): Run(folder) for folder in folders}
 
-    def results(self, *on: str) -> results.Results:
+    def results(self) -> results.Results:
         """The present scores of the tested runs."""
-        return results.Results(self.places.runs, self.places.root / "data", on=on)
+        return results.Results(self.places.runs, self.places.root / "data")
 
     def tables(self) -> dict[int, Table]:
         """The paper's tables by number, with the accuracies of the tested runs. A caption names the published run."""
         tables = self.results().tables()
         ending = " Published run, not trained here." if self.published else ""
         return {table.number: replace(table, caption=table.caption + ending) for table in tables}
-
-    def reversals(self, *on: str) -> pd.DataFrame:
-        """Predictions for actions that are played backwards (`ifttn.experiment.reversal_frames.reversal_table`)."""
-        return reversal_table(self.results(*on))
 
     def order_figure(self, dataset: str = "") -> Figure:
         """The accuracy that order gives each action of a data set, by default of the usual one (`order_lollipops`).
