@@ -12,10 +12,10 @@ from ipywidgets import HTML, HBox, IntSlider, Layout, ToggleButtons, Widget
 from traitlets import Enum, Int, Unicode, dlink, link
 
 from ifttn.insight.cam import STRIDE, Scaling, scaled
-from lab import pictures
+from lab import pictures, sketches
 from lab.clip import Clip, Reading
 from lab.figures import flow_colours
-from lab.panel import as_picture, dropdown, refill, row
+from lab.panel import as_picture, dropdown, labelled, refill, row
 from lab.shelf import Shelf
 from lab.video_panel import USUAL_FINER, VideoPanel, VideoState
 
@@ -32,7 +32,6 @@ METHODS = {
     "gradcam": f"Grad-CAM (package grad-cam) shows evidence for the action only. {OWN_SCALE}",
 }
 METHOD_NAMES = {"cam": "CAM", "gradcam": "Grad-CAM"}
-WHEEL = "<span><i class=wheel></i>motion: hue is direction, saturation is speed</span>"
 BAR = "<span>maps: against <i class=bar></i> for the action</span>"
 CELLS = {f"{STRIDE // finer} px": finer for finer in (1, 2, 4)}
 
@@ -66,9 +65,9 @@ class CamExplorer(VideoPanel):
         self.method = ToggleButtons(options=methods, tooltips=list(METHODS.values()), style=wide)
         self.scaling = ToggleButtons(options=[(name, name) for name in SCALINGS], tooltips=meanings, style=wide)
         self.finer = dropdown("a cell every", list(CELLS.items()))
-        self.opacity = IntSlider(min=10, max=100, readout=False, layout=Layout(width="110px"))
+        self.opacity = labelled("opacity", IntSlider(min=10, max=100, readout=False, layout=Layout(width="180px")))
         self._grid, self._caption = HTML(), HTML()
-        chosen_maps = self.map_action, _with_name("pair", self.pair), _with_name("opacity", self.opacity)
+        chosen_maps = self.map_action, _with_name("pair", self.pair), self.opacity
         controls = _with_name("method", self.method), _with_name("scaling", self.scaling), self.finer
         self.fill(self.pickers, *(row(*parts, grid_gap="4px 14px") for parts in (chosen_maps, controls)))
         self.fill(self._grid, self._caption)
@@ -117,12 +116,13 @@ class CamExplorer(VideoPanel):
         )
         rows += f"<tr><th scope=row><small>whole video</small></th><td></td><td></td>{probabilities}</tr>"
         self._grid.value = f"<table class=cams><thead><tr><td></td>{heads}</tr></thead><tbody>{rows}</tbody></table>"
-        legends = WHEEL + (BAR if self.state.scaling == "signed" and method == "cam" else "")
+        legends = sketches.WHEEL + (BAR if self.state.scaling == "signed" and method == "cam" else "")
         truth = f" (true: {escape(clip.label)})" if clip.label and clip.label != name else ""
         self._caption.value = (
             f"<div class=legends>{legends}</div>"
             f"<b>{escape(name)}</b>{truth}, late fusion p = {reading.fused[action]:.2f}. "
-            f"<small>{METHODS[method]} {meaning}{_one_map_note(found, len(reading.sampled))}</small>"
+            f"<small>{METHODS[method]} {meaning}{_one_map_note(found, len(reading.sampled))} "
+            "The square is the part of the frame that the network sees.</small>"
         )
 
     def as_html(self) -> HTMLPicture:
@@ -161,7 +161,7 @@ def _one_map_note(maps: Mapping[str, np.ndarray], snippets: int) -> str:
 
 def _with_name(text: str, control: Widget) -> HBox:
     """A control with its name in front. The control's own label would be above it."""
-    return row(HTML(f"<small>{text}</small>"), control, flex_flow="row")
+    return row(HTML(text), control, flex_flow="row")
 
 
 def _picture(picture: np.ndarray, alt: str, below: str = "") -> str:

@@ -30,6 +30,7 @@ SHOW_EVERY = 0.15
 SEED_END = 2**32
 CURVES = {"p(A,B)": SERIES[2], "p(B,A)": SERIES[2], "witness p(A,B)": SERIES[3], "witness p(B,A)": SERIES[3]}
 """Curve of a probability -> its colour. The curves of swapped pairs are dashed."""
+LEGEND = f"<div class=legends>{sketches.WHEEL}</div>"
 
 
 class DeepDrawStudio(Panel):
@@ -266,7 +267,7 @@ class DeepDrawStudio(Panel):
             for name, points in tuple(self.drawing.curves.items())
             if name.endswith(pair) and step in dict(points)
         ]
-        self._order.value = f"<small>step {step}: {', '.join(values)}</small>"
+        self._order.value = f"<small>step {step}: {', '.join(values)}</small>" + (LEGEND if shown[2] else "")
 
     def as_html(self) -> HTMLPicture:
         """The latest step of the drawing and its curves, for a page without a kernel."""
@@ -278,7 +279,8 @@ class DeepDrawStudio(Panel):
             inside = (
                 f"<h4>{escape(self.drawing.title)}</h4>"
                 "<div style='display:flex;flex-wrap:wrap;gap:8px 24px;align-items:flex-start'>"
-                f"<div style='display:grid;grid-template-columns:240px 240px;gap:6px'>{tile_html(pair, 240)}</div>"
+                f"<div style='display:grid;grid-template-columns:240px 240px;gap:6px'>{tile_html(pair, 240)}"
+                f"{LEGEND if pair[2] else ''}</div>"
                 f"<div style='flex:1 1 380px;max-width:480px'>{self._chart.value}{self._status_line.value}</div></div>"
             )
         return as_picture(inside)
@@ -310,6 +312,8 @@ class DeepDrawStudio(Panel):
 
     def _show_buttons(self) -> None:
         self.pause_button.disabled = self.stop_button.disabled = not self.worker.doing
+        # A slow page would send an earlier step back, and the pictures would stay there.
+        self.ascent.continuous_update = not self.worker.doing
         self.pause_button.description = "▶ continue" if self.worker.paused else "pause"
 
 

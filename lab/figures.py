@@ -92,7 +92,7 @@ def figure_6(examples: Sequence[CamExample], notes: Sequence[str] = ()) -> Figur
     _, height, width, _ = examples[0].frames.shape
     tall = 2 * PAGE / 5.2 * height / width + 0.42
     heights = [tall] * len(examples) + [0.55]
-    heights[-2] += 0.16 * max((note.count("\n") + 1 for note in notes), default=0)
+    heights[-2] += 0.125 * max((note.count("\n") + 1 for note in notes), default=0)
     figure = Figure(figsize=(PAGE, sum(heights)))
     parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     blocks = [_cam_block(part, example) for part, example in zip(parts[:-1], examples, strict=True)]
@@ -319,16 +319,16 @@ def confusion_figure(scores: Float[np.ndarray, "N A"], labels: Int[np.ndarray, "
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     figure = Figure(figsize=(COLUMN + 1, COLUMN + 0.8) if count <= 24 else (PAGE, PAGE))
     axes = figure.subplots()
-    picture = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1)
+    picture = axes.imshow(100 * shares, cmap="cividis", vmin=0, vmax=100)
     size = 6 if count <= 24 else 3
     axes.set_xticks(range(count), actions, rotation=90, size=size)
     axes.set_yticks(range(count), actions, size=size)
-    axes.set(xlabel="predicted", ylabel="true", title=f"top-1 {np.trace(counts) / max(counts.sum(), 1):.3f}")
+    axes.set(xlabel="predicted", ylabel="true", title=f"top-1 {100 * np.trace(counts) / max(counts.sum(), 1):.1f} %")
     for row, column in np.argwhere(shares >= 0.005) if count <= 24 else ():
         share = shares[row, column]
         ink = "black" if share > 0.6 else "white"
         axes.text(column, row, f"{100 * share:.0f}", color=ink, size=5, ha="center", va="center")
-    figure.colorbar(picture, ax=axes, shrink=0.7, label="share of the action's videos")
+    figure.colorbar(picture, ax=axes, shrink=0.7, label="% of the action's videos")
     return figure
 
 

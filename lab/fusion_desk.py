@@ -25,7 +25,7 @@ from lab import sketches
 from lab.grid import ClipGrid
 from lab.inspector import Inspector
 from lab.opener import Opener
-from lab.panel import as_picture, columns, dropdown, row
+from lab.panel import as_picture, dropdown, row
 from lab.pickable import Pickable
 from lab.shelf import Shelf
 
@@ -70,13 +70,14 @@ class FusionDesk(Opener):
         self.changed.add_class("ifttn-changed")
         preset = self.button("preset weights", self.set_preset, "the weights that were set before any test", "p")
         equal = self.button("all 1", self.set_equal, "the same weight for every head")
-        gap = Layout(grid_gap="5px")
+        narrow, wide = (Layout(grid_gap="5px", flex=flex, min_width="280px") for flex in ("1 1 340px", "1 1 420px"))
         weights = [HTML("<h4>Weights</h4>"), self._weights, row(preset, equal), self._warning]
         changed = [HTML("<h4>Changed predictions</h4>"), self._summary, self.changed, self._note]
         heading = HTML("<h4>Confusion matrix <small>click a cell to see its clips</small></h4>")
-        matrix = VBox([heading, self._matrix], layout=gap)
+        matrix = VBox([heading, self._matrix], layout=wide)
         self.fill(row(self.dataset, self.split, self.fusion))
-        self.fill(columns(VBox(weights, layout=gap), matrix), *changed, HTML("<h4>Accuracy</h4>"), self._accuracy)
+        self.fill(row(VBox(weights, layout=narrow), matrix, align_items="stretch", grid_gap="20px", width="100%"))
+        self.fill(*changed, HTML("<h4>Accuracy</h4>"), self._accuracy)
         self.offer("dataset", "split", "fusion")
         self.watch(self.state, ["dataset", "split", "fusion"], self._open)
         self.watch(self.state, ["weights"], self._show)
@@ -132,7 +133,7 @@ class FusionDesk(Opener):
             slider = FloatSlider(min=0, max=3, step=0.05, description=f"{run}: {head}", layout=Layout(flex="1 1 auto"))
             slider.style.description_width = "110px"
             self._sliders[run, head] = slider
-            preset = HTML(layout=Layout(width="70px"))
+            preset = HTML(layout=Layout(width="70px", flex="0 0 auto"))
             self._rows[run, head] = row(slider, preset, flex_flow="row", grid_gap="8px", width="100%")
             self.owned.append(self._rows[run, head])
             self.watch_choice(slider, self._read_sliders)
@@ -178,7 +179,7 @@ class FusionDesk(Opener):
     def _accuracies(self, fused: Mapping[str, Float[np.ndarray, "N A"]], labels: Int[np.ndarray, " N"]) -> str:
         factors = factors_of_actions(self.shelf.places.data(self.state.dataset))
         names = "".join(f"<th>{escape(name)}</th>" for name in factors)
-        head = f"<thead><tr><td></td><th>top-1</th><th colspan=2>95 % interval</th>{names}</tr></thead>"
+        head = f"<thead><tr><td></td><th>top-1 (%)</th><th colspan=2>95 % interval</th>{names}</tr></thead>"
         rows = []
         for name, scores in fused.items():
             share = top1(scores, labels)

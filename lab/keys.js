@@ -22,12 +22,22 @@ if (!window.ifttnKeys) {
   }, true);
 }
 
+/** Give the sliders of ipywidgets, which have no name, the text of their label. */
+function nameSliders(root) {
+  for (const handle of root.querySelectorAll(".noUi-handle:not([aria-label])")) {
+    const label = handle.closest(".widget-slider")?.querySelector(".widget-label")?.textContent;
+    if (label) handle.ariaLabel = label;
+  }
+}
+
 function listen(root, title) {
   if (root.dataset.keys) return;
   root.dataset.keys = "on";
   root.tabIndex = 0;
   root.setAttribute("role", "region");
   root.setAttribute("aria-label", title);
+  new MutationObserver(() => nameSliders(root)).observe(root, {childList: true, subtree: true});
+  nameSliders(root);
   root.addEventListener("keydown", event => {
     const target = event.target, frame = root.querySelector("input.ifttn-frame");
     if (!alone(event)) return;

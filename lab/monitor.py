@@ -149,7 +149,9 @@ class Monitor(Panel):
         )
         names = ("", "state", "stage", "epoch", "loss", "accuracy", "videos/s", "time left")
         heads = "".join(f"<th>{name}</th>" for name in names)
-        self._table.value = f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>{_csv(every)}"
+        self._table.value = (
+            f"<table class=runs><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>{_csv(every)}"
+        )
         self._recipe.value = _recipe(next(iter(chosen.values()))) if chosen else ""
 
     def _smoothed(self, curve: sketches.Curve, stages: Sequence[str]) -> list[sketches.Curve]:

@@ -117,7 +117,7 @@ function player({model, el}) {
     const name = get("offered").map(each => each.name).filter(each => each in layers).at(-1);
     if (name) setLayers({...layers, [name]: Math.round(20 * Math.min(1, Math.max(0, layers[name] + by))) / 20});
   };
-  const right = make("div", {className: "right"}, make("h4", {}, "Predictions"), scores, ...order,
+  const right = make("div", {className: "right"}, make("h4", {}, "Predictions ", make("small", {}, "probability in %")), scores, ...order,
     make("h4", {}, "Layers ", make("small", {}, "on or off, and how opaque")), rows, legends,
     make("div", {hidden: true},
       button("", "", () => fade(-0.1), "key-less"), button("", "", () => fade(0.1), "key-more")),
@@ -170,7 +170,7 @@ function player({model, el}) {
     frame.ariaValueText = `frame ${number + 1} of ${count}`;
     for (const each of [line, votes]) each.style.setProperty("--at", share);
     where.replaceChildren("frame ", make("b", {}, `${number + 1}`),
-      ` of ${count} · ${seconds[at].toFixed(2)} s at ${+fps.toPrecision(3)}/s · ${kinds[at]}-frame`);
+      ` of ${count} · ${seconds[at].toFixed(2)} s at ${+fps.toPrecision(3)} frames/s · ${kinds[at]}-frame`);
     const now = heads?.map(head => head.votes[at]).join();
     if (heads && now !== scores.dataset.votes) scores.replaceChildren(bars(get("votes"), at));
     scores.dataset.votes = now;
@@ -258,7 +258,7 @@ function player({model, el}) {
       row.lastChild.value = opacities[name];
     }
     const motion = make("span", {}, part("i", "wheel"), "colour: direction, strength: speed");
-    const map = make("span", {}, "against −1", part("i", "bar"), "+1 for the action");
+    const map = make("span", {}, "against −1", part("i", "bar"), "+1 for the action, in the square that the network sees");
     legends.replaceChildren(...["flow", "vectors"].some(name => name in layers) ? [motion] : [],
       ...Object.keys(layers).some(name => name.startsWith("CAM")) ? [map] : []);
     draw();

@@ -22,6 +22,9 @@ from lab.panel import PANEL_CSS, in_page
 PORTIONS = (1, 16)
 """When this many pictures are ready, they are sent to the page. The others are sent together at the end."""
 MODULE = in_page("elements.js", "keys.js", "player.js")
+THEME = """const light = frameElement?.ownerDocument.body.dataset.jpThemeLight;
+document.documentElement.style.colorScheme = {true: "light", false: "dark"}[light] ?? "light dark";"""
+"""Gives the page of a clip the theme of the notebook around it, or else that of the browser."""
 
 
 class Player(AnyWidget):
@@ -90,7 +93,8 @@ class Player(AnyWidget):
         fit = "if (frameElement) frameElement.style.height = `${document.documentElement.scrollHeight + 4}px`"
         page = (
             f"<!doctype html><meta charset=utf-8><title>{escape(self.clip['name'])}</title><style>{PANEL_CSS}"
-            f"body {{ margin: 0 }}</style><body><div id=clip></div><script type=module>{MODULE}\n"
+            ":root { background: Canvas } body { margin: 0 }</style><body><div id=clip></div>"
+            f"<script type=module>{MODULE}\n{THEME}\n"
             f"player({{model: offline({data}), el: document.getElementById('clip')}});\n"
             f"new ResizeObserver(() => {{ {fit} }}).observe(document.body);</script>"
         )

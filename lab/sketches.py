@@ -27,6 +27,8 @@ HEAD_COLOURS = {
 DASHES = ("", "4,3", "1,3", "9,3,2,3")
 """The dashes of lines with the same colour (SVG's `stroke-dasharray`)."""
 KIND_COLOURS = {"I": "#d55e00", "P": "#56b4e9", "B": "#bbb"}
+WHEEL = "<span><i class=wheel></i>motion: hue is direction, saturation is speed</span>"
+"""Legend of motion."""
 
 
 def prose(text: str) -> Markup:
@@ -178,7 +180,7 @@ def _axis(values: Sequence[float], top: float | None, log: bool) -> tuple[float,
 
 
 def _three_digits(value: float) -> str:
-    return "0" if abs(value) < 5e-4 else f"{value:.3g}"
+    return "0.00" if abs(value) < 5e-4 else f"{value:#.3g}".rstrip(".")
 
 
 def _grid_line(value: float, at: str, end: int) -> str:
@@ -231,7 +233,7 @@ def confusion_svg(predicted: Int[np.ndarray, " N"], labels: Int[np.ndarray, " N"
             for i, name in enumerate(actions)
         )
     legend += f"<text x=0 y={total + 26}>rows: true, columns: predicted, numbers: % of the row's videos</text>"
-    width = total + 185 * (side >= 10)
+    width = total + 215 * (side >= 10)
     return (
         f"<svg class=confusion viewBox='0 0 {width} {total + 30}' style='max-width:{width}px' role=img "
         f"aria-label='confusion matrix of {count} actions; rows are true, columns predicted'>"

@@ -153,7 +153,8 @@ class TableDesk(Opener):
         factors, numbers, texts = (frame.attrs["factors"], frame.to_dict("records"), texts_of(frame).to_dict("records"))
         places = [table.cells.index(cell) for cell in self.cells]
         same = any(map(_of_the_papers, self.cells))
-        names = ["", "paper", "measured", *["diff."] * same, "95 % interval", "● measured ○ paper", "videos", *factors]
+        names = [table.columns[self.state.column].label, "paper", "measured", *["diff."] * same, "95 % interval"]
+        names += ["● measured ○ paper", "videos", *factors]
         rows = "".join(
             f"<tr{' class=chosen' if row == self.state.row else ''}><th scope=row><button data-pick={row} "
             f"{'' if cell.accuracy else 'disabled'}>{escape(cell.method)}</button></th>"

@@ -39,7 +39,8 @@ def style(frame: pd.DataFrame) -> Styler:
     styler = Styler(text[[name for name in (*NARROW, *frame.attrs["factors"]) if name in text]])
     styler.format(escape="html")
     words = [name for name in ("method", "column") if name in text]
-    caption = [prose(f"Table {frame.attrs['number']}. {frame.attrs['caption']}")]
+    unit = "" if "column" in words else f" Here: {frame['column'].iloc[0]}."
+    caption = [prose(f"Table {frame.attrs['number']}. {frame.attrs['caption']}{unit}")]
     for why, methods in reasons(frame.to_dict("list")).items():
         caption.append(Markup("<br><small>Empty, {}: {}.</small>").format(prose(why), ", ".join(methods)))
     return (
@@ -160,4 +161,6 @@ def page_html(styler: Styler) -> Markup:
     html = styler.to_html()
     html = re.sub(r' id="T_[^"]*"', "", html[html.index("<table") :])
     html = html.replace('<th class="row', '<th scope="row" class="row')
+    for column in re.findall(r' row0 (col\d+) word"', html):
+        html = html.replace(f' level0 {column}"', f' level0 {column} word"')
     return Markup(html.replace('<th class="', '<th scope="col" class="'))

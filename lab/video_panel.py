@@ -53,7 +53,7 @@ class VideoPanel(Panel):
         """None: no run is trained."""
         self._source: tuple[object, ...] = ()
         self._maps: dict[tuple[object, ...], dict[str, np.ndarray]] = {}
-        wide = Layout(width="auto", flex="1 1 90px", min_width="80px")  # fits into half a panel
+        wide = Layout(width="auto", flex="1 1 120px", min_width="110px")  # fits into half a panel
         self.dataset, self.split, self.run = dropdown("data set"), dropdown("split", (1, 2, 3)), dropdown("run")
         self.side = dropdown("videos", ("test", "train"))
         self.action = Combobox(placeholder="any class", tooltip="type to search", layout=wide)

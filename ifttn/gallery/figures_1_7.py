@@ -157,7 +157,8 @@ def _sheet(sources: Sources, drawn: DrawnPairs) -> Drawn:
     for (action, seed), frames in drawn.frames.items():
         pairs.setdefault(sources.actions[action], []).append((frames, bool(right[action, seed])))
     judge = {"apart gap": "the network apart", "margin": "the panel"}.get(verdict, "the networks that draw")
-    text = f"All pairs that were drawn for Figures 1 and 7. A red frame: {judge} finds the wrong order."
+    text = "All pairs that were drawn for Figures 1 and 7: the first snippet on the left. A column has one seed. "
+    text += f"A red frame: {judge} finds the wrong order."
     return Drawn("figure_1_7_all", "Figures 1 and 7: all drawings", text, figures.contact_sheet(pairs))
 
 

@@ -48,10 +48,12 @@ def test_a_drawing_is_paused_resumed_stopped_and_kept(opened, shelf, tmp_path, w
 
 
 def test_an_earlier_step_and_the_swapped_pair_can_be_shown(opened, shelf, tmp_path, wait_for):
-    panel = opened(DeepDrawStudio, shelf, tmp_path, length=0.25)
+    panel, sends = opened(DeepDrawStudio, shelf, tmp_path, length=0.25), list[bool]()
+    panel.ascent.observe(lambda change: sends.append(change["new"]), "continuous_update")
     panel.start()
     wait_for(lambda: len(panel.drawing.seen) > 1 or not panel.worker.doing)
     assert panel.wait(120.0)
+    assert sends == [False, True]  # meanwhile the page sends no step back that it was told late
     assert panel.ascent.value == panel.ascent.max == len(panel.drawing.seen) - 1
     last = [image.value for image in panel.tiles]
     panel.swapped.value = True

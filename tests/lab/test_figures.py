@@ -174,8 +174,8 @@ def test_the_axis_of_the_curves_includes_the_highest_loss_of_all_runs():
 def test_confusion_shows_the_share_of_each_true_action():
     scores = np.eye(3, dtype=np.float32)[[0, 0, 1, 2]]
     figure = confusion_figure(scores, np.array([0, 0, 0, 2]), ["a", "b", "c"])
-    np.testing.assert_allclose(pictures(figure)[0], [[2 / 3, 1 / 3, 0], [0, 0, 0], [0, 0, 1]])
-    assert {"67", "33", "100", "top-1 0.750"} <= set(texts(figure))
+    np.testing.assert_allclose(pictures(figure)[0], [[200 / 3, 100 / 3, 0], [0, 0, 0], [0, 0, 100]])
+    assert {"67", "33", "100", "top-1 75.0 %"} <= set(texts(figure))
 
 
 def gains_of(count: int) -> pd.DataFrame:
