@@ -1,16 +1,16 @@
 // The page's side of `Player` in player.py: layers, time line, votes and keys of a clip, in a notebook or in a page
 // without a kernel.
 //
-// The kernel sends the pictures of a layer once. The page blends them as `over` in pictures.py does, so that a change of
-// layers, opacity, zoom or frame needs no new picture. The page plays by itself and shows every frame, also when it is
-// late. It sends the number of the frame to the kernel a few times a second, and when the clip stops.
+// The kernel sends the pictures of a layer once. The page blends them as `over` in pictures.py does, so that no change
+// of layers, opacity, zoom or frame needs a new picture. The page plays by itself and shows every frame, also when it
+// is late. It sends the number of the frame to the kernel a few times a second, and when the clip stops.
 const SPEEDS = [["¼", 0.25], ["½", 0.5], ["1", 1], ["2", 2]];
 const AHEAD = 12;  // frames whose pictures are decoded in advance
 const HELP = "← → frame, with Shift snippet · Space play · 1 to 8 layer · [ ] opacity · + − zoom · f full screen" +
   " · s save · r reverse";
 const ORDERS = [
-  ["as filmed", "the snippets in their order", ""], ["swap pair", "swap the two snippets around the cursor", "key-x"],
-  ["reverse", "last snippet first", "key-r"], ["shuffle", "any order", ""]];
+  ["as filmed", "temporal order", ""], ["swap pair", "swap the two snippets around the cursor", "key-x"],
+  ["reverse", "the last snippet comes first", "key-r"], ["shuffle", "a random order", ""]];
 
 /** The pictures of one layer. Each is decoded when it is first needed. */
 class Pictures {
@@ -39,11 +39,11 @@ const percent = share => (100 * share).toFixed(0);
 /** Score bars of the most probable actions and of the true one, with a column for each head. */
 function bars({actions, heads, fused, label}, at, count = 5) {
   const columns = heads.map(({name, colour, votes, probabilities, pairs}) => {
-    const vote = votes[at];
-    return {name, colour, shares: probabilities[vote], about: pairs ? `pair ${vote + 1}-${vote + 2}` : `snippet ${vote + 1}`};
+    const vote = votes[at], about = pairs ? `pair ${vote + 1}-${vote + 2}` : `snippet ${vote + 1}`;
+    return {name, colour, shares: probabilities[vote], about};
   });
   columns.push({name: "late fusion", about: "the video", shares: fused.probabilities, colour: fused.colour});
-  const shown = actions.map((_, i) => i).sort((a, b) => fused.probabilities[b] - fused.probabilities[a]).slice(0, count);
+  const score = fused.probabilities, shown = [...actions.keys()].sort((a, b) => score[b] - score[a]).slice(0, count);
   const truth = actions.indexOf(label);
   if (truth >= 0 && !shown.includes(truth)) shown[shown.length - 1] = truth;
   const bar = ({shares, colour}, action) => make("td", {},
@@ -85,7 +85,7 @@ function player({model, el}) {
   const scores = part("div", "scores"), verdict = part("div", "verdict"), rows = part("div", "layers");
   const legends = part("div", "legends"), saved = part("small", "saved", {role: "status"});
   const mapAction = make("select", {ariaLabel: "maps (CAM) of", onchange: () => set("map_action", mapAction.value)});
-  const play = button("▶ play", "or pause", () => playing ? stop() : start(), "ifttn-play key-space");
+  const play = button("▶ play", "play or pause", () => playing ? stop() : start(), "ifttn-play key-space");
   const rates = SPEEDS.map(([name, by]) => button(name, `${by} times as fast`, () => {
     speed = by;
     rates.forEach(each => each.ariaPressed = each.textContent === name);
@@ -94,8 +94,8 @@ function player({model, el}) {
   const full = () => document.fullscreenElement ? document.exitFullscreen() : left.requestFullscreen();
   const view = [button("+", "larger", () => magnify(1.5), "key-plus"),
     button("−", "smaller", () => magnify(1 / 1.5), "key-minus"),
-    button("1:1", "one pixel of the frame is one pixel of the screen, or back", () => trueSize()),
-    button("full", "full screen, or back", full, "key-f")];
+    button("1:1", "true size of the frame; press again to go back", () => trueSize()),
+    button("full", "full screen; press again to go back", full, "key-f")];
   const send = what => {
     report();
     model.send(what);
@@ -106,8 +106,8 @@ function player({model, el}) {
   const left = make("div", {className: "left"}, title, make("div", {className: "picture"}, canvas),
     frame, line, votes, values,
     group(play, ...rates, part("span", "gap"), ...view),
-    group(button("< snippet", "to the snippet before", () => jump(-1), "key-shift-arrowleft"),
-      button("snippet >", "to the next snippet", () => jump(1), "key-shift-arrowright"), part("span", "gap"),
+    group(button("< snippet", "go to the previous snippet", () => jump(-1), "key-shift-arrowleft"),
+      button("snippet >", "go to the next snippet", () => jump(1), "key-shift-arrowright"), part("span", "gap"),
       ...live ? [make("small", {}, "save as"), ...saving] : []),
     where, saved,
     make("small", {}, HELP));
@@ -117,8 +117,9 @@ function player({model, el}) {
     const name = get("offered").map(each => each.name).filter(each => each in layers).at(-1);
     if (name) setLayers({...layers, [name]: Math.round(20 * Math.min(1, Math.max(0, layers[name] + by))) / 20});
   };
-  const right = make("div", {className: "right"}, make("h4", {}, "Predictions ", make("small", {}, "probability in %")), scores, ...order,
-    make("h4", {}, "Layers ", make("small", {}, "on or off, and how opaque")), rows, legends,
+  const right = make("div", {className: "right"},
+    make("h4", {}, "Predictions ", make("small", {}, "probability in %")), scores, ...order,
+    make("h4", {}, "Layers ", make("small", {}, "on or off, and their opacity")), rows, legends,
     make("div", {hidden: true},
       button("", "", () => fade(-0.1), "key-less"), button("", "", () => fade(0.1), "key-more")),
     ...live ? [make("label", {className: "map-action"}, "maps (CAM) of ", mapAction)] : []);

@@ -19,7 +19,7 @@ export default {
       if (!given) return;
       file = given;
       if (file.size <= 1e6 * model.get("most")) send(0);
-      else root.textContent = `${file.name} has ${megabytes(file.size)} MB, more than ${model.get("most")}: type its path`;
+      else root.textContent = `${file.name} has over ${model.get("most")} MB: type its path`;
     };
     input.onchange = () => {
       take(input.files[0]);
