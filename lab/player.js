@@ -258,7 +258,7 @@ function player({model, el}) {
       row.firstChild.ariaPressed = name in layers;
       row.lastChild.value = opacities[name];
     }
-    const motion = make("span", {}, part("i", "wheel"), "colour: direction, strength: speed");
+    const motion = make("span", {}, part("i", "wheel"), "hue: direction, saturation: speed");
     const map = make("span", {}, "against −1", part("i", "bar"), "+1 for the action, in the square that the network sees");
     legends.replaceChildren(...["flow", "vectors"].some(name => name in layers) ? [motion] : [],
       ...Object.keys(layers).some(name => name.startsWith("CAM")) ? [map] : []);
