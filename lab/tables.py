@@ -42,7 +42,7 @@ def style(frame: pd.DataFrame) -> Styler:
     unit = "" if "column" in words else f" Here: {frame['column'].iloc[0]}."
     caption = [prose(f"Table {frame.attrs['number']}. {frame.attrs['caption']}{unit}")]
     for why, methods in reasons(frame.to_dict("list")).items():
-        caption.append(Markup("<br><small>Empty, {}: {}.</small>").format(prose(why), ", ".join(methods)))
+        caption.append(Markup("<br><small>Empty ({}): {}.</small>").format(prose(why), ", ".join(methods)))
     return (
         styler.hide(axis="index")
         .set_caption("".join(caption))

@@ -107,7 +107,7 @@ def assert_shows(cells, name, more=0):
     for kind, count in (("image/png", pictures + more), ("application/vnd.jupyter.widget-view+json", panels)):
         assert sum(kind in output.get("data", {}) for output in shown) == count
     assert not any("widget-view" in str(o) and "children=" in str(o) for o in shown)  # a panel's repr is long
-    assert "Empty, no tested run of if-ttn on" not in said(shown)
+    assert "Empty (no tested run of if-ttn on" not in said(shown)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -185,7 +185,7 @@ def order_gains(
         actions: the names of the labels.
 
     Returns:
-        action, videos, in order, shuffled (accuracies in 0..1), gain (in order less shuffled), and its low and high
+        action, videos, in order, shuffled (accuracies in 0..1), gain (in order minus shuffled), and its low and high
         (95 % interval of paired answers, over videos and trainings).
     """
     every = [*order.items()]

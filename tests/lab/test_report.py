@@ -230,7 +230,7 @@ def test_less_important_columns_are_in_a_collapsed_section(html: str):
 
 
 def test_an_empty_cell_has_a_reason(html: str):
-    assert "Empty, no tested run of if-ttn-adaptive on embedded-ucf, split 1: Adaptive IFM Two-Stream" in html
+    assert "Empty (no tested run of if-ttn-adaptive on embedded-ucf, split 1): Adaptive IFM Two-Stream" in html
 
 
 def test_commands_are_code_and_have_no_backticks(tmp_path: Path, tables: list[Table], html: str):
