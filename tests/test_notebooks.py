@@ -48,7 +48,7 @@ SHOWS = {
     "4_ablation_tables": (("complete IF-TTN", "preset weights", "ifttn train if-ttn-additive"), 0, 2),
     "5_speed_and_state_of_the_art": (("MV-IF-TTN takes", "if-ttn: ", "they differ by"), 2, 0),
     "6_cam_maps": (("<table class=cams>", "|mean + bias - vote|", "<- the change", "correlation of the maps"), 0, 1),
-    "7_deepdraw": (("p(B,A)", "logit", "it takes the pair for", "witnesses"), 1, 1),
+    "7_deepdraw": (("p(B,A)", "logit", "the most likely action is", "witnesses"), 1, 1),
 }
 """Per notebook, what it must show, how many pictures, and how many panels."""
 FIGURES = {"0_start_here": 3}
