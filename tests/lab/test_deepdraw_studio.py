@@ -53,7 +53,7 @@ def test_an_earlier_step_and_the_swapped_pair_can_be_shown(opened, shelf, tmp_pa
     panel.start()
     wait_for(lambda: len(panel.drawing.seen) > 1 or not panel.worker.doing)
     assert panel.wait(120.0)
-    assert sends == [False, True]  # meanwhile the page sends no step back that it was told late
+    assert sends == [False, True]  # meanwhile the page sends back no step that it got late
     assert panel.ascent.value == panel.ascent.max == len(panel.drawing.seen) - 1
     last = [image.value for image in panel.tiles]
     panel.swapped.value = True
