@@ -15,7 +15,7 @@ RESULTS = os.environ.get("IFTTN_RESULTS", "../results")
 NOTEBOOK_PRESET = os.environ.get("IFTTN_PRESET", "tiny")
 """The preset of that study."""
 VIDEOS = int(os.environ.get("IFTTN_VIDEOS", 960))
-"""How many videos the embedded data set of that study has."""
+"""The number of videos in the embedded data set of that study."""
 
 
 def open(folder: Path | str = RESULTS) -> "lab.shelf.Shelf":

@@ -37,7 +37,7 @@ from lab.pictures import Rectangle
 Method = Literal["cam", "gradcam"]
 
 MOST_FRAMES = 300
-"""Largest number of frames shown. Of a longer file, every second, third, ... frame is shown."""
+"""Largest number of frames. A longer file is shown with every second, third, ... frame."""
 LONGEST_SIDE = 480
 """Longest side of a frame in memory (px): about the width of the inspector's picture."""
 

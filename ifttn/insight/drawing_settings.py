@@ -33,7 +33,7 @@ class Settings:
     """Side of the crop (px) that the network sees of a larger canvas."""
     octaves: tuple[Octave, ...]
     objective: Literal["logit", "contrast", "log-probability"] = "logit"
-    """What is ascended: the action's logit, the logit minus the log-sum-exp of the others, or of all."""
+    """The objective: the action's logit, or the logit minus the log-sum-exp of the others, or of all logits."""
     aspect: float = 1.0
     """Width over height of a canvas."""
     shift: float = 0.0
