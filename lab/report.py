@@ -76,11 +76,11 @@ def result_in_short(tables: Sequence[Table]) -> list[str]:
     whole, branch, streams = (cells.get((3, source)) for source in ("complete", "ttn-branch", "two-stream"))
     vectors, sentences = cells.get((4, "mv-complete")), []
     if whole and streams:
-        percent, count = whole.percent, len(whole.right[""])
+        percent = whole.percent
         sentences.append(
-            f"On {whole.dataset}, the accuracy of IF-TTN is {percent['measured']:.1f} % on {count} test videos (95 % "
-            f"interval {percent['low']:.1f} to {percent['high']:.1f}), and that of two streams with late fusion is "
-            f"{streams.percent['measured']:.1f} %."
+            f"On {whole.dataset}, the accuracy of IF-TTN is {percent['measured']:.1f} % on {whole.videos} test videos "
+            f"(95 % interval {percent['low']:.1f} to {percent['high']:.1f}), and that of two streams with late fusion "
+            f"is {streams.percent['measured']:.1f} %."
         )
     if branch and streams and "reversed" in branch.percent and "reversed" in streams.percent:
         (before, after), (own, own_after) = (

@@ -25,7 +25,7 @@ from ifttn.experiment.tables import (
     ScoresOf,
     compare,
     fused_by_training,
-    right_by_video,
+    right_by_training,
 )
 
 MARGIN = 0.03
@@ -195,7 +195,7 @@ def _compare(each: Comparison, content: Claims, seeds: Sequence[ScoresOf], datas
     known, of_action = content.late_fusions, factors[each.on] if each.on else None
     sides = ((each.first, "one view" if each.reading else ""), (each.second or each.first, each.reading))
     fused = (fused_by_training(known[name], dataset, SPLITS, seeds, reading) for name, reading in sides)
-    pair = compare(*(right_by_video(side, of_action) for side in fused))
+    pair = compare(*(right_by_training(side, of_action) for side in fused))
     first, second = (content.names[name] for name, _ in sides)
     if each.reading:
         first, second = (

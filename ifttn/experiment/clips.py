@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool
 
 from ifttn.experiment import testing, training
 from ifttn.experiment.pyramids import drop_pyramids
 from ifttn.experiment.recipes import with_its_sources
 from ifttn.experiment.scores import Scores, late_fusion
-from ifttn.experiment.tables import share_interval
+from ifttn.experiment.tables import numbered, share_interval
 from ifttn.experiment.work import Work
 from ifttn.vocabulary import IfttnError, Split
 
@@ -72,18 +73,18 @@ def curve(found: Mapping[tuple[int, int], Scores]) -> pd.DataFrame:
     for clips in sorted({clips for clips, _ in found}):
         runs = {seed: scores for (count, seed), scores in found.items() if count == clips}
         heads = next(iter(runs.values())).heads
+        videos, trainings = numbered(tuple(scores.videos for scores in runs.values()))
         for head in (*heads, *([ALL_HEADS] if len(heads) > 1 else [])):
-            answers = {seed: _right(scores, head) for seed, scores in runs.items()}
-            right = {(seed, video): each for seed, own in answers.items() for video, each in own.items()}
-            each = [float(np.mean([*own.values()])) for own in answers.values()]
-            videos = len({video for _, video in right})
-            mean = float(np.mean([*right.values()]))
-            rows.append((clips, head, len(runs), videos, mean, *share_interval(right), min(each), max(each)))
+            right = [_right(scores, head) for scores in runs.values()]
+            every, each = np.concatenate(right), [float(own.mean()) for own in right]
+            interval = share_interval(every, videos, trainings)
+            row = (clips, head, len(runs), int(videos.max()) + 1, float(every.mean()), *interval, min(each), max(each))
+            rows.append(row)
     columns = ["clips", "head", "seeds", "videos", "accuracy", "low", "high", "lowest", "highest"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _right(scores: Scores, head: str) -> dict[str, bool]:
-    """Video -> whether its answer is right."""
+def _right(scores: Scores, head: str) -> Bool[np.ndarray, " N"]:
+    """Whether the answer to each video is right."""
     logits = late_fusion(scores.heads) if head == ALL_HEADS else scores.heads[head]
-    return dict(zip(scores.videos, (logits.argmax(1) == scores.labels).tolist(), strict=True))
+    return logits.argmax(1) == scores.labels

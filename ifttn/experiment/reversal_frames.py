@@ -18,7 +18,7 @@ from ifttn.experiment.reversals import NONE, Backwards, OrderAnswers
 from ifttn.experiment.scores import Fused
 from ifttn.experiment.significance import mcnemar
 from ifttn.experiment.table_texts import aligned
-from ifttn.experiment.tables import SeedAndSplit, fused_by_training, share_interval
+from ifttn.experiment.tables import SeedAndSplit, fused_by_training, numbered, share_interval
 from ifttn.vocabulary import IfttnError
 
 ALL = "all"
@@ -56,20 +56,28 @@ def reversal_frame(
         answers = each.answers
         labels = [
             int(label)
-            for label in np.unique(answers.labels)
+            for label in np.unique([label for of in answers.values() for label in of.labels])
             if kind == ("other" if reverse[label] == NONE else "same" if reverse[label] == label else "reverse")
         ]
-        own = [_row(answers.of([label]), reverse, actions, actions[label]) for label in labels]
+        own = [_row(answers, [label], reverse, actions) for label in labels]
         if kind == "other":
             own.sort(key=lambda row: -row["neither"])
         if own:
-            own.append(_row(answers.of(labels), reverse, actions, ALL))
+            own.append(_row(answers, labels, reverse, actions) | {"action": ALL, "reverse": "", "called": ""})
         rows += [{"data set": dataset, "system": each.system, "kind": kind, **row} for row in own]
     return pd.DataFrame(rows)
 
 
-def _row(answers: OrderAnswers, reverse: Int[np.ndarray, " A"], actions: Sequence[str], action: str) -> dict[str, Any]:
-    label, before, after = answers.labels, answers.in_order, answers.backwards
+def _row(
+    answers: Mapping[SeedAndSplit, OrderAnswers],
+    labels: Sequence[int],
+    reverse: Int[np.ndarray, " A"],
+    actions: Sequence[str],
+) -> dict[str, Any]:
+    """The row of the first of these labels, with the answers to all of them."""
+    own = [each.to(labels) for each in answers.values()]
+    label, before, after = np.concatenate([each[1:] for each in own], axis=1)
+    videos, trainings = numbered(tuple(each.videos for each in own))
     wanted, order = reverse[label], before == label
     right = {
         "in order": order,
@@ -78,13 +86,13 @@ def _row(answers: OrderAnswers, reverse: Int[np.ndarray, " A"], actions: Sequenc
         "itself": after == label,
         "neither": (after != wanted) & (after != label),
     }
-    row: dict[str, Any] = {"action": action, "reverse": "", "videos": len({video for _, video in answers.keys})}
-    if action != ALL and wanted[0] != NONE:
-        row["reverse"] = actions[wanted[0]]
+    other = reverse[labels[0]]
+    row: dict[str, Any] = {"action": actions[labels[0]], "reverse": "" if other == NONE else actions[other]}
+    row["videos"] = int(videos.max()) + 1
     for share, values in right.items():
-        low, high = share_interval(dict(zip(answers.keys, values.tolist(), strict=True)))
+        low, high = share_interval(values, videos, trainings)
         row |= {share: values.mean(), f"{share} low": low, f"{share} high": high}
-    return row | {"called": "" if action == ALL else actions[int(np.bincount(after).argmax())]}
+    return row | {"called": actions[int(np.bincount(after).argmax())]}
 
 
 def sums_of(frame: pd.DataFrame) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from jaxtyping import Int
 
 from ifttn.experiment.claims import Claims, Contrast, Finding, Verdict, all_of, verdict
 from ifttn.experiment.scores import Fused
-from ifttn.experiment.tables import Factors, ScoresOf, SeedAndSplit, compare, fused_by_training
+from ifttn.experiment.tables import Factors, Right, ScoresOf, SeedAndSplit, compare, fused_by_training
 from ifttn.vocabulary import IfttnError
 
 COMPARED = ("complete", "ttn-branch", "two-stream")
@@ -81,18 +81,17 @@ def _rows(path: Path) -> Iterator[tuple[str, str]]:
 
 
 class OrderAnswers(NamedTuple):
-    """The answers of one late fusion, as labels of actions."""
+    """The answers of one training, as labels of actions."""
 
-    keys: list[tuple[SeedAndSplit, str]]
-    """(training, video)."""
-    labels: Int[np.ndarray, " n"]
-    in_order: Int[np.ndarray, " n"]
-    backwards: Int[np.ndarray, " n"]
+    videos: tuple[str, ...]
+    labels: Int[np.ndarray, " N"]
+    in_order: Int[np.ndarray, " N"]
+    backwards: Int[np.ndarray, " N"]
 
-    def of(self, labels: Sequence[int]) -> "OrderAnswers":
+    def to(self, labels: Sequence[int]) -> "OrderAnswers":
         """The answers to videos with these labels."""
         chosen = np.isin(self.labels, labels)
-        return OrderAnswers([*compress(self.keys, chosen)], *(each[chosen] for each in self[1:]))
+        return OrderAnswers(tuple(compress(self.videos, chosen)), *(each[chosen] for each in self[1:]))
 
 
 @dataclass(frozen=True)
@@ -104,14 +103,14 @@ class Backwards:
     reversed: Mapping[SeedAndSplit, Fused]
 
     @property
-    def answers(self) -> OrderAnswers:
-        """The action with the highest score, for every training and video."""
-        keys = [(training, video) for training, each in self.order.items() for video in each.videos]
-        called = [
-            (each.labels, each.scores.argmax(1), self.reversed[training].scores.argmax(1))
+    def answers(self) -> dict[SeedAndSplit, OrderAnswers]:
+        """Training -> the action with the highest score for each video."""
+        return {
+            training: OrderAnswers(
+                each.videos, each.labels, each.scores.argmax(1), self.reversed[training].scores.argmax(1)
+            )
             for training, each in self.order.items()
-        ]
-        return OrderAnswers(keys, *np.concatenate(called, axis=1))
+        }
 
 
 def backwards(content: Claims, seeds: Sequence[ScoresOf], dataset: str, splits: Sequence[int]) -> list[Backwards]:
@@ -130,13 +129,17 @@ def backwards(content: Claims, seeds: Sequence[ScoresOf], dataset: str, splits: 
 def reversal_finding(found: Sequence[Backwards], reverse: Int[np.ndarray, " A"], dataset: str) -> Finding | None:
     """Whether a system calls actions with a reverse by their reverse backwards, more often than TSN does. None if no
     system was tested, or no action has a reverse."""
-    called: dict[str, dict[tuple[SeedAndSplit, str], bool]] = {}
     paired = [label for label, other in enumerate(reverse.tolist()) if other not in (NONE, label)]
-    for each in found:
-        answers = each.answers.of(paired)
-        turned = (answers.in_order == answers.labels) & (answers.backwards == reverse[answers.labels])
-        called[each.system] = dict(zip(answers.keys, turned.tolist(), strict=True))
-    if not any(called.values()):
+
+    def turned(answers: OrderAnswers) -> Right:
+        right = (answers.in_order == answers.labels) & (answers.backwards == reverse[answers.labels])
+        return Right(answers.videos, right)
+
+    called = {
+        each.system: {training: turned(answers.to(paired)) for training, answers in each.answers.items()}
+        for each in found
+    }
+    if not (paired and called):
         return None
     *systems, last = called
     pairs = {name: pair for name in systems if (pair := compare(called[name], called[last]))}

@@ -141,7 +141,8 @@ def fuse_runs(parts: Sequence[tuple[Scores, Mapping[str, float]]]) -> Fused:
     """
     first, total = parts[0][0], 0.0
     for scores, weights in parts:
-        if set(scores.videos) != set(first.videos) or scores.actions != first.actions:
+        same = scores.videos == first.videos or set(scores.videos) == set(first.videos)
+        if not same or scores.actions != first.actions:
             raise IfttnError(
                 "late fusion needs scores of the same videos and actions: these come from different splits"
             )

@@ -51,7 +51,7 @@ def _row(cell: Cell, last: Cell | None, factors: list[str], splits: int) -> dict
         **readings,
         **{name: _p(cell, "one view", cell, reading) for reading, name in P_OF_ORDER.items()},
         **{name: accuracy.factors.get(name, NOTHING) if accuracy else NOTHING for name in factors},
-        "videos": len(accuracy.right[""]) // accuracy.seeds if accuracy else None,
+        "videos": accuracy.videos if accuracy else None,
         "splits": f"{len(accuracy.splits)} of {splits}" if accuracy else "",
         "seeds": accuracy.seeds if accuracy else None,
         "short": "; ".join(accuracy.short) if accuracy else "",

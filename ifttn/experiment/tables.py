@@ -5,14 +5,15 @@ A cell is computed from saved scores, without a network. Shapes: N videos, A act
 
 import csv
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from ifttn.experiment.recipes import find
 from ifttn.experiment.scores import (
@@ -38,8 +39,17 @@ Factors = Mapping[str, Int[np.ndarray, " A"]]
 """Factor -> its value for each action of a data set."""
 SeedAndSplit = tuple[int, int]
 """(number of the seed, split). For each of these, a recipe is trained once."""
-Answers = Mapping[tuple[Any, str], bool]
-"""(training, video) -> whether the answer is right."""
+
+
+class Right(NamedTuple):
+    """Which answers of one training are right."""
+
+    videos: tuple[str, ...]
+    values: Bool[np.ndarray, " N"]
+
+
+Answers = Mapping[SeedAndSplit, Right]
+"""Training -> its answers."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,12 @@ class Accuracy:
     factors: Mapping[str, float]
     """Accuracy of each factor in 0..1; empty if the data set has no factors."""
     right: Mapping[str, Answers] = field(compare=False, repr=False)
-    """For all views ("") and for each of READINGS that was scored: `right_by_video`."""
+    """For all views ("") and for each of READINGS that was scored: `right_by_training`."""
+
+    @property
+    def videos(self) -> int:
+        """The number of test videos, over all splits."""
+        return sum(len(each.videos) for each in self.right[""].values()) // self.seeds
 
 
 @dataclass(frozen=True)
@@ -268,15 +283,9 @@ def fused_by_training(
     return found
 
 
-def right_by_video(
-    fused: Mapping[SeedAndSplit, Fused], of_action: Int[np.ndarray, " A"] | None = None
-) -> dict[tuple[SeedAndSplit, str], bool]:
-    """By training and video, whether the action is right, or whether a factor has the right value for it."""
-    return {
-        (training, video): right
-        for training, each in fused.items()
-        for video, right in zip(each.videos, each.right(of_action).tolist(), strict=True)
-    }
+def right_by_training(fused: Mapping[SeedAndSplit, Fused], of_action: Int[np.ndarray, " A"] | None = None) -> Answers:
+    """For each training and video, whether the action is right, or whether a factor has the right value for it."""
+    return {training: Right(each.videos, each.right(of_action)) for training, each in fused.items()}
 
 
 def _accuracy(
@@ -288,12 +297,13 @@ def _accuracy(
     tested = {seed: [split for each, split in every if each == seed] for seed, _ in every}
     splits = max(tested.values(), key=len)
 
+    fused = {training: each for training, each in every.items() if tested[training[0]] == splits}
+
     def fused_over(parts: LateFusion, reading: str = "") -> dict[SeedAndSplit, Fused]:
         """The scores of the seeds that are tested on all these splits."""
         found = fused_by_training(parts, dataset, splits, seeds, reading)
-        return {training: each for training, each in found.items() if tested.get(training[0]) == splits}
+        return {training: each for training, each in found.items() if training in fused}
 
-    fused = fused_over(parts)
     ones = {recipe: dict.fromkeys(heads, 1.0) for recipe, heads in parts.items()}
     equal = (
         [top1(each.scores, each.labels) for each in fused_over(ones).values()]
@@ -301,12 +311,13 @@ def _accuracy(
         else [np.nan]
     )
     by_reading = {reading: read for reading in READINGS if (read := fused_over(parts, reading))}
-    right = {"": right_by_video(fused)} | {name: right_by_video(each) for name, each in by_reading.items()}
+    right = {name: right_by_training(each) for name, each in {"": fused, **by_reading}.items()}
     each_training = [_accuracies(each, factors) for each in fused.values()]
     mean = {name: float(np.mean([each[name] for each in each_training])) for name in each_training[0]}
     by_seed = _top1_grid(every)
     shared = ~np.isnan(by_seed).any(0)  # the splits that all seeds have
-    low, high = share_interval(right[""])
+    answers = np.concatenate([each.values for each in right[""].values()])
+    low, high = share_interval(answers, *numbered(tuple(each.videos for each in right[""].values())))
     shares = {
         "measured": mean["top1"],
         "low": low,
@@ -346,23 +357,28 @@ def _accuracies(fused: Fused, factors: Factors) -> dict[str, float]:
     }
 
 
-def share_interval(right: Answers) -> tuple[float, float]:
+def share_interval(
+    right: Bool[np.ndarray, " N"], videos: Int[np.ndarray, " N"], trainings: Int[np.ndarray, " N"]
+) -> tuple[float, float]:
     """Wilson's 95 % interval over all answers. The design effect widens it if trainings share test videos. With several
-    trainings, it covers other trainings, too."""
-    values, trainings, videos = np.fromiter(right.values(), float), *_numbers(right)
+    trainings, it covers other trainings, too. The numbers are those of `numbered`."""
+    values = right.astype(float)
     effect = design_effect(values, videos)
     over_videos = wilson(values.sum() / effect, len(values) / effect)
     low, high = over_trainings(values.mean(), over_videos, values, videos, trainings)
     return max(low, 0.0), min(high, 1.0)
 
 
-def _numbers(answers: Iterable[tuple[Any, str]]) -> list[Int[np.ndarray, " N"]]:
-    """The number of each answer's training, and of its video, from 0."""
-    found = []
-    for names in zip(*answers, strict=True):
-        numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
-        found.append(np.array([numbers[name] for name in names]))
-    return found
+@lru_cache(32)
+def numbered(names: tuple[tuple[str, ...], ...]) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"]]:
+    """The number of each answer's video, and of its training, from 0.
+
+    Args:
+        names: for each training, the videos that it answers.
+    """
+    numbers: dict[str, int] = {}
+    videos = np.array([numbers.setdefault(video, len(numbers)) for each in names for video in each])
+    return videos, np.repeat(np.arange(len(names)), [len(each) for each in names])
 
 
 def _top1_grid(fused: Mapping[SeedAndSplit, Fused]) -> Float[np.ndarray, "seeds splits"]:
@@ -379,12 +395,20 @@ def _deviation(values: Float[np.ndarray, " n"]) -> float:
 
 def compare(first: Answers, second: Answers) -> Paired | None:
     """McNemar's test of two results on the videos of the trainings that both have."""
-    both = [each for each in first if each in second]
-    if not both:
+    both = [_on_same_videos(first[training], second[training]) for training in first if training in second]
+    if not any(one.videos for one, _ in both):
         return None
-    trainings, videos = _numbers(both)
-    one, other = (np.array([side[each] for each in both]) for side in (first, second))
-    return mcnemar(one, other, videos, trainings)
+    one, other = (np.concatenate([pair[side].values for pair in both]) for side in (0, 1))
+    return mcnemar(one, other, *numbered(tuple(each.videos for each, _ in both)))
+
+
+def _on_same_videos(first: Right, second: Right) -> tuple[Right, Right]:
+    if first.videos == second.videos:
+        return first, second
+    place = {video: number for number, video in enumerate(second.videos)}
+    kept = [number for number, video in enumerate(first.videos) if video in place]
+    videos = tuple(first.videos[number] for number in kept)
+    return Right(videos, first.values[kept]), Right(videos, second.values[[place[video] for video in videos]])
 
 
 def splits_in_words(splits: Sequence[int]) -> str:
