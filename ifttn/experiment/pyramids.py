@@ -48,7 +48,7 @@ class FrozenPyramids:
         self.folder = Path(folder) / FOLDER / f"{modality}-{digest.hexdigest()[:16]}"
         self.opened: dict[int, dict[int, np.ndarray]] = {}
 
-    def view(self, view: int, batch: int = 32) -> dict[int, np.ndarray]:
+    def view(self, view: int, batch: int = 16) -> dict[int, np.ndarray]:
         """Level -> (videos, K, C, H, W) half floats of one view. Missing pyramids are computed."""
         folder = self.folder / f"view{view}"
         if view not in self.opened:

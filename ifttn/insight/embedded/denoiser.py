@@ -14,6 +14,7 @@ import io
 import json
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from ifttn.vocabulary import MODALITIES, IfttnError
 WIDTHS = (32, 64, 128)
 SPREAD = 0.5
 """Standard deviation of real values as the denoiser takes them."""
-BATCH, STEPS, RATE = 16, 4800, 3e-3
+BATCH, STEPS, RATE = 16, 2400, 3e-3
 MISFIT_LEVEL, MISFIT_DRAWS = 3.2, 3
 """Noise level at which a finished pair is judged, and the draws of noise. At this level the denoiser sees where a ball
 is, but not its form: a judge of forms would prefer discs to rings, because discs are easier to denoise."""
@@ -109,8 +110,10 @@ class Denoiser(nn.Module):
 
     def decode(self, values: Float[Tensor, "N C h w"], size: tuple[int, int]) -> dict[str, Tensor]:
         """The inverse of `encode` but for what the components leave out, at the size of frames, by modality."""
-        halved = torch.einsum("dc,nchw->ndhw", self.basis / SPREAD, values) + self.mean
-        images = interpolate(halved, size, mode="bicubic", align_corners=False)
+        rows, columns = (_enlargement(*sides).to(values) for sides in zip(values.shape[-2:], size, strict=True))
+        # There are fewer components than channels, so they are enlarged first.
+        large = rows @ values @ columns.T
+        images = torch.einsum("dc,nchw->ndhw", self.basis / SPREAD, large) + self.mean
         parts = images.clamp(0, 255).split(list(self.channels.values()), 1)
         return dict(zip(self.channels, parts, strict=True))
 
@@ -158,6 +161,12 @@ def _halved(images: Num[Tensor, "N _ H W"]) -> Float[Tensor, "N _ h w"]:
     if height % 4 or width % 4:
         raise IfttnError(f"a denoiser needs frames whose sides are multiples of 4 px, not {width} x {height}")
     return torch.cat([avg_pool2d(some.float(), 2) for some in images.split(256)])
+
+
+@cache
+def _enlargement(small: int, large: int) -> Float[Tensor, "large small"]:
+    """The matrix that enlarges a column of pixels bicubically. torch's `interpolate` takes far longer on a CPU."""
+    return interpolate(torch.eye(small)[None, None], (large, small), mode="bicubic", align_corners=False)[0, 0]
 
 
 def _principal(images: Float[Tensor, "N _ h w"], most: int) -> Float[Tensor, "_ components"]:
