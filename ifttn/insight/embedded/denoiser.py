@@ -190,7 +190,7 @@ def train_denoiser(
 
     It follows Karras et al. 2022, but predicts the clean pair and draws more of the noise levels at which forms are
     decided. Half of the loss is spread evenly over the pixels. The other half lies where the two snippets differ,
-    because what moves is small and decides the action. At 72 x 96 px it took 12 minutes of a core within a study.
+    because what moves is small and decides the action. At 72 x 96 px it took 6 minutes of a core within a study.
 
     Args:
         snippets: by modality (V, K, C, H, W) in 0..255, of videos of every action; K is 2 or more.
