@@ -70,7 +70,6 @@ class TDNStream(nn.Module):
         del self.short.layer2, self.short.layer3, self.short.layer4
         self.long = nn.ModuleList(LongTerm(block.conv1.out_channels) for block in self.backbone.blocks(first=3))
         self.head = Head(self.backbone.channels[5], actions, dropout=0.5)
-        self.to(memory_format=torch.channels_last)
 
     def forward(self, planes: Float[Tensor, "S planes H W"], segments: int) -> Float[Tensor, "S A"]:
         """Five normalised frames, stacked along the channels -> votes."""

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from torch import nn
 
+from ifttn.model.folding import channels_last
 from ifttn.model.network import Head, Network, NetworkSettings, Scorer
 from ifttn.model.peers.streams import Streams
 from ifttn.model.peers.table5 import OWN, TRAINED, Variant
@@ -61,6 +62,7 @@ def build_network(settings: NetworkSettings) -> Scorer:
         return network
     for stream in network.streams.values():
         _draw_weights(stream)
+    channels_last(network)
     if settings.size == "small":
         for module in network.modules():
             if isinstance(module, nn.Dropout):

@@ -49,7 +49,6 @@ class TSMStream(nn.Module):
         super().__init__()
         self.backbone = build_backbone(backbone, channels=3)
         self.head = Head(self.backbone.channels[5], actions, dropout=0.8)
-        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Float[Tensor, "S 3 H W"], segments: int) -> Float[Tensor, "S A"]:
         """Normalised frames -> votes."""
