@@ -93,8 +93,8 @@ class Results:
     def tables(self) -> list[Table]:
         """The paper's tables, filled with the scores of the runs. Cells without a run stay empty."""
         (scores, *others), timed = self.scores, speeds(self.runs.parent / "speed.csv")
-        tables = _with_own(load(), self.runs)
-        return [fill(table, scores, self.datasets, self._factors, others, timed) for table in tables]
+        tables, known = _with_own(load(), self.runs), {}
+        return [fill(table, scores, self.datasets, self._factors, others, timed, known) for table in tables]
 
     def findings(self) -> list[Finding]:
         """Whether the paper's claims hold for the runs, on every data set."""

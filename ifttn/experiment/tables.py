@@ -234,6 +234,7 @@ def fill(
     factors: Mapping[str, Factors] | None = None,
     seeds: Sequence[ScoresOf] = (),
     timed: Mapping[str, Speed] | None = None,
+    known: dict[Any, Accuracy | None] | None = None,
 ) -> Table:
     """The table with all cells that tested runs can fill. An empty cell says why it is empty.
 
@@ -247,9 +248,11 @@ def fill(
         factors: our data set -> the factors of its actions, if they are known.
         seeds: find the scores of the same runs with other seeds.
         timed: the result of `speeds`.
+        known: collects the accuracies of this study. Several tables have the same row.
     """
     standing = stand_ins(list(dict.fromkeys(column.dataset for column in table.columns)), ours)
     columns = {column: replace(column, ours=standing.get(column.dataset, "")) for column in table.columns}
+    known = {} if known is None else known
 
     def filled(cell: Cell) -> Cell:
         cell = replace(cell, column=columns[cell.column])
@@ -261,8 +264,10 @@ def fill(
             return cell
         if not dataset:
             return replace(cell, why=f"no data set here stands for {cell.column.dataset}")
-        parts = table.late_fusions[cell.source]
-        accuracy = _accuracy(parts, dataset, table.splits, (scores, *seeds), (factors or {}).get(dataset, {}))
+        parts, row = table.late_fusions[cell.source], (cell.source, dataset, table.splits)
+        if row not in known:
+            known[row] = _accuracy(parts, dataset, table.splits, (scores, *seeds), (factors or {}).get(dataset, {}))
+        accuracy = known[row]
         needs = [name for name in parts if all(scores(dataset, split, name) is None for split in table.splits)]
         lacks = f"no tested run of {', '.join(needs or parts)} on {dataset}, {splits_in_words(table.splits)}"
         return replace(cell, accuracy=accuracy, why="" if accuracy else lacks)
