@@ -59,7 +59,7 @@ class Scores:
     heads: Mapping[str, Float[np.ndarray, "N A"]]
     """Head -> the mean scores over all views."""
     readings: Mapping[str, Mapping[str, Float[np.ndarray, "N A"]]] = field(default_factory=dict)
-    """A name of READINGS -> head -> scores; empty if these were not computed."""
+    """A name of READINGS -> head -> scores, of the same heads; empty if these were not computed."""
     identity: str = ""
     """`Store.identity` of the videos in the store."""
     short: tuple[str, ...] = ()
@@ -73,25 +73,20 @@ class Scores:
 
     def save(self, path: Path) -> None:
         """Write an .npz file, completely or not at all."""
-        content = io.BytesIO()
-        named = {"head": self.heads, **self.readings}
-        arrays: dict[str, Any] = {f"{kind}:{head}": x for kind, heads in named.items() for head, x in heads.items()}
+        content, named = io.BytesIO(), {"": self.heads, **self.readings}
         about = {"videos": self.videos, "labels": self.labels, "actions": self.actions, "identity": self.identity}
-        np.savez(content, **about, **arrays)
+        scores = np.stack([[heads[head] for head in self.heads] for heads in named.values()])
+        np.savez(content, **about, readings=[*named], heads=[*self.heads], scores=scores)
         write_whole(path, content.getbuffer())
 
     @classmethod
     def load(cls, path: Path) -> "Scores":
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as file:
-            named: dict[str, dict[str, np.ndarray]] = {"head": {}}
-            for key in file.files:
-                kind, colon, head = key.partition(":")
-                if colon:
-                    named.setdefault(kind, {})[head] = file[key]
-            videos, actions = tuple(file["videos"].tolist()), tuple(file["actions"].tolist())
-            heads = named.pop("head")
-            return cls(videos, file["labels"], actions, heads, named, str(file.get("identity", "")))
+            array = {name: file[name] for name in file.files}
+        videos, actions, readings, heads = (array[each].tolist() for each in ("videos", "actions", "readings", "heads"))
+        named = {name: dict(zip(heads, x, strict=True)) for name, x in zip(readings, array["scores"], strict=True)}
+        return cls(tuple(videos), array["labels"], tuple(actions), named.pop(""), named, str(array["identity"]))
 
 
 def late_fusion(logits: Mapping[str, Logits], weights: Mapping[str, float] | None = None) -> Logits:

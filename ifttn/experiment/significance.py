@@ -5,12 +5,11 @@ answers to as many different videos. The answers of one training are a cluster, 
 """
 
 from functools import cache
-from itertools import accumulate
 from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int, Num
+from jaxtyping import Bool, Float, Int, Num
 
 MANY = 1e4
 """Degrees of freedom from which Student's t counts as the normal distribution."""
@@ -172,10 +171,11 @@ def _newcombe(total: float, both: float, only_first: float, only_second: float) 
     return difference - limit(share - low, high_other - other), difference + limit(high - share, other - low_other)
 
 
-def _heads(coins: int) -> list[float]:
-    """The probability of each number of heads among fair coins, from exact binomial coefficients."""
-    ways = accumulate(range(coins), lambda ways, heads: ways * (coins - heads) // (heads + 1), initial=1)
-    return [each / 2**coins for each in ways]
+def _heads(coins: int) -> Float[np.ndarray, " n"]:
+    """The probability of each number of heads among fair coins."""
+    heads = np.arange(1, coins + 1)
+    ways = np.concatenate([[0.0], np.cumsum(np.log((coins + 1 - heads) / heads))])
+    return np.exp(ways - coins * np.log(2))
 
 
 def flip_test(changes: Int[np.ndarray, " V"]) -> float:

@@ -68,13 +68,15 @@ def test_scores_of_different_videos_are_not_fused():
 
 
 def test_scores_come_back_from_disk_as_they_were(tmp_path):
-    s = replace(scores(), readings={"reversed": {"rgb": np.ones((12, 4), np.float32)}})
+    s = scores()
+    s = replace(s, readings={"reversed": {head: x + 1 for head, x in s.heads.items()}}, identity="of the store")
     s.save(tmp_path / "scores.npz")
     back = Scores.load(tmp_path / "scores.npz")
     assert (back.videos, back.actions, set(back.heads)) == (s.videos, s.actions, set(s.heads))
     np.testing.assert_array_equal(back.heads["flow"], s.heads["flow"])
     np.testing.assert_array_equal(back.labels, s.labels)
-    assert {reading: set(heads) for reading, heads in back.readings.items()} == {"reversed": {"rgb"}}
+    assert {reading: set(heads) for reading, heads in back.readings.items()} == {"reversed": set(s.heads)}
+    assert back.identity == "of the store"
     np.testing.assert_array_equal(back.readings["reversed"]["rgb"], s.readings["reversed"]["rgb"])
     assert [path.name for path in tmp_path.iterdir()] == ["scores.npz"]
 
