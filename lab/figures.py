@@ -105,7 +105,7 @@ def figure_6(examples: Sequence[CamExample], notes: Sequence[str] = ()) -> Figur
     wheel.set_ylabel("direction\nof motion", rotation=0, ha="right", va="center")
     figure.colorbar(ScalarMappable(Normalize(-1, 1), "coolwarm"), scale, orientation="horizontal", ticks=[-1, 0, 1])
     scale.axvspan(-1, -STRIPED, facecolor="none", edgecolor="white", hatch="//////", linewidth=0)
-    scale.set_xlabel("evidence against (-1, striped) and for (+1) the action, in parts of the head's largest")
+    scale.set_xlabel("evidence against (-1, striped) and for (+1) the action, as a share of the head's largest value")
     return figure
 
 
@@ -275,9 +275,8 @@ def order_gaps(gaps: Mapping[str, Float[np.ndarray, " _"]]) -> Figure:
             values, line + rng.uniform(-0.2, 0.2, len(values)), ".", color=SERIES[line % len(SERIES)], ms=4, alpha=0.6
         )
         axes.plot([values.mean()] * 2, [line - 0.35, line + 0.35], color="black", lw=1.2)
-        axes.text(
-            1.08, line, f"{values.mean():+.2f}  (> 0.01: {(values > 0.01).sum()} of {len(values)})", va="center", size=6
-        )
+        counted = f"{values.mean():+.2f}  (> 0: {(values > 0).sum()} of {len(values)})"
+        axes.text(1.08, line, counted, va="center", size=6)
     axes.axvline(0, color="0.6", lw=0.6, ls=":")
     axes.set_yticks(range(len(gaps)), list(gaps))
     axes.set(xlim=(-1.05, 1.05), xlabel="p(A,B) - p(B,A)")

@@ -129,7 +129,7 @@ def _figures(sources: Sources, contours: bool) -> Iterator[Drawn]:
     yield Drawn(
         "confusion",
         "Confusion of actions",
-        f"Late-fused scores of {sources.where} for the test videos.",
+        f"Late-fused scores of {sources.where}, for the test videos.",
         figures.confusion_figure(sources.fused_scores(), scores.labels, scores.actions),
     )
     gains = gains_of_order(Results(work.runs, work.split.test[0].path.parents[2]), work.split.dataset)

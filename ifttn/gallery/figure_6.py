@@ -41,9 +41,9 @@ def draw_figures_6(sources: Sources, *, contours: bool) -> Iterator[Drawn]:
             examples.append(_cam_example(sources, videos[scores.videos[int(sure.argmax())]], action, contours))
     motion = MODALITIES[sources.modalities[1]].name
     text = (
-        f"Class activation maps of {sources.where} for the true action, on whole frames, with a cell every "
+        f"Class activation maps of {sources.where}, for the true action, on whole frames, with a cell every "
         f"{STRIDE // CELLS_FINER} px (the last levels are dilated). The test videos are classified correctly if the "
-        "action has such a video. The snippets lie before and after the middle of the video. Motion is "
+        "action has such a video. The snippets lie before and after the middle of the video. The column motion shows "
         f"{motion}. IF-TTN has one map for both snippets, because it sees only their difference. Below: how often the "
         "highest pixel lies in the region, and the share of positive evidence in the region (means over test videos, "
         "with bootstrap intervals of 95 %). A constant map scores the region's share of the frame."
@@ -59,9 +59,10 @@ def _notes(sources: Sources, table: pd.DataFrame) -> list[str]:
     """The names of the measurements, and their values for the spatial stream, the temporal stream and IF-TTN."""
     region, named = ("moving", "what moves") if sources.factors is None else ("balls", "the balls")
     rows = table.xs((region, f"CAM, every {STRIDE // CELLS_FINER} px"), level=("region", "method"))
-    notes = [f"{named}: {rows.area.mean():.0%} of the frame\nhighest pixel there\nevidence there"]
+    notes = [f"{named}: {100 * rows.area.mean():.0f} % of the frame\nhighest pixel there\nevidence there"]
     for _, row in rows.loc[[*sources.modalities, "ttn"]].iterrows():
-        shares = (f"{row[m]:.0%} [{row[f'{m} low']:.0%}, {row[f'{m} high']:.0%}]" for m in ("pointing", "energy"))
+        x = 100 * row
+        shares = (f"{x[m]:.0f} % [{x[f'{m} low']:.0f}, {x[f'{m} high']:.0f}]" for m in ("pointing", "energy"))
         notes.append("\n".join([f"{row.videos:.0f} test videos", *shares]))
     return notes
 
@@ -113,7 +114,7 @@ def _localisation(sources: Sources) -> Drawn:
         f"{figures.HEAD_NAMES.get(head, head)} {correlations[head].iloc[0]:+.2f}" for head in correlations
     )
     text = (
-        f"Class activation maps of {sources.where} for the true action, on whole frames of {len(videos)} test videos. "
+        f"Class activation maps of {sources.where}, for the true action, on whole frames of {len(videos)} test videos. "
         "Means with bootstrap intervals of 95 %, divided by the region's share of the frame. Rank correlation with the "
         f"maps of a network with random classifiers: {words}."
     )

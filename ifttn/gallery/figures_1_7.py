@@ -110,7 +110,7 @@ def _rgb(drawn: DrawingStep) -> Tensor:
 
 def _figure_1_7(sources: Sources, drawn: DrawnPairs) -> Drawn:
     apart = " and ".join(sources.apart)
-    witness = f"The network of {apart} did not draw." if apart else "No network of another split is trained."
+    witness = f"The network apart (of {apart}) did not draw." if apart else "No network of another split is trained."
     seeds, judge = drawn.report.seed.nunique(), "the panel of judges" if sources.panel else "the networks that draw"
     chosen = f"the best of {seeds} seeds by {judge}, and the number of right seeds" if seeds > 1 else "seed 0"
     how = DENOISED if drawn.recipe.settings.denoised else BLURRED
@@ -135,7 +135,7 @@ def _drawn_action(sources: Sources, drawn: DrawnPairs, action: int) -> figures.D
     photographs = as_images(frames.images)[nearest.indices[:, 0].cpu().numpy()]
     note = f"drawing networks: p(A,B) {row['own p(A,B)']:.2f}, p(B,A) {row['own p(B,A)']:.2f}"
     if sources.apart:
-        note += f"; apart: p(A,B) {row['apart p(A,B)']:.2f}, p(B,A) {row['apart p(B,A)']:.2f}"
+        note += f"\nnetwork apart: p(A,B) {row['apart p(A,B)']:.2f}, p(B,A) {row['apart p(B,A)']:.2f}"
     right = {"panel": rows.get("margin"), "network apart": rows.get("apart gap")}
     counts = [f"{(x > 0).sum()} of {len(x)} by the {name}" for name, x in right.items() if x is not None]
     note += f"\nseed {seed}; right sequence: {', '.join(counts)}" if counts else f"\nseed {seed}"
@@ -177,7 +177,7 @@ def _order(sources: Sources, drawn: DrawnPairs) -> Drawn:
         words += f" Of TSN's drawings, {sum(drawn.tsn_right)} of {len(drawn.tsn_right)} show what comes first."
     if untrained is not None and "margin" in untrained:
         right = (untrained.margin > 0).sum()
-        words += f" Of drawings from random weights, {right} of {len(untrained)} have the right sequence."
+        words += f" In drawings from random weights, the panel sees the right sequence in {right} of {len(untrained)}."
     return Drawn(
         "order",
         "Do the drawings show an order?",

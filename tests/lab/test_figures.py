@@ -146,8 +146,8 @@ def test_localisation_has_a_panel_for_each_region_and_a_mark_for_each_method():
 
 
 def test_order_gaps_have_means_and_counts():
-    figure = order_gaps({"drawn": np.array([0.9, 0.7, -0.1]), "TSN": np.zeros(3)})
-    assert {"drawn", "TSN", "+0.50  (> 0.01: 2 of 3)", "+0.00  (> 0.01: 0 of 3)"} <= set(texts(figure))
+    figure = order_gaps({"drawn": np.array([0.9, 0.001, -0.001]), "TSN": np.zeros(3)})
+    assert {"drawn", "TSN", "+0.30  (> 0: 2 of 3)", "+0.00  (> 0: 0 of 3)"} <= set(texts(figure))
 
 
 def test_drawn_motion_has_a_row():
