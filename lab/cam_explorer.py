@@ -28,7 +28,7 @@ SCALINGS: dict[str, tuple[Scaling, bool, str]] = {
 }
 """Name -> the arguments `scaling` and `shared` of `ifttn.insight.cam.scaled`, and the meaning of the colours."""
 METHODS = {
-    "cam": "A map is the last feature map of a head times the weights of its classifier; it is exact.",
+    "cam": "A map is the last feature map of a head times the weights of its classifier.",
     "gradcam": f"Grad-CAM (package grad-cam) shows evidence for the action only. {OWN_SCALE}",
 }
 METHOD_NAMES = {"cam": "CAM", "gradcam": "Grad-CAM"}

@@ -70,7 +70,7 @@ class FusionDesk(Opener):
         self.changed.add_class("ifttn-changed")
         preset = self.button("preset weights", self.set_preset, "the weights that were set before any test", "p")
         equal = self.button("all 1", self.set_equal, "the same weight for every head")
-        narrow, wide = (Layout(grid_gap="5px", flex=flex, min_width="280px") for flex in ("1 1 340px", "1 1 420px"))
+        narrow, wide = (Layout(grid_gap="5px", flex=flex, min_width="280px") for flex in ("1 1 300px", "2 1 480px"))
         weights = [HTML("<h4>Weights</h4>"), self._weights, row(preset, equal), self._warning]
         changed = [HTML("<h4>Changed predictions</h4>"), self._summary, self.changed, self._note]
         heading = HTML("<h4>Confusion matrix <small>click a cell to see its clips</small></h4>")
@@ -179,7 +179,7 @@ class FusionDesk(Opener):
     def _accuracies(self, fused: Mapping[str, Float[np.ndarray, "N A"]], labels: Int[np.ndarray, " N"]) -> str:
         factors = factors_of_actions(self.shelf.places.data(self.state.dataset))
         names = "".join(f"<th>{escape(name)}</th>" for name in factors)
-        head = f"<thead><tr><td></td><th>top-1 (%)</th><th colspan=2>95 % interval</th>{names}</tr></thead>"
+        head = f"<thead><tr><td></td><th>top-1 (%)</th><th>95 % interval</th><th></th>{names}</tr></thead>"
         rows = []
         for name, scores in fused.items():
             share = top1(scores, labels)

@@ -183,6 +183,13 @@ class ClipGrid(Opener):
             absent.append(f"There are no predictions: {why}.")
         if "length (s)" not in rows.numbers:
             absent.append(f"No lengths: `ifttn prepare {self.shelf.folder(state.dataset)}` measures them.")
+        split = self.shelf.split(state.dataset, state.split)
+        if self.shelf.published and split.missing:
+            here = len(split.train) + len(split.test)
+            absent.append(
+                f"This copy has {here} of the {here + len(split.missing)} videos: three of each action, and the test "
+                "videos that IF-TTN gets wrong."
+            )
         self._absent.value = f"<small>{' '.join(map(escape, absent))}</small>"
         with self.filling():
             self.action.options = self.predicted.options = rows.actions

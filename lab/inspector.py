@@ -158,7 +158,7 @@ class Inspector(VideoPanel):
             then = "<td class=quiet>the same</td>" if same else f"<td>{_best(after, other.actions)}</td>"
             rows.append(f"<tr><th scope=row>{escape(head)}</th><td>{_best(before, filmed.actions)}</td>{then}</tr>")
         order = " ".join(str(i + 1) for i in other.order)
-        heads = f"<thead><tr><td></td><th>as filmed</th><th>{order}</th></tr></thead>"
+        heads = f"<thead><tr><td></td><th>as filmed</th><th>order {order}</th></tr></thead>"
         self.player.verdict = f"<table class=words>{heads}{''.join(rows)}</table>"
 
     # -- buttons

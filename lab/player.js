@@ -6,8 +6,6 @@
 // is late. It sends the number of the frame to the kernel a few times a second, and when the clip stops.
 const SPEEDS = [["¼", 0.25], ["½", 0.5], ["1", 1], ["2", 2]];
 const AHEAD = 12;  // frames whose pictures are decoded in advance
-const HELP = "← → frame, with Shift snippet · Space play · 1 to 8 layer · [ ] opacity · + − zoom · f full screen" +
-  " · s save · r reverse";
 const ORDERS = [
   ["as filmed", "temporal order", ""], ["swap pair", "swap the two snippets around the cursor", "key-x"],
   ["reverse", "the last snippet comes first", "key-r"], ["shuffle", "a random order", ""]];
@@ -84,6 +82,7 @@ function player({model, el}) {
   const votes = part("div", "curve"), values = part("div", "legend"), where = part("small", "where");
   const scores = part("div", "scores"), verdict = part("div", "verdict"), rows = part("div", "layers");
   const legends = part("div", "legends"), saved = part("small", "saved", {role: "status"});
+  const keys = part("small", "keys");
   const mapAction = make("select", {ariaLabel: "maps (CAM) of", onchange: () => set("map_action", mapAction.value)});
   const play = button("▶ play", "play or pause", () => playing ? stop() : start(), "ifttn-play key-space");
   const rates = SPEEDS.map(([name, by]) => button(name, `${by} times as fast`, () => {
@@ -109,9 +108,9 @@ function player({model, el}) {
     group(button("< snippet", "go to the previous snippet", () => jump(-1), "key-shift-arrowleft"),
       button("snippet >", "go to the next snippet", () => jump(1), "key-shift-arrowright"), part("span", "gap"),
       ...live ? [make("small", {}, "save as"), ...saving] : []),
-    where, saved,
-    make("small", {}, HELP));
-  const order = live ? [make("h4", {}, "Does order matter?"),
+    where, saved, keys);
+  const order = live ? [
+    make("h4", {}, "Does order matter? ", make("small", {}, "most likely action, probability in %")),
     group(...ORDERS.map(([text, tip, key]) => button(text, tip, () => send({reorder: text}), key))), verdict] : [];
   const fade = by => {
     const name = get("offered").map(each => each.name).filter(each => each in layers).at(-1);
@@ -227,7 +226,7 @@ function player({model, el}) {
     if (!heads) return;
     const shown = action(), each = heads.map(({name, colour, votes, probabilities: p}) => make("span", {},
       make("i", {style: `background:${colour}`}), name, make("b", {}, ` ${p[votes[index]][shown].toFixed(2)}`)));
-    values.replaceChildren(make("span", {}, `probability of ${actions[shown]} over time:`), ...each);
+    values.replaceChildren(make("span", {}, `probability of ${actions[shown]} over time (0 to 1):`), ...each);
   };
   const showVotes = () => {
     const {heads, actions, unread} = get("votes");
@@ -277,6 +276,8 @@ function player({model, el}) {
       const key = `${i + 1}`;
       return make("div", {"data-layer": name}, button(label, `key ${key}`, () => toggle(name), `key-${key}`), range);
     }));
+    keys.textContent = `← → frame, with Shift snippet · Space play · 1 to ${rows.children.length} layer · [ ] opacity` +
+      ` · + − zoom · f full screen${live ? " · s save · r reverse" : ""}`;
     showLayers();
   };
   const take = name => {

@@ -87,8 +87,8 @@ def result_in_short(tables: Sequence[Table]) -> list[str]:
             [each.percent[reading] for reading in ("one view", "reversed")] for each in (branch, streams)
         )
         sentences.append(
-            f"With the snippets of each video in reverse order, the accuracy of the TTN branch goes from {before:.1f} "
-            f"% to {after:.1f} %, and that of two streams "
+            "On one view of each video, with its snippets in reverse order, the accuracy of the TTN branch goes from "
+            f"{before:.1f} % to {after:.1f} %, and that of two streams "
             f"{'stays at' if own == own_after else f'goes from {own:.1f} % to'} {own_after:.1f} %."
         )
     if vectors:

@@ -12,6 +12,7 @@ from traitlets import HasTraits, Int, Unicode, link
 
 from ifttn.experiment import results
 from ifttn.experiment.claims import Finding
+from ifttn.experiment.runs import Run
 from ifttn.experiment.scores import fuse_runs
 from ifttn.experiment.table_frames import to_frame
 from ifttn.experiment.table_texts import heading
@@ -150,15 +151,16 @@ class TableDesk(Opener):
     def _show_table(self) -> None:
         """Show every row, with its difference from the paper if both numbers are of the same data set."""
         table, frame = self.table, to_frame(self.table)
-        factors, numbers, texts = (frame.attrs["factors"], frame.to_dict("records"), texts_of(frame).to_dict("records"))
+        numbers, texts = frame.to_dict("records"), texts_of(frame).to_dict("records")
+        last = ["videos", *["seeds"] * ("seeds" in texts[0]), *frame.attrs["factors"]]
         places = [table.cells.index(cell) for cell in self.cells]
         same = any(map(_of_the_papers, self.cells))
         names = [table.columns[self.state.column].label, "paper", "measured", *["diff."] * same, "95 % interval"]
-        names += ["● measured ○ paper", "videos", *factors]
+        names += ["● measured ○ paper", *last]
         rows = "".join(
             f"<tr{' class=chosen' if row == self.state.row else ''}><th scope=row><button data-pick={row} "
             f"{'' if cell.accuracy else 'disabled'}>{escape(cell.method)}</button></th>"
-            f"{_cells_html(cell, numbers[place], texts[place], factors, same)}</tr>"
+            f"{_cells_html(cell, numbers[place], texts[place], last, same)}</tr>"
             for row, (cell, place) in enumerate(zip(self.cells, places, strict=True))
         )
         heads = "".join(f"<th scope=col>{escape(name)}</th>" for name in names)
@@ -194,10 +196,11 @@ class TableDesk(Opener):
             }
             lines.append(sketches.definitions(about))
         self._run.value = "".join(lines)
-        self._list_errors(accuracy.dataset, split, parts)
+        self._list_errors(runs, parts, accuracy.seeds > 1)
 
-    def _list_errors(self, dataset: str, split: int, parts: LateFusion) -> None:
-        runs = self.shelf.runs(dataset, split)
+    def _list_errors(self, runs: Mapping[str, Run], parts: LateFusion, seeds: bool) -> None:
+        """List the errors of one seed. `seeds`: the row of the table is the mean over several."""
+        of = f" of seed {runs[next(iter(parts))].identity['seed']}" if seeds else ""
         scores = {recipe: runs[recipe].scores() for recipe in parts}
         fused = fuse_runs([(scores[recipe], heads) for recipe, heads in parts.items()])
         actions = next(iter(scores.values())).actions
@@ -207,7 +210,7 @@ class TableDesk(Opener):
             if not right
         ]
         self._count.value = (
-            f"<b>{len(wrong)} errors</b> <small>in {len(fused.videos)} test videos; choose one to see it</small>"
+            f"<b>{len(wrong)} errors</b> <small>in {len(fused.videos)} test videos{of}; choose one to see it</small>"
         )
         with self.filling():
             self.errors.options = wrong
@@ -245,16 +248,16 @@ def _of_the_papers(cell: Cell) -> bool:
     return cell.accuracy is not None and ours == theirs
 
 
-def _cells_html(cell: Cell, row: Mapping[Any, Any], text: Mapping[Any, str], factors: Sequence[str], same: bool) -> str:
+def _cells_html(cell: Cell, row: Mapping[Any, Any], text: Mapping[Any, str], last: Sequence[str], same: bool) -> str:
     """The HTML of a row after the method. `text` has the numbers of `row` as short texts.
 
-    `same`: the table has a column for the difference from the paper.
+    `last`: the names of the last columns. `same`: the table has a column for the difference from the paper.
     """
     paper, ours, share = row["paper"], row["measured"], pd.notna(row["videos"])
     difference = f"{ours - paper:+.1f}" if _of_the_papers(cell) and pd.notna(paper) else ""
     theirs = float(paper) / 100 if pd.notna(paper) else None
     picture = sketches.interval(ours / 100, row["low"] / 100, row["high"] / 100, theirs) if share else ""
-    spans = [text[name] if share else "" for name in ("videos", *factors)]
+    spans = [text[name] if share else "" for name in last]
     cells = [text["paper"], f"<b>{text['measured']}</b>", *[difference] * same]
     cells += [f"<small>{text['95 %'] if share else ''}</small>", picture, *spans]
     return "".join(f"<td>{each}</td>" for each in cells)

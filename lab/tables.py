@@ -15,7 +15,7 @@ from ifttn.experiment.scores import READINGS
 from ifttn.experiment.table_texts import P_OF_ORDER, WORDS_LEFT, reasons, shown
 from lab.sketches import prose
 
-NARROW = ("method", "column", "paper", "paper on", "measured", "95 %", "p", "reversed")
+NARROW = ("method", "column", "paper", "paper on", "measured", "95 %", "seeds", "p", "reversed")
 """The columns in a notebook, whose page is narrow. The factors follow them."""
 
 
@@ -149,7 +149,8 @@ def reversal_tables(frame: pd.DataFrame) -> list[tuple[str, Styler]]:
 
 
 def _words(texts: pd.DataFrame) -> Styler:
-    """A table of short texts with words aligned to the left."""
+    """A table of short texts with words aligned to the left. The headings do not break at a hyphen."""
+    texts = texts.rename(columns=lambda name: name.replace("-", "\N{NON-BREAKING HYPHEN}"))
     styler = Styler(texts, cell_ids=False)
     classes = pd.DataFrame({name: "word" if name in (*WORDS_LEFT, "called") else "" for name in texts}, texts.index)
     styler.format(escape="html")

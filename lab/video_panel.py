@@ -65,7 +65,7 @@ class VideoPanel(Panel):
         labelled("seconds shown", self.span)
         which = row(self.dataset, self.split, self.side, self.action, self.run, width="100%")
         what = row(self.video, self.file, self.upload, width="100%")
-        self.pickers = VBox([which, what, self.span], layout=Layout(width="100%"))
+        self.pickers = VBox([which, what, self.span], layout=Layout(width="100%", grid_gap="8px"))
         self.offer("dataset", "split", "side", "run", "action")
         self.watch_choice(self.video, self._choose_video)
         self.watch_choice(self.file, self._choose_file)

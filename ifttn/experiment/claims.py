@@ -246,7 +246,7 @@ def claims_text(findings: Sequence[Finding]) -> str:
 
 EXPLAINED = (
     "Points are differences in accuracy on the same test videos, pooled over all trainings that both systems have. A "
-    "training is one seed on one split. The 95% interval covers other videos and other trainings, with Student's t, "
+    "training is one seed on one split. The 95 % interval covers other videos and other trainings, with Student's t, "
     "because a few trainings tell little about their spread. For one training it is Newcombe's interval, which does "
     "not cover other seeds. A video that several trainings answer is one cluster. The interval decides a claim. p is "
     "McNemar's exact test by video, for these trainings alone. Beside p are the numbers of answers that only the first "

@@ -160,7 +160,8 @@ EXPLAINED_REVERSALS = (
     '(or by their name both times, for an action that must not change). The columns "its reverse", "itself" and '
     '"neither" are about the answer backwards, whatever the answer in order was. All numbers are shares of the videos '
     "in %, on one view. Brackets hold the 95 % interval, also over trainings if there are several. A system that does "
-    "not know order gives the same answer backwards, and turns nothing."
+    'not know order gives the same answer backwards, and turns nothing. In the tables of single actions, "in order" '
+    'and "called" (what most of the videos are called backwards) are of the first system.'
 )
 """How to read the reversal table."""
 

@@ -17,6 +17,7 @@ OPTIONAL = ("top-5", "sd splits", "sd seeds", "p", *READINGS, *P_OF_ORDER.values
 """Columns that are left out if none of their cells has a number."""
 WORDS_LEFT = ("method", "column", "paper on", "data set", "actions", "system", "action", "reverse")
 """Columns that are aligned to the left on a terminal."""
+ONE_SPLIT = ("Something-Something V2",)
 PERCENT = ("paper", "measured", "low", "high", "top-5", "mean class", "1:1:1", "sd splits", "sd seeds", *READINGS)
 
 
@@ -171,11 +172,13 @@ def aligned(text: Columns) -> list[str]:
 
 def heading(table: Table) -> str:
     """The paper's caption, its data sets, and the source of our numbers."""
-    theirs = " and ".join(dict.fromkeys(column.dataset for column in table.columns))
+    names = dict.fromkeys(column.dataset for column in table.columns)
+    theirs = f"{' and '.join(name for name in names if name not in ONE_SPLIT)}, {splits_in_words(table.splits)}"
+    theirs = "; ".join([theirs, *(name for name in names if name in ONE_SPLIT)])
     ours = dict.fromkeys(_stands(cell.accuracy.dataset, cell.column.dataset) for cell in table.cells if cell.accuracy)
     on = dict.fromkeys(f"speed on {cell.speed.on}" for cell in table.cells if cell.speed)
     found = f"Measured: {', '.join([*ours, *on])}." if ours or on else "None of the runs that it needs is tested yet."
-    return f"{table.caption} Paper: {theirs}, {splits_in_words(table.splits)}. {found}"
+    return f"{table.caption} Paper: {theirs}. {found}"
 
 
 def _stands(ours: str, theirs: str) -> str:

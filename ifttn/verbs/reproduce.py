@@ -131,11 +131,12 @@ def about_study(
         flavour, usual = study.EMBEDDED[name]
         return f"{o.videos or usual} generated videos, in the layout of {flavour.upper()}"
 
+    further = {int(name) for path in places.runs.glob("seed*") if (name := path.name.removeprefix("seed")).isdigit()}
     return report.About(
         preset=o.preset,
         device=f"{o.device}, {settings.jobs} steps at once" if settings.jobs > 1 else o.device,
         datasets={name: described(name) for name in studied},
-        seeds=tuple(settings.every_seed),
+        seeds=tuple(sorted({*settings.every_seed, *further})),  # the tables use all of them
         versions={name: version(name) for name in ("torch", "torchvision", "ifttn")},
         date=datetime.date.today().isoformat(),
     )

@@ -190,7 +190,7 @@ def test_a_difference_that_another_seed_turns_round_is_undecided(content):
 def test_the_text_tells_what_its_figures_are(content):
     text = claims_text(decide(content, [study(if_ttn=streams(says(4)))], OURS, FACTORS))
     for part in (
-        "The 95% interval covers other videos and other trainings",
+        "The 95 % interval covers other videos and other trainings",
         "McNemar's exact test",
         "within 3 points",
         "[not measured] ",

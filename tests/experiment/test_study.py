@@ -1,3 +1,4 @@
+from argparse import Namespace
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,13 @@ from ifttn.experiment.scores import Scores
 from ifttn.experiment.study import Places, StudySettings
 from ifttn.experiment.table_texts import heading, table_text
 from ifttn.experiment.tables import load, stand_ins
+from ifttn.verbs.reproduce import about_study
+
+
+def test_the_report_names_the_seeds_of_its_tables(tmp_path):
+    (tmp_path / "runs" / "seed3").mkdir(parents=True)
+    options = Namespace(preset="tiny", device="cpu", videos=None)
+    assert about_study(options, Places(tmp_path), [], StudySettings("tiny", seeds=2)).seeds == (0, 1, 3)
 
 
 def test_every_step_comes_after_what_it_needs(tmp_path):

@@ -441,6 +441,7 @@ def test_the_text_is_aligned_and_says_on_what_it_was_measured(tables):
         assert all(line[end - 1] != " " and line[end : end + 2] in ("  ", "") for line in body), name
     assert "Measured: embedded-ucf in place of UCF-101." in text
     assert "None of the runs that it needs is tested yet." in heading(tables[3])
+    assert "Paper: UCF-101 and HMDB-51, splits 1, 2, 3; Something-Something V2. " in heading(tables[7])
 
 
 def test_the_speeds_of_table_5_come_from_the_file_of_a_benchmark(tmp_path):

@@ -1,7 +1,10 @@
+import re
+
 import pytest
 
 import lab
 from ifttn.experiment import published
+from lab.grid import ClipGrid
 from lab.inspector import Inspector
 from lab.monitor import Monitor
 from lab.shelf import Shelf
@@ -39,6 +42,12 @@ def test_panels_of_the_published_run_have_a_note(nothing, shelf, opened):
         panel = opened(Monitor, of)
         heading = panel.children[1].children[0].children[0].value
         assert ("published run, not trained here" in heading) == noted
+
+
+def test_the_grid_of_the_published_run_says_which_videos_it_has(nothing, opened):
+    grid = opened(ClipGrid, nothing)
+    assert grid.wait(60)
+    assert re.search(r"has \d+ of the 960 videos: three of each action, and the test videos", grid._absent.value)
 
 
 def test_tables_of_the_published_run_have_a_note_and_no_findings(nothing, shelf, opened):

@@ -21,6 +21,7 @@ from ipywidgets.widgets.widget import _instances
 from PIL import Image as Pillow
 
 from ifttn.experiment.runs import Run
+from ifttn.experiment.table_frames import to_frame
 from ifttn.vocabulary import IfttnError
 from lab import pictures
 from lab.cam_explorer import CamExplorer
@@ -35,6 +36,7 @@ from lab.panel import refill
 from lab.shelf import Shelf
 from lab.sketches import Curve
 from lab.table_desk import TableDesk
+from lab.tables import style
 
 PANELS = (ClipGrid, Inspector, FusionDesk, TableDesk, Monitor, CamExplorer, DeepDrawStudio)
 
@@ -539,12 +541,25 @@ def test_a_row_of_a_table_leads_to_its_run_its_errors_and_their_clip(opened, she
     assert desk.state.row == row
     assert "embedded-ucf/split1/if-ttn" in desk._run.value
     accuracy = desk.cells[row].accuracy
-    wrong = round((1 - accuracy.percent["measured"] / 100) * len(accuracy.right[""]))
+    wrong = round((1 - accuracy.percent["measured"] / 100) * accuracy.videos)
     assert len(desk.errors.options) == wrong
     desk.errors.value = desk.errors.options[0][1]
     desk.inspector.wait(60.0)
     assert desk.inspector.clip.name == desk.inspector.video.value == desk.errors.options[0][1]
     assert desk.inspector.worker.error == ""
+
+
+def test_a_mean_over_seeds_has_their_number_and_its_errors_have_their_seed(opened, shelf, tmp_path):
+    for room in ("data", "runs", "runs/seed1"):
+        (tmp_path / room).mkdir()
+        folder = shelf.places.root.resolve() / room.removesuffix("/seed1") / "embedded-ucf"
+        (tmp_path / room / "embedded-ucf").symlink_to(folder)
+    desk = opened(TableDesk, tmp_path, out=tmp_path)
+    assert desk.wait(60.0)
+    desk.state.row = [cell.method for cell in desk.cells].index("complete IF-TTN")
+    assert "<th scope=col>seeds</th>" in desk._table.value
+    assert "test videos of seed 0;" in desk._count.value
+    assert "seeds" in style(to_frame(desk.table)).to_html()
 
 
 @pytest.mark.parametrize(("named", "has"), [("embedded-ucf", False), ("UCF101", True)])

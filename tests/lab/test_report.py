@@ -166,7 +166,7 @@ def test_a_stage_that_ended_early_is_marked_and_explained(tmp_path: Path):
     table = fill(load()[3], short, OURS, FACTORS)
     write(tmp_path / "report.html", ABOUT, progress(), [table], [])
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert html.count(f"<li>! {line}</li>") == 1
+    assert html.count(f"<li>! {line}.</li>") == 1
     assert len(re.findall(r"100\.0 !<small>", html)) == 2  # the TTN branch and the complete network, not the streams
     assert f"! {line}" in table_text(table).replace("\n  ", " ")
 
