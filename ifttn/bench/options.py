@@ -41,7 +41,7 @@ TRAINED_STAGES = {
 DRAWN_BACKBONES = {"tiny": "tiny", "small": "resnet18", "paper": "resnet50"}
 """Preset of drawing -> backbone of the network."""
 UNTRAINED_WAYS = ("published", "fourier", "maco", "accentuation", "leaps")
-DRAWING_WAYS = (*UNTRAINED_WAYS, "denoiser-300", "denoiser-600", "denoiser-4800", "default")
+DRAWING_WAYS = (*UNTRAINED_WAYS, "denoiser-300", "denoiser-600", "denoiser-1600", "default")
 """Ways to draw an ordered pair. A number is the steps that a denoiser is trained for."""
 
 GPU_PARTS = (

@@ -36,7 +36,7 @@ class DrawingStep:
     steps: int
     """Steps of the whole drawing."""
     logit: float
-    """The logit of the action for the crop before the step (mean over networks)."""
+    """The logit of the action for the crop before the step, by the network whose turn it was."""
     probability: float
     """The probability of the action for the same crop: softmax of the head's logits."""
     rgb: Float[Tensor, "M 3 H W"] | None
@@ -104,8 +104,8 @@ def draw_many(
 ) -> Iterator[tuple[DrawingStep, ...]]:
     """Draw many subjects (action, seed) in one batch, like `draw`, and yield a step of each.
 
-    The networks have the same modalities and actions. The mean of their objectives is ascended, so that a pattern that
-    fools only one of them is not drawn. `kind` makes another canvas than the settings ask for.
+    The networks have the same modalities and actions. They take turns, step by step, so that a pattern that fools only
+    one of them does not stay. `kind` makes another canvas than the settings ask for.
     """
     network = networks[0]
     head = {"spatial": network.settings.modalities[0], "temporal": network.settings.modalities[-1]}.get(head, head)
@@ -159,8 +159,9 @@ def _merits(
         with ExitStack() as stack, torch.no_grad():
             for network in networks:
                 stack.enter_context(undisturbed(network))
-            logits = torch.stack([late_fusion(network(inputs).logits) for network in networks])
-        clear = _objective(logits, torch.tensor([pair.action], device=logits.device), "contrast").item()
+            logits = torch.cat([late_fusion(network(inputs).logits) for network in networks])
+        actions = torch.full((len(networks),), pair.action, device=logits.device)
+        clear = _objective(logits, actions, "contrast").mean().item()
         found.append(clear - (MISFIT_WEIGHT * math.log(denoiser.misfit(pair.inputs)) if denoiser else 0.0))
     return found
 
@@ -195,18 +196,16 @@ def _ascend(
         for i in range(octave.steps):
             sigma = _between(octave.sigma, i / octave.steps, power=3 if settings.denoised else 1)
             step_size = _between(octave.step_size, i / octave.steps)
-            with ExitStack() as stack, torch.enable_grad():
-                for network in networks:
-                    stack.enter_context(undisturbed(network))
+            network = networks[done % len(networks)]
+            with undisturbed(network), torch.enable_grad():
                 leaves, crops = canvas.crops(sigma)
-                jittered = _jittered(crops, settings, generators)
-                logits = torch.stack([_logits(network, head, jittered) for network in networks])
+                logits = _logits(network, head, _jittered(crops, settings, generators))
                 ascended = _objective(logits, actions, settings.objective).sum() - canvas.penalty(crops)
                 gradients = torch.autograd.grad(ascended, leaves, allow_unused=True, materialize_grads=True)
             canvas.step(gradients, step_size, sigma)
             done += 1
-            means = torch.stack([logits, logits.softmax(-1)]).detach().mean(1)  # (2, B, A)
-            values = means.gather(-1, actions[None, :, None].expand(2, -1, 1))[..., 0].tolist()
+            both = torch.stack([logits, logits.softmax(-1)]).detach()  # (2, B, A)
+            values = both.gather(-1, actions[None, :, None].expand(2, -1, 1))[..., 0].tolist()
             images = canvas.images()
             rgb = images.pop("rgb", [None] * len(subjects))
             (motion,) = images.values() or [[None] * len(subjects)]
@@ -231,14 +230,13 @@ def _logits(network: Network, head: str, crops: Mapping[str, Float[Tensor, "B M 
     return late_fusion(heads) if head == "fused" else heads[head]
 
 
-def _objective(logits: Float[Tensor, "E B A"], actions: Int[Tensor, " B"], objective: str) -> Float[Tensor, " B"]:
-    """The objective of each drawing (mean over networks)."""
-    index = actions[None, :, None].expand(len(logits), -1, 1)
-    own = logits.gather(-1, index)[..., 0]
-    if objective != "logit":
-        others = logits.scatter(-1, index, -torch.inf) if objective == "contrast" else logits
-        own = own - others.logsumexp(-1)
-    return own.mean(0)
+def _objective(logits: Float[Tensor, "B A"], actions: Int[Tensor, " B"], objective: str) -> Float[Tensor, " B"]:
+    """The objective of each drawing."""
+    own = logits.gather(1, actions[:, None])[:, 0]
+    if objective == "logit":
+        return own
+    others = logits.scatter(1, actions[:, None], -torch.inf) if objective == "contrast" else logits
+    return own - others.logsumexp(1)
 
 
 def _jittered(

@@ -76,7 +76,7 @@ DRAWING_PRESETS: Mapping[str, Settings] = {
 }
 
 
-STARTS = 4
+STARTS = 5
 """Starts of a drawing through a denoiser, of which the networks that draw and the denoiser choose (`draw_best`)."""
 
 

@@ -105,8 +105,8 @@ def steps_with_figures(o: argparse.Namespace, places: study.Places, settings: st
     )
     if o.preset == "tiny":
         arguments, needs = (places, first, 1, settings), (f"{first}: store",)
-        trained = Step(f"{first} split 1: denoiser", gallery.train_split_denoiser, arguments, needs, weight=8.6)
-        draw = replace(draw, needs=(*draw.needs, trained.name), weight=9.0)
+        trained = Step(f"{first} split 1: denoiser", gallery.train_split_denoiser, arguments, needs, weight=11.3)
+        draw = replace(draw, needs=(*draw.needs, trained.name), weight=8.0)
         steps.insert([step.name for step in steps].index(draw.needs[0]) + 1, trained)
     steps.insert(max([step.name for step in steps].index(name) for name in draw.needs) + 1, draw)
     if o.brief:

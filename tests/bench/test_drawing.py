@@ -47,7 +47,7 @@ def test_every_way_has_a_row_with_its_floor_and_intervals(ways, study, monkeypat
     assert [row.split()[0] for row in rows] == list(ways)
     assert all(row.count("[") == len(bench.COLUMNS) + 2 for row in rows)
     assert all(name in heads for name in (*bench.COLUMNS, "core-s", "floor"))
-    assert trained == ([300, 600, 4800] if "default" in ways else [])
+    assert trained == ([300, 600, 1600] if "default" in ways else [])
     pairs = pd.read_csv(tmp_path / "ways.csv")
     assert (pairs.groupby(["way", "weights"]).action.nunique() == 16).all()
     drawn = pairs[pairs.weights == "trained"].pivot(index="action", columns="way", values="fine")

@@ -33,7 +33,7 @@ from ifttn.vocabulary import MODALITIES, IfttnError
 WIDTHS = (32, 64, 128)
 SPREAD = 0.5
 """Standard deviation of real values as the denoiser takes them."""
-BATCH, STEPS, RATE = 16, 2400, 3e-3
+BATCH, STEPS, RATE = 16, 3200, 5e-3
 MISFIT_LEVEL, MISFIT_DRAWS = 3.2, 3
 """Noise level at which a finished pair is judged, and the draws of noise. At this level the denoiser sees where a ball
 is, but not its form: a judge of forms would prefer discs to rings, because discs are easier to denoise."""
@@ -190,7 +190,7 @@ def train_denoiser(
 
     It follows Karras et al. 2022, but predicts the clean pair and draws more of the noise levels at which forms are
     decided. Half of the loss is spread evenly over the pixels. The other half lies where the two snippets differ,
-    because what moves is small and decides the action. At 72 x 96 px it took 6 minutes of a core within a study.
+    because what moves is small and decides the action. At 72 x 96 px it took 8 minutes of a core within a study.
 
     Args:
         snippets: by modality (V, K, C, H, W) in 0..255, of videos of every action; K is 2 or more.
