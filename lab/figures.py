@@ -92,7 +92,7 @@ def figure_6(examples: Sequence[CamExample], notes: Sequence[str] = ()) -> Figur
     _, height, width, _ = examples[0].frames.shape
     tall = 2 * PAGE / 5.2 * height / width + 0.42
     heights = [tall] * len(examples) + [0.55]
-    heights[-2] += 0.125 * max((note.count("\n") + 1 for note in notes), default=0)
+    heights[-2] += 0.115 * max((note.count("\n") + 1 for note in notes), default=0)
     figure = Figure(figsize=(PAGE, sum(heights)))
     parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     blocks = [_cam_block(part, example) for part, example in zip(parts[:-1], examples, strict=True)]

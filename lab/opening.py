@@ -33,7 +33,7 @@ def open_study(folder: Path) -> Shelf:
         f"Published run: {network} of {published.DATASET}, preset {published.PRESET}, which was not trained on this "
         f"machine. Its top-1 accuracy is {100 * scores['top-1 as kept']:.1f} % on {scores['test videos']} test videos. "
         f"{here} of the {here + len(split.missing)} videos are here. `make reproduce` trains your own study in about "
-        "50 minutes; this cell then opens it.",
+        "45 minutes; this cell then opens it.",
         {"how it was made": root / PUBLISHED},
     )
     return shelf
