@@ -16,17 +16,9 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from ifttn.experiment.recipes import find
 from ifttn.experiment.scores import READINGS
-from ifttn.experiment.significance import Paired
+from ifttn.experiment.significance import Paired, compare
 from ifttn.experiment.table_texts import p_text
-from ifttn.experiment.tables import (
-    TABLES,
-    Factors,
-    LateFusion,
-    ScoresOf,
-    compare,
-    fused_by_training,
-    right_by_training,
-)
+from ifttn.experiment.tables import TABLES, Factors, LateFusion, ScoresOf, fused_by_training, right_by_training
 
 MARGIN = 0.03
 """Two accuracies are near, and a loss is little, if the difference is less than this. The margin was set before any

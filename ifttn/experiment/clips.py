@@ -11,7 +11,7 @@ from ifttn.experiment import testing, training
 from ifttn.experiment.pyramids import drop_pyramids
 from ifttn.experiment.recipes import with_its_sources
 from ifttn.experiment.scores import Scores, late_fusion
-from ifttn.experiment.tables import numbered, share_interval
+from ifttn.experiment.significance import numbered, share_interval
 from ifttn.experiment.work import Work
 from ifttn.vocabulary import IfttnError, Split
 

@@ -16,9 +16,9 @@ from ifttn.experiment.claims import SPLITS, load_claims
 from ifttn.experiment.results import Results
 from ifttn.experiment.reversals import NONE, Backwards, OrderAnswers
 from ifttn.experiment.scores import Fused
-from ifttn.experiment.significance import mcnemar
+from ifttn.experiment.significance import SeedAndSplit, mcnemar, numbered, share_interval
 from ifttn.experiment.table_texts import aligned
-from ifttn.experiment.tables import SeedAndSplit, fused_by_training, numbered, share_interval
+from ifttn.experiment.tables import fused_by_training
 from ifttn.vocabulary import IfttnError
 
 ALL = "all"

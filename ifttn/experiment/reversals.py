@@ -18,7 +18,8 @@ from jaxtyping import Int
 
 from ifttn.experiment.claims import Claims, Contrast, Finding, Verdict, all_of, verdict
 from ifttn.experiment.scores import Fused
-from ifttn.experiment.tables import Factors, Right, ScoresOf, SeedAndSplit, compare, fused_by_training
+from ifttn.experiment.significance import Right, SeedAndSplit, compare
+from ifttn.experiment.tables import Factors, ScoresOf, fused_by_training
 from ifttn.vocabulary import IfttnError
 
 COMPARED = ("complete", "ttn-branch", "two-stream")

@@ -4,15 +4,29 @@ A video that several splits or trainings answer is one cluster: its answers rese
 answers to as many different videos. The answers of one training are a cluster, too: another seed gives another network.
 """
 
-from functools import cache
+from collections.abc import Mapping
+from functools import cache, lru_cache
 from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
+SeedAndSplit = tuple[int, int]
+"""(number of the seed, split). For each of these, a recipe is trained once."""
 MANY = 1e4
 """Degrees of freedom from which Student's t counts as the normal distribution."""
+
+
+class Right(NamedTuple):
+    """Which answers of one training are right."""
+
+    videos: tuple[str, ...]
+    values: Bool[np.ndarray, " N"]
+
+
+Answers = Mapping[SeedAndSplit, Right]
+"""Training -> its answers."""
 
 
 def wilson(correct: int | float, total: int | float) -> tuple[float, float]:
@@ -191,3 +205,45 @@ def flip_test(changes: Int[np.ndarray, " V"]) -> float:
         chances = np.convolve(chances, coins)
     sums = np.arange(len(chances)) - len(chances) // 2
     return float(min(1.0, chances[np.abs(sums) >= abs(changes.sum())].sum()))
+
+
+def share_interval(
+    right: Bool[np.ndarray, " N"], videos: Int[np.ndarray, " N"], trainings: Int[np.ndarray, " N"]
+) -> tuple[float, float]:
+    """Wilson's 95 % interval over all answers. The design effect widens it if trainings share test videos. With several
+    trainings, it covers other trainings, too. The numbers are those of `numbered`."""
+    values = right.astype(float)
+    effect = design_effect(values, videos)
+    over_videos = wilson(values.sum() / effect, len(values) / effect)
+    low, high = over_trainings(values.mean(), over_videos, values, videos, trainings)
+    return max(low, 0.0), min(high, 1.0)
+
+
+@lru_cache(32)
+def numbered(names: tuple[tuple[str, ...], ...]) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"]]:
+    """The number of each answer's video, and of its training, from 0.
+
+    Args:
+        names: for each training, the videos that it answers.
+    """
+    numbers: dict[str, int] = {}
+    videos = np.array([numbers.setdefault(video, len(numbers)) for each in names for video in each])
+    return videos, np.repeat(np.arange(len(names)), [len(each) for each in names])
+
+
+def compare(first: Answers, second: Answers) -> Paired | None:
+    """McNemar's test of two results on the videos of the trainings that both have."""
+    both = [_on_same_videos(first[training], second[training]) for training in first if training in second]
+    if not any(one.videos for one, _ in both):
+        return None
+    one, other = (np.concatenate([pair[side].values for pair in both]) for side in (0, 1))
+    return mcnemar(one, other, *numbered(tuple(each.videos for each, _ in both)))
+
+
+def _on_same_videos(first: Right, second: Right) -> tuple[Right, Right]:
+    if first.videos == second.videos:
+        return first, second
+    place = {video: number for number, video in enumerate(second.videos)}
+    kept = [number for number, video in enumerate(first.videos) if video in place]
+    videos = tuple(first.videos[number] for number in kept)
+    return Right(videos, first.values[kept]), Right(videos, second.values[[place[video] for video in videos]])

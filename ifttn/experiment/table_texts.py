@@ -7,7 +7,8 @@ from numbers import Real
 from typing import Any
 
 from ifttn.experiment.scores import READINGS
-from ifttn.experiment.tables import Cell, Table, compare, splits_in_words
+from ifttn.experiment.significance import compare
+from ifttn.experiment.tables import Cell, Table, splits_in_words
 
 Columns = Mapping[Any, Sequence[Any]]
 """Name -> a value for each cell of a table."""

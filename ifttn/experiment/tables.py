@@ -7,13 +7,12 @@ import csv
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from ifttn.experiment.recipes import find
 from ifttn.experiment.scores import (
@@ -26,7 +25,7 @@ from ifttn.experiment.scores import (
     top1,
     top5,
 )
-from ifttn.experiment.significance import Paired, design_effect, mcnemar, over_trainings, wilson
+from ifttn.experiment.significance import Answers, Right, SeedAndSplit, numbered, share_interval
 from ifttn.vocabulary import IfttnError
 
 TABLES = Path(__file__).with_name("tables.toml")
@@ -37,19 +36,6 @@ ScoresOf = Callable[[str, int, str], Scores | None]
 """(data set, split, recipe) -> the scores of that run, or None if it is not tested."""
 Factors = Mapping[str, Int[np.ndarray, " A"]]
 """Factor -> its value for each action of a data set."""
-SeedAndSplit = tuple[int, int]
-"""(number of the seed, split). For each of these, a recipe is trained once."""
-
-
-class Right(NamedTuple):
-    """Which answers of one training are right."""
-
-    videos: tuple[str, ...]
-    values: Bool[np.ndarray, " N"]
-
-
-Answers = Mapping[SeedAndSplit, Right]
-"""Training -> its answers."""
 
 
 @dataclass(frozen=True)
@@ -362,30 +348,6 @@ def _accuracies(fused: Fused, factors: Factors) -> dict[str, float]:
     }
 
 
-def share_interval(
-    right: Bool[np.ndarray, " N"], videos: Int[np.ndarray, " N"], trainings: Int[np.ndarray, " N"]
-) -> tuple[float, float]:
-    """Wilson's 95 % interval over all answers. The design effect widens it if trainings share test videos. With several
-    trainings, it covers other trainings, too. The numbers are those of `numbered`."""
-    values = right.astype(float)
-    effect = design_effect(values, videos)
-    over_videos = wilson(values.sum() / effect, len(values) / effect)
-    low, high = over_trainings(values.mean(), over_videos, values, videos, trainings)
-    return max(low, 0.0), min(high, 1.0)
-
-
-@lru_cache(32)
-def numbered(names: tuple[tuple[str, ...], ...]) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"]]:
-    """The number of each answer's video, and of its training, from 0.
-
-    Args:
-        names: for each training, the videos that it answers.
-    """
-    numbers: dict[str, int] = {}
-    videos = np.array([numbers.setdefault(video, len(numbers)) for each in names for video in each])
-    return videos, np.repeat(np.arange(len(names)), [len(each) for each in names])
-
-
 def _top1_grid(fused: Mapping[SeedAndSplit, Fused]) -> Float[np.ndarray, "seeds splits"]:
     """Top-1 of each seed and split; NaN if it is not tested."""
     seeds, splits = (sorted({training[place] for training in fused}) for place in range(2))
@@ -396,24 +358,6 @@ def _top1_grid(fused: Mapping[SeedAndSplit, Fused]) -> Float[np.ndarray, "seeds 
 def _deviation(values: Float[np.ndarray, " n"]) -> float:
     """Standard deviation; NaN of one value."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
-
-
-def compare(first: Answers, second: Answers) -> Paired | None:
-    """McNemar's test of two results on the videos of the trainings that both have."""
-    both = [_on_same_videos(first[training], second[training]) for training in first if training in second]
-    if not any(one.videos for one, _ in both):
-        return None
-    one, other = (np.concatenate([pair[side].values for pair in both]) for side in (0, 1))
-    return mcnemar(one, other, *numbered(tuple(each.videos for each, _ in both)))
-
-
-def _on_same_videos(first: Right, second: Right) -> tuple[Right, Right]:
-    if first.videos == second.videos:
-        return first, second
-    place = {video: number for number, video in enumerate(second.videos)}
-    kept = [number for number, video in enumerate(first.videos) if video in place]
-    videos = tuple(first.videos[number] for number in kept)
-    return Right(videos, first.values[kept]), Right(videos, second.values[[place[video] for video in videos]])
 
 
 def splits_in_words(splits: Sequence[int]) -> str:
