@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Num
 from scipy.stats import permutation_test
 from torch import Tensor
-from torch.nn.functional import normalize, pad
+from torch.nn.functional import normalize
 
 from ifttn.experiment.scores import late_fusion
 from ifttn.model.network import Network, normalise, undisturbed
@@ -163,13 +163,11 @@ def order_report(
 
     Returns:
         Columns: action, seed; own/apart p(A,B), p(B,A), gap (means over the networks); becomes, the action of the
-        swapped pair; p(A,A), p(B,B); tsn gap, the gap of the mean of snippets' votes (0 by construction); moved, the
-        mean p(A,B) of `apart` after shifts of 8 px; fine, the share of energy above half of the highest frequency; with
+        swapped pair; p(A,A), p(B,B); tsn gap, the gap of the mean of snippets' votes (0 by construction); with
         `frames`, the columns of `retrieval`; with `panel`, its columns.
     """
     rows = []
-    witnesses = apart or own
-    witness = next(iter(witnesses.values()))
+    witness = next(iter((apart or own).values()))
     for pair in pairs:
         row: dict[str, Any] = {"action": pair.action, "seed": pair.seed}
         for name, networks in (("own", own), ("apart", apart)):
@@ -180,34 +178,12 @@ def order_report(
         appearance = witness.settings.modalities[0]
         tsn = swap_report({"": witness}, pair.inputs, pair.action, head=appearance)
         row["tsn gap"] = tsn["gap"].round(5).iloc[0]  # on a GPU, rounding leaves about 1e-7
-        row["moved"] = float(np.mean([_probability_when_moved(network, pair) for network in witnesses.values()]))
-        row["fine"] = fine_share(pair.inputs["rgb"])
         if frames is not None:
             row |= retrieval(witness, pair.inputs["rgb"], frames(pair.action))
         if panel is not None:
             row |= panel(pair)
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _probability_when_moved(network: Network, pair: Pair) -> float:
-    """Mean p(A,B) after shifts of 8 px along each axis, with a reflected border. It is low for a brittle drawing."""
-    moved, by = {}, 8
-    for modality, images in pair.inputs.items():
-        larger = pad(images, (by, by, by, by), mode="reflect")
-        height, width = images.shape[-2:]
-        places = [(0, by), (2 * by, by), (by, 0), (by, 2 * by)]
-        moved[modality] = torch.stack([larger[..., y : y + height, x : x + width] for y, x in places])
-    with undisturbed(network), torch.no_grad():
-        return float(network(moved).logits["ttn"].softmax(1)[:, pair.action].mean())
-
-
-def fine_share(images: Float[Tensor, "M C H W"]) -> float:
-    """Share of the energy (without the mean) above half of the highest frequency: high for noise, low for photos."""
-    energy = torch.fft.fft2(images - images.mean((-2, -1), keepdim=True)).abs().square().mean((0, 1))
-    rows, columns = (torch.fft.fftfreq(side, device=images.device) for side in images.shape[-2:])
-    fine = torch.hypot(rows[:, None], columns[None]) > 0.25
-    return float(energy[fine].sum() / energy.sum().clamp_min(1e-12))
 
 
 def in_words(report: pd.DataFrame) -> str:

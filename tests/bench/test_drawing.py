@@ -50,7 +50,7 @@ def test_every_way_has_a_row_with_its_floor_and_intervals(ways, study, monkeypat
     assert trained == ([300, 600, 1600] if "default" in ways else [])
     pairs = pd.read_csv(tmp_path / "ways.csv")
     assert (pairs.groupby(["way", "weights"]).action.nunique() == 16).all()
-    drawn = pairs[pairs.weights == "trained"].pivot(index="action", columns="way", values="fine")
+    drawn = pairs[pairs.weights == "trained"].pivot(index="action", columns="way", values="own gap")
     # No two ways draw the same picture, but the three denoisers that are trained alike here.
     assert (drawn.nunique(axis=1) == len(ways) - 2 * ("default" in ways)).all()
 
