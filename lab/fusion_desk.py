@@ -70,7 +70,7 @@ class FusionDesk(Opener):
         self.changed.add_class("ifttn-changed")
         preset = self.button("preset weights", self.set_preset, "the weights that were set before any test", "p")
         equal = self.button("all 1", self.set_equal, "the same weight for every head")
-        narrow, wide = (Layout(grid_gap="5px", flex=flex, min_width="280px") for flex in ("1 1 300px", "2 1 480px"))
+        narrow, wide = (Layout(grid_gap="5px", flex=flex, min_width="280px") for flex in ("1 1 340px", "2 1 430px"))
         weights = [HTML("<h4>Weights</h4>"), self._weights, row(preset, equal), self._warning]
         changed = [HTML("<h4>Changed predictions</h4>"), self._summary, self.changed, self._note]
         heading = HTML("<h4>Confusion matrix <small>click a cell to see its clips</small></h4>")
