@@ -149,8 +149,8 @@ def reversal_tables(frame: pd.DataFrame) -> list[tuple[str, Styler]]:
 
 
 def _words(texts: pd.DataFrame) -> Styler:
-    """A table of short texts with words aligned to the left. The headings do not break at a hyphen."""
-    texts = texts.rename(columns=lambda name: name.replace("-", "\N{NON-BREAKING HYPHEN}"))
+    """A table of short texts with words aligned to the left. The headings do not break within IF-TTN."""
+    texts = texts.rename(columns=lambda name: name.replace("IF-TTN", "IF\N{NON-BREAKING HYPHEN}TTN"))
     styler = Styler(texts, cell_ids=False)
     classes = pd.DataFrame({name: "word" if name in (*WORDS_LEFT, "called") else "" for name in texts}, texts.index)
     styler.format(escape="html")
