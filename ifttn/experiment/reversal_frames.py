@@ -74,7 +74,7 @@ def _row(
     reverse: Int[np.ndarray, " A"],
     actions: Sequence[str],
 ) -> dict[str, Any]:
-    """The row of the first of these labels, with the answers to all of them."""
+    """Compute a row from the answers to videos with these labels. The row names the action of the first label."""
     own = [each.to(labels) for each in answers.values()]
     label, before, after = np.concatenate([each[1:] for each in own], axis=1)
     videos, trainings = numbered(tuple(each.videos for each in own))

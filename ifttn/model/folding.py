@@ -1,4 +1,4 @@
-"""What makes convolutions faster: weights that are stored channels last, and folded batch normalisation.
+"""Makes convolutions faster: stores their weights channels last, and folds batch normalisation into them.
 
 In evaluation mode, y = g (Wx + b - m) / s + c is itself a convolution, with W' = g W / s and b' = g (b - m) / s + c.
 This saves the pass over memory of each normalisation. The results differ only by rounding.

@@ -1,6 +1,7 @@
 import pytest
 import safetensors.torch
 import torch
+from torch.nn.functional import interpolate
 
 from ifttn.insight.embedded import denoiser as denoising
 from ifttn.insight.embedded.denoiser import SPREAD, Denoiser, denoiser_file, load_denoiser, packed, train_denoiser
@@ -84,6 +85,13 @@ def test_values_are_centred_and_as_wide_as_promised(denoiser):
     assert values.shape == (96, count, 12, 16)
     torch.testing.assert_close(values.mean((0, 2, 3)), torch.zeros(count), atol=1e-4, rtol=0)
     torch.testing.assert_close(values.std((0, 2, 3)), torch.full((count,), SPREAD), rtol=0.02, atol=0)
+
+
+def test_decoding_enlarges_as_torch_does(denoiser):
+    values = torch.randn((4, denoiser.components, 12, 16), generator=torch.Generator().manual_seed(3))
+    halved = torch.einsum("dc,nchw->ndhw", denoiser.basis / SPREAD, values) + denoiser.mean
+    wanted = interpolate(halved, (24, 32), mode="bicubic", align_corners=False).clamp(0, 255)
+    torch.testing.assert_close(torch.cat([*denoiser.decode(values, (24, 32)).values()], 1), wanted, atol=1e-3, rtol=0)
 
 
 def test_what_was_encoded_is_decoded_but_for_its_edges(denoiser):

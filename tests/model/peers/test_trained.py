@@ -2,6 +2,7 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from torch import nn
 
 from ifttn.model.network import Network, NetworkSettings
 from ifttn.model.peers.table5 import TRAINED
@@ -34,6 +35,15 @@ def planes(modalities, videos, segments, size):
 
 def test_every_trainable_peer_is_tested_here():
     assert set(FED) == set(TRAINED)
+
+
+@pytest.mark.parametrize("peer", FED)
+def test_a_peer_stores_its_convolutions_channels_last(peer):
+    network = build_network(PeerSettings(6, FED[peer], None, peer=peer))
+    weights = [part.weight for part in network.modules() if isinstance(part, nn.Conv2d | nn.Conv3d)]
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
+    assert weights
+    assert all(weight.is_contiguous(memory_format=layouts[weight.ndim]) for weight in weights)
 
 
 @pytest.mark.parametrize("peer", [peer for peer in FED if peer not in OF_WHOLE_VIDEOS])
