@@ -84,9 +84,14 @@ def explained(options: Mapping[str, Any]) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if lacks_memory(error):
             raise IfttnError(f"{LACKS} ({_asked(error)}){advice(options)}") from error
-        if "DataLoader worker (pid" in str(error):  # torch may raise this in the middle of a step
+        if loader_was_killed(error):
             raise loader_killed() from error
         raise
+
+
+def loader_was_killed(error: BaseException) -> bool:
+    """Whether torch says that a process that loads was killed. It raises this in the main thread, anywhere."""
+    return "DataLoader worker (pid" in str(error)
 
 
 def loader_killed() -> IfttnError:

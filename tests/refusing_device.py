@@ -305,7 +305,7 @@ def _solved(previous: torch.Tensor, following: torch.Tensor, pyramid: CoarseToFi
 class Stream:
     """Stands for torch.cuda.Stream: what is asked of it is done at once."""
 
-    def __init__(self, device: object = None) -> None:
+    def __init__(self, device: object = None, priority: int = 0) -> None:
         """Of any device."""
 
     def nothing(self, *arguments: object) -> None:

@@ -7,11 +7,13 @@ The GPU is the second of two, so that what goes to "cuda" and not to the network
 
 import importlib.util
 import sys
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,8 +24,11 @@ from ifttn import cli, gallery
 from ifttn.bench import insight as bench_insight
 from ifttn.bench import systems
 from ifttn.bench import train as bench_train
+from ifttn.data import cuda_kernels
 from ifttn.data.flow import flow_of, luminance
 from ifttn.data.flow_service import serve
+from ifttn.data.loading import Loader, batches, in_order
+from ifttn.data.samples import SnippetDataset
 from ifttn.experiment import study
 from ifttn.experiment.recipes import RECIPES
 from ifttn.experiment.results import Results
@@ -277,3 +282,34 @@ def test_the_desks_open(kind, opened):
 
 def test_the_monitor_opens(opened):
     opened(Monitor)
+
+
+class Driver:
+    """In the place of CUDA's bindings: notes what is locked."""
+
+    def __init__(self, error: int = 0) -> None:
+        self.error, self.locked = error, dict[int, int]()
+
+    def cuMemHostRegister(self, address: int, size: int, flags: int) -> tuple[SimpleNamespace | int]:
+        if not self.error:
+            self.locked[address] = size
+        return (SimpleNamespace(name="CUDA_ERROR_NOT_SUPPORTED") if self.error else 0,)
+
+    def cuMemHostUnregister(self, address: int) -> tuple[int]:
+        del self.locked[address]
+        return (0,)
+
+
+@pytest.mark.parametrize("error", [0, 801])
+def test_memory_that_processes_share_is_locked_for_a_gpu_as_long_as_they_live(embedded, monkeypatch, error):
+    driver, own = Driver(error), embedded.work(embedded.store)
+    monkeypatch.setattr(cuda_kernels, "import_module", {"cuda.bindings.driver": driver}.__getitem__)
+    data = SnippetDataset(own.store, own.split.train, ("rgb", "flow"), segments=3, size=64, scales=(1.0, 0.875))
+    with closing(Loader(data, GPU, 2)) as loader:
+        for epoch in range(2):
+            keys = in_order(data, 6, epoch)
+            for batch, expected in zip(loader(keys), batches(data, keys, "cpu"), strict=True):
+                assert batch.names == expected.names
+                assert all(torch.equal(x.cpu(), expected.inputs[m]) for m, x in batch.inputs.items())
+            assert [*driver.locked.values()] == [loader._processes.memory.nbytes] * (not error)
+    assert not driver.locked

@@ -11,7 +11,7 @@ import torch
 
 from ifttn import cli
 from ifttn.data.doctor import pan
-from ifttn.data.loading import SnippetDataset
+from ifttn.data.samples import SnippetDataset
 from ifttn.data.video import decode, read_frames
 from ifttn.experiment import training
 from ifttn.experiment.scores import LATE_FUSION

@@ -27,7 +27,7 @@ from ifttn.bench.clock import Clock, PrintedTable, one_core, use_one_core
 from ifttn.bench.options import UNTRAINED_WAYS
 from ifttn.data import diagnostic
 from ifttn.data.catalogue import read_split
-from ifttn.data.loading import whole_snippets
+from ifttn.data.samples import whole_snippets
 from ifttn.data.store import Store
 from ifttn.experiment.runs import Run
 from ifttn.experiment.significance import wilson

@@ -22,7 +22,8 @@ from ifttn.bench.options import TRAINED_STAGES
 from ifttn.bench.random_steps import random_step
 from ifttn.data import diagnostic
 from ifttn.data.flow import flow_of, to_bytes
-from ifttn.data.loading import SnippetDataset, batches, in_order
+from ifttn.data.loading import batches, in_order
+from ifttn.data.samples import SnippetDataset
 from ifttn.data.store import Store, StoreSettings
 from ifttn.experiment.presets import PRESETS, Preset
 from ifttn.experiment.processes import Machine
@@ -152,7 +153,7 @@ def loader_rates(dataset: SnippetDataset, batch: int, repetitions: int) -> dict[
     fitted = replace(dataset, fitted=True)
     sides = {
         "bare": lambda: map(_decode, jpegs),
-        "loader": lambda: map(dataset.__getitems__, in_order(dataset, batch)),
+        "loader": lambda: map(dataset.read, in_order(dataset, batch)),
         "fitted": lambda: batches(fitted, in_order(fitted, batch), "cpu"),
     }
     return {name: len(dataset) / own for name, own in Clock().best(sides, repetitions).items()}

@@ -1,8 +1,8 @@
-"""Batches on a device, built from the portions that the processes of a loader make.
+"""Batches on a device, made from batches in the memory of the host.
 
-A portion holds decoded pictures. If a GPU decodes, it holds the motion fields, the largest part of a batch, as JPEG
-files. OpenCV decodes RGB on every device: nvJPEG interpolates colours in another way, with differences of up to 24
-levels at colour edges, and a network would get other pictures in training than in use. Grey pictures of nvJPEG and
+A batch of the host holds decoded pictures. If a GPU decodes, it holds the motion fields, the largest part of a batch,
+as JPEG files. OpenCV decodes RGB on every device: nvJPEG interpolates colours in another way, with differences of up to
+24 levels at colour edges, and a network would get other pictures in training than in use. Grey pictures of nvJPEG and
 OpenCV are equal to the bit.
 
 Shapes: N videos, K segments, C channels of a modality's snippet, M motion fields of a video, H x W pixels.
@@ -11,11 +11,13 @@ Shapes: N videos, K segments, C channels of a modality's snippet, M motion field
 import functools
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from itertools import accumulate
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -28,6 +30,7 @@ from ifttn.data.frame_source import StoreSettings
 from ifttn.memory import lacks_memory
 from ifttn.vocabulary import MODALITIES, IfttnError
 
+Made = TypeVar("Made")
 Decode = Callable[[list[Tensor]], Sequence[Tensor]]
 """Grey JPEG files, a tensor of bytes each -> their pictures (1, height, width) on the device."""
 AHEAD = 2
@@ -48,20 +51,35 @@ class Batch:
 class Jpegs:
     """Motion fields of some videos, as the JPEG files of the store."""
 
-    content: UInt8[Tensor, " bytes"]
-    """The files, one after another, each once."""
-    lengths: list[int]
-    """Lengths of the files in bytes."""
-    places: Integer[np.ndarray, "N M"]
+    files: list[UInt8[Tensor, " _"]]
+    """Each file once."""
+    places: list[Integer[np.ndarray, " M"]]
     """For each field of each video, the number of its file."""
+
+    @classmethod
+    def joined(cls, parts: Sequence["Jpegs"]) -> "Jpegs":
+        """The fields of all parts, in their order."""
+        starts = accumulate((len(part.files) for part in parts), initial=0)
+        places = [each + start for part, start in zip(parts, starts, strict=False) for each in part.places]
+        return cls([file for part in parts for file in part.files], places)
 
 
 @dataclass
 class Portion:
-    """Some videos of a batch, made by a data set (`SnippetDataset.fitted`, `.encoded`)."""
+    """What is known of some videos of a batch when their planes are decoded."""
 
-    planes: dict[str, Tensor]
-    """(N, K, C, H, W) bytes of each decoded modality."""
+    crops: list[tuple[int, ...]]
+    """`Crop.facts` of each video."""
+    jpegs: dict[str, Jpegs]
+    """JPEG files of the modalities that are not decoded."""
+
+
+@dataclass
+class HostBatch:
+    """A batch in the memory of the host."""
+
+    planes: dict[str, UInt8[Tensor, "N K C _ _"]]
+    """Bytes of each decoded modality."""
     jpegs: dict[str, Jpegs]
     """JPEG files of the other modalities."""
     crops: Integer[np.ndarray, "N 5"]
@@ -92,50 +110,31 @@ class Uncut:
 
 
 def assembled(
-    portions: Sequence[Portion], settings: StoreSettings, device: torch.device, decode: Decode | None, whole: bool
+    read: HostBatch, settings: StoreSettings, device: torch.device, decode: Decode | None, *, whole: bool, lent: bool
 ) -> Uncut:
-    """Join the portions of one batch, in their order, on the device.
+    """Bring a batch to the device.
 
     Args:
-        portions: portions with the same modalities.
-        settings: settings of their store.
-        device: device of the batch.
-        decode: decodes JPEG files on the device; needed if the portions have JPEG files.
+        read: the batch.
+        settings: settings of its store.
+        device: device of the result.
+        decode: decodes JPEG files on the device; needed if the batch has JPEG files.
         whole: whether decoded planes are full frames (`Uncut.has_full_frames`).
+        lent: whether the memory of the batch will be overwritten, so that a CPU has to copy it.
 
     Raises:
         IfttnError: a motion field cannot be decoded.
     """
-    planes = {m: _stacked([portion.planes[m] for portion in portions], device) for m in portions[0].planes}
-    for modality in portions[0].jpegs:
+    planes = dict[str, Tensor]()
+    for modality, jpegs in read.jpegs.items():  # before any upload, for which the decoder would wait
         assert decode is not None
-        fields = _decoded(portions, modality, settings, decode)
-        starts = np.cumsum([0, *(len(portion.jpegs[modality].lengths) for portion in portions[:-1])])
-        places = [portion.jpegs[modality].places + start for portion, start in zip(portions, starts, strict=True)]
-        taken = fields[uploaded(torch.from_numpy(np.concatenate(places)), device)]
+        fields = _decoded(read, modality, settings, decode)
+        taken = fields[uploaded(torch.from_numpy(np.stack(jpegs.places)), device)]
         planes[modality] = taken.flatten(1, 2).unflatten(1, (-1, MODALITIES[modality].channels))
-    labels = torch.tensor([label for portion in portions for label in portion.labels])
-    return Uncut(
-        planes,
-        np.concatenate([portion.crops for portion in portions]),
-        {m: whole or m in portions[0].jpegs for m in planes},
-        uploaded(labels, device),
-        [name for portion in portions for name in portion.names],
-    )
-
-
-def _stacked(portions: Sequence[Tensor], device: torch.device) -> UInt8[Tensor, "N K C H W"]:
-    """The parts of a batch, one after another, in the memory layout of the parts."""
-    first = portions[0]
-    if len(portions) == 1:
-        return uploaded(first, device)
-    count = sum(map(len, portions))
-    whole = torch.empty_strided((count, *first.shape[1:]), first.stride(), dtype=first.dtype, device=device)
-    row = 0
-    for portion in portions:
-        whole[row : row + len(portion)].copy_(portion.pin_memory() if whole.is_cuda else portion, non_blocking=True)
-        row += len(portion)
-    return whole
+    for modality, x in read.planes.items():
+        planes[modality] = x.clone() if lent and device.type == "cpu" else uploaded(x, device)
+    has_full_frames = {m: whole or m in read.jpegs for m in planes}
+    return Uncut(planes, read.crops, has_full_frames, uploaded(torch.tensor(read.labels), device), read.names)
 
 
 def uploaded(x: Tensor, device: torch.device) -> Tensor:
@@ -143,35 +142,38 @@ def uploaded(x: Tensor, device: torch.device) -> Tensor:
     return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x
 
 
-def _decoded(
-    portions: Sequence[Portion], modality: str, settings: StoreSettings, decode: Decode
-) -> UInt8[Tensor, "fields 2 H W"]:
-    files = [
-        file for portion in portions for file in portion.jpegs[modality].content.split(portion.jpegs[modality].lengths)
-    ]
+def settled(device: torch.device) -> None:
+    """Wait until a GPU has done the work of the current stream. The thread sleeps meanwhile and takes no core."""
+    if device.type == "cuda":
+        done = torch.cuda.Event(blocking=True)
+        done.record(torch.cuda.current_stream(device))
+        done.synchronize()
+
+
+def _decoded(read: HostBatch, modality: str, settings: StoreSettings, decode: Decode) -> UInt8[Tensor, "fields 2 H W"]:
     shape = (1, 2 * settings.height, settings.width)
     try:
-        images = decode(files)
+        images = decode(read.jpegs[modality].files)
         if any(image.shape != shape for image in images):
             raise RuntimeError(f"a picture does not have {shape[2]} x {shape[1]} pixels")
     except RuntimeError as error:
         if lacks_memory(error):
             raise
-        damaged = (name for portion in portions for name in _damaged(portion, modality, shape))
         raise IfttnError(
-            f"{next(damaged, 'a video')}: a field of {modality} cannot be decoded ({str(error).splitlines()[0]}); "
-            "remove its entry and prepare it again"
+            f"{_damaged(read, modality, shape)}: a field of {modality} cannot be decoded "
+            f"({str(error).splitlines()[0]}); remove its entry and prepare it again"
         ) from error
     return torch.stack(list(images)).view(-1, 2, settings.height, settings.width)
 
 
-def _damaged(portion: Portion, modality: str, shape: tuple[int, int, int]) -> Iterator[str]:
-    """Names of the videos with a field that OpenCV cannot decode either."""
-    jpegs = portion.jpegs[modality]
-    images = [cv2.imdecode(file.numpy(), cv2.IMREAD_GRAYSCALE) for file in jpegs.content.split(jpegs.lengths)]
-    for name, places in zip(portion.names, jpegs.places, strict=True):
+def _damaged(read: HostBatch, modality: str, shape: tuple[int, int, int]) -> str:
+    """The name of a video with a field that OpenCV cannot decode either."""
+    jpegs = read.jpegs[modality]
+    images = [cv2.imdecode(file.numpy(), cv2.IMREAD_GRAYSCALE) for file in jpegs.files]
+    for name, places in zip(read.names, jpegs.places, strict=True):
         if any(images[i] is None or images[i].shape != shape[1:] for i in places):
-            yield name
+            return name
+    return "a video"
 
 
 @functools.cache
@@ -183,8 +185,7 @@ def nvjpeg(device: torch.device) -> Decode | None:
         grey = torchvision.io.ImageReadMode.GRAY.value
 
         def decode(files: list[Tensor]) -> Sequence[Tensor]:
-            # The decoder has its own stream. It may write to memory that earlier work of this stream still reads.
-            torch.cuda.current_stream(device).synchronize()
+            settled(device)  # the decoder's own stream may write to memory that earlier work of this stream reads
             return torch.ops.image.decode_jpegs_cuda(files, grey, device)
 
         decode([torch.from_numpy(cv2.imencode(".jpg", np.zeros((16, 16), np.uint8))[1].ravel())])
@@ -195,9 +196,24 @@ def nvjpeg(device: torch.device) -> Decode | None:
     return decode
 
 
+def ahead(following: Callable[[], Made], count: int, most: int) -> Generator[Made]:
+    """`count` results of a function. A thread calls it until `most` results wait."""
+    # Waiting threads of OpenMP would take the cores of the processes that load.
+    pool = ThreadPoolExecutor(1, initializer=partial(torch.set_num_threads, 1))
+    try:
+        waiting = deque(pool.submit(following) for _ in range(min(most, count)))
+        for number in range(count):
+            result = waiting.popleft().result()
+            if number + most < count:
+                waiting.append(pool.submit(following))
+            yield result
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def made_ahead(made: Iterator[Batch], count: int, device: torch.device) -> Iterator[Batch]:
     """`count` batches, which a thread makes in its own stream while the device computes earlier batches."""
-    stream = torch.cuda.Stream(device)
+    stream = torch.cuda.Stream(device, priority=-1)  # its short work need not wait for all that training has queued
 
     def following() -> tuple[Batch, torch.cuda.Event]:
         with torch.cuda.device(device), torch.cuda.stream(stream):
@@ -205,18 +221,13 @@ def made_ahead(made: Iterator[Batch], count: int, device: torch.device) -> Itera
             arrived.record(stream)
         return batch, arrived
 
-    # Waiting threads of OpenMP would take the cores of the processes that load.
-    pool = ThreadPoolExecutor(1, initializer=partial(torch.set_num_threads, 1))
     try:
-        waiting = deque(pool.submit(following) for _ in range(min(AHEAD, count)))
-        for number in range(count):
-            batch, arrived = waiting.popleft().result()
-            if number + AHEAD < count:
-                waiting.append(pool.submit(following))
-            current = torch.cuda.current_stream(device)
-            current.wait_event(arrived)
-            for tensor in (*batch.inputs.values(), batch.labels):
-                tensor.record_stream(current)  # another stream made it, and must not reuse its memory too early
-            yield batch
+        with closing(ahead(following, count, AHEAD)) as batches:
+            for batch, arrived in batches:
+                current = torch.cuda.current_stream(device)
+                current.wait_event(arrived)
+                for tensor in (*batch.inputs.values(), batch.labels):
+                    tensor.record_stream(current)  # another stream made it, and must not reuse its memory too early
+                yield batch
     finally:
-        pool.shutdown(cancel_futures=True)
+        stream.synchronize()  # then other batches may take the memory on the host

@@ -1,12 +1,15 @@
 """CUDA C++ kernels: NVRTC compiles a source for the current GPU, and kernels run in torch's current stream."""
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 
 Launch = Callable[[str, Sequence[int], int, int, ctypes.Array], None]
@@ -50,6 +53,25 @@ def launcher(code: Callable[[str], bytes], shared: Mapping[str, int]) -> Launch:
         _checked(driver.cuLaunchKernel(kernels[name], *blocks, threads, 1, 1, shared, stream, addresses, 0))
 
     return launch
+
+
+@contextmanager
+def page_locked(memory: UInt8[np.ndarray, " bytes"], device: torch.device) -> Iterator[None]:
+    """Inside, a GPU copies directly from this memory and the host does not wait. Without bindings of CUDA, or if the
+    driver refuses, nothing happens, and `Tensor.pin_memory` has to copy."""
+    address, unlock = memory.ctypes.data, None
+    with suppress(ImportError, RuntimeError), torch.cuda.device(device):
+        driver = import_module("cuda.bindings.driver")
+        torch.cuda.current_stream().synchronize()  # makes the driver's context
+        _checked(driver.cuMemHostRegister(address, memory.nbytes, 0))
+        unlock = driver.cuMemHostUnregister
+    try:
+        yield
+    finally:
+        if unlock:
+            with torch.cuda.device(device):
+                torch.cuda.synchronize()
+                _checked(unlock(address))
 
 
 def machine_code(source: Path, architecture: str, defined: Mapping[str, object], flags: Sequence[str] = ()) -> bytes:

@@ -12,7 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ifttn.data.augmentation import test_crops
-from ifttn.data.loading import Batch, SnippetDataset, batches
+from ifttn.data.batch import Batch
+from ifttn.data.loading import batches
+from ifttn.data.samples import SnippetDataset
 from ifttn.experiment.processes import Machine
 from ifttn.experiment.scores import Scores
 from ifttn.memory import Pieces

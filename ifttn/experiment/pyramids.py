@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ifttn.data.loading import SnippetDataset, batches, in_order
+from ifttn.data.loading import batches, in_order
+from ifttn.data.samples import SnippetDataset
 from ifttn.files import held, not_written, partial_beside
 from ifttn.model.backbone import LEVELS, Backbone, Pyramid
 from ifttn.model.network import normalise

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from ifttn.data.catalogue import hold_out
-from ifttn.data.loading import SnippetDataset
+from ifttn.data.samples import SnippetDataset
 from ifttn.experiment.evaluation import evaluate
 from ifttn.experiment.leakage import refuse_leak
 from ifttn.experiment.runs import Run

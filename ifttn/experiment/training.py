@@ -22,7 +22,8 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from ifttn.data.catalogue import hold_out
-from ifttn.data.loading import Loader, SnippetDataset
+from ifttn.data.loading import Loader
+from ifttn.data.samples import SnippetDataset
 from ifttn.experiment.evaluation import evaluate
 from ifttn.experiment.forward import Forward, compiled_forward
 from ifttn.experiment.initialisation import Loaded, initialise
@@ -309,7 +310,7 @@ class Training:
 
     def _add_pending(self, what: str, value: Tensor, right: Tensor, names: list[str], videos: int) -> None:
         where = f"{what} of {self.stage.name}, epoch {self.at.epoch}, step {self.at.step}"
-        arrived = torch.cuda.Event() if value.is_cuda else None
+        arrived = torch.cuda.Event(blocking=True) if value.is_cuda else None
         if arrived:
             value, right = (x.detach().to("cpu", non_blocking=True) for x in (value, right))
             arrived.record(torch.cuda.current_stream(self.work.device))

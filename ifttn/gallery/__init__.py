@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from ifttn.data.loading import whole_snippets
+from ifttn.data.samples import whole_snippets
 from ifttn.experiment.presets import PRESETS
 from ifttn.experiment.recipes import RECIPES, find
 from ifttn.experiment.results import Results

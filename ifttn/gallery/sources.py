@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from ifttn.data import diagnostic
-from ifttn.data.loading import whole_snippets
+from ifttn.data.samples import whole_snippets
 from ifttn.experiment.presets import PRESETS
 from ifttn.experiment.recipes import find
 from ifttn.experiment.runs import Run

@@ -19,7 +19,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from scipy.stats import bootstrap, spearmanr
 from torch import Tensor, nn
 
-from ifttn.data.loading import whole_snippets
+from ifttn.data.samples import whole_snippets
 from ifttn.data.store import Store
 from ifttn.insight.cam import STRIDE, Finer, OneTensor, class_activation_maps, on_pixels, stack
 from ifttn.insight.embedded.balls import ball_regions

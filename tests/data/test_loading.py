@@ -3,10 +3,10 @@ import os
 import pickle
 import signal
 import time
+from collections import deque
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -14,13 +14,16 @@ import pandas as pd
 import pytest
 import torch
 
-from ifttn.data import augmentation, loading, sampling
-from ifttn.data.batch import Batch, assembled, nvjpeg
+from ifttn.data import augmentation, sampling, sharing
+from ifttn.data.batch import Batch, HostBatch, assembled, nvjpeg
 from ifttn.data.entry import Entry
 from ifttn.data.flow import from_bytes, to_bytes
 from ifttn.data.gop import ACCUMULATED_BOUND, accumulate, p_frames, residual
-from ifttn.data.loading import Loader, SnippetDataset, batches, in_order
+from ifttn.data.loading import Loader, batches, in_order
+from ifttn.data.samples import SnippetDataset
+from ifttn.data.sharing import Workers
 from ifttn.data.store import Store, StoreSettings
+from ifttn.memory import explained
 from ifttn.vocabulary import MODALITIES, IfttnError, Video
 
 SCALES = (1.0, 0.875, 0.75)
@@ -105,7 +108,7 @@ def test_rgb_differences_are_halves_around_128(store):
 def test_a_run_of_images_stands_around_the_middle_of_its_snippet_and_stops_at_the_ends(store, modality, stored, count):
     for options in ({"fitted": True}, {"fitted": False}):
         data = dataset(store, "noise", modalities=(modality,), **options)
-        found = data.__getitems__([(0, 0)]).planes[modality][0, ..., :32, :32].numpy()
+        found = data.read([(0, 0)]).planes[modality][0, ..., :32, :32].numpy()
         last = 29 if stored == "rgb" else 28
         for k, middle in enumerate((5, 11, 17, 23)):
             wanted = np.arange(middle - count // 2, middle - count // 2 + count).clip(0, last)
@@ -266,17 +269,60 @@ def test_the_processes_of_a_loader_serve_all_its_epochs(store):
 
 
 def test_all_processes_share_the_first_batch(store, monkeypatch):
-    """Each makes a portion that says who made it."""
+    """Each writes its number where a crop begins."""
     data = dataset(store, *NAMES, *NAMES, scales=SCALES)
 
-    def signed(self, keys):
+    def signed(self, keys, planes):
         time.sleep(0.2)  # so that one process cannot be through with all parts before another begins
-        return replace(portion := usual(self, keys), names=[f"{os.getpid()}"] * len(portion.names))
+        portion = usual(self, keys, planes)
+        planes["rgb"][:] = os.getpid() % 256
+        return portion
 
-    usual = SnippetDataset.__getitems__
-    monkeypatch.setattr(SnippetDataset, "__getitems__", signed)
-    batch = next(batches(data, in_order(data, 8), "cpu", workers=2))
-    assert [batch.names.count(name) for name in dict.fromkeys(batch.names)] == [4, 4]
+    usual = SnippetDataset.fill
+    monkeypatch.setattr(SnippetDataset, "fill", signed)
+    made_by = next(batches(data, in_order(data, 8), "cpu", workers=2)).inputs["rgb"].flatten(1)
+    assert (made_by == made_by[:, :1]).all()
+    assert torch.unique_consecutive(made_by[:, 0], return_counts=True)[1].tolist() == [4, 4]
+
+
+@pytest.fixture
+def start_method(request):
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method(request.param, force=True)
+    yield
+    multiprocessing.set_start_method(before, force=True)
+
+
+@pytest.mark.parametrize(("start_method", "room"), [("fork", 1), ("fork", 0), ("spawn", 1)], indirect=["start_method"])
+@pytest.mark.usefixtures("start_method")
+def test_processes_fill_batches_of_every_size_however_they_start(store, monkeypatch, room):
+    """Files without room in the ring go through the pipe."""
+    monkeypatch.setattr(sharing, "SHARE_OF_JPEGS", 8 if room else 10_000)
+    data = dataset(store, *NAMES, modalities=STACKED, scales=SCALES)
+    with closing(Loader(data, "cpu", 2, decode=grey)) as loader:
+        for size in (2, 5, 1):  # a first epoch may have only a small batch left
+            keys = [key for view in range(3 * size) for key in in_order(data, size, view)]
+            for batch, own in zip(loader(keys), keys, strict=True):
+                assert_same(batch, *Loader(data, "cpu", decode=grey)([own]))
+
+
+@pytest.mark.parametrize(("workers", "size"), [(1, 1), (2, 3), (1, 5), (2, 9)])
+def test_the_last_two_batches_stay_while_processes_go_on_as_far_as_they_can(store, workers, size):
+    data = replace(dataset(store, *NAMES, *NAMES, scales=SCALES), fitted=False, encoded=True)
+    keys = [key for view in range(9) for key in in_order(data, size, view)][:24]
+    with closing(Workers(data, workers, size)) as processes:
+        kept = deque[tuple[HostBatch, HostBatch]](maxlen=2)
+        for read, own in zip(processes.start(keys), keys, strict=True):
+            kept.append((read, replace(data).read(own)))
+            time.sleep(0.05)
+            for found, expected in kept:
+                assert found.names == expected.names
+                np.testing.assert_array_equal(found.crops, expected.crops)
+                assert all(map(torch.equal, found.jpegs["flow"].files, expected.jpegs["flow"].files))
+                for x, y, (_, _, height, width, _) in zip(
+                    found.planes["rgb"], expected.planes["rgb"], found.crops, strict=True
+                ):
+                    assert torch.equal(x[..., :height, :width], y[..., :height, :width])
 
 
 def test_torchs_generator_goes_on_the_same_whatever_loads(store):
@@ -310,11 +356,11 @@ def test_a_field_that_cannot_be_decoded_is_named(store):
 
     with pytest.raises(IfttnError, match=r"^a video: a field of flow cannot be decoded \(Error .*: 5\); remove"):
         next(Loader(data, "cpu", decode=fails)(in_order(data, 3)))
-    portion = replace(data, fitted=False, encoded=True).__getitems__(in_order(data, 3)[0])
-    jpegs = portion.jpegs["flow"]
-    jpegs.content[sum(jpegs.lengths[:10]) :][:4] = 0
-    with pytest.raises(IfttnError, match=rf"^{portion.names[int((jpegs.places == 10).any(1).argmax())]}: a field"):
-        assembled([portion], store.settings, torch.device("cpu"), grey, whole=False)
+    read = replace(data, fitted=False, encoded=True).read(in_order(data, 3)[0])
+    jpegs = read.jpegs["flow"]
+    jpegs.files[10][:4] = 0
+    with pytest.raises(IfttnError, match=rf"^{read.names[[10 in places for places in jpegs.places].index(True)]}: a f"):
+        assembled(read, store.settings, torch.device("cpu"), grey, whole=False, lent=False)
 
 
 def test_a_torchvision_without_nvjpeg_is_told_once(capfd):
@@ -389,31 +435,14 @@ def test_a_gpu_decodes_and_cuts_the_same_batches(training_set):
             assert_same(one, other)
 
 
-class Disk(NamedTuple):
-    free: int
+def test_memory_that_the_system_does_not_give_ends_in_a_line(training_set, monkeypatch):
+    def refuses(*_):
+        raise OSError(12, "Cannot allocate memory")
 
-
-def test_too_little_shared_memory_ends_in_a_line_before_anything_is_loaded(training_set, monkeypatch):
-    all_videos = 16 * 3 * 13 * 64 * 64  # fewer than 2 workers would have ready
-    monkeypatch.setattr(loading.shutil, "disk_usage", lambda _: Disk(all_videos - 1))
-    monkeypatch.setattr(loading, "DataLoader", lambda *_, **__: pytest.fail("loads"))
-    with pytest.raises(IfttnError, match=r"/dev/shm.*\(2 workers need 3 MB.*--shm-size .*--workers 0 needs none$"):
+    monkeypatch.setattr(sharing.mmap, "mmap", refuses)
+    message = r"too little memory \(Tried to allocate \d+ MB\); what helps: --micro-batch with fewer videos at once"
+    with pytest.raises(IfttnError, match=message), explained({"micro_batch": None}):
         batches(training_set, KEYS, "cpu", workers=2)
-    monkeypatch.undo()
-    monkeypatch.setattr(loading.shutil, "disk_usage", lambda _: Disk(all_videos))
-    assert len(list(batches(training_set, KEYS, "cpu", workers=2))) == 3
-    assert len(list(batches(training_set, KEYS, "cpu"))) == 3
-
-
-def test_shared_memory_that_is_full_in_the_middle_ends_in_the_same_line(training_set, monkeypatch):
-    def full(_):
-        raise RuntimeError(
-            "unable to allocate shared memory(shm) for file </torch_7_1_2>: No space left on device (28)"
-        )
-
-    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
-    with pytest.raises(IfttnError, match=r"^the shared memory /dev/shm .* \(it is full\): .*--workers 0 needs none$"):
-        list(batches(training_set, KEYS, "cpu", workers=1))
 
 
 def test_a_killed_worker_ends_in_one_line(training_set, capfd):

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifttn.data.loading import SnippetDataset
+from ifttn.data.samples import SnippetDataset
 from ifttn.experiment import evaluation
 from ifttn.experiment.evaluation import evaluate, wrong_order
 from ifttn.experiment.optimisation import freeze_all_but

@@ -11,7 +11,7 @@ from torchvision.models.video import mvit_v2_s
 from torchvision.models.video.mvit import MSBlockConfig, MViT
 
 from ifttn import cli
-from ifttn.data.loading import SnippetDataset
+from ifttn.data.samples import SnippetDataset
 from ifttn.experiment import evaluation, results
 from ifttn.experiment.own import OwnNetwork, recipe_of
 from ifttn.experiment.presets import OWN_SCHEDULES, Schedule

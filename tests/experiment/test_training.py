@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ifttn.data.loading import SnippetDataset
+from ifttn.data.samples import SnippetDataset
 from ifttn.data.store import Entry, Store
 from ifttn.experiment import optimisation, testing, training
 from ifttn.experiment.networks import network_settings
