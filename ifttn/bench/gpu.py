@@ -111,6 +111,15 @@ def _memory(more: str = "") -> Callable[[Place], Sequence[str]]:
     return _bench(f"{_TRAIN} --from-memory {more}", "--steps 4 --repetitions 3", few)
 
 
+def _with_data(more: str = "", workers: int | None = None) -> Callable[[Place], Sequence[str]]:
+    """`bench train` with its data, by default with a process for each core but one."""
+    return _bench(
+        f"{_TRAIN} --folder {{0.folder}}/train {more}",
+        f"--workers {workers or '{0.workers}'} --videos 64 --steps 4 --repetitions 2",
+        "--workers 0 --videos 16 --steps 1 --repetitions 1",
+    )
+
+
 def _own(name: str) -> Callable[[Place], Sequence[str]]:
     """A part of `ifttn.bench.gpu_parts`."""
     return lambda place: ("ifttn.bench.gpu_parts", name, place.device, str(place.folder))
@@ -124,15 +133,8 @@ QUESTIONS: Mapping[str, Part] = {
         40,
         _bench("flow --gpu", tiny="--sizes 48x32"),
     ),
-    "train": Part(
-        "How fast is each stage of training, with its data and from memory?",
-        60,
-        _bench(
-            f"{_TRAIN} --folder {{0.folder}}/train",
-            "--workers {0.workers} --videos 64 --steps 4 --repetitions 2",
-            "--workers 0 --videos 16 --steps 1 --repetitions 1",
-        ),
-    ),
+    "train": Part("How fast is each stage of training, with its data and from memory?", 60, _with_data()),
+    "four": Part("How fast is each stage of training, if the machine has four cores?", 60, _with_data("--cores 4", 4)),
     "memory": Part("How fast is training from memory, compared with torchvision's network?", 40, _memory()),
     "loader": Part("How many videos/s does the loader give, with 4, 8 and all cores?", 50, _own("loader")),
     "study": Part("Does a small study reach the accuracies of docs/results.md?", 80, _own("study")),

@@ -8,7 +8,10 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -24,6 +27,7 @@ from ifttn.bench.clock import Clock, PrintedTable, use_one_core
 from ifttn.bench.flow import MOTIONS
 from ifttn.bench.gpu import ROOT, Place
 from ifttn.bench.store import dataset_of, drawn
+from ifttn.data.batch import settled
 from ifttn.data.catalogue import read_split
 from ifttn.data.loading import batches
 from ifttn.data.store import Store
@@ -113,11 +117,14 @@ def _rate(store: Store, preset: training.Preset, modalities: tuple[str, ...], wo
 
 
 def _jpeg(place: Place) -> int:
-    """Compare nvJPEG, as torchvision calls it, with OpenCV on one core, on JPEGs of the store."""
+    """Compare nvJPEG, as torchvision calls it, with OpenCV on one core, on JPEGs of the store. Measure whether it takes
+    time from the work of the GPU: both run at once, and the last columns are their speeds relative to running alone."""
     use_one_core()
     _, store = drawn(place.folder / "train", place.preset, 64 if place.on_gpu else 16, flow="dis")
     clock = Clock(place.device, wall=True)
-    table = PrintedTable("JPEGs", "on the device, /s", "OpenCV on one core, /s", "levels apart", first=24)
+    rates = ("on the device, /s", "OpenCV on one core, /s", "levels apart")
+    table = PrintedTable("JPEGs", *rates, "beside a product", "the product", first=24)
+    a = torch.randn(2, *((8192, 8192) if place.on_gpu else (256, 256)), dtype=torch.bfloat16, device=place.device)
     for modality, mode, flag in (
         ("rgb", ImageReadMode.RGB, cv2.IMREAD_COLOR_RGB),
         ("flow", ImageReadMode.GRAY, cv2.IMREAD_GRAYSCALE),
@@ -136,8 +143,32 @@ def _jpeg(place: Place) -> int:
         apart = np.abs(decoded.astype(int) - (np.moveaxis(other, -1, 1) if other.ndim == 4 else other)).mean()
         height, width = decoded.shape[-2:]
         rates = (f"{len(files) / seconds:.0f}", f"{len(files) / clock.seconds(one_core):.0f}")
-        table.row(f"{modality} {width}x{height}", *rates, f"{apart:.2f}")
+        both = _together(there, lambda: a[0] @ a[1], torch.device(place.device))
+        table.row(f"{modality} {width}x{height}", *rates, f"{apart:.2f}", *(f"{each:.2f}" for each in both))
     return 0
+
+
+def _together(decode: Callable[[], object], compute: Callable[[], object], device: torch.device) -> tuple[float, float]:
+    """The speeds of two functions that run at once, in threads and streams of their own, relative to each alone."""
+    duration = 1.5 if device.type == "cuda" else 0.1
+
+    def rounds(function: Callable[[], object]) -> float:
+        began, done = time.perf_counter(), 0
+        with _own_stream(device):
+            while time.perf_counter() < began + duration:
+                function()
+                settled(device)
+                done += 1
+        return done / (time.perf_counter() - began)
+
+    alone = [rounds(function) for function in (decode, compute)]
+    with ThreadPoolExecutor(2) as pool:
+        both = [*pool.map(rounds, (decode, compute))]
+    return both[0] / alone[0], both[1] / alone[1]
+
+
+def _own_stream(device: torch.device) -> AbstractContextManager[object]:
+    return torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext()
 
 
 def _decoded(files: list[torch.Tensor], mode: ImageReadMode, device: str) -> list[torch.Tensor]:

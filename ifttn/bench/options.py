@@ -45,7 +45,7 @@ DRAWING_WAYS = (*UNTRAINED_WAYS, "denoiser-300", "denoiser-600", "denoiser-1600"
 """Ways to draw an ordered pair. A number is the steps that a denoiser is trained for."""
 
 GPU_PARTS = (
-    *("tests", "resume", "flow", "train", "memory", "loader", "study", "largest"),
+    *("tests", "resume", "flow", "train", "four", "memory", "loader", "study", "largest"),
     *("jpeg", "speed", "compile", "insight", "peers"),
 )
 """The parts of `bench gpu`. The most useful parts are first, because a run may be cut off."""
@@ -131,6 +131,7 @@ def _train(p: argparse.ArgumentParser) -> None:
     p.add_argument("--folder", type=folder, help="folder for videos and store; by default a temporary one")
     p.add_argument("--micro-batch", type=Whole(1), help="videos at once on a device")
     p.add_argument("--workers", type=Whole(0), help="processes that load batches")
+    p.add_argument("--cores", type=Whole(1), help="use so many cores, as a smaller machine has (Linux)")
     p.add_argument("--compile", action="store_true", help="use torch.compile")
     p.add_argument("--recompute", action="store_true", help="use activation checkpointing")
     p.add_argument("--stages", nargs="+", choices=list(TRAINED_STAGES), default=list(TRAINED_STAGES), help="the stages")

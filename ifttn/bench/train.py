@@ -1,13 +1,13 @@
 """Shows what limits training: each stage with its data, compared with the same network on data in memory.
 
     ifttn bench train --preset small --device cuda
+    ifttn bench train --preset paper --device cuda --cores 4 --workers 4
     ifttn bench train --preset paper --device cuda --largest-batch
     ifttn bench train --preset paper --device cuda --from-memory --compile
     ifttn bench train --preset paper --device cpu --batch 2 --steps 2 --repetitions 1 --videos 16
     OMP_NUM_THREADS=1 ifttn bench train --preset small --device cpu --batch 4 --workers 1     one core loads
 
-The rate with data is the rate within an epoch. The time to the first batch has its own column (start). On few cores:
-taskset -c 0-3 ifttn bench train --preset paper --device cuda --workers 3
+The rate with data is the rate within an epoch. The time to the first batch has its own column (start).
 
 The frames of the embedded data set are drawn into a store of the preset, with DIS as their flow. The weights are
 random. Neither changes the cost of a step. On a GPU, the rate is compared with a large bf16 matrix product.
@@ -24,6 +24,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
 import torchvision
@@ -71,9 +72,11 @@ class StageSpeed:
 
 def run(o: argparse.Namespace) -> int:
     """Print a row for each stage."""
+    if o.cores:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: o.cores])
     clock = Clock(o.device, wall=True)  # other processes load batches
     name = device_name(o.device)
-    print(f"{name}, {os.cpu_count()} cores, torch {torch.__version__}, torchvision {torchvision.__version__}")
+    print(f"{name}, {joblib.cpu_count()} cores, torch {torch.__version__}, torchvision {torchvision.__version__}")
     machine = Machine(o.micro_batch, o.workers, compile=o.compile, recompute=o.recompute)
     torch.backends.cudnn.benchmark = True
     if o.largest_batch:

@@ -3,7 +3,8 @@
 If the batch is for a GPU, the GPU resizes the crops and decodes motion fields (`batch`).
 """
 
-from collections.abc import Generator, Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
@@ -17,6 +18,11 @@ from ifttn.data.cuda_kernels import page_locked
 from ifttn.data.samples import Keys, SnippetDataset
 from ifttn.data.sharing import Workers
 from ifttn.memory import loader_killed, loader_was_killed
+
+TRIED, REPEATED = 4, 16
+"""Videos in the trial of `decoder`, and how many times nvJPEG decodes their files at once, as in a large batch."""
+MUCH_FASTER = 1.5
+"""How many times as fast as nvJPEG the processes must be, because decoding takes their cores from other work."""
 
 
 def in_order(dataset: SnippetDataset, batch: int, view: int = 0) -> list[Keys]:
@@ -39,6 +45,32 @@ def batches(
     return closed()
 
 
+def decoder(dataset: SnippetDataset, device: torch.device, workers: int) -> Decode | None:
+    """nvJPEG, or None if the processes that load decode motion fields faster. Both give the same bytes.
+
+    Some GPUs (A100, H100) have engines for JPEG. On the others torchvision decodes one file after another. So both are
+    tried on the first videos, for less than a second.
+    """
+    decode, keys = nvjpeg(device), [(0, row) for row in range(min(TRIED, len(dataset)))]
+    if decode is None or not keys:
+        return decode
+    decoded, encoded = (replace(dataset, fitted=False, encoded=encoded) for encoded in (False, True))
+    files = [file for jpegs in encoded.read(keys).jpegs.values() for file in jpegs.files]
+    if not files:
+        return decode
+    read, read_decoded = (_seconds(partial(each.read, keys)) / workers for each in (encoded, decoded))
+    on_device = _seconds(lambda: (decode(REPEATED * files), settled(device))) / REPEATED
+    return None if MUCH_FASTER * read_decoded < max(on_device, read) else decode
+
+
+def _seconds(function: Callable[[], object]) -> float:
+    """The time of the second call. The first one allocates memory."""
+    function()
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started
+
+
 class Loader:
     """Makes batches of a data set on a device, with processes that live until `close`.
 
@@ -46,7 +78,7 @@ class Loader:
         dataset: the data set of the keys.
         device: "cpu", "cuda", "cuda:1", ... For a CPU the processes resize the crops; a GPU resizes them itself.
         workers: number of processes that load; 0 loads in this process.
-        decode: decodes motion fields on the device; by default nvJPEG on a GPU. Without nvJPEG, the processes decode.
+        decode: decodes motion fields on the device; by default, `decoder` chooses for a GPU.
     """
 
     def __init__(
@@ -54,7 +86,7 @@ class Loader:
     ) -> None:
         self.device, self.workers = torch.device(device), workers
         on_gpu = self.device.type == "cuda"
-        self.decode = decode or (nvjpeg(self.device) if on_gpu else None)
+        self.decode = decode or (decoder(dataset, self.device, max(1, workers)) if on_gpu else None)
         later = on_gpu or self.decode is not None or (dataset.scales is None and dataset.crops > 1)
         self.dataset = replace(dataset, fitted=not later, encoded=self.decode is not None)
         self._processes: Workers | None = None

@@ -171,7 +171,7 @@ _CHOICES: Mapping[str, Mapping[str, Choice]] = {
         "stem": Choice("averaged", "TSN"),
         "arrives": Choice({}, "unknown for a user's own data set"),
         "frozen_views": Choice(None, "new views every epoch, because the paper uses strong augmentation"),
-        "workers": Choice(8, "8 processes decode for a GPU without nvJPEG; one core stays free"),
+        "workers": Choice(8, "8 processes decode for a GPU without nvJPEG; a machine with fewer cores starts fewer"),
         "peers": Choice("paper", "as in their papers"),
     },
     "tiny": {

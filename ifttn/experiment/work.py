@@ -35,10 +35,12 @@ class Work:
 
     @property
     def workers(self) -> int:
-        """The number of processes that load batches: the requested one, or the preset's, at most all cores but one."""
+        """The number of processes that load batches: the requested one, or the preset's, at most one for each core. The
+        main process takes a core if it trains on the CPU. If a GPU trains, it sleeps most of the time."""
         if self.machine.workers is not None:
             return self.machine.workers
-        return min(find(self.preset, PRESETS, "preset").workers, max(1, joblib.cpu_count() - 1))
+        own = int(self.device == "cpu")
+        return min(find(self.preset, PRESETS, "preset").workers, max(1, joblib.cpu_count() - own))
 
     def run(self, recipe: str) -> Run:
         """The run of a recipe on this split."""

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from contextlib import closing
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -14,12 +15,12 @@ import pandas as pd
 import pytest
 import torch
 
-from ifttn.data import augmentation, sampling, sharing
+from ifttn.data import augmentation, loading, sampling, sharing
 from ifttn.data.batch import Batch, HostBatch, assembled, nvjpeg
 from ifttn.data.entry import Entry
 from ifttn.data.flow import from_bytes, to_bytes
 from ifttn.data.gop import ACCUMULATED_BOUND, accumulate, p_frames, residual
-from ifttn.data.loading import Loader, batches, in_order
+from ifttn.data.loading import Loader, batches, decoder, in_order
 from ifttn.data.samples import SnippetDataset
 from ifttn.data.sharing import Workers
 from ifttn.data.store import Store, StoreSettings
@@ -369,6 +370,21 @@ def test_a_torchvision_without_nvjpeg_is_told_once(capfd):
     assert capfd.readouterr().err.count("motion fields are decoded on the CPU") == 1
 
 
+def test_processes_decode_where_they_are_faster_than_the_device(store, monkeypatch):
+    """A GPU without engines for JPEG takes its time, a file after another."""
+
+    def slow(files):
+        time.sleep(len(files) / 1000)
+        return files
+
+    data, device = dataset(store, *NAMES, scales=SCALES), torch.device("cpu")
+    for decode, workers, chosen in ((slow, 8, None), (list, 1, list)):
+        monkeypatch.setattr(loading, "nvjpeg", lambda _, decode=decode: decode)
+        assert decoder(data, device, workers) is chosen
+    assert decoder(replace(data, modalities=("rgb",)), device, 8) is list
+    assert decoder(replace(data, videos=()), device, 8) is list
+
+
 def test_videos_are_looked_for_once(store, monkeypatch):
     data = dataset(store, "0", "1")
     monkeypatch.setattr(Store, "index", lambda _: pytest.fail("looked for again"))
@@ -428,11 +444,12 @@ def training_set(embedded):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_decodes_and_cuts_the_same_batches(training_set):
-    assert Loader(training_set, "cuda").dataset.encoded
-    for data in (training_set, replace(training_set, scales=None, crops=10)):
-        feeds = (batches(data, KEYS, "cpu"), batches(data, KEYS, "cuda", workers=2))
-        for one, other in zip(*feeds, strict=True):
-            assert_same(one, other)
+    decode = nvjpeg(torch.device("cuda"))
+    assert decode
+    for data, given in product((training_set, replace(training_set, scales=None, crops=10)), (decode, None)):
+        with closing(Loader(data, "cuda", 2, given)) as loader:
+            for one, other in zip(batches(data, KEYS, "cpu"), loader(KEYS), strict=True):
+                assert_same(one, other)
 
 
 def test_memory_that_the_system_does_not_give_ends_in_a_line(training_set, monkeypatch):
