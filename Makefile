@@ -32,7 +32,7 @@ browser: setup ## install Chromium and Playwright where they are missing; then t
 	    || { echo 'no Chromium: install the package chromium, or let IFTTN_CHROMIUM name the file of one' >&2; exit 1; }
 	$(bin)/pytest -m slow -rs tests/browser
 
-reproduce: setup ## the whole study and its report in results/ (about 50 minutes; QUICK=1: Table 3 and the figures, 20 minutes)
+reproduce: setup ## the whole study and its report in results/ (about 45 minutes; QUICK=1: Table 3 and the figures, 16 minutes)
 	$(bin)/ifttn reproduce $(if $(filter-out 0,$(QUICK)),--quick)
 
 published: setup ## make the published run (ifttn/published) anew from the study in results/

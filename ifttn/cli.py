@@ -240,7 +240,11 @@ def _reproduce(p: argparse.ArgumentParser) -> None:
         help="print only a few lines, without the tables; if all steps were done before, keep the report",
     )
     p.add_argument("--preset", type=PRESET, default="tiny", help="sizes and schedules: %(type)s")
-    p.add_argument("--jobs", type=Whole(1), help="steps at once; by default one per core, or one with --quick or a GPU")
+    p.add_argument(
+        "--jobs",
+        type=Whole(1),
+        help="steps at once; by default one per core, or one with --quick or if a large network has the GPU",
+    )
     p.add_argument(
         "--videos",
         type=Whole(16, step=16),

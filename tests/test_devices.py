@@ -36,6 +36,7 @@ from ifttn.experiment.runs import Run
 from ifttn.gallery import figures_1_7, sources
 from ifttn.insight.drawing_settings import DRAWING_PRESETS
 from ifttn.insight.embedded import denoiser, ring_judges
+from ifttn.verbs import reproduce
 from lab import worker
 from lab.cam_explorer import CamExplorer
 from lab.deepdraw_studio import DeepDrawStudio
@@ -313,3 +314,21 @@ def test_memory_that_processes_share_is_locked_for_a_gpu_as_long_as_they_live(em
                 assert all(torch.equal(x.cpu(), expected.inputs[m]) for m, x in batch.inputs.items())
             assert [*driver.locked.values()] == [loader._processes.memory.nbytes] * (not error)
     assert not driver.locked
+
+
+@pytest.mark.parametrize(
+    ("words", "gigabytes", "steps"),
+    [("", 64, 8), ("", 8, 4), ("", 1, 1), ("--quick", 64, 1), ("--preset paper", 64, 1), ("--jobs 3", 1, 3)],
+)
+def test_a_gpu_trains_as_many_small_networks_at_once_as_it_has_memory_for(monkeypatch, words, gigabytes, steps):
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    there = SimpleNamespace(total_memory=gigabytes * 1e9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: there)
+    o = cli.parser().parse_args(["reproduce", "--device", GPU, *words.split()])
+    assert (o.jobs or reproduce.steps_at_once(o)) == steps
+
+
+def test_processes_that_load_take_the_core_that_a_gpu_leaves_free(embedded, monkeypatch):
+    own = replace(embedded.work(embedded.store), preset="paper")
+    monkeypatch.setattr("joblib.cpu_count", lambda: 4)
+    assert [replace(own, device=device).workers for device in ("cpu", GPU)] == [3, 4]
