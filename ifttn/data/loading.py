@@ -5,7 +5,7 @@ If the batch is for a GPU, the GPU resizes the crops and decodes motion fields (
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from ifttn.data.batch import Batch, Decode, HostBatch, ahead, assembled, made_ahead, nvjpeg, settled
-from ifttn.data.cuda_kernels import page_locked
 from ifttn.data.samples import Keys, SnippetDataset
 from ifttn.data.sharing import Workers
 from ifttn.memory import loader_killed, loader_was_killed
@@ -91,7 +90,6 @@ class Loader:
         self.dataset = replace(dataset, fitted=not later, encoded=self.decode is not None)
         self._processes: Workers | None = None
         self._feed: Generator[Batch, None, None] | None = None
-        self._opened = ExitStack()
 
     def __call__(self, keys: Sequence[Keys]) -> Iterator[Batch]:
         """Batches of these samples, in their order. A new call ends the previous one.
@@ -108,10 +106,7 @@ class Loader:
         if self._processes and self._processes.videos < largest:  # the first epoch had only a small batch left
             self.close()
         if self.workers and not self._processes:
-            self._processes = Workers(self.dataset, self.workers, largest)
-            self._opened.callback(self._processes.close)
-            if self.device.type == "cuda":
-                self._opened.enter_context(page_locked(self._processes.memory, self.device))
+            self._processes = Workers(self.dataset, self.workers, largest, self.device)
         self._feed = self._batches(keys)
         return self._feed
 
@@ -119,8 +114,9 @@ class Loader:
         """End the processes."""
         if self._feed:
             self._feed.close()  # its thread must not wait for processes that have ended
-        self._processes = None
-        self._opened.close()
+        if self._processes:
+            self._processes.close()
+            self._processes = None
 
     def _batches(self, keys: Sequence[Keys]) -> Generator[Batch, None, None]:
         torch.empty((), dtype=torch.int64).random_()  # the draw of a DataLoader, before those of dropout

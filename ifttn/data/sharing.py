@@ -9,7 +9,7 @@ import math
 import mmap
 import multiprocessing
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import islice, pairwise
 from multiprocessing.sharedctypes import RawArray
 from typing import Any, NamedTuple, cast
@@ -21,6 +21,7 @@ from jaxtyping import UInt8
 from torch.utils.data import DataLoader, Dataset
 
 from ifttn.data.batch import HostBatch, Jpegs, Portion
+from ifttn.data.cuda_kernels import page_locked
 from ifttn.data.samples import Keys, SnippetDataset
 from ifttn.memory import lacks_memory, loader_killed
 from ifttn.vocabulary import IfttnError
@@ -116,11 +117,12 @@ class Workers:
         dataset: the data set.
         count: number of processes, at least one.
         videos: largest number of videos in a batch.
+        device: the device of the batches. A GPU copies directly from the memory of the processes.
     """
 
-    def __init__(self, dataset: SnippetDataset, count: int, videos: int) -> None:
-        """Start the processes. Raises MemoryError if the ring does not fit into memory."""
-        self.dataset, self.videos = dataset, videos
+    def __init__(self, dataset: SnippetDataset, count: int, videos: int, device: torch.device) -> None:
+        """Reserve the memory. Raises MemoryError if there is too little."""
+        self.dataset, self.videos, self.device = dataset, videos, device
         self.portions = -(-videos // VIDEOS_A_PORTION)
         prefetched = -(-PREFETCHED * self.portions // count)
         # While a batch is received, tasks of so many later batches begin, and the batch before it is being copied.
@@ -137,11 +139,7 @@ class Workers:
             generator=torch.Generator(),
         )
         self._ready: Any = None
-
-    @property
-    def memory(self) -> UInt8[np.ndarray, " bytes"]:
-        """The memory of the ring."""
-        return np.frombuffer(self.ring.memory, np.uint8)
+        self._lock: ExitStack | None = None
 
     def start(self, batches: Sequence[Keys]) -> Iterator[HostBatch]:
         """Begin to fill these batches, which end the batches of the call before.
@@ -153,6 +151,10 @@ class Workers:
         """
         self._tasks[:] = [task for number, keys in enumerate(batches) for task in self._split(number, keys)]
         self._ready = iter(self._processes)  # in the calling thread, which is told if a process dies
+        if not self._lock:  # after the start of the processes, which might not inherit locked memory
+            self._lock = ExitStack()
+            if self.device.type == "cuda":
+                self._lock.enter_context(page_locked(np.frombuffer(self.ring.memory, np.uint8), self.device))
         packed = self._raised()
         return (self._batch(number, keys, islice(packed, self.portions)) for number, keys in enumerate(batches))
 
@@ -194,6 +196,8 @@ class Workers:
         if ready:
             with suppress(RuntimeError):  # of a killed process, for which torch would later print a stack trace
                 ready._shutdown_workers()
+        if self._lock:
+            self._lock.close()
 
 
 def _unchanged(packed: _Packed | IfttnError) -> _Packed | IfttnError:

@@ -311,7 +311,7 @@ def test_processes_fill_batches_of_every_size_however_they_start(store, monkeypa
 def test_the_last_two_batches_stay_while_processes_go_on_as_far_as_they_can(store, workers, size):
     data = replace(dataset(store, *NAMES, *NAMES, scales=SCALES), fitted=False, encoded=True)
     keys = [key for view in range(9) for key in in_order(data, size, view)][:24]
-    with closing(Workers(data, workers, size)) as processes:
+    with closing(Workers(data, workers, size, torch.device("cpu"))) as processes:
         kept = deque[tuple[HostBatch, HostBatch]](maxlen=2)
         for read, own in zip(processes.start(keys), keys, strict=True):
             kept.append((read, replace(data).read(own)))
