@@ -312,7 +312,7 @@ def test_memory_that_processes_share_is_locked_for_a_gpu_as_long_as_they_live(em
             for batch, expected in zip(loader(keys), batches(data, keys, "cpu"), strict=True):
                 assert batch.names == expected.names
                 assert all(torch.equal(x.cpu(), expected.inputs[m]) for m, x in batch.inputs.items())
-            assert [*driver.locked.values()] == [len(loader._processes.ring.memory)] * (not error)
+            assert [*driver.locked.values()] == [loader._processes.ring.size] * len(keys) * (not error)
     assert not driver.locked
 
 

@@ -64,8 +64,10 @@ class _Ring:
         self.room = dataset.bytes_of_jpegs // SHARE_OF_JPEGS
         """Bytes for the JPEG files of a video."""
         planes = dataset.empty(videos, lambda shape: np.empty(shape, np.uint8))
-        self.size = sum(x.nbytes for x in planes.values()) + videos * self.room
-        size = max(1, places * self.size)
+        size = sum(x.nbytes for x in planes.values()) + videos * self.room
+        self.size = -(-max(1, size) // mmap.PAGESIZE) * mmap.PAGESIZE
+        """Bytes of a place, in whole pages."""
+        size = places * self.size
         # Forked processes inherit such memory. Unlike /dev/shm, which has 64 MB in a container, it has no limit.
         forks = multiprocessing.get_start_method() == "fork"
         try:
@@ -73,9 +75,13 @@ class _Ring:
         except (OSError, ValueError) as error:
             raise MemoryError(f"Tried to allocate {size / 1e6:.0f} MB that processes share") from error
 
+    def place(self, batch: int) -> UInt8[np.ndarray, " bytes"]:
+        """The memory of a batch, by its number."""
+        return np.frombuffer(self.memory, np.uint8, self.size, batch % self.places * self.size)
+
     def rows(self, task: "_Task") -> tuple[dict[str, UInt8[np.ndarray, "n K C H W"]], UInt8[np.ndarray, " bytes"]]:
         """The planes of a task's videos, and the room for their JPEG files."""
-        place = np.frombuffer(self.memory, np.uint8, self.size, task.batch % self.places * self.size)
+        place = self.place(task.batch)
 
         def following(shape: tuple[int, ...]) -> UInt8[np.ndarray, "..."]:
             nonlocal place
@@ -139,7 +145,7 @@ class Workers:
             generator=torch.Generator(),
         )
         self._ready: Any = None
-        self._lock: ExitStack | None = None
+        self._locked, self._locks = set[int](), ExitStack()
 
     def start(self, batches: Sequence[Keys]) -> Iterator[HostBatch]:
         """Begin to fill these batches, which end the batches of the call before.
@@ -151,10 +157,6 @@ class Workers:
         """
         self._tasks[:] = [task for number, keys in enumerate(batches) for task in self._split(number, keys)]
         self._ready = iter(self._processes)  # in the calling thread, which is told if a process dies
-        if not self._lock:  # after the start of the processes, which might not inherit locked memory
-            self._lock = ExitStack()
-            if self.device.type == "cuda":
-                self._lock.enter_context(page_locked(np.frombuffer(self.ring.memory, np.uint8), self.device))
         packed = self._raised()
         return (self._batch(number, keys, islice(packed, self.portions)) for number, keys in enumerate(batches))
 
@@ -165,7 +167,11 @@ class Workers:
         return (_Task(number, len(keys), first, keys[first:end]) for first, end in pairwise(ends))
 
     def _batch(self, number: int, keys: Keys, packed: Iterator[_Packed]) -> HostBatch:
-        portions = list[Portion]()
+        portions, place = list[Portion](), number % self.ring.places
+        # Not before the start of the processes, which might not inherit locked memory.
+        if self.device.type == "cuda" and place not in self._locked:
+            self._locked.add(place)
+            self._locks.enter_context(page_locked(self.ring.place(number), self.device))
         for task, each in zip(self._split(number, keys), packed, strict=True):
             _, room = self.ring.rows(task)
             content = torch.from_numpy(room if each.content is None else each.content)
@@ -196,8 +202,7 @@ class Workers:
         if ready:
             with suppress(RuntimeError):  # of a killed process, for which torch would later print a stack trace
                 ready._shutdown_workers()
-        if self._lock:
-            self._lock.close()
+        self._locks.close()
 
 
 def _unchanged(packed: _Packed | IfttnError) -> _Packed | IfttnError:
