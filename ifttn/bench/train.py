@@ -43,6 +43,7 @@ from ifttn.experiment.recipes import RECIPES, find
 from ifttn.experiment.runs import Run
 from ifttn.experiment.training import Training, Work
 from ifttn.model.network import Network
+from ifttn.vocabulary import IfttnError
 
 LEAD_IN = 2
 """Steps with data before the timed steps."""
@@ -73,6 +74,8 @@ class StageSpeed:
 def run(o: argparse.Namespace) -> int:
     """Print a row for each stage."""
     if o.cores:
+        if not hasattr(os, "sched_setaffinity"):
+            raise IfttnError("--cores needs Linux, because other systems do not let a program choose its cores")
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: o.cores])
     clock = Clock(o.device, wall=True)  # other processes load batches
     name = device_name(o.device)

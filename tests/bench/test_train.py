@@ -1,5 +1,6 @@
 import argparse
 import multiprocessing
+import os
 import re
 
 import pytest
@@ -49,3 +50,16 @@ def test_stages_are_fed_from_memory_beside_torchvisions_network(capsys):
 def test_a_cpu_has_no_largest_batch():
     with pytest.raises(IfttnError, match="cpu is no GPU: use --device cuda"):
         bench.run(options("--largest-batch"))
+
+
+def test_a_machine_of_few_cores_is_measured_on_a_larger_one(capsys, tmp_path, monkeypatch):
+    every = os.sched_getaffinity(0)
+    try:
+        assert bench.run(options("--folder", tmp_path, "--batch", 2, "--stages", "spatial", "--cores", 1)) == 0
+        assert len(os.sched_getaffinity(0)) == 1
+    finally:
+        os.sched_setaffinity(0, every)
+    assert ", 1 cores, " in capsys.readouterr().out
+    monkeypatch.delattr(os, "sched_setaffinity")
+    with pytest.raises(IfttnError, match="--cores needs Linux"):
+        bench.run(options("--cores", 1))
