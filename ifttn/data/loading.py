@@ -58,7 +58,10 @@ def decoder(dataset: SnippetDataset, device: torch.device, workers: int) -> Deco
     if not files:
         return decode
     read, read_decoded = (_seconds(partial(each.read, keys)) / workers for each in (encoded, decoded))
-    on_device = _seconds(lambda: (decode(REPEATED * files), settled(device))) / REPEATED
+    try:
+        on_device = _seconds(lambda: (decode(REPEATED * files), settled(device))) / REPEATED
+    except RuntimeError:  # a damaged file, which `assembled` names
+        return decode
     return None if MUCH_FASTER * read_decoded < max(on_device, read) else decode
 
 

@@ -189,8 +189,7 @@ class Training:
         streams_frozen = not any(p.requires_grad for p in network.streams.parameters())
         self.frozen = self._frozen_pyramids() if streams_frozen and preset.frozen_views else None
         self.steps = math.ceil(len(self.dataset) / preset.batch)
-        self.at, self.random_state = Position(), None
-        self.pending, self.bar = deque[Pending](), tqdm(disable=True)
+        self.at, self.random_state, self.pending, self.bar = Position(), None, deque[Pending](), tqdm(disable=True)
         forward = Forward(network, preset.segments, work.machine.dtype(work.device))
         # Each process has the batch statistics of its own share. The running statistics are the first process's.
         self.parallel = DistributedDataParallel(forward) if work.processes.world > 1 else None

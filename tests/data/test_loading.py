@@ -349,12 +349,12 @@ def test_ten_views_are_cut_from_pictures_that_are_decoded_once(store, monkeypatc
     assert len(decoded) == 5 * 2  # videos x modalities
 
 
+def fails(files):
+    raise RuntimeError("Error while decoding JPEG images: 5\nand a stack")
+
+
 def test_a_field_that_cannot_be_decoded_is_named(store):
     data = dataset(store, "1", "0", "3", modalities=("flow",), scales=SCALES)
-
-    def fails(files):
-        raise RuntimeError("Error while decoding JPEG images: 5\nand a stack")
-
     with pytest.raises(IfttnError, match=r"^a video: a field of flow cannot be decoded \(Error .*: 5\); remove"):
         next(Loader(data, "cpu", decode=fails)(in_order(data, 3)))
     read = replace(data, fitted=False, encoded=True).read(in_order(data, 3)[0])
@@ -381,6 +381,9 @@ def test_processes_decode_where_they_are_faster_than_the_device(store, monkeypat
     for decode, workers, chosen in ((slow, 8, None), (list, 1, list)):
         monkeypatch.setattr(loading, "nvjpeg", lambda _, decode=decode: decode)
         assert decoder(data, device, workers) is chosen
+    monkeypatch.setattr(loading, "nvjpeg", lambda _: fails)
+    assert decoder(data, device, 8) is fails
+    monkeypatch.setattr(loading, "nvjpeg", lambda _: list)
     assert decoder(replace(data, modalities=("rgb",)), device, 8) is list
     assert decoder(replace(data, videos=()), device, 8) is list
 
