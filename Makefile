@@ -19,7 +19,7 @@ test: setup ## lint, types, import rules and all tests but the slow ones (about 
 	$(bin)/ruff format --check
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(bin)/pyright
 	$(bin)/lint-imports
-	$(bin)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(bin)/pytest -n 2 --dist loadfile
 
 test-all: test ## the same, then the slow tests
 	$(bin)/pytest -m slow

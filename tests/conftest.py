@@ -23,11 +23,6 @@ from ifttn.vocabulary import Split
 torch.set_num_threads(1)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file comes first, so that no process has to wait for it at the end."""
-    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
-
-
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The official split lists and a few real videos, where the checkout has them beside it."""
