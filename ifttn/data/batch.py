@@ -66,7 +66,7 @@ class Jpegs:
 
 @dataclass
 class Portion:
-    """What is known of some videos of a batch when their planes are decoded."""
+    """The crops and JPEG files of some videos of a batch. Their decoded planes are already in the batch."""
 
     crops: list[tuple[int, ...]]
     """`Crop.facts` of each video."""
