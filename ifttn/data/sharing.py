@@ -156,7 +156,7 @@ class Workers:
             IfttnError: a video cannot be read, or a process was killed.
         """
         self._tasks[:] = [task for number, keys in enumerate(batches) for task in self._split(number, keys)]
-        self._ready = iter(self._processes)  # in the calling thread, which is told if a process dies
+        self._ready = iter(self._processes)  # torch tells the calling thread if a process dies
         packed = self._raised()
         return (self._batch(number, keys, islice(packed, self.portions)) for number, keys in enumerate(batches))
 

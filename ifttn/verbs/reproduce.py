@@ -30,7 +30,7 @@ from lab import report
 from lab.progress import StudyBar
 
 BYTES_OF_STEP = 2e9
-"""Memory that a training at the preset `tiny` takes on a GPU: its planned 0.2 GB, and what CUDA takes per process."""
+"""Estimated memory of a training at the preset `tiny` on a GPU: its planned 0.2 GB, and what CUDA takes per process."""
 
 
 def run(o: argparse.Namespace) -> int:
@@ -99,8 +99,8 @@ def reproduce(o: argparse.Namespace, places: study.Places) -> int:
 def steps_at_once(o: argparse.Namespace) -> int:
     """The default of --jobs: one step per core, but one if a large network fills the GPU, or if steps need one another.
 
-    A step of a network of the preset `tiny` calls 1,400 to 3,800 operators of torch. The host needs more time for these
-    calls than a GPU needs to compute them, so a GPU trains several such networks at once.
+    A step of a network of the preset `tiny` calls 1,400 to 3,800 operators of torch. The host probably needs more time
+    for these calls than a GPU needs to compute them, so a GPU trains several such networks at once.
     """
     cores = os.cpu_count() or 1
     if o.quick or not o.device.startswith("cuda"):

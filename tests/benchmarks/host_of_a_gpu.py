@@ -1,10 +1,11 @@
-"""Whether the host of a GPU keeps up with it, measured on a machine without a GPU.
+"""A model of the host of a GPU, on a machine without one: does the loader keep up with training?
 
     python tests/benchmarks/host_of_a_gpu.py --modalities flow --gpu 719
     python tests/benchmarks/host_of_a_gpu.py --modalities rgb flow --gpu 272
 
-A pause stands for the time that nvJPEG takes for a batch, and another for the time that the GPU trains on it. The rest
-is real: processes read and decode, the loader makes batches, and the main thread calls torch once per kernel.
+A pause stands for the time that nvJPEG takes for a batch, and another for the time that the GPU trains on it. Small calls
+of torch stand for the launches of a step. Processes really read the store, decode RGB and pass batches on. Uploads, crops
+and locked memory are left out, so a real GPU may wait longer.
 """
 
 import argparse

@@ -270,7 +270,7 @@ def test_the_processes_of_a_loader_serve_all_its_epochs(store):
 
 
 def test_all_processes_share_the_first_batch(store, monkeypatch):
-    """Each writes its number where a crop begins."""
+    """Each process writes its number into the planes that it fills."""
     data = dataset(store, *NAMES, *NAMES, scales=SCALES)
 
     def signed(self, keys, planes):
