@@ -21,7 +21,7 @@ from ifttn.memory import loader_killed, loader_was_killed
 TRIED, REPEATED = 4, 16
 """Videos in the trial of `decoder`, and how many times nvJPEG decodes their files at once, as in a large batch."""
 MUCH_FASTER = 1.5
-"""The processes decode fields only if they are this many times as fast as nvJPEG, because other work needs the cores."""
+"""Processes decode fields only if they are this many times as fast as nvJPEG, because other work needs the cores."""
 
 
 def in_order(dataset: SnippetDataset, batch: int, view: int = 0) -> list[Keys]:

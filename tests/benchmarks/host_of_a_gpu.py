@@ -3,9 +3,9 @@
     python tests/benchmarks/host_of_a_gpu.py --modalities flow --gpu 719
     python tests/benchmarks/host_of_a_gpu.py --modalities rgb flow --gpu 272
 
-A pause stands for the time that nvJPEG takes for a batch, and another for the time that the GPU trains on it. Small calls
-of torch stand for the launches of a step. Processes really read the store, decode RGB and pass batches on. Uploads, crops
-and locked memory are left out, so a real GPU may wait longer.
+A pause stands for the time that nvJPEG takes for a batch, and another for the time that the GPU trains on it. Small
+calls of torch stand for the launches of a step. Processes really read the store, decode RGB and pass batches on.
+Uploads, crops and locked memory are left out, so a real GPU may wait longer.
 """
 
 import argparse
