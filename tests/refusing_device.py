@@ -409,7 +409,9 @@ class Cuda:
             "max_memory_allocated": 0,
             "memory_allocated": 0,
             "current_stream": Stream(),
-            **dict.fromkeys(("synchronize", "empty_cache", "reset_peak_memory_stats", "manual_seed_all")),
+            **dict.fromkeys(
+                ("synchronize", "empty_cache", "reset_peak_memory_stats", "manual_seed_all", "set_sync_debug_mode")
+            ),
         }
         simple = {name: lambda *_, answer=answer, **__: answer for name, answer in answers.items()}
         classes = {"Stream": Stream, "Event": Event, "stream": nullcontext}

@@ -5,8 +5,6 @@
 The GPU is the second of two, so that what goes to "cuda" and not to the network's own device is refused as well.
 """
 
-import importlib.util
-import sys
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -50,19 +48,8 @@ from lab.table_desk import TableDesk
 GPU = "cuda:1"
 
 
-def _refusing():
-    name = "refusing_device"
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-refusing_device = sys.modules.get("refusing_device") or _refusing()
-
-
 @pytest.fixture(scope="module", autouse=True)
-def gpus(embedded):
+def gpus(embedded, refusing_device):
     """A machine with two GPUs. Each job of a panel begins its own thread: an idle one of another file knows no GPU."""
     with refusing_device.a_machine_with_gpus(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(worker, "_in_a_thread", in_a_new_thread)

@@ -234,7 +234,7 @@ STACKED = (*EVERY, "rgb10", "flow8", "mv10")
 def assert_same(one: Batch, other: Batch) -> None:
     assert one.names == other.names
     assert torch.equal(one.labels, other.labels.cpu())
-    assert [*one.inputs] == [*other.inputs]
+    assert one.inputs.keys() == other.inputs.keys()
     for modality, x in one.inputs.items():
         assert torch.equal(x, other.inputs[modality].cpu()), modality
 
@@ -445,12 +445,11 @@ def training_set(embedded):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_gpu_decodes_and_cuts_the_same_batches(training_set):
-    decode = nvjpeg(torch.device("cuda"))
+def test_a_gpu_decodes_and_cuts_the_same_batches(training_set, gpu):
+    decode = loading.nvjpeg(torch.device(gpu))
     assert decode
     for data, given in product((training_set, replace(training_set, scales=None, crops=10)), (decode, None)):
-        with closing(Loader(data, "cuda", 2, given)) as loader:
+        with closing(Loader(data, gpu, 2, given)) as loader:
             for one, other in zip(batches(data, KEYS, "cpu"), loader(KEYS), strict=True):
                 assert_same(one, other)
 

@@ -108,11 +108,10 @@ def test_a_gpu_finds_the_flow_of_the_cpu_in_chunks_of_any_size(height, width, mo
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_service_on_a_gpu_answers_many_at_once_as_each_alone():
+def test_a_service_on_a_gpu_answers_many_at_once_as_each_alone(gpu):
     videos = [np.random.default_rng(n).integers(0, 256, (n, 72, 96), np.uint8) for n in range(2, 12)]
-    alone = [FlowHere("tvl1", "cuda")(images, 5.0, np.array([0])) for images in videos]
-    with serve("tvl1", "cuda") as service, ThreadPoolExecutor(10) as askers:
+    alone = [FlowHere("tvl1", gpu)(images, 5.0, np.array([0])) for images in videos]
+    with serve("tvl1", gpu) as service, ThreadPoolExecutor(10) as askers:
         for answer, expected in zip(
             askers.map(lambda images: service(images, 5.0, np.array([0])), videos), alone, strict=True
         ):

@@ -386,13 +386,12 @@ def test_a_compiled_training_leaves_the_same_weights_by_the_same_names(streams, 
         torch.testing.assert_close(value, ends[True][key], msg=key)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.gpu
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("recipe", ["spatial", "if-ttn"])
-def test_the_host_waits_for_no_step_of_a_gpu(streams, recipe, monkeypatch):
+def test_the_host_waits_for_no_step_of_a_gpu(streams, recipe, gpu):
     preset = replace(PRESETS["smallest"], frozen_views=None)
-    work, network = replace(streams, device="cuda"), Network(network_settings(RECIPES[recipe], preset, 16)).to("cuda")
+    work, network = replace(streams, device=gpu), Network(network_settings(RECIPES[recipe], preset, 16)).to(gpu)
     stage = training.Training(work, work.run("unwaited"), network, RECIPES[recipe].stages[0], 0, preset)
     part = training.shares(np.arange(4), 4, work.processes, None)[0]
     batch = next(stage.feed(0, part))
