@@ -29,7 +29,7 @@ from ifttn.experiment.runs import Run
 from ifttn.experiment.scores import late_fusion, scaled_fusion
 from ifttn.memory import Pieces
 from ifttn.model.backbone import Pyramid
-from ifttn.model.folding import folded
+from ifttn.model.folding import compiled_network, folded
 from ifttn.model.network import Network, Output
 from ifttn.vocabulary import IfttnError
 
@@ -243,7 +243,7 @@ class Recognizer:
     @cached_property
     def _folded(self) -> Any:
         network = folded(self.network, self.machine.dtype(str(self.device)))
-        return torch.compile(network) if self.machine.compile else network
+        return compiled_network(network) if self.machine.compile else network
 
     @cached_property
     def _placed(self) -> Integer[Tensor, "N 5"]:
@@ -258,7 +258,12 @@ class Recognizer:
         pieces = Pieces(len(self.crops), "view")
         with torch.inference_mode(), self.machine.autocast(str(self.device)):
             views = self._views(planes)
-            parts = [*pieces(lambda part: of(self._folded({m: x[part] for m, x in views.items()})), len(self.crops))]
+
+            def compute(part: slice) -> dict[str, Float[Tensor, "N V _"]]:
+                found = of(self._folded({m: x[part] for m, x in views.items()}))
+                return {name: x.clone() for name, x in found.items()}  # a compiled network reuses their memory
+
+            parts = [*pieces(compute, len(self.crops))]
             return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def _views(self, planes: Mapping[str, UInt8[np.ndarray, "K C H W"]]) -> dict[str, UInt8[Tensor, "N K C S S"]]:

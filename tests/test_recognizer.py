@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from ifttn import cli
+from ifttn import cli, recognizer
 from ifttn.data.doctor import pan
 from ifttn.data.samples import SnippetDataset
 from ifttn.data.video import decode, read_frames
 from ifttn.experiment import training
+from ifttn.experiment.processes import Machine
 from ifttn.experiment.scores import LATE_FUSION
+from ifttn.memory import Pieces
 from ifttn.recognizer import Recognizer
 from ifttn.vocabulary import STACK, IfttnError
 
@@ -42,6 +44,31 @@ def test_a_file_is_recognised_as_its_prepared_self_is(work, recipe):
         np.testing.assert_allclose(prediction.votes[head], votes[0], atol=0.05 * votes.abs().max() + 0.02)
     fused = sum(LATE_FUSION[head] * scores for head, scores in prediction.heads.items())
     np.testing.assert_allclose(prediction.scores, fused, rtol=1e-5)
+
+
+def test_a_compiled_network_that_reuses_its_output_gives_the_same_votes(work, gpu, monkeypatch):
+    """CUDA graphs write every output to the same memory."""
+    modes = []
+
+    def graph(network, mode):
+        modes.append(mode)
+        kept = {}
+
+        def replayed(inputs):
+            output = network(inputs)
+            votes = {head: kept.setdefault(head, x.clone()).copy_(x) for head, x in output.votes.items()}
+            return output._replace(votes=votes)
+
+        return replayed
+
+    plain = Recognizer.load(work.run("if-ttn"), gpu, crops=10)(work.split.test[3].path)
+    monkeypatch.setattr(torch, "compile", graph)
+    monkeypatch.setattr(recognizer, "Pieces", lambda _, item: Pieces(5, item))
+    compiled = Recognizer.load(work.run("if-ttn"), gpu, crops=10, machine=Machine(compile=True))
+    votes = compiled(work.split.test[3].path).votes
+    for head, expected in plain.votes.items():
+        np.testing.assert_allclose(votes[head], expected, rtol=1e-4, atol=1e-4)
+    assert modes == ["reduce-overhead"]
 
 
 def test_a_folder_of_a_films_frames_is_recognised_as_the_film_is(work, tmp_path):

@@ -24,7 +24,7 @@ from ifttn.data.planes import Snippets
 from ifttn.experiment.presets import PRESETS
 from ifttn.experiment.processes import Machine
 from ifttn.experiment.scores import late_fusion
-from ifttn.model.folding import folded
+from ifttn.model.folding import compiled_network, folded
 from ifttn.model.peers.table5 import ON_FLOW, PEERS, Peer, Variant
 from ifttn.vocabulary import MODALITIES
 
@@ -173,9 +173,9 @@ class System:
             self.gmacs = macs(self.variant.network(ACTIONS).eval(), self.variant.inputs(1, self.taken)) / 1e9
         network = folded(self.variant.network(ACTIONS), conditions.machine.dtype(conditions.device))
         network = network.to(conditions.device)
-        if conditions.machine.compile:
-            network = torch.compile(network, mode="reduce-overhead" if conditions.on_gpu else None)
-        self.network: Callable[[Mapping[str, Tensor]], Any] = network
+        self.network: Callable[[Mapping[str, Tensor]], Any] = (
+            compiled_network(network) if conditions.machine.compile else network
+        )
 
     @torch.inference_mode()
     def logits(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

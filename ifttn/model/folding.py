@@ -1,11 +1,11 @@
-"""Makes convolutions faster: stores their weights channels last, and folds batch normalisation into them.
+"""Makes networks faster: stores convolutions channels last, folds batch normalisation into them, and compiles.
 
 In evaluation mode, y = g (Wx + b - m) / s + c is itself a convolution, with W' = g W / s and b' = g (b - m) / s + c.
 This saves the pass over memory of each normalisation. The results differ only by rounding.
 """
 
 from copy import deepcopy
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -42,6 +42,12 @@ def folded(network: Module, dtype: torch.dtype = torch.float32) -> Module:
             part.to(dtype)
     channels_last(copy)
     return copy
+
+
+def compiled_network(network: nn.Module) -> Any:
+    """The network, compiled for inference. On a GPU it becomes CUDA graphs: the next call overwrites the output."""
+    on_gpu = next(network.parameters()).device.type == "cuda"
+    return torch.compile(network, mode="reduce-overhead" if on_gpu else None)
 
 
 def _fold(module: nn.Module) -> None:
