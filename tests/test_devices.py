@@ -19,8 +19,9 @@ import torch
 from torch import nn
 
 from ifttn import cli, gallery
+from ifttn.bench import gpu as bench_gpu
+from ifttn.bench import gpu_parts, systems
 from ifttn.bench import insight as bench_insight
-from ifttn.bench import systems
 from ifttn.bench import train as bench_train
 from ifttn.data import cuda_kernels
 from ifttn.data.flow import flow_of, luminance
@@ -198,6 +199,39 @@ def test_the_bench_of_training_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(bench_train, "product_rate", lambda clock, dtype: 1e12)
     small = ("--preset", "smallest", "--videos", 16, "--steps", 1, "--repetitions", 1, "--batch", 2)
     assert run("bench", "train", *small, "--device", GPU, "--folder", tmp_path) == 0
+
+
+def test_the_bench_of_training_from_memory_runs(monkeypatch):
+    monkeypatch.setattr(bench_train, "product_rate", lambda clock, dtype: 1e12)
+    small = [
+        "--preset",
+        "smallest",
+        "--from-memory",
+        "--batch",
+        "2",
+        "--steps",
+        "1",
+        "--repetitions",
+        "1",
+        "--stages",
+        "temporal",
+        "joint",
+    ]
+    assert run("bench", "train", *small, "--device", GPU) == 0
+
+
+def test_the_bench_of_flow_runs():
+    assert run("bench", "flow", "--gpu", "--sizes", "24x16") == 0
+
+
+@pytest.mark.parametrize("part", ["loader", "jpeg"])
+def test_a_part_of_the_bench_for_gpus_runs(part, tmp_path, monkeypatch):
+    draw, product = torch.randn, (2, 64, 64)
+    monkeypatch.setattr(bench_gpu.Place, "preset", "smallest")
+    on_cpu = gpu_parts._decoded
+    monkeypatch.setattr(gpu_parts, "_decoded", lambda *what: [x.to(what[-1]) for x in on_cpu(*what[:-1], "cpu")])
+    monkeypatch.setattr(torch, "randn", lambda *_, **options: draw(product, **options))
+    assert gpu_parts.OWN_PARTS[part](bench_gpu.Place(GPU, tmp_path)) == 0
 
 
 def test_the_bench_of_insight_runs(monkeypatch):
