@@ -1,12 +1,10 @@
 """Fixtures that several rooms share."""
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -49,22 +47,15 @@ def encode() -> Callable[..., Path]:
     return write
 
 
-@pytest.fixture(scope="session")
-def refusing_device() -> ModuleType:
-    """The module of that name, which pytest cannot import."""
-    spec = spec_from_file_location("refusing_device", Path(__file__).with_name("refusing_device.py"))
-    module = sys.modules[spec.name] = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
-def gpu(refusing_device) -> Iterator[str]:
+def gpu() -> Iterator[str]:
     """The device "cuda". A machine without a GPU has the stand-in, so that a test has run before it meets a GPU."""
     if torch.cuda.is_available():
         yield "cuda"
     else:
-        with refusing_device.a_machine_with_gpus():
+        from tests.refusing_device import a_machine_with_gpus
+
+        with a_machine_with_gpus():
             yield "cuda"
 
 

@@ -45,12 +45,13 @@ from lab.layers import LAYERS
 from lab.monitor import Monitor
 from lab.shelf import Shelf
 from lab.table_desk import TableDesk
+from tests import refusing_device
 
 GPU = "cuda:1"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def gpus(embedded, refusing_device):
+def gpus(embedded):
     """A machine with two GPUs. Each job of a panel begins its own thread: an idle one of another file knows no GPU."""
     with refusing_device.a_machine_with_gpus(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(worker, "_in_a_thread", in_a_new_thread)
@@ -203,21 +204,9 @@ def test_the_bench_of_training_runs(tmp_path, monkeypatch):
 
 def test_the_bench_of_training_from_memory_runs(monkeypatch):
     monkeypatch.setattr(bench_train, "product_rate", lambda clock, dtype: 1e12)
-    small = [
-        "--preset",
-        "smallest",
-        "--from-memory",
-        "--batch",
-        "2",
-        "--steps",
-        "1",
-        "--repetitions",
-        "1",
-        "--stages",
-        "temporal",
-        "joint",
-    ]
-    assert run("bench", "train", *small, "--device", GPU) == 0
+    size = ("--preset", "smallest", "--batch", 2, "--steps", 1, "--repetitions", 1)
+    stages = ("--stages", "temporal", "joint")
+    assert run("bench", "train", "--from-memory", *size, *stages, "--device", GPU) == 0
 
 
 def test_the_bench_of_flow_runs():
