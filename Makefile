@@ -14,7 +14,7 @@ help: ## list the targets
 
 setup: .venv/installed ## make the environment in .venv (again only when requirements.lock has changed)
 
-test: setup ## lint, types, import rules and all tests but the slow ones (about 11 minutes on two cores)
+test: setup ## lint, types, import rules and all tests but the slow ones (about 13 minutes on two cores)
 	$(bin)/ruff check
 	$(bin)/ruff format --check
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(bin)/pyright
