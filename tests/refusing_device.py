@@ -25,6 +25,7 @@ import pytest
 import safetensors
 import torch
 from torch import nn
+from torch.nn.utils import clip_grad
 from torch.overrides import TorchFunctionMode
 from torch.utils import checkpoint
 
@@ -117,6 +118,8 @@ def _call(func: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
     name = func.__name__
     attribute = getattr(getattr(func, "__self__", None), "__name__", "") if name in ("__get__", "__set__") else ""
     with torch._C.DisableTorchFunctionSubclass():
+        if Cuda.refuses_waits:
+            _refuse_wait(name, args, kwargs)
         special = _ATTRIBUTES.get((name, attribute)) or _SPECIAL.get(name)
         if special is not None:
             return special(func, args, kwargs)
@@ -155,6 +158,15 @@ def _meeting(name: str, given: tuple[torch.Tensor, ...]) -> torch.device:
             f"Expected all tensors to be on the same device, but found at least two devices, {found}! ({name})"
         )
     return alone
+
+
+def _refuse_wait(name: str, args: tuple, kwargs: dict[str, Any]) -> None:
+    """RuntimeError where the host would wait for a GPU: it reads a value, or copies without `non_blocking`."""
+    places = [_named(x) for x in (*args[1:], kwargs.get("device")) if isinstance(x, str | torch.device)]
+    to_host = name == "cpu" or (name == "to" and CPU in places)
+    reads = name in ("item", "tolist", "__bool__", "__int__", "__float__", "nonzero", "numpy")
+    if (reads or (to_host and not kwargs.get("non_blocking"))) and device_of(args[0]) != CPU:
+        raise RuntimeError(f"called a synchronizing CUDA operation ({name})")
 
 
 def _refuse_generator(device: torch.device, kwargs: dict[str, Any]) -> None:
@@ -358,6 +370,12 @@ def _decoder(device: torch.device) -> Decode:
     return decode
 
 
+def _grouped(lists: list[list[torch.Tensor]]) -> dict[tuple[torch.device, torch.dtype], tuple[object, None]]:
+    """All gradients in one group. torch's own function, in C++, would see them on the CPU."""
+    first = lists[0][0]
+    return {(device_of(first), first.dtype): (lists, None)}
+
+
 def _run_thread(thread: threading.Thread) -> None:
     with Machine():
         BEGIN(thread)
@@ -395,9 +413,16 @@ class Cuda:
         """Kept for the next `get_rng_state`."""
         self.states[_named(device)] = state
 
+    refuses_waits = False
+
+    def set_sync_debug_mode(self, mode: str) -> None:
+        """With "error", the host must not wait for a GPU."""
+        Cuda.refuses_waits = mode == "error"
+
     def functions(self) -> dict[str, object]:
         """By name."""
-        own = {name: getattr(self, name) for name in ("device", "set_device", "get_rng_state", "set_rng_state")}
+        names = ("device", "set_device", "get_rng_state", "set_rng_state", "set_sync_debug_mode")
+        own = {name: getattr(self, name) for name in names}
         answers = {
             "is_available": True,
             "device_count": 2,
@@ -409,9 +434,7 @@ class Cuda:
             "max_memory_allocated": 0,
             "memory_allocated": 0,
             "current_stream": Stream(),
-            **dict.fromkeys(
-                ("synchronize", "empty_cache", "reset_peak_memory_stats", "manual_seed_all", "set_sync_debug_mode")
-            ),
+            **dict.fromkeys(("synchronize", "empty_cache", "reset_peak_memory_stats", "manual_seed_all")),
         }
         simple = {name: lambda *_, answer=answer, **__: answer for name, answer in answers.items()}
         classes = {"Stream": Stream, "Event": Event, "stream": nullcontext}
@@ -433,6 +456,7 @@ def a_machine_with_gpus() -> Iterator[None]:
             (torch.autograd, "_engine_run_backward", _run_backward),
             (torch.Tensor, "record_stream", _record_stream),  # the real one looks at its stream before it asks `_call`
             (safetensors, "safe_open", _opened),
+            (clip_grad, "_group_tensors_by_device_and_dtype", _grouped),
             (threading.Thread, "run", _run_thread),
             (loading, "nvjpeg", _decoder),
             (tvl1_cuda, "_solve_chunk", _solved),

@@ -1,8 +1,8 @@
 """Batches on a device, made from batches in the memory of the host.
 
 A batch of the host holds decoded pictures. If a GPU decodes, it holds the motion fields, the largest part of a batch,
-as JPEG files. OpenCV decodes RGB on every device: nvJPEG repeats colours where OpenCV interpolates them, and a network
-that was trained on one kind can be worse on the other (docs/training.md). Grey pictures of both are equal to the bit.
+as JPEG files. OpenCV decodes RGB on every device: nvJPEG gives other colours at edges, and a network can be worse on
+colours that it was not trained on (docs/training.md). Grey pictures of nvJPEG and OpenCV are equal to the bit.
 
 Shapes: N videos, K segments, C channels of a modality's snippet, M motion fields of a video, H x W pixels.
 """
